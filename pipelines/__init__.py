@@ -1,0 +1,1 @@
+"""What a person starts: one thin module a job."""

@@ -1,0 +1,136 @@
+"""Every path of the project is an fsspec URL; this is how files appear there whole or not at all.
+
+A local file is written under a temporary name beside its final one and then renamed. An object store shows an object
+only when its upload is closed, so there the final name is written straight away, and given up on an error.
+"""
+
+import json
+import os
+import posixpath
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from model.errors import InputError
+
+RUN_ID = uuid.uuid4().hex[:12]
+"""Names this process's temporary files, so that a run can tell its own leftovers from another's."""
+
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path on it.
+
+    Raises:
+        InputError: the URL's scheme is unknown, or its package is not installed.
+    """
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: {error}") from None
+
+
+def join(url: str, *parts: str) -> str:
+    """A path below a URL."""
+    return posixpath.join(url, *parts)
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or folder at a URL."""
+    fs, path = filesystem(url)
+    return fs.exists(path)
+
+
+def list_files(url: str) -> list[str]:
+    """The names of the finished files in a folder, sorted; none where there is no folder."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    names = [posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"]
+    return sorted(name for name in names if not _TEMPORARY.search(name))
+
+
+@contextmanager
+def open_atomic(url: str) -> Iterator[IO[bytes]]:
+    """Opens a file for writing that appears under its name only when the block has ended without an error."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        temporary = f"{path}.tmp-{RUN_ID}-{uuid.uuid4().hex[:8]}"
+        try:
+            with fs.open(temporary, "wb") as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            if fs.exists(temporary):
+                fs.rm_file(temporary)
+            raise
+        return
+    file = fs.open(path, "wb", autocommit=False)
+    try:
+        yield file
+        file.close()
+        file.commit()
+    except BaseException:
+        file.discard()
+        raise
+
+
+def write_bytes(url: str, content: bytes) -> None:
+    """Writes a whole small file, atomically."""
+    with open_atomic(url) as file:
+        file.write(content)
+
+
+def write_json(url: str, value: Any) -> None:
+    """Writes a value as readable JSON with sorted keys, atomically."""
+    write_bytes(url, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_bytes(url: str) -> bytes:
+    """Reads a whole small file."""
+    fs, path = filesystem(url)
+    return fs.cat_file(path)
+
+
+def read_json(url: str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(read_bytes(url))
+    except ValueError as error:
+        raise InputError(f"{url} is not JSON: {error}") from None
+
+
+def remove_leftovers(url: str, older_than_s: float = 3600.0) -> int:
+    """Removes the temporary files in a folder that this run left there, and those of others after an hour.
+
+    Returns:
+        How many were removed.
+    """
+    fs, path = filesystem(url)
+    if not fs.isdir(path):
+        return 0
+    removed = 0
+    for entry in fs.ls(path, detail=True):
+        match = _TEMPORARY.search(entry["name"])
+        if match is None:
+            continue
+        age_s = time.time() - float(entry.get("mtime", 0.0))
+        if match.group(1) == RUN_ID or age_s > older_than_s:
+            fs.rm_file(entry["name"])
+            removed += 1
+    return removed
