@@ -1,0 +1,124 @@
+"""Checkpoints and training state as safetensors: tensors, and one JSON document in the header. Nothing is unpickled.
+
+A checkpoint holds the averaged generator and, in its header, the configuration, where it comes from and its licence.
+A training state holds all that a run goes on from.
+"""
+
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from model import config as configs
+from model.config import GeneratorConfig
+from model.errors import InputError
+from model.generator import Generator
+
+FORMAT_VERSION = 1
+HEADER_KEY = "infinitygan"
+CHECKPOINT, TRAINING_STATE = "checkpoint", "training state"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A generator that can render.
+
+    Attributes:
+        generator: in evaluation mode, float32.
+        sha256: of the file.
+        provenance: what it was trained on and how; JSON values.
+        licence: SPDX identifier or a sentence.
+    """
+
+    generator: Generator
+    sha256: str
+    provenance: Mapping[str, Any]
+    licence: str
+
+
+def save_checkpoint(
+    tensors: Mapping[str, Tensor], config: GeneratorConfig, provenance: Mapping[str, Any], licence: str
+) -> bytes:
+    """The file of a generator's state dict; the same bytes for the same content."""
+    header = {"generator": dataclasses.asdict(config), "provenance": dict(provenance), "licence": licence}
+    return save(CHECKPOINT, tensors, header)
+
+
+def load_checkpoint(content: bytes, name: str) -> Checkpoint:
+    """Reads the file of a generator.
+
+    Args:
+        content: the whole file.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: it is no checkpoint, or one that does not fit its own configuration.
+    """
+    header, tensors = load(CHECKPOINT, content, name)
+    try:
+        generator = Generator(configs.generator_config(header["generator"]))
+        generator.load_state_dict({key: x.float() for key, x in tensors.items()})
+    except (InputError, RuntimeError, KeyError, TypeError) as error:
+        raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
+    if not all(torch.isfinite(x).all() for x in tensors.values()):
+        raise InputError(f"{name}: the checkpoint holds values that are not finite numbers; take an earlier one")
+    generator.eval().requires_grad_(False)
+    return Checkpoint(generator, sha256(content), header.get("provenance", {}), header.get("licence", "unknown"))
+
+
+def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """A safetensors file whose header says what it is."""
+    document = {"kind": kind, "format_version": FORMAT_VERSION, **header}
+    contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    return save_tensors(contiguous, {HEADER_KEY: json.dumps(document, sort_keys=True)})
+
+
+def load(kind: str, content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and tensors of a file that should be of this kind.
+
+    Raises:
+        InputError: it is not.
+    """
+    header = read_header(content, name)
+    if header.get("kind") != kind or header.get("format_version") != FORMAT_VERSION:
+        found = f"{header.get('kind')} of format {header.get('format_version')}"
+        raise InputError(f"{name} is a {found}; a {kind} of format {FORMAT_VERSION} is needed")
+    try:
+        return header, load_tensors(content)
+    except SafetensorError as error:
+        raise InputError(f"{name} is damaged: {one_line(error)}") from None
+
+
+def read_header(content: bytes, name: str) -> dict[str, Any]:
+    """Our JSON document in a safetensors header; `content` may be only the file's beginning, header included.
+
+    Raises:
+        InputError: it is no safetensors file of this project.
+    """
+    try:
+        (size,) = struct.unpack("<Q", content[:8])
+        document = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][HEADER_KEY])
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote")
+    return document
+
+
+def sha256(content: bytes) -> str:
+    """The checksum by which plans and provenance name a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line of bounded length."""
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,56 @@
+"""The coordinates that G_S sees, and the law by which training draws them (design, "Coordinates"; paper, Appendix B).
+
+c = (tanh v, cos φ, sin φ) with v = d·row and φ = 2π·column/T. Row 0 is the horizon; rows grow downwards. A photograph
+cropped at top = (full - patch)(t + 1)/2 and a generated window whose middle row is V/2·t cells from the horizon are
+drawn by the same t, uniform in [-1, 1], and carry the same label.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from model.config import GeneratorConfig
+
+CHANNELS = 3
+
+
+def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor) -> Tensor:
+    """Coordinates at a grid of cells.
+
+    Args:
+        config: gives d and T.
+        rows: positions [H] in cells below the horizon, any real numbers.
+        columns: positions [W] in cells.
+
+    Returns:
+        float32 [3,H,W].
+    """
+    vertical = torch.tanh(config.vertical_step * rows.double())
+    phase = columns.double().remainder(config.period_cells) * (2 * math.pi / config.period_cells)
+    shape = (len(rows), len(columns))
+    field = torch.stack(
+        [vertical[:, None].expand(shape), phase.cos()[None, :].expand(shape), phase.sin()[None, :].expand(shape)]
+    )
+    return field.float()
+
+
+def draw_windows(config: GeneratorConfig, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Coordinates of random training windows, by the vertical law.
+
+    Returns:
+        Coordinates [N,3,R,R] and t [N], each window's vertical position in [-1, 1].
+    """
+    t = torch.rand(batch, generator=random) * 2 - 1
+    middle_column = torch.rand(batch, generator=random) * config.period_cells
+    offsets = torch.arange(config.latent_cells) - (config.latent_cells - 1) / 2
+    fields = [
+        coordinate_field(config, config.travel_cells / 2 * position + offsets, column + offsets)
+        for position, column in zip(t, middle_column, strict=True)
+    ]
+    return torch.stack(fields), t
+
+
+def vertical_label(config: GeneratorConfig, t: Tensor) -> Tensor:
+    """What the vertical task predicts for position t: tanh v of the window's middle row."""
+    return torch.tanh(config.vertical_step * config.travel_cells / 2 * t)

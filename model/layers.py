@@ -1,0 +1,114 @@
+"""The layers that both synthesizers and the discriminator are built from (StyleGAN2, with equalised learning rates)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.2
+GAIN = math.sqrt(2.0)
+EPSILON = 1e-8
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU with slope 0.2, scaled by √2 so that it keeps the variance."""
+    return F.leaky_relu(x, LEAK) * GAIN
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Pixel norm: each vector of [N,C] to a root mean square of 1."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)
+
+
+def blur(x: Tensor) -> Tensor:
+    """[1,2,1]⊗[1,2,1]/4 without padding: [N,C,H,W] -> [N,C,H-2,W-2]. Its sum is 4, as zeros lie between the inputs."""
+    kernel = x.new_tensor([1.0, 2.0, 1.0])
+    weight = (kernel[:, None] * kernel[None, :] / 4).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(x, weight, groups=x.shape[1])
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """A convolution without padding: [N,I,H,W], [O,I,k,k] -> [N,O,H-k+1,W-k+1]."""
+    return F.conv2d(x, weight)
+
+
+def convolve_up(x: Tensor, weight: Tensor) -> Tensor:
+    """A transposed 3×3 convolution with stride 2 less its incomplete border: [N,I,H,W] -> [N,O,2H-1,2W-1]."""
+    return F.conv_transpose2d(x, weight.transpose(0, 1).flip(2, 3), stride=2, padding=1)
+
+
+def upsample_skip(rgb: Tensor) -> Tensor:
+    """Bilinear ×2 on the same positions, [N,3,n,m] -> [N,3,2n-1,2m-1], less the two pixels a side that a pair eats."""
+    size = (2 * rgb.shape[2] - 1, 2 * rgb.shape[3] - 1)
+    return F.interpolate(rgb, size=size, mode="bilinear", align_corners=True)[:, :, 2:-2, 2:-2]
+
+
+class Linear(nn.Module):
+    """A fully connected layer with equalised learning rate."""
+
+    def __init__(self, inputs: int, outputs: int, bias: float = 0.0, lr_multiplier: float = 1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,inputs] -> [N,outputs]."""
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+
+class Convolution(nn.Module):
+    """A plain convolution with equalised learning rate and, unless told otherwise, a bias."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.gain = 1 / math.sqrt(inputs * kernel * kernel)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,inputs,H,W] -> [N,outputs,H',W']."""
+        return F.conv2d(x, self.weight * self.gain, self.bias, self.stride, self.padding)
+
+
+class ModulatedConvolution(nn.Module):
+    """A convolution without padding whose input channels a style scales (StyleGAN2, Section 2.2).
+
+    Each output channel is then scaled back to unit variance (demodulation). Both scalings act on the activations, so
+    that one dense convolution serves a batch of styles; `folded` puts them into the weight when there is one style.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, style_dim: int, up: bool = False, demodulate: bool = True
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.affine = Linear(style_dim, inputs, bias=1.0)
+        self.gain = 1 / math.sqrt(inputs * kernel * kernel)
+        self.up, self.demodulate = up, demodulate
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """[N,I,H,W], [N,style_dim] -> [N,O,H',W']; an up layer's output still awaits its blur."""
+        scale = self.affine(style)  # [N,I]
+        weight = self.weight * self.gain
+        y = (convolve_up if self.up else convolve)(x * scale[:, :, None, None], weight)
+        if self.demodulate:
+            y = y * self.demodulation(weight, scale)[:, :, None, None]
+        return y
+
+    def folded(self, style: Tensor) -> Tensor:
+        """The weight [O,I,k,k] of the plain convolution that this is for one style [1,style_dim]."""
+        scale = self.affine(style)  # [1,I]
+        weight = self.weight * self.gain
+        factor = scale[0, None, :, None, None]
+        if self.demodulate:
+            factor = factor * self.demodulation(weight, scale)[0, :, None, None, None]
+        return weight * factor
+
+    def demodulation(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """1/√(Σ (w·s)² + ε) of each output channel: [O,I,k,k], [N,I] -> [N,O]."""
+        energy = weight.square().sum(dim=(2, 3))  # [O,I]
+        return torch.rsqrt(scale.square() @ energy.T + EPSILON)

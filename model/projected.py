@@ -1,0 +1,115 @@
+"""The projected discriminator, for small data and small machines (Sauer et al. 2021, "Projected GANs Converge Faster").
+
+It never sees pixels, only frozen features of them, mixed by frozen random projections; the trained heads are small.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from model.features import TAP_CHANNELS, EfficientNetLite0
+from model.layers import LEAK
+
+PROJECTED_CHANNELS = 64
+HEAD_CHANNELS = 256
+MAP_SIDE = 4
+ENLARGED_PX = 128
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Four heads on four scales of projected features, and the vertical head on the coarsest."""
+
+    def __init__(self, patch_px: int):
+        super().__init__()
+        self.patch_px = patch_px
+        self.features = EfficientNetLite0()
+        self.projection = RandomProjection()
+        sides = [-(-patch_px // stride) for stride in (4, 8, 16, 32)]
+        self.heads = nn.ModuleList(Head(side) for side in sides)
+        self.vertical = VerticalHead(sides[-1])
+
+    def train(self, mode: bool = True) -> "ProjectedDiscriminator":
+        """Only the heads have a training mode."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def forward(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The verdicts on pictures [N,3,h,w]: maps [N,1,h_i,w_i], and the vertical position predicted [N]."""
+        maps = self.projection(self.features(pictures))
+        return [head(x) for head, x in zip(self.heads, maps, strict=True)], self.vertical(maps[-1])
+
+
+class RandomProjection(nn.Module):
+    """Frozen random mixing, across channels by 1×1 and then across scales, top-down, by 3×3 convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.across_channels = nn.ModuleList(random_convolution(n, PROJECTED_CHANNELS, 1) for n in TAP_CHANNELS)
+        self.across_scales = nn.ModuleList(
+            random_convolution(PROJECTED_CHANNELS, PROJECTED_CHANNELS, 3) for _ in TAP_CHANNELS
+        )
+        self.requires_grad_(False)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Features of four scales, fine to coarse, to [N,64,h_i,w_i] of the same scales."""
+        mixed: list[Tensor] = []
+        for x, channels, scales in reversed(
+            list(zip(features, self.across_channels, self.across_scales, strict=True))
+        ):
+            x = channels(x)
+            if mixed:
+                x = x + F.interpolate(mixed[0], size=x.shape[2:], mode="bilinear", align_corners=False)
+            mixed.insert(0, scales(x))
+        return mixed
+
+
+def random_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """A convolution that keeps the size, with PyTorch's default random weights (Kaiming's) and no bias."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+
+
+class Head(nn.Module):
+    """Halves a map of features to about 4×4, then a verdict at each of its positions."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = PROJECTED_CHANNELS
+        while side > MAP_SIDE + 2:
+            layers += [
+                spectral_norm(nn.Conv2d(channels, min(2 * channels, HEAD_CHANNELS), 4, stride=2, padding=1)),
+                nn.LeakyReLU(LEAK),
+            ]
+            channels, side = min(2 * channels, HEAD_CHANNELS), side // 2
+        layers += [spectral_norm(nn.Conv2d(channels, channels, 3, padding=1)), nn.LeakyReLU(LEAK)]
+        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,64,h,w] -> [N,1,h',w']."""
+        return self.layers(x)
+
+
+class VerticalHead(nn.Module):
+    """Predicts the label of a picture's vertical position from its coarsest features."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.convolution = spectral_norm(nn.Conv2d(PROJECTED_CHANNELS, PROJECTED_CHANNELS, 3, padding=1))
+        self.linear = nn.Linear(PROJECTED_CHANNELS * side * side, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,64,side,side] -> [N]."""
+        x = F.leaky_relu(self.convolution(x), LEAK)
+        return self.linear(x.flatten(1))[:, 0]
+
+
+def enlarge_at_random(pictures: Tensor, random: torch.Generator) -> Tensor:
+    """In half of the calls, the pictures enlarged to 128 px.
+
+    Features know enlarged patches better, but see the finest grain only in patches as they are.
+    """
+    if torch.rand((), generator=random) < 0.5:
+        return pictures
+    return F.interpolate(pictures, size=(ENLARGED_PX, ENLARGED_PX), mode="bilinear", align_corners=False)

@@ -1,0 +1,55 @@
+"""How far a job is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_POLL_S = 0.5
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def track(description: str, total: int, count: Callable[[], int]) -> Iterator[None]:
+    """Shows, while the block runs, how many of the total are done.
+
+    Args:
+        description: what is being done to what, such as "Photographs".
+        total: how many there are.
+        count: says how many are done; called from another thread, twice a second. While it says 0 nothing is drawn
+            but the total, which is right for work that other processes do.
+    """
+    stop = threading.Event()
+    watch = _draw_bar if sys.stderr.isatty() else _print_lines
+    thread = threading.Thread(target=watch, args=(description, total, count, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _draw_bar(description: str, total: int, count: Callable[[], int], stop: threading.Event) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total)
+        while not stop.wait(_POLL_S):
+            progress.update(task, completed=count())
+        progress.update(task, completed=count())
+
+
+def _print_lines(description: str, total: int, count: Callable[[], int], stop: threading.Event) -> None:
+    start = time.monotonic()
+    last, shown = start, -1
+    while not stop.wait(_POLL_S):
+        now, done = time.monotonic(), count()
+        if now - last < _LINE_EVERY_S or done in (0, shown):
+            continue
+        left_s = (now - start) * max(total - done, 0) / done
+        print(f"{description}: {done}/{total}, about {left_s:.0f} s left", file=sys.stderr, flush=True)
+        last, shown = now, done

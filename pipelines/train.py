@@ -1,0 +1,230 @@
+"""Train: streamed shards in, a run folder with checkpoints out."""
+
+import dataclasses
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+
+from model import checkpoint as files
+from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, TrainingConfig, to_json
+from model.coordinates import draw_windows
+from model.errors import InputError
+from model.generator import draw_noise
+from model.quantise import quantise
+from model.training import Trainer, step_generator
+from pipelines.progress import track
+from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT, version
+from transforms.run_folder import RunFolder, grid
+from transforms.storage import exists, read_bytes
+from transforms.stream import PatchBatch, PatchStream
+from transforms.training_shards import read_dataset, read_index
+
+TICK_S = 300.0
+GRID = 8
+STRIP_PX = (1024, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What a person asks of a training run.
+
+    Attributes:
+        data: URL of the training set.
+        out: URL of the run folder.
+        preset: names the network.
+        recipe: names the settings; the preset's own by default.
+        images: stop after as many photographs.
+        minutes: stop after as many minutes.
+        init: checkpoint to start from, or "bundled".
+        resume: go on with the run in `out`.
+        seed: of everything random.
+    """
+
+    data: str
+    out: str
+    preset: str = "small"
+    recipe: str | None = None
+    images: int | None = None
+    minutes: float | None = None
+    init: str | None = None
+    resume: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("preset", self.preset, PRESETS), ("recipe", self.recipe, RECIPES)):
+            if value is not None and value not in choices:
+                raise InputError(f"--{name} {value}: choose {' or '.join(choices)}")
+        if self.images is not None and self.images < 1:
+            raise InputError(f"--images {self.images}: give 1 or more, or leave it away")
+        if self.minutes is not None and not 0 < self.minutes < 1e6:
+            raise InputError(f"--minutes {self.minutes}: give a positive number, or leave it away")
+
+    @property
+    def network(self) -> GeneratorConfig:
+        """The preset's configuration."""
+        return PRESETS[self.preset]
+
+    @property
+    def settings(self) -> TrainingConfig:
+        """The recipe's configuration."""
+        return dataclasses.replace(RECIPES[self.recipe or DEFAULT_RECIPE[self.preset]], seed=self.seed)
+
+
+def train(options: TrainOptions) -> Trainer:
+    """Trains until the images or minutes asked for are reached, or for ever.
+
+    Raises:
+        InputError: something asked for does not fit; nothing was written.
+        DivergenceError: a loss is no longer finite; the run folder holds the last good state.
+    """
+    settings, network = options.settings, options.network
+    stream = PatchStream(options.data, network.patch_px, network.full_px, options.seed)
+    folder = RunFolder(options.out)
+    trainer = Trainer(network, settings, "cuda" if torch.cuda.is_available() else "cpu")
+    parent = start_from(trainer, options.init)
+    run = Run(trainer, folder, options, provenance(options, parent))
+    folder.begin({"generator": to_json(network), "training": to_json(settings), **run.provenance}, options.resume)
+    if options.resume:
+        run.resume()
+    run.go(stream)
+    return trainer
+
+
+class Run:
+    """One run: its trainer, its folder, its log and its clock."""
+
+    def __init__(self, trainer: Trainer, folder: RunFolder, options: TrainOptions, provenance: dict[str, Any]):
+        self.trainer, self.folder, self.options, self.provenance = trainer, folder, options, provenance
+        self.log: list[dict[str, Any]] = []
+        self.images = 0
+
+    def resume(self) -> None:
+        """Takes up the run's last state."""
+        content = self.folder.read_state()
+        if content is None:
+            return
+        header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
+        self.trainer.load_state(tensors, header["steps"], header["images_before"])
+        self.log = self.folder.read_log(self.trainer.images)
+
+    def go(self, stream: PatchStream) -> None:
+        """Trains to the end, saving at every tick, at the end and when interrupted."""
+        batch = self.trainer.config.batch
+        self.images = self.trainer.steps * batch
+        batches = stream.batches(batch, after=self.images)
+        self.show_photographs(stream)
+        with track("Images", self.options.images or 0, lambda: self.images):
+            try:
+                self.loop(batches)
+            except KeyboardInterrupt:
+                self.save()
+                raise
+
+    def loop(self, batches: Iterator[PatchBatch]) -> None:
+        """Steps and ticks."""
+        start = last_tick = time.monotonic()
+        losses: list[Mapping[str, float]] = []
+        while not self.ended(start):
+            arrays = next(batches)
+            losses.append(self.trainer.step(torch.from_numpy(arrays.pixels), torch.from_numpy(arrays.vertical_positions)))
+            self.images += self.trainer.config.batch
+            now = time.monotonic()
+            if now - last_tick >= TICK_S or self.ended(start):
+                self.tick(losses, now - last_tick)
+                losses, last_tick = [], now
+
+    def ended(self, start: float) -> bool:
+        """Whether enough has been done."""
+        images, minutes = self.options.images, self.options.minutes
+        enough_images = images is not None and self.images >= images
+        return enough_images or (minutes is not None and time.monotonic() - start >= 60 * minutes)
+
+    def tick(self, losses: list[Mapping[str, float]], seconds: float) -> None:
+        """Logs the mean losses since the last tick, draws samples and saves."""
+        names = sorted({name for entry in losses for name in entry})
+        means = {name: float(np.mean([entry[name] for entry in losses if name in entry])) for name in names}
+        rate = len(losses) * self.trainer.config.batch / seconds
+        self.log.append({"images": self.trainer.images, "images_per_s": round(rate, 2), **means})
+        images = self.trainer.images
+        self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(self.trainer))
+        self.save()
+        summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(f"{images} images, {rate:.1f}/s: {summary}", file=sys.stderr, flush=True)
+
+    def save(self) -> None:
+        """Writes the checkpoint, the log and the training state."""
+        trainer = self.trainer
+        provenance = {**self.provenance, "images_seen": trainer.images}
+        checkpoint = files.save_checkpoint(trainer.ema.state_dict(), trainer.generator_config, provenance, "unstated")
+        header = {"steps": trainer.steps, "images_before": trainer.images_before}
+        self.folder.write_log(self.log)
+        self.folder.write_state(checkpoint, files.save(files.TRAINING_STATE, trainer.state(), header))
+
+    def show_photographs(self, stream: PatchStream) -> None:
+        """Writes a grid of the patches that training sees."""
+        patches = next(stream.batches(GRID * GRID)).pixels
+        self.folder.write_picture("photographs.png", grid(to_bytes(torch.from_numpy(patches)), GRID))
+
+
+def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
+    """Takes over another run's networks, with its training state where one lies beside the checkpoint.
+
+    Returns:
+        What the checkpoint is, for the provenance of what follows.
+    """
+    if init is None:
+        return None
+    url = BUNDLED_CHECKPOINT if init == BUNDLED else init
+    if not exists(url):
+        raise InputError(f"--init {init}: there is no such file")
+    found = files.load_checkpoint(read_bytes(url), url)
+    if found.generator.config != trainer.generator_config:
+        raise InputError(f"--init {init}: its network is of another preset; choose the --preset it was trained with")
+    images = int(found.provenance.get("images_seen", 0))
+    trainer.generator.load_state_dict(found.generator.state_dict())
+    trainer.ema.load_state_dict(found.generator.state_dict())
+    trainer.images_before = images
+    beside = url.removesuffix('.safetensors') + '.training.safetensors'
+    if exists(beside):
+        header, tensors = files.load(files.TRAINING_STATE, read_bytes(beside), beside)
+        trainer.load_state(tensors, 0, images)
+    return {"sha256": found.sha256, "provenance": dict(found.provenance)}
+
+
+def sample_grid(trainer: Trainer) -> npt.NDArray[np.uint8]:
+    """Fixed windows of fixed worlds by the averaged generator."""
+    config, random = trainer.generator_config, step_generator(trainer.config.seed, -1 & 0xFFFFFFFF)
+    n = GRID * GRID // 2
+    coordinates, _ = draw_windows(config, n, random)
+    z_l = torch.randn(n, config.z_l_dim, config.latent_cells, config.latent_cells, generator=random)
+    z_g = torch.randn(n, config.z_g_dim, generator=random)
+    z_n = draw_noise(config, n, random)
+    with torch.inference_mode():
+        parts = [x.to(trainer.device) for x in (z_l, coordinates, z_g)]
+        pictures, _ = trainer.ema(*parts, [x.to(trainer.device) for x in z_n])
+    return grid(to_bytes(pictures), GRID)
+
+
+def to_bytes(pictures: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """[N,3,h,w] in [-1, 1] to uint8 [N,h,w,3]."""
+    return quantise(pictures).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str, Any]:
+    """What a checkpoint of this run says of itself, but for the images seen."""
+    dataset = read_dataset(options.data)
+    licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
+    return {
+        "version": version(),
+        "preset": options.preset,
+        "data": {"samples": dataset["samples"], "licences": dict(sorted(licences.items()))},
+        "init": parent,
+    }

@@ -1,0 +1,85 @@
+"""What a training run leaves behind, so that its folder explains itself and the run can go on after a kill.
+
+    config.json              the network, the recipe and the data set
+    log.jsonl                a line a tick: images, losses, images/s
+    photographs.png          a grid of what it learns from
+    samples-<images>.png     a grid of fixed windows of fixed worlds
+    strip-<images>.png       1024×256 of one fixed world
+    checkpoint.safetensors   the averaged generator: what render takes
+    training.safetensors     all that training goes on from
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model.errors import InputError
+from transforms.storage import exists, join, read_bytes, read_json, write_bytes, write_json
+
+CONFIG, LOG, CHECKPOINT, STATE = "config.json", "log.jsonl", "checkpoint.safetensors", "training.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A training run's folder at an fsspec URL."""
+
+    url: str
+
+    def begin(self, config: Mapping[str, Any], resume: bool) -> None:
+        """Starts a run here, or makes sure that the run here is the one to go on with.
+
+        Raises:
+            InputError: there is a run already and it is not to be resumed; or none, or another one, to resume.
+        """
+        there = exists(join(self.url, CONFIG))
+        if there and not resume:
+            raise InputError(f"{self.url} already holds a run; add --resume to go on with it, or choose another --out")
+        if not there and resume:
+            raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
+        if not there:
+            write_json(join(self.url, CONFIG), config)
+            return
+        before = read_json(join(self.url, CONFIG))
+        changed = sorted(key for key in config if before.get(key) != json.loads(json.dumps(config[key])))
+        if changed:
+            raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); resume with the same")
+
+    def read_state(self) -> bytes | None:
+        """The training state, if a tick has been reached."""
+        path = join(self.url, STATE)
+        return read_bytes(path) if exists(path) else None
+
+    def read_log(self, images: int) -> list[dict[str, Any]]:
+        """The log's lines up to a number of images; what an interrupted run logged beyond its last state is dropped."""
+        path = join(self.url, LOG)
+        lines = read_bytes(path).decode().splitlines() if exists(path) else []
+        return [entry for entry in map(json.loads, lines) if entry["images"] <= images]
+
+    def write_log(self, entries: list[dict[str, Any]]) -> None:
+        """Writes the whole log; object stores cannot append."""
+        write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+
+    def write_state(self, checkpoint: bytes, state: bytes) -> None:
+        """Writes the generator and the training state; the state last, as a run resumes from it."""
+        write_bytes(join(self.url, CHECKPOINT), checkpoint)
+        write_bytes(join(self.url, STATE), state)
+
+    def write_picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> str:
+        """Writes uint8 [h,w,3] as PNG; returns its URL."""
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        write_bytes(join(self.url, name), buffer.getvalue())
+        return join(self.url, name)
+
+
+def grid(pictures: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
+    """Pictures [N,h,w,3] side by side, N a multiple of the columns."""
+    n, height, width, channels = pictures.shape
+    rows = pictures.reshape(n // columns, columns, height, width, channels)
+    return rows.swapaxes(1, 2).reshape(n // columns * height, columns * width, channels)

@@ -1,0 +1,232 @@
+"""The training set on storage: shards, index, rejects and the ``dataset.json`` that says it is complete.
+
+``dataset.json`` is written last. A folder with it holds a whole set; a folder without it holds none.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.errors import InputError
+from transforms.samples import SPLITS, Sample
+from transforms.sources import Reject
+from transforms.storage import exists, join, open_atomic, read_bytes, read_json, write_json
+
+FORMAT_VERSION = 1
+INDEX, REJECTS, DATASET = "index.parquet", "rejects.parquet", "dataset.json"
+
+TRAIN_SHARDS = 16
+"""The least number of train shards, so that readers on several machines each have some."""
+
+MOST_SAMPLES_PER_SHARD = 1000
+
+_PATCH_TYPE = pa.struct(
+    [("x_px", pa.int32()), ("y_px", pa.int32()), ("size_px", pa.int32()), ("vertical_position", pa.float64())]
+)
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("source", pa.string()),
+        ("licence", pa.string()),
+        ("author", pa.string()),
+        ("sha256", pa.string()),
+        ("perceptual_hash", pa.string()),
+        ("original_width_px", pa.int32()),
+        ("original_height_px", pa.int32()),
+        ("crop_box_px", pa.list_(pa.int32())),
+        ("full_size_px", pa.list_(pa.int32())),
+        ("stored_width_px", pa.int32()),
+        ("stored_height_px", pa.int32()),
+        ("split", pa.string()),
+        ("full_rows_px", pa.list_(pa.int32())),
+        ("patches", pa.list_(_PATCH_TYPE)),
+    ]
+)
+REJECTS_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedSample:
+    """A sample whose encoded image waits in the staging folder."""
+
+    sample: Sample
+    image_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingShard:
+    """What one shard is to hold, in order."""
+
+    name: str
+    samples: tuple[StagedSample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenShard:
+    """A shard that is on storage.
+
+    Attributes:
+        name: its file name.
+        sha256: of the file.
+        size_bytes: of the file.
+        rows: what ``index.parquet`` says of each of its samples.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+    rows: tuple[dict[str, Any], ...]
+
+
+def choose_samples_per_shard(train_samples: int) -> int:
+    """As many samples a shard as leave the train split at least 16 shards, and at most 1000."""
+    return max(1, min(MOST_SAMPLES_PER_SHARD, train_samples // TRAIN_SHARDS))
+
+
+def assign_shards(staged: Iterable[StagedSample], samples_per_shard: int | None) -> list[TrainingShard]:
+    """Deals samples out in the order of their keys: exactly N a shard, but for the last of a split."""
+    by_split: dict[str, list[StagedSample]] = {split: [] for split in SPLITS}
+    for item in sorted(staged, key=lambda item: item.sample.key):
+        by_split[item.sample.split].append(item)
+    count = samples_per_shard or choose_samples_per_shard(len(by_split["train"]))
+    return [
+        TrainingShard(f"{split}-{start // count:06d}.tar", tuple(items[start : start + count]))
+        for split, items in by_split.items()
+        for start in range(0, len(items), count)
+    ]
+
+
+def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
+    """Writes a shard from its staged images; the same bytes whenever it is done again.
+
+    The tar is what webdataset's ``TarWriter(mtime=0)`` writes. It is written with the standard library, because
+    webdataset imports torch, which no worker of this job needs.
+    """
+    rows = []
+    with open_atomic(join(out, shard.name)) as file:
+        hashing = _HashingFile(file)
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+            for item in shard.samples:
+                image = read_bytes(item.image_url)
+                metadata = json.dumps(item.sample.to_json(), ensure_ascii=False, sort_keys=True).encode()
+                offset = _add(tar, f"{item.sample.key}.jpg", image)
+                _add(tar, f"{item.sample.key}.json", metadata)
+                place = {"shard": shard.name, "offset": offset, "size": len(image)}
+                rows.append({**place, **item.sample.to_json()})
+    return WrittenShard(shard.name, hashing.digest.hexdigest(), hashing.size_bytes, tuple(rows))
+
+
+def write_tables(
+    out: str, shards: Iterable[WrittenShard], rejects: Iterable[Reject], configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the index, the rejects and then ``dataset.json``; returns what that says."""
+    order = {split: index for index, split in enumerate(SPLITS)}
+    shards = sorted(shards, key=lambda shard: (order[shard.name.split("-")[0]], shard.name))
+    rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
+    rows = [row for shard in shards for row in shard.rows]
+    reject_rows = [{name: getattr(reject, name) for name in REJECTS_SCHEMA.names} for reject in rejects]
+    _write_parquet(join(out, INDEX), rows, INDEX_SCHEMA)
+    _write_parquet(join(out, REJECTS), reject_rows, REJECTS_SCHEMA)
+    kept = Counter(row["split"] for row in rows)
+    dataset = {
+        "format_version": FORMAT_VERSION,
+        "full_size_px": configuration["full_size_px"],
+        "patch_size_px": configuration["patch_size_px"],
+        "configuration": configuration,
+        "samples": {split: kept[split] for split in SPLITS},
+        "rejects": dict(sorted(Counter(reject.reason for reject in rejects).items())),
+        "shards": {
+            shard.name: {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "samples": len(shard.rows)}
+            for shard in shards
+        },
+    }
+    write_json(join(out, DATASET), dataset)
+    return dataset
+
+
+def read_dataset(url: str) -> dict[str, Any]:
+    """What ``dataset.json`` of a training set says.
+
+    Raises:
+        InputError: there is no training set, or one of another format.
+    """
+    if not exists(join(url, DATASET)):
+        raise InputError(f"{url} is no training set (it has no {DATASET}): make one with infinitygan ingest")
+    dataset = read_json(join(url, DATASET))
+    version = dataset.get("format_version") if isinstance(dataset, dict) else None
+    if version != FORMAT_VERSION:
+        raise InputError(f"{join(url, DATASET)} has format_version {version}; this version reads {FORMAT_VERSION}")
+    return dataset
+
+
+def read_index(url: str) -> list[dict[str, Any]]:
+    """The rows of a training set's index, in the order of its shards."""
+    return _read_parquet(join(url, INDEX))
+
+
+def read_rejects(url: str) -> list[dict[str, Any]]:
+    """The rows of a training set's rejects, by source."""
+    return _read_parquet(join(url, REJECTS))
+
+
+def iterate_shard(url: str) -> Iterator[tuple[Sample, bytes]]:
+    """The samples of a shard and their encoded images, in order."""
+    with tarfile.open(fileobj=io.BytesIO(read_bytes(url))) as tar:
+        members = iter(tar)
+        for image, metadata in zip(members, members, strict=True):
+            content, text = tar.extractfile(image), tar.extractfile(metadata)
+            assert content is not None and text is not None  # every member is a file, as _add wrote it
+            yield Sample.from_json(json.loads(text.read())), content.read()
+
+
+class _HashingFile:
+    """Passes writes on, and keeps their sha256 and number."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.size_bytes += len(content)
+        self._file.write(content)
+        return len(content)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Adds a member that says nothing of when and by whom; returns where its bytes begin."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o444
+    tar.addfile(member, io.BytesIO(content))
+    padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return tar.offset - padded  # type: ignore[attr-defined, no-any-return]
+
+
+def _write_parquet(url: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+    with open_atomic(url) as file:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
+
+
+def _read_parquet(url: str) -> list[dict[str, Any]]:
+    return pq.read_table(pa.BufferReader(read_bytes(url))).to_pylist()
