@@ -27,7 +27,8 @@ from transforms.ingest import (
 from transforms.photographs import LONGEST_SIDE_PX
 from transforms.samples import SPLITS
 from transforms.sources import Found, find_photographs
-from transforms.training_shards import read_dataset
+from transforms.storage import join
+from transforms.training_shards import REJECTS, read_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +132,24 @@ def ingest_command(
     samples_per_shard: Annotated[
         int | None, typer.Option(help="Samples in a shard.", show_default="at least 16 train shards")
     ] = None,
-    dedup: Annotated[str, typer.Option(help="exact: keep one of photographs with equal bytes; off: all.")] = "exact",
+    dedup: Annotated[
+        str, typer.Option(help="exact keeps one of the photographs with equal bytes, off keeps all.")
+    ] = "exact",
 ) -> None:
-    """Makes a training set of photographs: WebDataset shards, an index, and the rejects with their reasons."""
+    """Makes a training set of photographs: WebDataset shards, an index, and the rejects with their reasons.
+
+    Beam's own flags are passed on in the form --flag=value.
+    """
     from pipelines.options import beam_options
 
-    options = IngestOptions(tuple(sources), out, full_size, patch_size, square, samples_per_shard, dedup)
-    dataset = ingest(options, beam_options(context.args))
+    # The parser leaves flags that it does not know, which are Beam's, among the sources.
+    flags = [value for value in sources if value.startswith("--")]
+    paths = tuple(value for value in sources if not value.startswith("--"))
+    options = IngestOptions(paths, out, full_size, patch_size, square, samples_per_shard, dedup)
+    dataset = ingest(options, beam_options([*flags, *context.args]))
     show_summary(options, dataset)
     if not sum(dataset["samples"].values()):
+        print(f"no photograph could be used: {join(out, REJECTS)} says why of each", file=sys.stderr)
         raise typer.Exit(1)
 
 

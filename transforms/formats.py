@@ -26,8 +26,6 @@ import tifffile
 from model.errors import InputError
 from transforms.storage import open_atomic
 
-SOFTWARE = "infinitygan"
-
 STRIP_BYTES = 64 << 20
 """The most that a strip of full rows may hold, unless a single row is longer."""
 
@@ -62,7 +60,7 @@ class TileLayout:
         for name in ("column_edges_px", "row_edges_px"):
             edges = tuple(int(edge) for edge in getattr(self, name))
             if len(edges) < 2 or edges[0] != 0 or any(low >= high for low, high in itertools.pairwise(edges)):
-                raise ValueError(f"{name} must begin with 0 and rise, but is {_shortened(edges)}")
+                raise ValueError(f"{name} must begin with 0 and rise, but is {str(edges)[:60]}")
             object.__setattr__(self, name, edges)
 
     @property
@@ -92,6 +90,10 @@ class Format:
     max_height_px: int
     write: Callable[[str, TileLayout, ReadTile, Mapping[str, str], Progress], str | None]
 
+    def holds(self, width_px: int, height_px: int) -> bool:
+        """Whether a panorama of a size can be stored."""
+        return width_px <= self.max_width_px and height_px <= self.max_height_px
+
 
 def check_format(name: str, width_px: int, height_px: int) -> None:
     """Says before any work is done whether a panorama can be stored in a format.
@@ -103,10 +105,10 @@ def check_format(name: str, width_px: int, height_px: int) -> None:
         near = difflib.get_close_matches(name.lower().lstrip("."), FORMATS, n=1)
         hint = f"did you mean {near[0]}? There are" if near else "there are"
         raise InputError(f"format {name!r} is unknown: {hint} {', '.join(FORMATS)}")
-    if _holds(FORMATS[name], width_px, height_px):
-        return
     limits = FORMATS[name]
-    others = [other.name for other in FORMATS.values() if _holds(other, width_px, height_px)]
+    if limits.holds(width_px, height_px):
+        return
+    others = [other.name for other in FORMATS.values() if other.holds(width_px, height_px)]
     raise InputError(
         f"format {name} holds at most {limits.max_width_px} x {limits.max_height_px} px, but the panorama has "
         f"{width_px} x {height_px} px: " + (f"ask for {' or '.join(others)}" if others else "ask for a smaller one")
@@ -123,7 +125,7 @@ def write_panorama(
 ) -> str | None:
     """Writes a panorama, whole or not at all: an error on the way, also one of ``read_tile``, leaves no file.
 
-    The bytes depend on the pixels and the metadata only.
+    The bytes depend on the pixels, the metadata and the versions of zlib and tifffile only.
 
     Args:
         name: one of ``FORMATS``.
@@ -228,7 +230,9 @@ def _write_png(
         above = np.zeros(3 * layout.width_px, np.uint8)
         for strip in scanline_strips(layout, read_tile):
             digest.update(strip.data)
-            for rows in _blocks(strip.reshape(len(strip), -1)):
+            block = max(1, FILTER_BYTES // above.nbytes)
+            for start in range(0, len(strip), block):
+                rows = strip[start : start + block].reshape(-1, above.nbytes)
                 _write_chunk(file, b"IDAT", deflate.compress(_average_filtered(rows, above).data))
                 above = rows[-1].copy()
             progress(len(strip) * layout.width_px)
@@ -249,13 +253,6 @@ def _png_text(key: str, text: str) -> bytes:
     if not 1 <= len(keyword) <= 79 or b"\0" in keyword + value:
         raise ValueError(f"PNG metadata {key!r}: a key has 1 to 79 characters, and there is no NUL in it or its text")
     return keyword + b"\0\0\0\0\0" + value
-
-
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Cuts rows [n,bytes] into blocks of about ``FILTER_BYTES``."""
-    count = max(1, FILTER_BYTES // rows.shape[1])
-    for start in range(0, len(rows), count):
-        yield rows[start : start + count]
 
 
 def _average_filtered(rows: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -298,7 +295,7 @@ def _write_tiff(
             compressionargs={"level": 1},
             predictor=True,
             description=json.dumps(dict(metadata), sort_keys=True),
-            software=SOFTWARE,
+            software="infinitygan",
             metadata=None,
             maxworkers=1,
         )
@@ -321,14 +318,10 @@ def _cached_tiles(layout: TileLayout) -> int:
     """How many of the panorama's tiles to keep: ``CACHE_BYTES`` of them, but at least all that a TIFF tile meets."""
     most_met, tile_bytes = 1, 3
     for edges in (layout.row_edges_px, layout.column_edges_px):
-        most_met *= max(len(_met(edges, start, min(start + TIFF_TILE_PX, edges[-1]))) for start in _tiff_starts(edges))
+        starts = range(0, edges[-1], TIFF_TILE_PX)
+        most_met *= max(len(_met(edges, low, min(low + TIFF_TILE_PX, edges[-1]))) for low in starts)
         tile_bytes *= max(high - low for low, high in itertools.pairwise(edges))
     return max(most_met, CACHE_BYTES // tile_bytes)
-
-
-def _tiff_starts(edges: Sequence[int]) -> range:
-    """Where TIFF's tiles begin along one side."""
-    return range(0, edges[-1], TIFF_TILE_PX)
 
 
 @contextmanager
@@ -349,21 +342,14 @@ def _checked(layout: TileLayout, read_tile: ReadTile) -> ReadTile:
 
     def read(row: int, column: int) -> np.ndarray:
         tile = read_tile(row, column)
-        (y0, y1), (x0, x1) = layout.row_edges_px[row : row + 2], layout.column_edges_px[column : column + 2]
-        if tile.shape != (y1 - y0, x1 - x0, 3) or tile.dtype != np.uint8:
-            expected = f"uint8 {[y1 - y0, x1 - x0, 3]}"
-            raise ValueError(f"tile ({row}, {column}) should be {expected}, but is {tile.dtype} {list(tile.shape)}")
+        (top, bottom), (left, right) = layout.row_edges_px[row : row + 2], layout.column_edges_px[column : column + 2]
+        shape = (bottom - top, right - left, 3)
+        if tile.shape != shape or tile.dtype != np.uint8:
+            got = f"{tile.dtype} {list(tile.shape)}"
+            raise ValueError(f"tile ({row}, {column}) should be uint8 {list(shape)}, but is {got}")
         return tile
 
     return read
-
-
-def _holds(limits: Format, width_px: int, height_px: int) -> bool:
-    return width_px <= limits.max_width_px and height_px <= limits.max_height_px
-
-
-def _shortened(edges: tuple[int, ...]) -> str:
-    return str(edges) if len(edges) <= 8 else f"({', '.join(map(str, edges[:7]))}, ...)"
 
 
 FORMATS: Mapping[str, Format] = {

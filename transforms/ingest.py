@@ -7,7 +7,6 @@ The transforms are dataclasses, but not frozen ones: Beam keeps notes of its own
 """
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transforms.samples import Sample, as_copy, plan_patches, sample_key, split_
 from transforms.sources import Photograph, Reject
 from transforms.staging import STAGING
 from transforms.storage import filesystem, join, write_bytes
+from transforms.tally import Tally
 from transforms.training_shards import StagedSample, WrittenShard, assign_shards, write_shard, write_tables
 
 FILE_CAP_BYTES = 1 << 30
@@ -30,28 +30,8 @@ DEDUP_WAYS = ("exact", "off")
 _REJECTED = "rejected"
 
 
-class Tally:
-    """Counts the photographs that this process has dealt with, for the progress bar.
-
-    Where the workers are other processes it stays at zero, and there is no bar; no result depends on it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.count = 0
-
-    def reset(self) -> None:
-        """Starts again from zero."""
-        with self._lock:
-            self.count = 0
-
-    def add(self) -> None:
-        """Counts one more."""
-        with self._lock:
-            self.count += 1
-
-
 PHOTOGRAPHS_DONE = Tally()
+"""Counts the photographs that this process has dealt with, for the progress bar."""
 
 
 def prepare_photograph(

@@ -20,8 +20,10 @@ LONGEST_SIDE_PX: Final = 65_500
 
 JPEG_QUALITY: Final = 95
 
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM", "TGA")
-"""Only these decoders are let loose on files from outside."""
+Image.init()
+_WANTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM", "TGA")
+FORMATS: Final = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
+"""Only these decoders are let loose on files from outside, as far as this Pillow was built with them."""
 
 # Pillow's own guard would warn above 89 megapixels and refuse above 179. Sizes are checked here instead, before any
 # pixel is decoded, against one limit with one outcome.

@@ -10,7 +10,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,7 +124,7 @@ def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
     rows = []
     with open_atomic(join(out, shard.name)) as file:
         hashing = _HashingFile(file)
-        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], hashing), mode="w|", format=tarfile.USTAR_FORMAT) as tar:
             for item in shard.samples:
                 image = read_bytes(item.image_url)
                 metadata = json.dumps(item.sample.to_json(), ensure_ascii=False, sort_keys=True).encode()
@@ -191,11 +191,9 @@ def read_rejects(url: str) -> list[dict[str, Any]]:
 def iterate_shard(url: str) -> Iterator[tuple[Sample, bytes]]:
     """The samples of a shard and their encoded images, in order."""
     with tarfile.open(fileobj=io.BytesIO(read_bytes(url))) as tar:
-        members = iter(tar)
-        for image, metadata in zip(members, members, strict=True):
-            content, text = tar.extractfile(image), tar.extractfile(metadata)
-            assert content is not None and text is not None  # every member is a file, as _add wrote it
-            yield Sample.from_json(json.loads(text.read())), content.read()
+        contents = (cast(IO[bytes], tar.extractfile(member)).read() for member in tar)
+        for image, metadata in zip(contents, contents, strict=True):
+            yield Sample.from_json(json.loads(metadata)), image
 
 
 class _HashingFile:

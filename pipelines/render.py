@@ -1,0 +1,204 @@
+"""Render: requests in, panoramas out.
+
+requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> manifest
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
+
+import apache_beam as beam
+import typer
+from apache_beam.options.pipeline_options import PipelineOptions
+from rich.console import Console
+from rich.table import Table
+
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.errors import InputError
+from pipelines.options import beam_options
+from pipelines.progress import track
+from pipelines.release import BUNDLED_CHECKPOINT, version
+from transforms.assemble import DONE, AssemblePanoramas, read_manifest, write_manifest
+from transforms.patch_shards import FAILED, WritePatchShards
+from transforms.plan import (
+    MOST_TILES_PER_SHARD,
+    Plan,
+    PlanTiles,
+    check_plan,
+    existing_shards,
+    missing_shards,
+    other_plans,
+    plan_folder,
+)
+from transforms.requests import RenderRequest, read_requests
+from transforms.storage import exists, filesystem, join, read_bytes, remove_leftovers
+from transforms.synthesize import PATCHES_DONE, SynthesizePatches
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """What a person asks of a render job.
+
+    Attributes:
+        requests: the panoramas.
+        out: URL of the folder for everything.
+        checkpoint: URL of the generator for requests that name none; None for the bundled one.
+        tile_px: side of a tile.
+        tiles_per_shard: how many patches go into one file.
+        replace: render panoramas anew whose id is known under another plan.
+    """
+
+    requests: tuple[RenderRequest, ...]
+    out: str
+    checkpoint: str | None = None
+    tile_px: int = 256
+    tiles_per_shard: int = 16
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
+            raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
+
+
+def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
+    """Renders all requests; returns their rows of the manifest, by id.
+
+    Raises:
+        InputError: something asked for cannot be; nothing was written.
+    """
+    plans = make_plans(options)
+    for plan in plans:
+        prepare(options, plan)
+    tiles = sum(shard.last - shard.first + 1 for plan in plans for shard in to_do(options, plan))
+    PATCHES_DONE.reset()
+    with track("Tiles", tiles, lambda: PATCHES_DONE.count):
+        run(options, plans, beam_flags or beam_options([]))
+    ids = {plan.request.id for plan in plans}
+    return [row for row in read_manifest(options.out) if row["id"] in ids]
+
+
+def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
+    """Builds the pipeline and runs it to its end."""
+    with beam.Pipeline(options=beam_flags) as pipeline:
+        planned = pipeline | "Plans" >> beam.Create(plans)
+        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard)
+        patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
+        results = patches | "WritePatchShards" >> WritePatchShards(options.out)
+        failures = (not_synthesized, results[FAILED]) | "Failures" >> beam.Flatten()
+        rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, version())
+        _ = (
+            rows
+            | "All rows" >> beam.combiners.ToList()
+            | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
+        )
+
+
+def make_plans(options: RenderOptions) -> list[Plan]:
+    """A plan for each request.
+
+    Raises:
+        InputError: a checkpoint is missing or is none, the tile does not fit it, or an id is known under another plan.
+    """
+
+    @lru_cache(maxsize=16)
+    def checkpoint(url: str) -> Checkpoint:
+        if not exists(url):
+            raise InputError(f"checkpoint {url}: there is no such file")
+        return load_checkpoint(read_bytes(url), url)
+
+    plans = []
+    for request in options.requests:
+        url = request.checkpoint or options.checkpoint or BUNDLED_CHECKPOINT
+        found = checkpoint(url)
+        cell_px = found.generator.config.cell_px
+        if options.tile_px < 1 or options.tile_px % cell_px or options.tile_px > 4096:
+            raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
+        plan = Plan(request, url, found.sha256, options.tile_px)
+        if not options.replace:
+            check_plan(options.out, plan)
+        plans.append(plan)
+    return plans
+
+
+def prepare(options: RenderOptions, plan: Plan) -> None:
+    """Removes what killed runs left, and the patches of a plan that is being replaced."""
+    for folder in other_plans(options.out, plan):
+        fs, path = filesystem(folder)
+        fs.rm(path, recursive=True)
+    for folder in (plan_folder(options.out, plan), join(options.out, "panoramas")):
+        remove_leftovers(folder)
+
+
+def to_do(options: RenderOptions, plan: Plan) -> Iterable[Any]:
+    """The shards of a plan that are still to be made."""
+    return missing_shards(plan, existing_shards(options.out, plan), options.tiles_per_shard)
+
+
+def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints what was made, and what was not and why."""
+    table = Table(title=f"Panoramas in {options.out}", title_justify="left")
+    for name in ("id", "size, px", "state", "files", "seams, of 255"):
+        table.add_column(name, overflow="fold")
+    for row in rows[:20]:
+        files = ", ".join(row["files"]) if row["state"] == DONE else row["reason"]
+        size = f"{row['width_px']}×{row['height_px']}"
+        table.add_row(row["id"], size, row["state"], files, str(row["seam_max_difference"]))
+    console = Console(stderr=True)
+    console.print(table)
+    if len(rows) > 20:
+        console.print(f"and {len(rows) - 20} more; all of them are in {join(options.out, 'manifest.parquet')}")
+
+
+def render_command(
+    context: typer.Context,
+    out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and manifest.")],
+    checkpoint: Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")] = None,
+    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
+    width: Annotated[int, typer.Option(help="Width, px.")] = 8192,
+    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
+    origin: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y", help="World pixel of the top left corner.", show_default="0,-height/2"),
+    ] = None,
+    requests: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Many panoramas: .jsonl, .csv or .parquet, a request a row.")
+    ] = None,
+    tile: Annotated[int, typer.Option(help="Side of a tile, px; a multiple of the network's cell.")] = 256,
+    tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
+    format: Annotated[list[str] | None, typer.Option(help="png or tif; may be repeated.", show_default="png")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
+) -> None:
+    """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
+    if requests:
+        asked = read_requests(requests)
+    else:
+        x_px, y_px = parse_origin(origin)
+        name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "")
+        values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
+        asked = [RenderRequest.from_json({**values, "origin_x_px": x_px, "origin_y_px": y_px})]
+    own_flags = [f"--{name.replace('_', '-')}" for name in context.params]
+    flags = beam_options(context.args, own_flags)
+    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace)
+    rows = render(options, flags)
+    show_summary(options, rows)
+    if any(row["state"] != DONE for row in rows):
+        raise typer.Exit(1)
+
+
+def parse_origin(text: str | None) -> tuple[int, int | None]:
+    """X,Y as numbers."""
+    if text is None:
+        return 0, None
+    try:
+        x_px, y_px = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--origin {text}: give two whole numbers, such as --origin 0,-256") from None
+    return x_px, y_px
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    main(["render", *sys.argv[1:]])

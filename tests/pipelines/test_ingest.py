@@ -1,0 +1,411 @@
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import typer
+from apache_beam.options.pipeline_options import PipelineOptions
+from PIL import Image
+from typer.testing import CliRunner
+
+import transforms.ingest
+from model.errors import InputError
+from pipelines.ingest import IngestOptions, ingest, ingest_command, show_summary
+from pipelines.progress import track
+from transforms.samples import plan_patches
+from transforms.training_shards import iterate_shard, read_index, read_rejects
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def scene(seed: int, width: int = 320, height: int = 200) -> Image.Image:
+    """Smooth colours, brighter above than below."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 120, (4, 7, 3)) + np.array([130, 90, 40, 0])[:, None, None]
+    return Image.fromarray(small.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_good_photographs(folder: Path, count: int) -> None:
+    for index in range(count):
+        scene(index).save(folder / f"good-{index:02d}.jpg", quality=90)
+
+
+def write_odd_files(folder: Path) -> dict[str, str]:
+    """One file of each trying kind; returns the reasons by name, empty for those that are to be kept."""
+    jpeg = io.BytesIO()
+    scene(100).save(jpeg, "JPEG")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "truncated.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
+    (folder / "text.jpg").write_text("once upon a time")
+    scene(101).convert("CMYK").save(folder / "cmyk.jpg")
+    grey = np.tile(np.linspace(0, 65535, 300).astype(np.uint16), (200, 1))
+    Image.fromarray(grey).save(folder / "sixteen-bit.png")
+    palette = scene(102).quantize(16)
+    palette.save(folder / "palette.png", transparency=palette.getpixel((0, 0)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene(103).transpose(Image.Transpose.ROTATE_90).save(folder / "rotated.jpg", exif=exif, quality=95)
+    frames = [scene(104), scene(105)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    Image.new("1", (15_000, 15_000)).save(folder / "bomb.png")
+    scene(106, 10, 10).save(folder / "tiny.png")
+    scene(107).save(folder / "Höhen züge.jpg")
+    (folder / "loop").symlink_to(folder)
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "same again.jpg").write_bytes((folder / "good-00.jpg").read_bytes())
+    (folder / "notes.txt").write_text("taken in May")
+    return {
+        "empty.jpg": "empty",
+        "truncated.jpg": "truncated",
+        "text.jpg": "unreadable",
+        "cmyk.jpg": "",
+        "sixteen-bit.png": "",
+        "palette.png": "",
+        "rotated.jpg": "",
+        "animated.gif": "",
+        "bomb.png": "too_large",
+        "tiny.png": "too_small",
+        "Höhen züge.jpg": "",
+        "loop": "symlink_loop",
+        "loop.jpg": "unreadable",
+        "same again.jpg": "duplicate",
+        "notes.txt": "not_a_picture",
+    }
+
+
+def make(sources: object, out: object, **options: object) -> dict:
+    return ingest(IngestOptions((str(sources),), str(out), **options))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    write_good_photographs(folder, 30)
+    folder_reasons = write_odd_files(folder)
+    return folder, folder_reasons
+
+
+@pytest.fixture(scope="module")
+def made(photographs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "set"
+    return out, make(photographs[0], out)
+
+
+def test_every_file_is_in_the_shards_or_in_the_rejects_once(photographs, made):
+    folder, reasons = photographs
+    out, dataset = made
+    kept = [os.path.basename(row["source"]) for row in read_index(str(out))]
+    rejected = {os.path.basename(row["source"]): row for row in read_rejects(str(out))}
+    assert sorted([*kept, *rejected]) == sorted(os.listdir(folder))
+    assert {name: rejected[name]["reason"] for name in rejected} == {n: r for n, r in reasons.items() if r}
+    assert all(row["message"] and row["stage"] and row["attempts"] == 1 for row in rejected.values())
+    winner = next(row for row in read_index(str(out)) if row["source"].endswith("good-00.jpg"))
+    assert winner["key"] in rejected["same again.jpg"]["message"]
+    assert dataset["rejects"]["duplicate"] == 1
+    assert sum(dataset["samples"].values()) == len(kept) == 36
+
+
+def test_what_is_stored_is_upright_and_looks_like_the_photograph(made):
+    expected = {
+        "rotated.jpg": scene(103),
+        "cmyk.jpg": scene(101),
+        "animated.gif": scene(104),
+        "Höhen züge.jpg": scene(107),
+        "good-07.jpg": scene(7),
+    }
+    seen = set()
+    for shard in made[0].glob("*.tar"):
+        for sample, content in iterate_shard(str(shard)):
+            with Image.open(io.BytesIO(content)) as image:
+                assert image.mode == "RGB"
+                assert image.size == (sample.stored_width_px, sample.stored_height_px)
+                assert image.height == 197
+                name = os.path.basename(sample.source)
+                if name in expected:
+                    seen.add(name)
+                    assert (sample.original_width_px, sample.original_height_px) == (320, 200)
+                    want = np.asarray(expected[name].resize(image.size), np.float64)
+                    assert np.abs(np.asarray(image, np.float64) - want).mean() < 5, name
+                if name == "sixteen-bit.png":
+                    assert image.getextrema()[0] == (0, 255)
+    assert seen == set(expected)
+
+
+def test_shards_index_and_metadata_agree(made):
+    out, dataset = made
+    rows = read_index(str(out))
+    for row in rows:
+        with open(out / row["shard"], "rb") as file:
+            file.seek(row["offset"])
+            with Image.open(io.BytesIO(file.read(row["size"]))) as image:
+                assert image.size == (row["stored_width_px"], row["stored_height_px"])
+        assert row["shard"].startswith(row["split"])
+        planned = plan_patches(row["key"], row["stored_width_px"], (0, 197), 101)
+        assert [patch["vertical_position"] for patch in row["patches"]] == [p.vertical_position for p in planned]
+    assert {shard["samples"] for name, shard in dataset["shards"].items() if name.startswith("train")} == {1}
+    assert sum(name.startswith("train") for name in dataset["shards"]) >= 16
+    assert sorted(path.name for path in out.glob("*.tar")) == sorted(dataset["shards"])
+    assert {"index.parquet", "rejects.parquet", "dataset.json"} == set(contents(out)) - set(dataset["shards"])
+
+
+def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photographs, made, tmp_path, monkeypatch):
+    write_shard = transforms.ingest.write_shard
+    prepare = transforms.ingest.prepare_photograph
+
+    def failing_once(function, mark):
+        def wrapper(*arguments):
+            result = function(*arguments)
+            try:
+                os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return result
+            raise RuntimeError("a worker was lost after its work was done")
+
+        return wrapper
+
+    monkeypatch.setattr(transforms.ingest, "write_shard", failing_once(write_shard, str(tmp_path / "mark-1")))
+    monkeypatch.setattr(transforms.ingest, "prepare_photograph", failing_once(prepare, str(tmp_path / "mark-2")))
+    options = IngestOptions((str(photographs[0]),), str(tmp_path / "again"))
+    ingest(options, PipelineOptions(["--runner=BundleBasedDirectRunner"]))
+    assert (tmp_path / "mark-1").exists()
+    assert (tmp_path / "mark-2").exists()
+    assert contents(tmp_path / "again") == contents(made[0])
+
+
+def test_several_threads_give_the_same_bytes(photographs, made, tmp_path):
+    flags = ["--runner=FnApiRunner", "--direct_running_mode=multi_threading", "--direct_num_workers=2"]
+    ingest(IngestOptions((str(photographs[0]),), str(tmp_path / "threads")), PipelineOptions(flags))
+    assert contents(tmp_path / "threads") == contents(made[0])
+
+
+@pytest.fixture
+def few(tmp_path):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    write_good_photographs(folder, 6)
+    return folder
+
+
+def test_shards_have_the_size_asked_for(few, tmp_path):
+    dataset = make(few, tmp_path / "out", samples_per_shard=4)
+    for split, count in dataset["samples"].items():
+        sizes = [s["samples"] for name, s in sorted(dataset["shards"].items()) if name.startswith(split)]
+        assert sizes == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+
+
+def test_copies_are_kept_where_that_is_asked_for(few, tmp_path):
+    for name in ("z.jpg", "a.jpg"):
+        (few / name).write_bytes((few / "good-03.jpg").read_bytes())
+    dataset = make(few, tmp_path / "out", dedup="off")
+    assert sum(dataset["samples"].values()) == 8
+    copies = {os.path.basename(r["source"]): r for r in read_index(str(tmp_path / "out")) if len(r["key"]) > 16}
+    first = next(r for r in read_index(str(tmp_path / "out")) if r["source"].endswith("a.jpg"))
+    assert {name: row["key"] for name, row in copies.items()} == {
+        "good-03.jpg": f"{first['key']}-1",
+        "z.jpg": f"{first['key']}-2",
+    }
+    assert {row["split"] for row in copies.values()} == {first["split"]}
+
+
+def test_square_and_sizes(few, tmp_path):
+    scene(50, 200, 320).save(few / "tall.jpg")
+    scene(51, 120, 110).save(few / "small.jpg")
+    make(few, tmp_path / "square", square=True, full_size_px=160, patch_size_px=110)
+    rows = read_index(str(tmp_path / "square"))
+    assert {(row["stored_width_px"], row["stored_height_px"]) for row in rows} == {(160, 160)}
+    boxes = {os.path.basename(row["source"]): row["crop_box_px"] for row in rows}
+    assert boxes["good-00.jpg"] == [60, 0, 260, 200]
+    assert boxes["tall.jpg"] == [0, 60, 200, 260]
+    assert boxes["small.jpg"] == [5, 0, 115, 110]
+    assert rows[0]["patches"][0]["size_px"] == 110
+
+
+def test_licence_and_author_reach_the_shards(few, tmp_path):
+    (few / "inventory.tsv").write_text("file\tlicense\tauthor\ngood-02.jpg\tCC-BY-4.0\tZoë\n")
+    make(few, tmp_path / "out")
+    credit = {(row["licence"], row["author"]) for row in read_index(str(tmp_path / "out"))}
+    assert credit == {("CC-BY-4.0", "Zoë"), (None, None)}
+
+
+def test_object_stores_hold_sources_and_sets(few, tmp_path):
+    store = fsspec.filesystem("memory")
+    for path in few.iterdir():
+        store.pipe(f"/photo-store/{path.name}", path.read_bytes())
+    make("memory://photo-store", "memory://set-store/one")
+    local = make(few, tmp_path / "out")
+    assert not store.exists("/set-store/one/.staging")
+    assert len(read_index("memory://set-store/one")) == sum(local["samples"].values()) == 6
+    with pytest.raises(InputError, match="already holds a data set"):
+        make("memory://photo-store", "memory://set-store/one")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"full_size_px": 100}, r"--full-size 100 is out of range: give from the patch size, 101, to"),
+        ({"full_size_px": 0}, r"--full-size 0 "),
+        ({"full_size_px": -5}, r"--full-size -5 "),
+        ({"full_size_px": 70_000}, r"--full-size 70000 "),
+        ({"patch_size_px": 0}, r"--patch-size 0 is too small: give 1 or more"),
+        ({"patch_size_px": -1}, r"--patch-size -1 "),
+        ({"samples_per_shard": 0}, r"--samples-per-shard 0 is too small: give 1"),
+        ({"dedup": "fuzzy"}, r"--dedup fuzzy is unknown: give exact or off"),
+        ({"sources": ()}, "no source given"),
+        ({"out": ""}, "--out is empty"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        IngestOptions(**{"sources": ("photos",), "out": "out", **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_sources_and_targets_are_said_before_anything_is_written(few, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, message in ((tmp_path / "missing", "missing does not exist"), (tmp_path / "empty", "no photographs")):
+        with pytest.raises(InputError, match=message):
+            make(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    make(few, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(InputError, match="out already holds a data set; choose another --out or remove it"):
+        make(few, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_run_that_fails_leaves_nothing_and_the_next_one_succeeds(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(transforms.ingest, "write_tables", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(few, tmp_path / "out")
+    assert contents(tmp_path / "out") == {}
+    monkeypatch.undo()
+    assert sum(make(few, tmp_path / "out")["samples"].values()) == 6
+
+
+def test_a_killed_run_is_started_over_cleanly(few, tmp_path):
+    out = tmp_path / "out"
+    program = (
+        "import os, transforms.ingest, transforms.training_shards as t\n"
+        "from pipelines.ingest import IngestOptions, ingest\n"
+        "transforms.ingest.write_tables = lambda *arguments: os.kill(os.getpid(), 9)\n"
+        f"ingest(IngestOptions(({str(few)!r},), {str(out)!r}))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
+    assert killed.returncode == -9
+    assert any(name.endswith(".tar") for name in os.listdir(out))
+    assert (out / ".staging").exists()
+    make(few, out)
+    make(few, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
+    monkeypatch.setattr(transforms.ingest.time, "sleep", lambda seconds: None)
+    failures = [OSError(503, "busy"), OSError(503, "busy")]
+    real = fsspec.implementations.local.LocalFileSystem.open
+
+    def flaky(self, path, *arguments, **options):
+        if failures:
+            raise failures.pop()
+        return real(self, path, *arguments, **options)
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", flaky)
+    content, attempts = transforms.ingest.read_photograph(str(few / "good-00.jpg"))
+    assert (content, attempts) == ((few / "good-00.jpg").read_bytes(), 3)
+    failures += [OSError(503, "busy")] * 3
+    with pytest.raises(transforms.ingest.Rejection, match="busy"):
+        transforms.ingest.read_photograph(str(few / "good-00.jpg"))
+
+
+def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few, monkeypatch):
+    with pytest.raises(transforms.ingest.Rejection, match="No such file"):
+        transforms.ingest.read_photograph(str(few / "gone.jpg"))
+    monkeypatch.setattr(transforms.ingest, "FILE_CAP_BYTES", 100)
+    with pytest.raises(transforms.ingest.Rejection, match="more than 100 bytes"):
+        transforms.ingest.read_photograph(str(few / "good-00.jpg"))
+
+
+def test_ingest_imports_no_torch():
+    with tempfile.TemporaryDirectory() as folder:
+        write_good_photographs(Path(folder), 1)
+        program = (
+            "import sys\nfrom pipelines.ingest import IngestOptions, ingest\n"
+            f"ingest(IngestOptions(({folder!r},), {folder!r} + '/out'))\n"
+            "sys.exit(3 if 'torch' in sys.modules else 0)\n"
+        )
+        assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_the_summary_names_splits_and_reasons(made, capsys):
+    show_summary(IngestOptions(("photos",), str(made[0])), made[1])
+    shown = capsys.readouterr().err
+    assert "train" in shown
+    assert "rejected: truncated" in shown
+
+
+@pytest.fixture
+def command(monkeypatch):
+    options = types.SimpleNamespace(beam_options=lambda flags: PipelineOptions(["--runner=FnApiRunner", *flags]))
+    monkeypatch.setitem(sys.modules, "pipelines.options", options)
+    app = typer.Typer()
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ingest_command)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_makes_a_set(command, few, tmp_path):
+    result = command(few, "--out", tmp_path / "out", "--full-size", 120, "--square", "--samples-per-shard", 3)
+    assert result.exit_code == 0, result.output
+    assert {row["stored_width_px"] for row in read_index(str(tmp_path / "out"))} == {120}
+
+
+def test_the_command_passes_beams_flags_on(command, few, tmp_path, monkeypatch):
+    passed = []
+    monkeypatch.setattr(sys.modules["pipelines.options"], "beam_options", passed.append)
+    monkeypatch.setattr("pipelines.ingest.run", lambda options, found, beam_options: 1 / 0)
+    result = command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert passed == [["--direct_num_workers=2", "--no_auth"]]
+
+
+def test_the_command_says_when_nothing_could_be_used(command, tmp_path):
+    (tmp_path / "text.jpg").write_text("once upon a time")
+    result = command(tmp_path / "text.jpg", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no photograph could be used" in result.output
+    assert read_rejects(str(tmp_path / "out"))[0]["reason"] == "unreadable"
+
+
+def test_the_command_explains_its_options(command):
+    shown = command("--help").output
+    for name in ("--out", "--full-size", "--patch-size", "--square", "--samples-per-shard", "--dedup", "197", "101"):
+        assert name in shown
+
+
+def test_progress_is_a_line_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.progress._LINE_EVERY_S", 0.02)
+    done = iter([0, 3])
+    threads = threading.active_count()
+    with track("Photographs", 10, lambda: next(done, 5)):
+        time.sleep(0.2)
+    assert threading.active_count() == threads
+    assert "Photographs: 5/10, about" in capsys.readouterr().err
+
+
+def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with track("Photographs", 10, lambda: 10):
+        pass
+    assert "10/10" in capsys.readouterr().err

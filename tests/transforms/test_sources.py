@@ -1,0 +1,170 @@
+import os
+
+import fsspec
+import pytest
+
+from model.errors import InputError
+from transforms import sources as sources_module
+from transforms.sources import find_photographs
+
+
+def make(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def names(found, folder):
+    return [os.path.relpath(photograph.source, folder) for photograph in found.photographs]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make(tmp_path / "photos", "b.JPG", "a b ü.png", "deep/er/c.webp", "notes.txt")
+
+
+def find(*sources, out="/nowhere/out"):
+    return find_photographs([str(source) for source in sources], str(out))
+
+
+def test_folders_are_listed_with_all_below_them_and_in_order(photos):
+    found = find(photos)
+    assert names(found, photos) == ["a b ü.png", "b.JPG", "deep/er/c.webp"]
+    assert [(os.path.basename(reject.source), reject.stage, reject.reason) for reject in found.rejects] == [
+        ("notes.txt", "find", "not_a_picture")
+    ]
+
+
+def test_files_and_globs_are_taken_at_their_word(photos):
+    assert names(find(photos / "notes.txt"), photos) == ["notes.txt"]
+    assert names(find(photos / "*.[pJ]*"), photos) == ["a b ü.png", "b.JPG"]
+    assert names(find(photos / "**/*.webp"), photos) == ["deep/er/c.webp"]
+
+
+def test_a_name_with_brackets_is_a_file_first(photos):
+    make(photos, "d[1].jpg")
+    assert names(find(photos / "d[1].jpg"), photos) == ["d[1].jpg"]
+
+
+def test_a_file_that_several_sources_name_is_found_once(photos):
+    found = find(photos, photos / "b.JPG", photos / "deep", photos, f"file://{photos}/b.JPG")
+    assert names(found, photos) == ["a b ü.png", "b.JPG", "deep/er/c.webp"]
+    assert len(found.rejects) == 1
+
+
+def test_relative_paths_stay_relative(photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    assert find("photos/").photographs[0].source == "photos/a b ü.png"
+    assert find("photos/*.JPG").photographs[0].source == "photos/b.JPG"
+
+
+def test_what_is_in_the_target_is_no_source(photos):
+    make(photos, "out/.staging/x.jpg", "out-takes/y.jpg")
+    assert names(find(photos, out=photos / "out"), photos)[-1] == "out-takes/y.jpg"
+    assert len(find(photos, out=photos / "out").photographs) == 4
+
+
+def test_linked_folders_are_followed_once(photos, tmp_path):
+    make(tmp_path / "elsewhere", "d.jpg")
+    (photos / "a-link").symlink_to(tmp_path / "elsewhere")
+    (photos / "b-link").symlink_to(tmp_path / "elsewhere")
+    (photos / "deep" / "up").symlink_to(photos)
+    (tmp_path / "elsewhere" / "self").symlink_to(tmp_path / "elsewhere")
+    found = find(photos)
+    assert names(found, photos) == ["a b ü.png", "a-link/d.jpg", "b.JPG", "deep/er/c.webp"]
+    loops = [os.path.relpath(r.source, photos) for r in found.rejects if r.reason == "symlink_loop"]
+    assert loops == ["a-link/self", "b-link", "deep/up"]
+
+
+def test_what_cannot_be_opened_is_a_reject(photos):
+    (photos / "loop.jpg").symlink_to(photos / "loop.jpg")
+    (photos / "gone.jpg").symlink_to(photos / "missing.jpg")
+    os.mkfifo(photos / "pipe.jpg")
+    found = find(photos)
+    messages = {os.path.basename(r.source): r.message for r in found.rejects if r.reason == "unreadable"}
+    assert messages == {
+        "loop.jpg": "a link that leads to no file",
+        "gone.jpg": "a link that leads to no file",
+        "pipe.jpg": "not a regular file",
+    }
+
+
+@pytest.mark.parametrize("suffix", [b".jpg", b".txt"])
+def test_a_name_that_is_not_utf8_is_a_reject(photos, suffix):
+    with open(os.fsencode(photos) + b"/bad\xff" + suffix, "wb"):
+        pass
+    reject = find(photos).rejects[0]
+    assert reject.source.endswith("bad\\xff" + suffix.decode())
+    reject.source.encode()
+
+
+def test_a_folder_that_cannot_be_listed_is_a_reject(photos, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(sources_module.os, "scandir", scandir)
+    reject = find(photos).rejects[0]
+    assert (os.path.basename(reject.source), reject.reason) == ("deep", "unreadable")
+    assert "Permission denied" in reject.message
+
+
+@pytest.mark.parametrize("name", ["inventory.tsv", "ATTRIBUTION.tsv", "inventory.csv"])
+@pytest.mark.parametrize("licence", ["license", "licence"])
+def test_licence_and_author_come_from_the_inventory(photos, name, licence):
+    mark = "\t" if name.endswith("tsv") else ","
+    rows = [["file", "extra", licence, "author"], ["b.JPG", "7", "CC0-1.0", "Å. B"], ["deep/er/c.webp", "", "X", ""]]
+    (photos / name).write_text("\n".join(mark.join(row) for row in rows) + "\n")
+    credits_ = {os.path.basename(p.source): (p.licence, p.author) for p in find(photos).photographs}
+    assert credits_ == {"b.JPG": ("CC0-1.0", "Å. B"), "c.webp": ("X", None), "a b ü.png": (None, None)}
+    assert name not in {os.path.basename(reject.source) for reject in find(photos).rejects}
+    assert find(photos / "b.JPG").photographs[0].licence == "CC0-1.0"
+
+
+def test_an_inventory_without_a_file_column_is_refused(photos):
+    (photos / "inventory.tsv").write_text("name\tlicense\n")
+    with pytest.raises(InputError, match=r"inventory.tsv has no column 'file'"):
+        find(photos)
+    (photos / "inventory.tsv").write_bytes(b"file\tauthor\nb.JPG\t\xff\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        find(photos)
+
+
+def test_object_stores_are_listed_too():
+    fs = fsspec.filesystem("memory")
+    for name in ("a.jpg", "sub/b.png", "readme.md", "inventory.tsv"):
+        fs.pipe(f"/store-of-photos/{name}", b"file\tlicense\na.jpg\tCC0-1.0\n")
+    found = find("memory://store-of-photos/", out="memory://out")
+    assert [p.source for p in found.photographs] == [
+        "memory://store-of-photos/a.jpg",
+        "memory://store-of-photos/sub/b.png",
+    ]
+    assert found.photographs[0].licence == "CC0-1.0"
+    assert [r.reason for r in found.rejects] == ["not_a_picture"]
+    assert len(find("memory://store-of-photos/*.jpg").photographs) == 1
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "/no/such/*.jpg", "no-such://bucket/x", ""])
+def test_a_source_that_does_not_exist_is_named(source, photos, monkeypatch):
+    monkeypatch.chdir(photos / "deep" / "er")
+    if source == "":
+        with pytest.raises(InputError):
+            find_photographs([], "out")
+        return
+    with pytest.raises(InputError, match=r"no.such") as caught:
+        find(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    make(tmp_path / "texts", "a.txt")
+    with pytest.raises(InputError, match=r"empty: no photographs; give files ending in \.jpg"):
+        find(tmp_path / "empty")
+    with pytest.raises(InputError, match="there are 1 other files"):
+        find(tmp_path / "texts")

@@ -1,0 +1,162 @@
+"""Patch shards on storage: a tar of the patches of consecutive tiles, whole or not there."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import webdataset as wds
+from apache_beam import pvalue
+from apache_beam.typehints.decorators import no_annotations
+from PIL import Image
+
+from transforms.plan import PLAN_FILE, PatchShard, Plan, existing_shards, plan_folder
+from transforms.storage import exists, join, open_atomic, read_bytes, write_json
+from transforms.synthesize import Failure, Patch
+
+PNG_LEVEL = 1
+SHARDS_KEPT = 4
+FAILED = "failed"
+
+
+class DamagedShardError(RuntimeError):
+    """A shard on storage is not what was written there."""
+
+
+def write_patch_shard(out: str, shard: PatchShard, patches: Sequence[Patch]) -> None:
+    """Writes a shard; the same bytes whenever it is done again. The plan is written beside it first."""
+    folder = plan_folder(out, shard.plan)
+    if not exists(join(folder, PLAN_FILE)):
+        write_json(join(folder, PLAN_FILE), shard.plan.to_json())
+    with (
+        open_atomic(join(folder, shard.name)) as file,
+        wds.TarWriter(file, encoder=False, mtime=0, user="infinitygan", group="infinitygan") as tar,
+    ):
+        for patch in patches:
+            tar.write(
+                {
+                    "__key__": shard.plan.member(patch.index),
+                    "png": encode(patch.pixels),
+                    "json": json.dumps(describe(shard.plan, patch), sort_keys=True).encode(),
+                    "edge.png": encode(patch.edges),
+                }
+            )
+
+
+def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
+    """What stands beside a patch: where in the world it lies, and the checksum of its pixels."""
+    (top, _), (left, _) = plan.cropped(plan.tile(patch.index))
+    height, width, _ = patch.pixels.shape
+    return {
+        "index": patch.index,
+        "world_x_px": left,
+        "world_y_px": top,
+        "width_px": width,
+        "height_px": height,
+        "sha256": pixel_checksum(patch.pixels),
+    }
+
+
+def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """uint8 [h,w,3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> npt.NDArray[np.uint8]:
+    """PNG as uint8 [h,w,3]."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def pixel_checksum(pixels: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 of a patch's RGB bytes, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+
+
+class PatchReader:
+    """Reads the patches of a plan, in any order; a few shards stay in memory.
+
+    Raises:
+        FileNotFoundError: from `missing` on, if tiles are not there.
+    """
+
+    def __init__(self, out: str, plan: Plan):
+        self.folder, self.plan = plan_folder(out, plan), plan
+        self.shards = existing_shards(out, plan)
+        self.members = lru_cache(maxsize=SHARDS_KEPT)(self._members)
+
+    def missing(self) -> int:
+        """How many tiles no shard holds."""
+        free, missing = 0, 0
+        for shard in self.shards:
+            missing += max(shard.first - free, 0)
+            free = max(free, shard.last + 1)
+        return missing + self.plan.tiles - free
+
+    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """The pixels of a tile, checked against their checksum."""
+        pixels = decode(self.member(index, "png"))
+        expected = json.loads(self.member(index, "json"))["sha256"]
+        if pixel_checksum(pixels) != expected:
+            raise DamagedShardError(f"{self.shard(index)}: the patch of tile {index} is damaged; remove the shard")
+        return pixels
+
+    def edges(self, index: int) -> npt.NDArray[np.uint8]:
+        """The strips that a tile shares with its neighbours."""
+        return decode(self.member(index, "edge.png"))
+
+    def member(self, index: int, field: str) -> bytes:
+        """A file of a tile."""
+        url = self.shard(index)
+        name = f"{self.plan.member(index)}.{field}"
+        try:
+            return self.members(url)[name]
+        except (KeyError, tarfile.TarError) as error:
+            raise DamagedShardError(f"{url} is damaged ({type(error).__name__}: {error}); remove it") from None
+
+    def shard(self, index: int) -> str:
+        """The URL of the shard that holds a tile."""
+        for shard in self.shards:
+            if shard.first <= index <= shard.last:
+                return join(self.folder, shard.name)
+        raise FileNotFoundError(f"{self.folder}: tile {index} is not there")
+
+    def _members(self, url: str) -> Mapping[str, bytes]:
+        with tarfile.open(fileobj=io.BytesIO(read_bytes(url))) as tar:
+            return {member.name: read_member(tar, member) for member in tar}
+
+
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The content of a file in a tar."""
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+@dataclass(eq=False)
+class WritePatchShards(beam.PTransform):
+    """Writes (shard, patches) pairs; outputs the shards written, and failures."""
+
+    out: str
+
+    @no_annotations
+    def expand(self, pairs: beam.PCollection) -> pvalue.DoOutputsTuple:
+        """Beam's hook."""
+        return pairs | "Write" >> beam.FlatMap(self._write).with_outputs(FAILED, main="written")
+
+    def _write(self, pair: tuple[PatchShard, Sequence[Patch]]) -> Iterator[Any]:
+        shard, patches = pair
+        try:
+            write_patch_shard(self.out, shard, patches)
+        except OSError as error:
+            yield pvalue.TaggedOutput(FAILED, Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}"))
+        else:
+            yield shard

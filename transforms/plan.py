@@ -1,0 +1,232 @@
+"""Plans: what decides a panorama's bits, and how it is cut into tiles and patch shards.
+
+Tiles are the cells of the world's fixed square grid, so a panorama's outermost tiles may lie partly outside it: they are
+computed whole and stored cropped.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.typehints.decorators import no_annotations
+
+from model.errors import InputError
+from model.fields import SCHEME_VERSION
+from model.geometry import Window
+from transforms.formats import TileLayout
+from transforms.requests import RenderRequest
+from transforms.storage import filesystem, join, list_files
+
+PLAN_FILE = "plan.json"
+PRECISION = "float32"
+MOST_TILES_PER_SHARD = 256
+_SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A cell of the world's grid, counted from world pixel (0, 0) in tiles, signed."""
+
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request with all else that decides its pixels.
+
+    Attributes:
+        request: what is asked for.
+        checkpoint_url: where the generator is.
+        checkpoint_sha256: which it is.
+        tile_px: side of a tile, a multiple of the network's cell.
+    """
+
+    request: RenderRequest
+    checkpoint_url: str
+    checkpoint_sha256: str
+    tile_px: int
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits that name the plan: of all that decides the pixels, and of nothing else."""
+        content = self.to_json()
+        for name in ("id", "formats", "checkpoint"):
+            del content["request"][name]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in plan.json."""
+        return {
+            "request": self.request.to_json(),
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "tile_px": self.tile_px,
+            "precision": PRECISION,
+            "scheme_version": SCHEME_VERSION,
+        }
+
+    @property
+    def tile_rows(self) -> Window:
+        """First and last row of tiles."""
+        return self.request.rows[0] // self.tile_px, self.request.rows[1] // self.tile_px
+
+    @property
+    def tile_columns(self) -> Window:
+        """First and last column of tiles."""
+        return self.request.columns[0] // self.tile_px, self.request.columns[1] // self.tile_px
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows and columns of tiles."""
+        (top, bottom), (left, right) = self.tile_rows, self.tile_columns
+        return bottom - top + 1, right - left + 1
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles."""
+        return self.shape[0] * self.shape[1]
+
+    def tile(self, index: int) -> Tile:
+        """The tile of an index, which is row-major in the panorama's rectangle of tiles."""
+        row, column = divmod(index, self.shape[1])
+        return Tile(self.tile_rows[0] + row, self.tile_columns[0] + column)
+
+    def member(self, index: int) -> str:
+        """The key of a tile's files in its shard: row and column in the panorama, zero-padded."""
+        rows, columns = self.shape
+        row, column = divmod(index, columns)
+        return f"{row:0{len(str(rows - 1))}d}_{column:0{len(str(columns - 1))}d}"
+
+    def pixels(self, tile: Tile) -> tuple[Window, Window]:
+        """Rows and columns of world pixels of a whole tile."""
+        return whole(tile.row, self.tile_px), whole(tile.column, self.tile_px)
+
+    def cropped(self, tile: Tile) -> tuple[Window, Window]:
+        """Rows and columns of world pixels of a tile inside the panorama."""
+        rows, columns = self.pixels(tile)
+        return overlap(rows, self.request.rows), overlap(columns, self.request.columns)
+
+    @property
+    def layout(self) -> TileLayout:
+        """Where the panorama is cut."""
+        return TileLayout(
+            edges(self.request.columns, self.tile_columns, self.tile_px),
+            edges(self.request.rows, self.tile_rows, self.tile_px),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PatchShard:
+    """The patches of consecutive tiles of one panorama: the unit of work, of retry and of resume.
+
+    Attributes:
+        plan: of the panorama.
+        first: index of its first tile.
+        last: index of its last tile.
+    """
+
+    plan: Plan
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last < self.plan.tiles:
+            raise ValueError(f"tiles {self.first} to {self.last} are not within 0 to {self.plan.tiles - 1}")
+
+    @property
+    def indices(self) -> range:
+        """The indices of its tiles."""
+        return range(self.first, self.last + 1)
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        digits = len(str(self.plan.tiles - 1))
+        return f"{self.first:0{digits}d}-{self.last:0{digits}d}.tar"
+
+
+def whole(index: int, tile_px: int) -> Window:
+    """First and last pixel of a row or column of tiles."""
+    return index * tile_px, (index + 1) * tile_px - 1
+
+
+def overlap(a: Window, b: Window) -> Window:
+    """What two windows that meet have in common."""
+    return max(a[0], b[0]), min(a[1], b[1])
+
+
+def edges(pixels: Window, tiles: Window, tile_px: int) -> tuple[int, ...]:
+    """Cuts of a panorama, in its own pixels: 0, the inner borders of its tiles, and its size."""
+    inner = (index * tile_px - pixels[0] for index in range(tiles[0] + 1, tiles[1] + 1))
+    return 0, *inner, pixels[1] - pixels[0] + 1
+
+
+def plan_folder(out: str, plan: Plan) -> str:
+    """Where a plan's patch shards are."""
+    return join(out, "patches", plan.request.id, plan.digest)
+
+
+def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
+    """The plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
+    matches = (_SHARD_NAME.fullmatch(name) for name in list_files(plan_folder(out, plan)))
+    return sorted(
+        (PatchShard(plan, int(match[1]), int(match[2])) for match in matches if match),
+        key=lambda shard: (shard.first, shard.last),
+    )
+
+
+def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
+    """Shards of at most so many tiles for all tiles that no existing shard holds."""
+    free = 0
+    for shard in sorted(existing, key=lambda shard: shard.first):
+        yield from cut(plan, free, shard.first - 1, tiles_per_shard)
+        free = max(free, shard.last + 1)
+    yield from cut(plan, free, plan.tiles - 1, tiles_per_shard)
+
+
+def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:
+    """Shards for the tiles first to last, cut where a run with nothing there yet would cut."""
+    while first <= last:
+        end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
+        yield PatchShard(plan, first, end)
+        first = end + 1
+
+
+def other_plans(out: str, plan: Plan) -> list[str]:
+    """URLs of the folders of other plans under the same id."""
+    fs, path = filesystem(join(out, "patches", plan.request.id))
+    if not fs.isdir(path):
+        return []
+    names = [entry["name"].rstrip("/").rsplit("/", 1)[1] for entry in fs.ls(path, detail=True)]
+    return [join(out, "patches", plan.request.id, name) for name in names if name != plan.digest]
+
+
+def check_plan(out: str, plan: Plan) -> None:
+    """Raises InputError if the request's id is known under another plan."""
+    if other_plans(out, plan):
+        raise InputError(
+            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint or "
+            "tile); choose another id or --out, or add --replace to render it anew"
+        )
+
+
+
+
+@dataclass(eq=False)
+class PlanTiles(beam.PTransform):
+    """Cuts plans into the shards that are still to be made."""
+
+    out: str
+    tiles_per_shard: int
+
+    @no_annotations
+    def expand(self, plans: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
+
+    def _missing(self, plan: Plan) -> Iterator[PatchShard]:
+        return missing_shards(plan, existing_shards(self.out, plan), self.tiles_per_shard)

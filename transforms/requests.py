@@ -1,0 +1,177 @@
+"""Render requests: which rectangle of which world a person wants, and the files that list them."""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.errors import InputError
+from model.fields import LIMIT, check_seed
+from transforms.formats import check_format
+from transforms.storage import exists, read_bytes
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderRequest:
+    """A panorama to be made.
+
+    Attributes:
+        id: names its files.
+        seed: of the world, 0 to 2^64 - 1.
+        width_px: its size.
+        height_px: its size.
+        origin_x_px: world pixel of its left edge.
+        origin_y_px: world pixel of its top edge; by default the horizon runs through its middle.
+        checkpoint: URL of the generator; None for the bundled one.
+        formats: the files to make, of `formats.FORMATS`.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    id: str
+    seed: int
+    width_px: int
+    height_px: int
+    origin_x_px: int = 0
+    origin_y_px: int | None = None
+    checkpoint: str | None = None
+    formats: tuple[str, ...] = ("png",)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
+            raise InputError(f"request id {self.id!r}: use 1 to 200 of the characters A-Z a-z 0-9 _ -")
+        if self.origin_y_px is None:
+            object.__setattr__(self, "origin_y_px", -(self.height_px // 2) if is_integer(self.height_px) else 0)
+        for name in INTEGERS:
+            if not is_integer(getattr(self, name)):
+                raise InputError(f"request {self.id}: {name} is {getattr(self, name)!r}; it must be a whole number")
+        check_seed(self.seed)
+        for side, origin, size in (("width_px", *self.columns), ("height_px", *self.rows)):
+            if size - origin < 0:
+                raise InputError(f"request {self.id}: {side} is {size - origin + 1}; it must be at least 1")
+            if not -LIMIT < origin <= size < LIMIT:
+                raise InputError(
+                    f"request {self.id}: {side} {size - origin + 1} from pixel {origin} leaves the world, whose positions "
+                    f"are below {LIMIT}; ask for a smaller panorama or another origin"
+                )
+        if not self.formats:
+            raise InputError(f"request {self.id}: formats is empty; name at least one, such as png")
+        for name in self.formats:
+            check_format(name, self.width_px, self.height_px)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """First and last world pixel, downwards."""
+        assert self.origin_y_px is not None
+        return self.origin_y_px, self.origin_y_px + self.height_px - 1
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """First and last world pixel, to the right."""
+        return self.origin_x_px, self.origin_x_px + self.width_px - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as JSON values."""
+        return {**dataclasses.asdict(self), "formats": list(self.formats)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
+        """A request from JSON values.
+
+        Raises:
+            InputError: a field is unknown, missing or out of range.
+        """
+        name = values.get("id", "without an id")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - fields)
+        if unknown:
+            raise InputError(f"request {name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
+        missing = [field for field in ("id", "seed", "width_px", "height_px") if values.get(field) is None]
+        if missing:
+            raise InputError(f"request {name}: {missing[0]} is missing")
+        given = {key: value for key, value in values.items() if value is not None}
+        if "formats" in given:
+            given["formats"] = tuple(given["formats"])
+        return cls(**given)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value from outside is a whole number; a truth value is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def read_requests(url: str) -> list[RenderRequest]:
+    """The requests that a .jsonl, .csv or .parquet file lists.
+
+    In CSV the first line names the fields, an empty value is the default, and formats are separated by spaces.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, a request in it is wrong, or two have one id.
+    """
+    if not exists(url):
+        raise InputError(f"--requests {url}: there is no such file")
+    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
+    try:
+        rows = readers[suffix](read_bytes(url))
+    except (ValueError, pa.ArrowException) as error:
+        raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from None
+    requests = [parse(url, number, row) for number, row in enumerate(rows, start=1)]
+    if not requests:
+        raise InputError(f"--requests {url} lists no request")
+    check_ids(requests)
+    return requests
+
+
+def parse(url: str, number: int, row: Any) -> RenderRequest:
+    """One row of a request file."""
+    if not isinstance(row, dict):
+        raise InputError(f"{url}, request {number}: it is no object with fields")
+    try:
+        return RenderRequest.from_json(row)
+    except InputError as error:
+        raise InputError(f"{url}, request {number}: {error}") from None
+
+
+def check_ids(requests: Iterable[RenderRequest]) -> None:
+    """Raises InputError if two requests have one id."""
+    seen: set[str] = set()
+    for request in requests:
+        if request.id in seen:
+            raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
+        seen.add(request.id)
+
+
+def read_jsonl(content: bytes) -> list[Any]:
+    """A JSON value a line; empty lines are passed over."""
+    return [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+
+
+def read_csv(content: bytes) -> list[dict[str, Any]]:
+    """A request a row, under a header."""
+    rows = []
+    for cells in csv.DictReader(io.StringIO(content.decode("utf-8-sig")), restkey="(beyond the header)"):
+        row: dict[str, Any] = {name: value for name, value in cells.items() if value}
+        row |= {name: int(row[name]) for name in INTEGERS if name in row}
+        if "formats" in row:
+            row["formats"] = row["formats"].split()
+        rows.append(row)
+    return rows
+
+
+def read_parquet(content: bytes) -> list[dict[str, Any]]:
+    """A request a row; null is the default."""
+    return pq.read_table(io.BytesIO(content)).to_pylist()

@@ -1,0 +1,147 @@
+"""Computing the patches of a shard: the model's life on a worker, through Beam's RunInference."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import torch
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.typehints.decorators import no_annotations
+
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.errors import InputError
+from model.quantise import quantise
+from model.world import Picture, World
+from transforms.plan import PatchShard, Plan, Tile
+from transforms.storage import read_bytes
+from transforms.tally import Tally
+
+PATCHES_DONE = Tally()
+SIDES = ("left", "right", "top", "bottom")
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A tile's pixels.
+
+    Attributes:
+        index: of the tile in its plan.
+        pixels: uint8 [h,w,3], cropped to the panorama.
+        edges: uint8 [4·overlap,tile,3], the strips that this tile and each neighbour both compute, as this tile has
+            them, left, right, top and bottom; the first two are turned to lie along the rows.
+    """
+
+    index: int
+    pixels: npt.NDArray[np.uint8]
+    edges: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A shard or panorama that could not be made, and why."""
+
+    request_id: str
+    part: str
+    reason: str
+
+
+class Synthesizer:
+    """Computes patches on this worker's device: the GPU where there is one.
+
+    A few checkpoints and worlds stay loaded; what is computed does not depend on which.
+    """
+
+    def __init__(self) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Promise 2 speaks of float32; TF32 would have ten bits of it.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
+        self.world = lru_cache(maxsize=4)(self._world)
+
+    def patches(self, shard: PatchShard) -> list[Patch]:
+        """The patches of a shard, in the order of their indices."""
+        world = self.world(shard.plan.checkpoint_url, shard.plan.checkpoint_sha256, shard.plan.request.seed)
+        return [patch(world, shard.plan, index) for index in shard.indices]
+
+    def _world(self, url: str, sha256: str, seed: int) -> World:
+        return World(self.checkpoint(url, sha256).generator, seed)
+
+    def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
+        checkpoint = load_checkpoint(read_bytes(url), url)
+        if checkpoint.sha256 != sha256:
+            raise InputError(f"{url} is no longer the checkpoint of the plan; run render again")
+        checkpoint.generator.to(self.device)
+        return checkpoint
+
+
+def patch(world: World, plan: Plan, index: int) -> Patch:
+    """Computes one tile, whole, and crops it."""
+    tile = plan.tile(index)
+    picture = world.compute(*plan.pixels(tile))
+    levels = Picture(quantise(picture.pixels).cpu(), picture.rows, picture.columns)
+    pixels = levels.crop(*plan.cropped(tile)).permute(1, 2, 0).contiguous().numpy()
+    PATCHES_DONE.add()
+    return Patch(index, pixels, shared_strips(levels, plan, tile))
+
+
+def shared_strips(picture: Picture, plan: Plan, tile: Tile) -> npt.NDArray[np.uint8]:
+    """What a tile and each of its neighbours both compute.
+
+    A tile computes `before` pixels beyond its first row and column and `after` beyond its last; so does its neighbour,
+    and the strip that both have is `before + after` wide around their border.
+    """
+    (top, bottom), (left, right) = plan.pixels(tile)
+    before, after = top - picture.rows[0], picture.rows[1] - bottom
+    strips = [
+        picture.crop((top, bottom), (left - before, left + after - 1)).transpose(1, 2),
+        picture.crop((top, bottom), (right - before + 1, right + after)).transpose(1, 2),
+        picture.crop((top - before, top + after - 1), (left, right)),
+        picture.crop((bottom - before + 1, bottom + after), (left, right)),
+    ]
+    return torch.cat(strips, dim=1).permute(1, 2, 0).contiguous().numpy()
+
+
+class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer]):
+    """What RunInference needs to know. A batch is one shard: its tiles are the batch that the engine decides on."""
+
+    def __init__(self) -> None:
+        super().__init__(min_batch_size=1, max_batch_size=1)
+
+    def load_model(self) -> Synthesizer:
+        """Called once a process."""
+        return Synthesizer()
+
+    def run_inference(
+        self, batch: Sequence[PatchShard], model: Synthesizer, inference_args: dict[str, Any] | None = None
+    ) -> Iterator[PredictionResult]:
+        """The patches of each shard of a batch."""
+        return (PredictionResult(shard, model.patches(shard)) for shard in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Under which Beam shows its counts and times."""
+        return "infinitygan_synthesize"
+
+
+@dataclass(eq=False)
+class SynthesizePatches(beam.PTransform):
+    """Computes shards; outputs (shard, patches) pairs, and failures."""
+
+    @no_annotations
+    def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
+        """Beam's hook."""
+        results, dead = shards | "Infer" >> RunInference(PatchModelHandler()).with_exception_handling()
+        pairs = results | "Pair" >> beam.Map(lambda result: (result.example, result.inference))
+        failures = dead.failed_inferences | "Explain" >> beam.FlatMap(explain)
+        return pairs, failures
+
+
+def explain(dead: tuple[Sequence[PatchShard], tuple[type, str, list[str]]]) -> Iterator[Failure]:
+    """What RunInference says of a failed batch, a failure a shard."""
+    shards, (_, message, _) = dead
+    for shard in shards:
+        yield Failure(shard.plan.request.id, shard.name, message)
