@@ -3,62 +3,73 @@
 Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-import click
 import typer
 
 from model.errors import InputError
 
+COMMANDS = {
+    "ingest": "ingest_command",
+    "train": "train_command",
+    "render": "render_command",
+    "info": "info_command",
+}
+"""Each command's function, in the module of its name."""
+
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
 
+RUNS_BEAM = ("ingest", "render")
 
-def build() -> typer.Typer:
-    """The commands, each imported from its module."""
-    from pipelines.info import info_command
-    from pipelines.ingest import ingest_command
-    from pipelines.render import render_command
-    from pipelines.train import train_command
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for a command line that it cannot parse; it keeps the class in a private module."""
 
+
+def build(names: Sequence[str]) -> typer.Typer:
+    """An application of these commands. Only their modules are imported: ingest's workers need no torch."""
     app = typer.Typer(
-        name="infinitygan",
         help="InfinityGAN as dataflow: photographs to shards, shards to a model, a model to panoramas of any size.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.command("ingest", context_settings=PASS_ON)(ingest_command)
-    app.command("train")(train_command)
-    app.command("render", context_settings=PASS_ON)(render_command)
-    app.command("info")(info_command)
+    app.callback()(lambda: None)  # a lone command stays a command
+    for name in names:
+        function = getattr(import_module(f"pipelines.{name}"), COMMANDS[name])
+        app.command(name, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code; wrong input is one line on stderr."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional packages that nobody asked for
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code."""
+    names = [name for name in COMMANDS if name in arguments[:1]] or list(COMMANDS)
     try:
-        result = build()(args=list(arguments), prog_name="infinitygan", standalone_mode=False)
+        result = build(names)(args=list(arguments), prog_name="infinitygan", standalone_mode=False)
     except InputError as error:
         return refuse(str(error))
-    except click.UsageError as error:
-        return refuse(error.format_message())
-    except (KeyboardInterrupt, click.Abort):
-        print("infinitygan: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except UsageError as error:
+        return refuse(getattr(error, "format_message", error.__str__)())
+    except OSError as error:
+        return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
+    except (KeyboardInterrupt, typer.Abort):
+        return refuse("interrupted", code=130)
     return result if isinstance(result, int) else 0
 
 
-def refuse(message: str) -> int:
-    """Says in one line what is wrong with the input."""
+def refuse(message: str, code: int = 2) -> int:
+    """Says in one line why a command ended."""
     print(f"infinitygan: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import apache_beam as beam
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from model.errors import InputError
 from pipelines.progress import track
+from pipelines.release import version
 from transforms import staging
 from transforms.ingest import (
     DEDUP_WAYS,
@@ -72,7 +72,7 @@ class IngestOptions:
         """What decides the set's bytes, for ``dataset.json``; where it is written does not."""
         values = dataclasses.asdict(self)
         del values["out"]
-        return {**values, "sources": list(self.sources), "infinitygan_version": _own_version()}
+        return {**values, "sources": list(self.sources), "infinitygan_version": version()}
 
 
 def ingest(options: IngestOptions, beam_options: PipelineOptions | None = None) -> dict[str, Any]:
@@ -151,13 +151,6 @@ def ingest_command(
     if not sum(dataset["samples"].values()):
         print(f"no photograph could be used: {join(out, REJECTS)} says why of each", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _own_version() -> str:
-    try:
-        return version("infinitygan")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

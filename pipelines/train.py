@@ -18,8 +18,10 @@ from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, Trai
 from model.coordinates import draw_windows
 from model.errors import InputError
 from model.generator import draw_noise
+from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.training import Trainer, step_generator
+from model.world import World
 from pipelines.progress import track
 from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT, version
 from transforms.run_folder import RunFolder, grid
@@ -30,6 +32,7 @@ from transforms.training_shards import read_dataset, read_index
 TICK_S = 300.0
 GRID = 8
 STRIP_PX = (1024, 256)
+STRIP_SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def train(options: TrainOptions) -> Trainer:
         InputError: something asked for does not fit; nothing was written.
         DivergenceError: a loss is no longer finite; the run folder holds the last good state.
     """
+    reuse_freed_memory()
     settings, network = options.settings, options.network
     stream = PatchStream(options.data, network.patch_px, network.full_px, options.seed)
     folder = RunFolder(options.out)
@@ -155,6 +159,7 @@ class Run:
         self.log.append({"images": self.trainer.images, "images_per_s": round(rate, 2), **means})
         images = self.trainer.images
         self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(self.trainer))
+        self.folder.write_picture(f"strip-{images:08d}.png", strip(self.trainer))
         self.save()
         summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         print(f"{images} images, {rate:.1f}/s: {summary}", file=sys.stderr, flush=True)
@@ -213,6 +218,13 @@ def sample_grid(trainer: Trainer) -> npt.NDArray[np.uint8]:
     return grid(to_bytes(pictures), GRID)
 
 
+def strip(trainer: Trainer) -> npt.NDArray[np.uint8]:
+    """A wide window of a fixed world by the averaged generator, around the horizon."""
+    width, height = STRIP_PX
+    world = World(trainer.ema, STRIP_SEED)
+    return to_bytes(world.render((-height // 2, height // 2 - 1), (0, width - 1))[None])[0]
+
+
 def to_bytes(pictures: torch.Tensor) -> npt.NDArray[np.uint8]:
     """[N,3,h,w] in [-1, 1] to uint8 [N,h,w,3]."""
     return quantise(pictures).permute(0, 2, 3, 1).cpu().numpy()
@@ -225,6 +237,30 @@ def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str
     return {
         "version": version(),
         "preset": options.preset,
+        "recipe": options.settings.recipe,
         "data": {"samples": dataset["samples"], "licences": dict(sorted(licences.items()))},
         "init": parent,
     }
+
+
+def train_command(
+    data: Annotated[str, typer.Option(help="Training set made by ingest; folder or URL.")],
+    out: Annotated[str, typer.Option(help="Folder or URL for the run.")],
+    preset: Annotated[str, typer.Option(help=f"Network: {', '.join(PRESETS)}.")] = "small",
+    recipe: Annotated[
+        str | None, typer.Option(help=f"Settings: {', '.join(RECIPES)}.", show_default="the preset's")
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="Stop after so many photographs.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or bundled.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Trains a generator from shards; what it leaves in --out explains itself."""
+    train(TrainOptions(data, out, preset, recipe, images, minutes, init, resume, seed))
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    main(["train", *sys.argv[1:]])

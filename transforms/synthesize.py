@@ -14,6 +14,7 @@ from apache_beam.typehints.decorators import no_annotations
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import InputError
+from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import Picture, World
 from transforms.plan import PatchShard, Plan, Tile
@@ -56,6 +57,7 @@ class Synthesizer:
     """
 
     def __init__(self) -> None:
+        reuse_freed_memory()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         # Promise 2 speaks of float32; TF32 would have ten bits of it.
         torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,0 +1,116 @@
+import dataclasses
+
+import pytest
+import torch
+
+from model import geometry
+from model.config import PRESETS, GeneratorConfig
+from model.coordinates import coordinate_field
+from model.fields import z_g_vector, z_l_field, z_n_field
+from model.folded import FoldedGenerator
+from model.generator import Generator
+
+ONE_CHANNEL = GeneratorConfig(
+    z_g_dim=1, z_l_dim=1, structure_channels=1, w_dim=1, mapping_layers=1, texture_channels=(1, 1, 1, 1), full_px=197
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The networks here are too small to share out, and one thread leaves the other cores alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build(config, seed=0):
+    """A generator at its random start, but with noise and biases, which start at 0, and pictures within [-1, 1]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        generator = Generator(config)
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.data.fill_(0.3).add_(0.2 * torch.rand(()))
+            elif name.endswith(".bias") and "affine" not in name and "mapping" not in name:
+                parameter.data.normal_().mul_(0.2)
+        for to_rgb in generator.texture.to_rgb:
+            to_rgb.convolution.weight.data.mul_(0.2)
+    return generator.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return build(PRESETS["tiny"])
+
+
+@pytest.fixture(scope="session")
+def small():
+    return build(PRESETS["small"])
+
+
+@pytest.fixture(scope="session")
+def paper():
+    return build(PRESETS["paper"])
+
+
+@pytest.fixture(scope="session")
+def five_pairs():
+    """The tiny network with one pair more."""
+    tiny = PRESETS["tiny"]
+    return build(dataclasses.replace(tiny, texture_channels=(*tiny.texture_channels, 6), full_px=389))
+
+
+@pytest.fixture(scope="session")
+def centred():
+    """One channel, and every kernel only its centre, so that each layer hands on what lies at its own position."""
+    return one_channel(centre_tap)
+
+
+@pytest.fixture(scope="session")
+def spreading():
+    """One channel and equal weights everywhere, so that all that can be reached is reached, in one direction."""
+    return one_channel(torch.ones_like)
+
+
+def centre_tap(weight):
+    kernel = torch.zeros_like(weight)
+    kernel[..., weight.shape[2] // 2, weight.shape[3] // 2] = 1
+    return kernel
+
+
+def one_channel(kernel_like):
+    generator = Generator(ONE_CHANNEL).double()
+    for module in (*generator.structure.blocks, *generator.texture.layers, *generator.texture.to_rgb):
+        module.convolution.weight.data = kernel_like(module.convolution.weight.data)
+        module.convolution.affine.weight.data.zero_()
+    return generator.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def latents_of():
+    """What the network is given for windows of z_S: z_l, coordinates and each layer's noise, in float64."""
+
+    def latents_of(config, seed, rows, columns):
+        z_l_windows = [geometry.backward(config.structure, window) for window in (rows, columns)]
+        z_l = z_l_field(seed, *z_l_windows, config.z_l_dim).double()
+        cells = [torch.arange(low, high + 1) for low, high in z_l_windows]
+        coordinates = coordinate_field(config, *cells)[None].double()
+        outputs = zip(*(geometry.outputs(config.texture, window) for window in (rows, columns)), strict=True)
+        z_n = [z_n_field(seed, layer, *window).double() for layer, window in enumerate(outputs)]
+        return z_l, coordinates, z_n
+
+    return latents_of
+
+
+@pytest.fixture(scope="session")
+def fold_float64():
+    """A generator folded for a style's seed, in float64."""
+
+    def fold(generator, seed):
+        copy = Generator(generator.config).double().requires_grad_(False)
+        copy.load_state_dict(generator.state_dict())
+        z_g = z_g_vector(seed, generator.config.z_g_dim).double()
+        return FoldedGenerator(copy, z_g, [copy.mapping(z_g)] * (2 * generator.config.pairs + 1))
+
+    return fold
