@@ -19,7 +19,7 @@ def track(description: str, total: int, count: Callable[[], int]) -> Iterator[No
 
     Args:
         description: what is being done to what, such as "Photographs".
-        total: how many there are.
+        total: how many there are; 0 if there is no end to them.
         count: says how many are done; called from another thread, twice a second. While it says 0 nothing is drawn
             but the total, which is right for work that other processes do.
     """
@@ -37,7 +37,7 @@ def track(description: str, total: int, count: Callable[[], int]) -> Iterator[No
 def _draw_bar(description: str, total: int, count: Callable[[], int], stop: threading.Event) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(description, total=total or None)
         while not stop.wait(_POLL_S):
             progress.update(task, completed=count())
         progress.update(task, completed=count())
@@ -51,5 +51,6 @@ def _print_lines(description: str, total: int, count: Callable[[], int], stop: t
         if now - last < _LINE_EVERY_S or done in (0, shown):
             continue
         left_s = (now - start) * max(total - done, 0) / done
-        print(f"{description}: {done}/{total}, about {left_s:.0f} s left", file=sys.stderr, flush=True)
+        rest = f"/{total}, about {left_s:.0f} s left" if total else ""
+        print(f"{description}: {done}{rest}", file=sys.stderr, flush=True)
         last, shown = now, done

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from model.training import Trainer, step_generator
 from model.world import World
 from pipelines.progress import track
 from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT, version
-from transforms.run_folder import RunFolder, grid
+from transforms.run_folder import RunFolder, grid, state_beside
 from transforms.storage import exists, read_bytes
 from transforms.stream import PatchBatch, PatchStream
 from transforms.training_shards import read_dataset, read_index
@@ -125,12 +126,19 @@ class Run:
         self.images = self.trainer.steps * batch
         batches = stream.batches(batch, after=self.images)
         self.show_photographs(stream)
-        with track("Images", self.options.images or 0, lambda: self.images):
+        with self.shown():
             try:
                 self.loop(batches)
             except KeyboardInterrupt:
                 self.save()
                 raise
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Progress: in images, or in seconds where only the time is limited."""
+        if self.options.images is None and self.options.minutes is not None:
+            start = time.monotonic()
+            return track("Seconds of training", round(60 * self.options.minutes), lambda: int(time.monotonic() - start))
+        return track("Images", self.options.images or 0, lambda: self.images)
 
     def loop(self, batches: Iterator[PatchBatch]) -> None:
         """Steps and ticks."""
@@ -193,14 +201,13 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     found = files.load_checkpoint(read_bytes(url), url)
     if found.generator.config != trainer.generator_config:
         raise InputError(f"--init {init}: its network is of another preset; choose the --preset it was trained with")
-    images = int(found.provenance.get("images_seen", 0))
-    trainer.generator.load_state_dict(found.generator.state_dict())
-    trainer.ema.load_state_dict(found.generator.state_dict())
-    trainer.images_before = images
-    beside = url.removesuffix('.safetensors') + '.training.safetensors'
+    networks = {"ema": found.generator.state_dict(), "generator": found.generator.state_dict()}
+    tensors = {f"{name}.{key}": x for name, state in networks.items() for key, x in state.items()}
+    tensors |= {f"discriminator.{key}": x for key, x in trainer.discriminator.state_dict().items()}
+    beside = state_beside(url)
     if exists(beside):
-        header, tensors = files.load(files.TRAINING_STATE, read_bytes(beside), beside)
-        trainer.load_state(tensors, 0, images)
+        tensors |= files.load(files.TRAINING_STATE, read_bytes(beside), beside)[1]
+    trainer.load_state(tensors, steps=0, images_before=int(found.provenance.get("images_seen", 0)))
     return {"sha256": found.sha256, "provenance": dict(found.provenance)}
 
 

@@ -78,6 +78,12 @@ class RunFolder:
         return join(self.url, name)
 
 
+def state_beside(checkpoint_url: str) -> str:
+    """Where the training state of a checkpoint lies, if it was kept: in the same folder of a run or a release."""
+    folder, _, name = checkpoint_url.rpartition("/")
+    return join(folder, STATE if name == CHECKPOINT else name.replace(".safetensors", ".training.safetensors"))
+
+
 def grid(pictures: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
     """Pictures [N,h,w,3] side by side, N a multiple of the columns."""
     n, height, width, channels = pictures.shape

@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install demo test clean
+.DEFAULT_GOAL := demo
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@rm -rf demo
+	@echo; echo "1. Ingest: the photographs in samples/ become training shards."
+	$(BIN)/infinitygan ingest samples/*.jpg --out demo/shards
+	@echo; echo "2. Train: one minute on those shards, from the bundled checkpoint; then a strip of what came out."
+	$(BIN)/infinitygan train --data demo/shards --out demo/run --preset small --init bundled --minutes 1
+	$(BIN)/infinitygan render --checkpoint demo/run/checkpoint.safetensors --width 1024 --height 256 --out demo/strip
+	@echo; echo "3. Render: a panorama of the bundled checkpoint's world, through Beam."
+	$(BIN)/infinitygan render --width 8192 --height 512 --format png --format tif --out demo/panorama
+	@echo; echo "Look at these:"; ls demo/run/*.png demo/strip/panoramas/*.png demo/panorama/panoramas/*
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv demo build dist *.egg-info
