@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model import geometry
 from model.errors import InputError
 from model.geometry import Window
 
@@ -46,19 +47,37 @@ def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: s
     return torch.stack(normals(words), dim=1).flatten(0, 1)[None, :channels]
 
 
-def z_n_field(seed: int, layer: int, rows: Window, columns: Window, device: str = "cpu") -> Tensor:
-    """Noise float32 [1,1,H,W] of a layer of G_T at a window of its own positions."""
-    low, high = columns
-    quads = (low >> 2, high >> 2)
+def z_n_fields(seed: int, windows: Sequence[tuple[Window, Window]], device: str = "cpu") -> list[Tensor]:
+    """Noise of all layers of G_T, each at a window of its own positions.
+
+    Args:
+        seed: of the world.
+        windows: rows and columns of each layer's output.
+        device: where to compute.
+
+    Returns:
+        float32 [1,1,H,W] of each layer.
+    """
+    shapes = [(geometry.length(rows), (columns[1] >> 2) - (columns[0] >> 2) + 1) for rows, columns in windows]
+    grids = [
+        (positions((columns[0] >> 2, columns[1] >> 2), device).expand(shape), positions(rows, device)[:, None])
+        for (rows, columns), shape in zip(windows, shapes, strict=True)
+    ]
+    # One evaluation for all layers: most of them are too small to be worth one of their own.
     counter = (
-        positions(quads, device)[None, :],
-        positions(rows, device)[:, None],
-        torch.full((1, 1), _Z_N + layer, device=device),
-        torch.zeros((1, 1), dtype=torch.int64, device=device),
+        torch.cat([quads.flatten() for quads, _ in grids]),
+        torch.cat([rows.expand(shape).flatten() for (_, rows), shape in zip(grids, shapes, strict=True)]),
+        torch.cat([torch.full((h * w,), _Z_N + layer, device=device) for layer, (h, w) in enumerate(shapes)]),
+        torch.zeros(1, dtype=torch.int64, device=device),
     )
-    field = torch.stack(normals(philox(counter, seed)), dim=-1).flatten(1, 2)
-    first = low - 4 * quads[0]
-    return field[None, None, :, first : first + high - low + 1]
+    values = torch.stack(normals(philox(counter, seed)), dim=1)
+    fields = []
+    for part, (height, width), (_, (low, high)) in zip(
+        values.split([h * w for h, w in shapes]), shapes, windows, strict=True
+    ):
+        first = low & 3
+        fields.append(part.reshape(height, 4 * width)[None, None, :, first : first + high - low + 1])
+    return fields
 
 
 def z_g_vector(seed: int, length: int, device: str = "cpu") -> Tensor:
@@ -94,25 +113,21 @@ def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
     c0, c1, c2, c3 = counter
     key = [seed & _MASK, seed >> 32]
     for _ in range(_ROUNDS):
+        # The low half of a product is taken when it is next used: what is above it falls to the mask then.
         first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0 = high(second).bitwise_xor(c1 ^ key[0])
-        c2 = high(first).bitwise_xor(c3 ^ key[1])
-        c1, c3 = second & _MASK, first & _MASK
+        c0 = ((second >> 32) ^ c1).bitwise_xor_(key[0]).bitwise_and_(_MASK)
+        c2 = ((first >> 32) ^ c3).bitwise_xor_(key[1]).bitwise_and_(_MASK)
+        c1, c3 = second, first
         key = [(word + step) & _MASK for word, step in zip(key, _WEYL, strict=True)]
-    return list(torch.broadcast_tensors(c0, c1, c2, c3))
-
-
-def high(product: Tensor) -> Tensor:
-    """The upper 32 bits of 64, of a product that may have wrapped into the sign."""
-    return (product >> 32).bitwise_and_(_MASK)
+    return list(torch.broadcast_tensors(c0, c1 & _MASK, c2, c3 & _MASK))
 
 
 def normals(words: Sequence[Tensor]) -> list[Tensor]:
     """Four normal numbers from four words, by Box and Muller's transform in float32."""
-    u = [((word >> 8).float() + 0.5) * 2.0**-24 for word in words]
+    u = [(word >> 8).float().add_(0.5).mul_(2.0**-24) for word in words]
     result = []
     for radius, angle in ((u[0], u[1]), (u[2], u[3])):
         length = radius.log().mul_(-2.0).sqrt_()
-        angle = angle * (2.0 * math.pi)
-        result += [length * angle.cos(), length * angle.sin()]
+        angle.mul_(2.0 * math.pi)
+        result += [angle.cos().mul_(length), angle.sin().mul_(length)]
     return result

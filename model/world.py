@@ -12,7 +12,7 @@ from torch import Tensor
 from model import geometry
 from model.coordinates import coordinate_field
 from model.errors import InputError
-from model.fields import LIMIT, check_seed, z_g_vector, z_l_field, z_n_field
+from model.fields import LIMIT, check_seed, z_g_vector, z_l_field, z_n_fields
 from model.folded import FoldedGenerator
 from model.generator import Generator
 from model.geometry import Window
@@ -74,7 +74,7 @@ class World:
         )
         z_s = self.network.z_s(z_l.contiguous(memory_format=torch.channels_last), coordinates[None])
         outputs = list(zip(*(geometry.outputs(texture, window) for window in cells), strict=True))
-        z_n = [z_n_field(self.seed, layer, *window, self.device) for layer, window in enumerate(outputs)]
+        z_n = z_n_fields(self.seed, outputs, self.device)
         return Picture(self.network.picture(z_s, z_n)[0], *outputs[-1])
 
 

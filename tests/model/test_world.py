@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import geometry
@@ -79,16 +79,16 @@ def check_windows(world, rows, columns):
             assert given_window[0] <= window[0] <= window[1] <= given_window[1]
             assert window[0] - given_window[0] < 16
             assert given_window[1] - window[1] < 16
-    assert_equal_to_rounding(whole.crop(*(rows[1], columns[1])), part.crop(rows[1], columns[1]))
+    assert_equal_to_rounding(whole.crop(rows[1], columns[1]), part.crop(rows[1], columns[1]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(windows_within_windows(150), windows_within_windows(150))
 def test_any_window_of_a_tiny_world_equals_its_part_of_a_larger_one(worlds, rows, columns):
     check_windows(worlds["tiny"], rows, columns)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=25)
 @given(windows_within_windows(120), windows_within_windows(120))
 def test_any_window_of_a_small_world_equals_its_part_of_a_larger_one(worlds, rows, columns):
     check_windows(worlds["small"], rows, columns)
@@ -223,7 +223,6 @@ def test_a_seed_out_of_range_is_refused(tiny, seed):
 @given(st.floats(-3, 3))
 def test_quantising_rounds_to_the_nearest_of_256_levels(value):
     level = quantise(torch.tensor([value], dtype=torch.float64)).item()
-    assume(abs(value) <= 1 or level in (0, 255))
     assert abs(level - (min(max(value, -1), 1) + 1) * 127.5) <= 0.5
 
 

@@ -1,0 +1,224 @@
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model import checkpoint
+from model.config import PRESETS, RECIPES
+from model.errors import InputError
+from model.training import DivergenceError, Trainer, step_generator
+
+TINY = PRESETS["tiny"]
+BATCH = 4
+RECIPE = {
+    "paper": dataclasses.replace(RECIPES["paper"], batch=BATCH, r1_every=2, ema_images=(60, 60)),
+    "projected": dataclasses.replace(RECIPES["projected"], batch=BATCH),
+}
+
+
+def landscape():
+    """A synthetic photograph [3,197,197] in [-1, 1]: a sky that pales towards the horizon, over striped land."""
+    y, x = torch.meshgrid(torch.arange(197.0), torch.arange(197.0), indexing="ij")
+    hills = 98 + 8 * torch.sin(x / 23)
+    sky = torch.stack([-0.6 + y / 160, -0.1 + y / 160, 0.7 + y / 800])
+    land = torch.stack([0.1 + 0.15 * torch.sin(y / 4), -0.1 + 0.1 * torch.sin(x / 9), -0.7 + 0 * y])
+    return torch.where(y < hills, sky, land)
+
+
+def crops(t, random):
+    """Patches of the photograph by the vertical law."""
+    photograph = landscape()
+    left = torch.randint(0, 97, (len(t),), generator=random)
+    tops = (48 * (t + 1)).round().int()
+    return torch.stack([photograph[:, a : a + 101, b : b + 101] for a, b in zip(tops, left, strict=True)])
+
+
+def photographs(step, batch=BATCH):
+    random = torch.Generator().manual_seed(1000 + step)
+    t = torch.rand(batch, generator=random) * 2 - 1
+    return crops(t, random), t
+
+
+def train(trainer, steps):
+    return [trainer.step(*photographs(trainer.steps)) for _ in range(steps)]
+
+
+def stored(trainer):
+    """A training state's file."""
+    header = {"steps": trainer.steps, "images_before": trainer.images_before}
+    return checkpoint.save(checkpoint.TRAINING_STATE, trainer.state(), header)
+
+
+def resumed(content, config):
+    header, tensors = checkpoint.load(checkpoint.TRAINING_STATE, content, "state")
+    trainer = Trainer(TINY, config)
+    trainer.load_state(tensors, header["steps"], header["images_before"])
+    return trainer
+
+
+@pytest.mark.parametrize("recipe", RECIPE)
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not_bit_for_bit(recipe):
+    steps = {"paper": 3, "projected": 2}[recipe]
+    whole = Trainer(TINY, RECIPE[recipe])
+    losses = train(whole, 2 * steps)
+    first = Trainer(TINY, RECIPE[recipe])
+    losses_in_parts = train(first, steps)
+    content = stored(first)
+    del first
+    torch.manual_seed(77)
+    torch.randn(1000)
+    second = resumed(content, RECIPE[recipe])
+    losses_in_parts += train(second, steps)
+    assert losses_in_parts == losses
+    assert second.images == whole.images == 2 * steps * BATCH
+    assert stored(second) == stored(whole)
+
+
+def test_a_state_that_is_read_and_stored_again_is_the_same_file():
+    trainer = Trainer(TINY, RECIPE["paper"])
+    train(trainer, 1)
+    assert stored(resumed(stored(trainer), RECIPE["paper"])) == stored(trainer)
+
+
+def test_a_run_may_be_resumed_before_its_first_step():
+    trainer = resumed(stored(Trainer(TINY, RECIPE["paper"])), RECIPE["paper"])
+    whole = Trainer(TINY, RECIPE["paper"])
+    assert train(trainer, 1) == train(whole, 1)
+
+
+def test_one_seed_gives_one_run_and_another_seed_another():
+    runs = []
+    for seed in (5, 5, 6):
+        trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], seed=seed))
+        runs.append((train(trainer, 2), stored(trainer)))
+        torch.randn(10)
+    assert runs[0] == runs[1]
+    assert runs[0][0] != runs[2][0]
+
+
+def test_each_step_has_its_own_randomness():
+    draws = [torch.rand(3, generator=step_generator(seed, step)) for seed in (0, 1, 2**62) for step in (0, 1, 10**6)]
+    assert len({tuple(x.tolist()) for x in draws}) == 9
+    assert torch.equal(draws[1], torch.rand(3, generator=step_generator(0, 1)))
+
+
+@pytest.mark.parametrize(("recipe", "names"), [("paper", {"r1"}), ("projected", set())])
+def test_a_step_tells_its_losses_by_name(recipe, names):
+    trainer = Trainer(TINY, RECIPE[recipe])
+    common = {"discriminator", "generator", "vertical_real", "vertical_fake", "diversity"}
+    (losses,) = train(trainer, 1)
+    assert losses.keys() == common | names
+    assert trainer.images == BATCH
+
+
+def test_r1_is_applied_at_every_kth_step_only():
+    trainer = Trainer(TINY, RECIPE["paper"])
+    assert ["r1" in losses for losses in train(trainer, 4)] == [True, False, True, False]
+
+
+def test_a_step_changes_generator_and_discriminator_and_moves_the_average():
+    trainer = Trainer(TINY, RECIPE["paper"])
+    before = {name: x.clone() for name, x in trainer.state().items() if "optimizer" not in name}
+    train(trainer, 1)
+    after = trainer.state()
+    changed = {name for name, x in before.items() if not torch.equal(x, after[name])}
+    unchanged = before.keys() - changed
+    assert unchanged == set()
+
+
+def test_the_averages_half_life_is_its_number_of_images():
+    """While the generator stands still, each half-life halves the average's distance from it."""
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], ema_images=(100, 100)))
+    for parameter in trainer.ema.parameters():
+        parameter.add_(1)
+    for halves in (1, 2):
+        for _ in range(100 // BATCH):
+            trainer.average()
+        distances = [a - b for a, b in zip(trainer.ema.parameters(), trainer.generator.parameters(), strict=True)]
+        assert all(torch.allclose(x, torch.tensor(0.5**halves), atol=1e-4) for x in distances)
+
+
+@pytest.mark.parametrize(("images", "half_life"), [(0, 500), (4_000, 500), (20_000, 2_000), (10**6, 5_000)])
+def test_the_half_life_is_a_tenth_of_the_images_seen_within_its_bounds(images, half_life):
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], ema_images=(500, 5_000)))
+    trainer.images_before = images
+    parameter = next(trainer.ema.parameters())
+    target = next(trainer.generator.parameters())
+    parameter.copy_(target + 1)
+    trainer.average()
+    assert (parameter - target).mean().item() == pytest.approx(0.5 ** (BATCH / half_life), abs=1e-5)
+
+
+def test_the_discriminator_does_not_learn_from_the_generators_step():
+    """The generator's step leaves no gradient in the discriminator and lets it train afterwards."""
+    trainer = Trainer(TINY, RECIPE["paper"])
+    train(trainer, 1)
+    gradients = [parameter.grad.clone() for parameter in trainer.judges]
+    random = step_generator(0, 1)
+    windows = trainer.draw(BATCH, random)
+    fakes, z_s = trainer.generator(windows.z_l, windows.coordinates, windows.z_g, windows.z_n)
+    before = [parameter.clone() for parameter in trainer.judges]
+    trainer.step_generator(fakes, z_s, windows, random)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.judges, strict=True))
+    assert all(torch.equal(a, b.grad) for a, b in zip(gradients, trainer.judges, strict=True))
+    assert all(parameter.requires_grad for parameter in trainer.judges)
+
+
+@pytest.mark.parametrize("where", ["photograph", "generator", "discriminator"])
+def test_a_loss_that_is_no_number_raises_and_keeps_the_average(where):
+    trainer = Trainer(TINY, RECIPE["paper"])
+    pictures, t = photographs(0)
+    if where == "photograph":
+        pictures[0, 0, 0, 0] = torch.nan
+    else:
+        module = trainer.generator if where == "generator" else trainer.discriminator
+        next(module.parameters()).data.view(-1)[0] = torch.nan
+    before = [x.clone() for x in trainer.ema.parameters()]
+    with pytest.raises(DivergenceError, match="image 0"):
+        trainer.step(pictures, t)
+    assert trainer.steps == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.ema.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("damage", ["missing", "reshaped", "optimizer", "moment"])
+def test_a_state_of_another_run_is_refused_in_one_line(damage):
+    trainer = Trainer(TINY, RECIPE["paper"])
+    train(trainer, 1)
+    tensors = trainer.state()
+    name = {"optimizer": "d_optimizer.0.exp_avg_sq", "moment": "g_optimizer.0.exp_avg_sq"}.get(damage, "ema.mapping.layers.0.bias")
+    x = tensors.pop(name)
+    if damage in ("reshaped", "moment"):
+        tensors[name] = torch.cat([x, x])
+    with pytest.raises(InputError) as caught:
+        Trainer(TINY, RECIPE["paper"]).load_state(tensors, 1, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_average_can_be_stored_as_a_checkpoint():
+    trainer = Trainer(TINY, RECIPE["paper"])
+    content = checkpoint.save_checkpoint(trainer.ema.state_dict(), TINY, {"images": trainer.images}, "CC0-1.0")
+    loaded = checkpoint.load_checkpoint(content, "file").generator
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), trainer.ema.parameters(), strict=True))
+
+
+def layout(pictures):
+    """Mean colours of the cells of a 4×4 grid, averaged over pictures: [3,4,4]."""
+    return F.adaptive_avg_pool2d(pictures, 4).mean(dim=0)
+
+
+def distance(trainer, windows):
+    """How far, in layout, pictures of the averaged generator lie from the photograph at the same positions."""
+    with torch.no_grad():
+        fakes, _ = trainer.ema(windows.z_l, windows.coordinates, windows.z_g, windows.z_n)
+    real = crops(windows.t, torch.Generator().manual_seed(0))
+    return (layout(fakes.clamp(-1, 1)) - layout(real)).square().mean().sqrt().item()
+
+
+def test_training_on_one_photograph_brings_pictures_closer_to_it():
+    """200 steps; the distance is one that the discriminator does not compute."""
+    trainer = Trainer(TINY, RECIPE["paper"])
+    windows = trainer.draw(24, torch.Generator().manual_seed(99))
+    before = distance(trainer, windows)
+    train(trainer, 200)
+    assert distance(trainer, windows) < 0.5 * before
