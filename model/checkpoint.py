@@ -104,13 +104,14 @@ def read_header(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         InputError: it is no safetensors file of this project.
     """
+    refusal = InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote")
     try:
         (size,) = struct.unpack("<Q", content[:8])
         document = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][HEADER_KEY])
     except (struct.error, ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote") from None
+        raise refusal from None
     if not isinstance(document, dict):
-        raise InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote")
+        raise refusal
     return document
 
 

@@ -7,17 +7,16 @@ low and high 32 bits. The counters are, in two's complement:
     z_n      (column >> 2, row, 16 + layer, 0)       normal number column & 3
     z_g      (0, 0, 2, index >> 2)                   normal number index & 3
 
-A word x gives u = ((x >> 8) + ½)·2⁻²⁴; words 0 and 1 give normals √(-2 ln u₀)·(cos, sin)(2π u₁), words 2 and 3 two more.
-Integers are equal on every device; normals are equal on one kind of device, and to 1e-6 across kinds.
+A word x gives u = ((x >> 8) + ½)·2⁻²⁴; words 0 and 1 give the normals √(-2 ln u₀)·(cos, sin)(2π u₁), words 2 and 3 two
+more. Integers are equal on every device; normals are equal on one kind of device, and to 1e-6 across kinds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from model import geometry
 from model.errors import InputError
 from model.geometry import Window
 
@@ -47,36 +46,31 @@ def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: s
     return torch.stack(normals(words), dim=1).flatten(0, 1)[None, :channels]
 
 
-def z_n_fields(seed: int, windows: Sequence[tuple[Window, Window]], device: str = "cpu") -> list[Tensor]:
-    """Noise of all layers of G_T, each at a window of its own positions.
+def z_n_fields(seed: int, windows: Mapping[int, tuple[Window, Window]], device: str = "cpu") -> list[Tensor]:
+    """Noise of layers of G_T, each at a window of its own positions.
 
     Args:
         seed: of the world.
-        windows: rows and columns of each layer's output.
+        windows: rows and columns of a layer's output, by the layer's number.
         device: where to compute.
 
     Returns:
         float32 [1,1,H,W] of each layer.
     """
-    shapes = [(geometry.length(rows), (columns[1] >> 2) - (columns[0] >> 2) + 1) for rows, columns in windows]
-    grids = [
-        (positions((columns[0] >> 2, columns[1] >> 2), device).expand(shape), positions(rows, device)[:, None])
-        for (rows, columns), shape in zip(windows, shapes, strict=True)
-    ]
+    counters, shapes = [], []
+    for layer, (rows, (low, high)) in windows.items():
+        row, quad = torch.meshgrid(positions(rows, device), positions((low >> 2, high >> 2), device), indexing="ij")
+        counters.append(torch.stack([quad.flatten(), row.flatten(), torch.full_like(row, _Z_N + layer).flatten()]))
+        shapes.append(row.shape)
     # One evaluation for all layers: most of them are too small to be worth one of their own.
-    counter = (
-        torch.cat([quads.flatten() for quads, _ in grids]),
-        torch.cat([rows.expand(shape).flatten() for (_, rows), shape in zip(grids, shapes, strict=True)]),
-        torch.cat([torch.full((h * w,), _Z_N + layer, device=device) for layer, (h, w) in enumerate(shapes)]),
-        torch.zeros(1, dtype=torch.int64, device=device),
-    )
-    values = torch.stack(normals(philox(counter, seed)), dim=1)
+    c0, c1, c2 = torch.cat(counters, dim=1)
+    values = torch.stack(normals(philox((c0, c1, c2, torch.zeros_like(c2[:1])), seed)), dim=1)
     fields = []
-    for part, (height, width), (_, (low, high)) in zip(
-        values.split([h * w for h, w in shapes]), shapes, windows, strict=True
+    for (_, (low, high)), (height, quads), part in zip(
+        windows.values(), shapes, values.split([h * q for h, q in shapes]), strict=True
     ):
         first = low & 3
-        fields.append(part.reshape(height, 4 * width)[None, None, :, first : first + high - low + 1])
+        fields.append(part.reshape(height, 4 * quads)[None, None, :, first : first + high - low + 1])
     return fields
 
 

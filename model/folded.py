@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ class FoldedLayer:
 
     weight: Tensor
     bias: Tensor
-    noise_strength: Tensor | None = None
+    noise_strength: Tensor | float = 0.0
     up: bool = False
 
 
@@ -57,8 +58,8 @@ class FoldedGenerator:
         return rgb
 
 
-def fold(module: torch.nn.Module, style: Tensor) -> FoldedLayer:
+def fold(module: Any, style: Tensor) -> FoldedLayer:
     """A block, texture layer or to-RGB for one style."""
     weight = module.convolution.folded(style).contiguous(memory_format=torch.channels_last)
-    strength = getattr(module, "noise_strength", None)
+    strength = getattr(module, "noise_strength", 0.0)
     return FoldedLayer(weight, module.bias[:, None, None], strength, module.convolution.up)

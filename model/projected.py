@@ -55,9 +55,7 @@ class RandomProjection(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Features of four scales, fine to coarse, to [N,64,h_i,w_i] of the same scales."""
         mixed: list[Tensor] = []
-        for x, channels, scales in reversed(
-            list(zip(features, self.across_channels, self.across_scales, strict=True))
-        ):
+        for x, channels, scales in reversed(list(zip(features, self.across_channels, self.across_scales, strict=True))):
             x = channels(x)
             if mixed:
                 x = x + F.interpolate(mixed[0], size=x.shape[2:], mode="bilinear", align_corners=False)

@@ -7,6 +7,7 @@ generator serves the discriminator's step and its own.
 import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -54,11 +55,9 @@ class Trainer:
     def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, device: str = "cpu"):
         self.generator_config, self.config, self.device = generator_config, config, device
         torch.manual_seed(config.seed)
-        self.generator = Generator(generator_config).to(device, memory_format=torch.channels_last)
+        self.generator = placed(Generator(generator_config), device)
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.discriminator = build_discriminator(generator_config, config).to(
-            device, memory_format=torch.channels_last
-        )
+        self.discriminator = placed(build_discriminator(generator_config, config), device)
         betas = (0.0, config.beta2)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.generator_lr, betas)
         self.judges = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -187,14 +186,24 @@ class Trainer:
         Raises:
             InputError: the tensors are not those of such a trainer.
         """
+        modules = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
+        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
         try:
-            for name, module in (("generator", self.generator), ("ema", self.ema), ("discriminator", self.discriminator)):
+            for name, module in modules.items():
                 module.load_state_dict(below(name, tensors))
-            for name, optimizer in (("g_optimizer", self.g_optimizer), ("d_optimizer", self.d_optimizer)):
+            for name, optimizer in optimizers.items():
                 load_second_moments(optimizer, below(name, tensors))
         except (RuntimeError, KeyError) as error:
             raise InputError(f"the training state does not fit this configuration: {one_line(error)}") from None
         self.steps, self.images_before = steps, images_before
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def placed(module: Module, device: str) -> Module:
+    """The module on a device, its convolutions laid out as convolutions there like them best."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_discriminator(generator: GeneratorConfig, config: TrainingConfig) -> nn.Module:
@@ -240,4 +249,3 @@ def below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors named below a prefix, by the rest of their names."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
-

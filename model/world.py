@@ -68,14 +68,14 @@ class World:
         structure, texture = self.config.structure, self.config.texture
         cells = [geometry.backward(texture, window) for window in (rows, columns)]
         latents = [geometry.backward(structure, window) for window in cells]
-        z_l = z_l_field(self.seed, *latents, self.config.z_l_dim, self.device)
+        z_l = z_l_field(self.seed, latents[0], latents[1], self.config.z_l_dim, self.device)
         coordinates = coordinate_field(
             self.config, *(torch.arange(low, high + 1, device=self.device) for low, high in latents)
         )
         z_s = self.network.z_s(z_l.contiguous(memory_format=torch.channels_last), coordinates[None])
-        outputs = list(zip(*(geometry.outputs(texture, window) for window in cells), strict=True))
+        outputs = dict(enumerate(zip(*(geometry.outputs(texture, window) for window in cells), strict=True)))
         z_n = z_n_fields(self.seed, outputs, self.device)
-        return Picture(self.network.picture(z_s, z_n)[0], *outputs[-1])
+        return Picture(self.network.picture(z_s, z_n)[0], *outputs[len(texture) - 1])
 
 
 def check_window(window: Window) -> None:

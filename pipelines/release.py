@@ -1,4 +1,4 @@
-"""What comes with the package: its version, and the bundled checkpoint, which ``python -m pipelines.release RUN`` makes.
+"""What comes with the package: its version and the bundled checkpoint; ``python -m pipelines.release RUN`` makes that.
 
 Beside the checkpoint lies what training needs to go on from it, in half precision: the generator as it was and the
 discriminator. Adam's running squares are left away; they look back on a hundred steps only.

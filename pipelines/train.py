@@ -145,8 +145,9 @@ class Run:
         start = last_tick = time.monotonic()
         losses: list[Mapping[str, float]] = []
         while not self.ended(start):
-            arrays = next(batches)
-            losses.append(self.trainer.step(torch.from_numpy(arrays.pixels), torch.from_numpy(arrays.vertical_positions)))
+            batch = next(batches)
+            patches, t = torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions)
+            losses.append(self.trainer.step(patches, t))
             self.images += self.trainer.config.batch
             now = time.monotonic()
             if now - last_tick >= TICK_S or self.ended(start):

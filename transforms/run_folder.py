@@ -1,12 +1,12 @@
 """What a training run leaves behind, so that its folder explains itself and the run can go on after a kill.
 
-    config.json              the network, the recipe and the data set
-    log.jsonl                a line a tick: images, losses, images/s
-    photographs.png          a grid of what it learns from
-    samples-<images>.png     a grid of fixed windows of fixed worlds
-    strip-<images>.png       1024×256 of one fixed world
-    checkpoint.safetensors   the averaged generator: what render takes
-    training.safetensors     all that training goes on from
+config.json              the network, the recipe and the data set
+log.jsonl                a line a tick: images, losses, images/s
+photographs.png          a grid of what it learns from
+samples-<images>.png     a grid of fixed windows of fixed worlds
+strip-<images>.png       1024×256 of one fixed world
+checkpoint.safetensors   the averaged generator: what render takes
+training.safetensors     all that training goes on from
 """
 
 import io

@@ -64,8 +64,8 @@ class PatchStream:
         travel, wanted = dataset["full_size_px"] - self.patch_px, self.full_px - self.patch_px
         if abs(travel - wanted) > GEOMETRY_TOLERANCE * wanted:
             raise InputError(
-                f"{self.data} holds photographs {dataset['full_size_px']} px high, but this preset crops {self.patch_px} px "
-                f"from {self.full_px}: ingest them with --full-size {self.full_px} --patch-size {self.patch_px}"
+                f"{self.data} holds photographs {dataset['full_size_px']} px high, but this preset crops "
+                f"{self.patch_px} px from {self.full_px}: ingest them with --full-size {self.full_px} --patch-size {self.patch_px}"
             )
 
     def batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
