@@ -65,8 +65,9 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
     """
     header, tensors = load(CHECKPOINT, content, name)
     try:
-        generator = Generator(configs.generator_config(header["generator"]))
-        generator.load_state_dict({key: x.float() for key, x in tensors.items()})
+        with torch.device("meta"):  # all shapes are known to fit before memory is asked for
+            generator = Generator(configs.generator_config(header["generator"]))
+        generator.load_state_dict({key: x.float() for key, x in tensors.items()}, assign=True)
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
     if not all(torch.isfinite(x).all() for x in tensors.values()):
@@ -90,11 +91,11 @@ def load(kind: str, content: bytes, name: str) -> tuple[dict[str, Any], dict[str
     """
     header = read_header(content, name)
     if header.get("kind") != kind or header.get("format_version") != FORMAT_VERSION:
-        found = f"{header.get('kind')} of format {header.get('format_version')}"
+        found = f"{str(header.get('kind'))[:40]!r} of format {str(header.get('format_version'))[:40]!r}"
         raise InputError(f"{name} is a {found}; a {kind} of format {FORMAT_VERSION} is needed")
     try:
         return header, load_tensors(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type of number that torch lacks
         raise InputError(f"{name} is damaged: {one_line(error)}") from None
 
 

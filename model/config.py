@@ -9,6 +9,9 @@ from typing import Any, Literal
 from model import geometry
 from model.errors import InputError
 
+MOST, MOST_LAYERS = 2**16, 64
+"""No number of a network is larger, so that a forged file cannot ask for endless memory or time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorConfig:
@@ -32,13 +35,18 @@ class GeneratorConfig:
     """Height of the whole photograph from which a training patch is cropped."""
 
     def __post_init__(self) -> None:
-        for name in ("z_g_dim", "z_l_dim", "structure_channels", "structure_layers", "w_dim", "mapping_layers"):
-            if getattr(self, name) < 1:
-                raise InputError(f"generator {name} is {getattr(self, name)}; it must be at least 1")
+        for field in dataclasses.fields(self):
+            limit = MOST_LAYERS if field.name.endswith("_layers") else MOST
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or not 1 <= number <= limit:
+                    raise InputError(f"generator {field.name} is {value!r}; give whole numbers from 1 to {limit}")
         if not 1 <= len(self.texture_channels) <= 10:
             raise InputError(f"generator texture_channels has {len(self.texture_channels)} pairs; 1 to 10 are possible")
         if self.structure_kernel % 2 == 0:
             raise InputError(f"generator structure_kernel is {self.structure_kernel}; it must be odd")
+        if self.patch_px < 1:
+            raise InputError(f"generator visible_cells is {self.visible_cells}; so few give no pixel")
         if self.full_px <= self.patch_px:
             raise InputError(f"generator full_px is {self.full_px}; it must exceed the patch, {self.patch_px} px")
 

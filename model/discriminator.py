@@ -48,21 +48,22 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = Convolution(inputs, inputs, 3, padding=1)
         self.second = Convolution(inputs, outputs, 3, stride=2)
-        self.skip = Convolution(inputs, outputs, 1, stride=2, bias=False)
+        self.skip = Convolution(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,I,n,n] -> [N,O,⌊n/2⌋,⌊n/2⌋]."""
         y = activate(self.first(x))
         y = activate(self.second(smooth(y, 3)))
-        return (y + self.skip(smooth(x, 1))) / math.sqrt(2)
+        # The blur halves, not the 1×1: with stride 2 and 8 channels torch 2.13 writes beyond its memory on a CPU.
+        return (y + self.skip(smooth(x, 1, stride=2))) / math.sqrt(2)
 
 
-def smooth(x: Tensor, kernel: int) -> Tensor:
+def smooth(x: Tensor, kernel: int, stride: int = 1) -> Tensor:
     """[1,3,3,1] blur before a halving convolution: n values become what gives ⌊n/2⌋, for either parity of n."""
     taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
     weight = (taps[:, None] * taps[None, :]).expand(x.shape[1], 1, 4, 4)
     margin = (kernel + 1) // 2
-    return F.conv2d(F.pad(x, (margin,) * 4), weight, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (margin,) * 4), weight, stride=stride, groups=x.shape[1])
 
 
 def minibatch_deviation(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from model.checkpoint import one_line
 from model.config import GeneratorConfig, TrainingConfig
 from model.coordinates import draw_windows, vertical_label
 from model.discriminator import Discriminator
-from model.errors import InputError
+from model.errors import DivergenceError, InputError
 from model.generator import Generator, draw_noise
 from model.losses import ADVERSARIAL, diversity, r1_penalty, vertical_task
 from model.projected import ProjectedDiscriminator, enlarge_at_random
@@ -26,10 +26,6 @@ from model.projected import ProjectedDiscriminator, enlarge_at_random
 MAX_GRADIENT_NORM = 50.0
 TWIN_SHARE = 4
 """A quarter of the batch is enough to estimate the diversity loss."""
-
-
-class DivergenceError(RuntimeError):
-    """A loss is no longer a finite number."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -232,9 +228,11 @@ def second_moments(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
 def load_second_moments(optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `second_moments`; an optimiser that has not stepped yet has none."""
     for index, parameter in enumerate(parameters_of(optimizer) if tensors else ()):
-        square = tensors[f"{index}.exp_avg_sq"].to(parameter)
+        step, square = tensors[f"{index}.step"], tensors[f"{index}.exp_avg_sq"].to(parameter)
+        if step.shape or square.shape != parameter.shape:
+            raise RuntimeError(f"moments of parameter {index} are {list(square.shape)}, not {list(parameter.shape)}")
         optimizer.state[parameter] = {
-            "step": tensors[f"{index}.step"].float(),
+            "step": step.float(),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.empty_like(parameter).copy_(square),
         }

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import typer
 
-from model.errors import InputError
+from model.errors import DivergenceError, InputError
 
 COMMANDS = {
     "ingest": "ingest_command",
@@ -61,6 +61,8 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(getattr(error, "format_message", error.__str__)())
     except OSError as error:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
+    except DivergenceError as error:
+        return refuse(str(error), code=1)
     except (KeyboardInterrupt, typer.Abort):
         return refuse("interrupted", code=130)
     return result if isinstance(result, int) else 0

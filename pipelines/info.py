@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
-from model.checkpoint import read_header, sha256
+from model.checkpoint import one_line, read_header, sha256
 from model.errors import InputError
 from transforms.plan import PLAN_FILE
 from transforms.run_folder import CONFIG, LOG
@@ -29,17 +29,27 @@ def describe(url: str) -> Lines:
     if not exists(url):
         raise InputError(f"{url}: there is no such file or folder")
     fs, path = filesystem(url)
-    if fs.isdir(path):
-        return describe_folder(url)
+    try:
+        return describe_folder(url) if fs.isdir(path) else describe_file(url)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # what a reader raises of a damaged file is anybody's guess
+        raise InputError(
+            f"{url} is damaged, or not of this project: {type(error).__name__}: {one_line(error)}"
+        ) from None
+
+
+def describe_file(url: str) -> Lines:
+    """A checkpoint, training state, shard or panorama."""
     suffixes: dict[str, Callable[[str], Lines]] = {
         ".safetensors": describe_tensors,
         ".tar": describe_shard,
         ".png": describe_png,
         ".tif": describe_tiff,
     }
-    for suffix, describe_file in suffixes.items():
+    for suffix, describe_kind in suffixes.items():
         if url.endswith(suffix):
-            return describe_file(url)
+            return describe_kind(url)
     raise InputError(f"{url}: info knows {', '.join(suffixes)} and the folders of ingest, train and render")
 
 
@@ -81,7 +91,7 @@ def describe_tensors(url: str) -> Lines:
 def describe_shard(url: str) -> Lines:
     """A training shard or a patch shard."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(read_bytes(url))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(read_bytes(url)), mode="r:") as tar:
             names = [member.name for member in tar]
             files = [tar.extractfile(name) for name in names if name.endswith(".json")]
             documents = [json.loads(file.read()) for file in files if file]
@@ -97,11 +107,15 @@ def describe_shard(url: str) -> Lines:
 
 def describe_png(url: str) -> Lines:
     """A panorama as PNG."""
+    fs, path = filesystem(url)
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # of any size, since only the header is read
     try:
-        with Image.open(io.BytesIO(read_bytes(url)), formats=["PNG"]) as image:
+        with fs.open(path, "rb") as file, Image.open(file, formats=["PNG"]) as image:
             return panorama(url, image.size, image.info.get("InfinityGAN"))  # type: ignore[attr-defined]
     except OSError as error:
         raise InputError(f"{url} is no PNG: {error}") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def describe_tiff(url: str) -> Lines:
@@ -124,7 +138,7 @@ def panorama(url: str, size_px: tuple[int, int], provenance: str | None) -> Line
     return {"what": "panorama", "size_px": f"{size_px[0]}×{size_px[1]}", **json.loads(provenance)}
 
 
-def info_command(file: Annotated[str, typer.Argument(help="Checkpoint, shard, training set, panorama or run.")]) -> None:
+def info_command(file: Annotated[str, typer.Argument(help="A file or folder of this project.")]) -> None:
     """Says what a file or folder is."""
     for name, value in describe(file).items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -3,7 +3,9 @@
 import argparse
 import difflib
 from collections.abc import Sequence
+from typing import NoReturn
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
@@ -22,41 +24,37 @@ def beam_options(arguments: Sequence[str], own_flags: Sequence[str] = ()) -> Pip
     Raises:
         InputError: Beam does not know a flag, or not its value.
     """
-    known = beam_flags()
-    for argument in arguments:
-        name = argument.split("=", 1)[0]
-        if argument.startswith("--") and name not in known:
-            near = difflib.get_close_matches(name, [*own_flags, *known], n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
-            raise InputError(f"{name} is unknown: {hint}")
-    stray = stray_values(arguments)
-    if stray:
-        raise InputError(f"{stray[0]!r} belongs to no flag; see --help")
+    parser = beam_parser()
+    _, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].split("=", 1)[0]
+        if not name.startswith("-"):
+            raise InputError(f"{name!r} belongs to no flag; see --help")
+        near = difflib.get_close_matches(name, [*own_flags, *parser._option_string_actions], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
+        raise InputError(f"{name} is unknown: {hint}")
     given = list(arguments)
     if not any(argument.split("=", 1)[0] == "--runner" for argument in given):
         given.append(DEFAULT_RUNNER)
+    options = PipelineOptions(given)
     try:
-        return PipelineOptions(given)
-    except (SystemExit, ValueError) as error:
-        raise InputError(f"Beam does not accept {' '.join(arguments)} ({error})") from None
+        beam.Pipeline(options=options)
+    except Exception as error:  # each runner has its own way to refuse
+        raise InputError(f"Beam does not accept {' '.join(given)}: {error}") from None
+    return options
 
 
-def beam_flags() -> set[str]:
-    """The names of all flags of Beam's option classes."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag's value in one line, and does not exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Argparse's hook."""
+        raise InputError(f"Beam does not accept this: {message}")
+
+
+def beam_parser() -> Parser:
+    """Knows the flags of all of Beam's option classes, two of which may know the same."""
+    parser = Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for cls in PipelineOptions.__subclasses__():
-        try:
-            cls._add_argparse_args(parser)
-        except argparse.ArgumentError:
-            continue  # two of Beam's classes know the same flag
-    return set(parser._option_string_actions)
-
-
-def stray_values(arguments: Sequence[str]) -> list[str]:
-    """Values that follow no flag."""
-    before = ["", *arguments]
-    return [
-        value
-        for previous, value in zip(before, arguments, strict=False)
-        if not value.startswith("-") and (not previous.startswith("--") or "=" in previous)
-    ]
+        cls._add_argparse_args(parser)  # type: ignore[arg-type]
+    return parser

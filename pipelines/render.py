@@ -20,7 +20,7 @@ from model.errors import InputError
 from pipelines.options import beam_options
 from pipelines.progress import track
 from pipelines.release import BUNDLED_CHECKPOINT, version
-from transforms.assemble import DONE, AssemblePanoramas, read_manifest, write_manifest
+from transforms.assemble import DONE, MANIFEST, AssemblePanoramas, read_manifest, write_manifest
 from transforms.patch_shards import FAILED, WritePatchShards
 from transforms.plan import (
     MOST_TILES_PER_SHARD,
@@ -31,8 +31,9 @@ from transforms.plan import (
     missing_shards,
     other_plans,
     plan_folder,
+    read_record,
 )
-from transforms.requests import RenderRequest, read_requests
+from transforms.requests import RenderRequest, check_ids, read_requests
 from transforms.storage import exists, filesystem, join, read_bytes, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches
 
@@ -60,6 +61,9 @@ class RenderOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
             raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
+        if not self.out:
+            raise InputError("--out is empty; give a folder or URL")
+        check_ids(self.requests)
 
 
 def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
@@ -67,14 +71,21 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
 
     Raises:
         InputError: something asked for cannot be; nothing was written.
+        OSError: storage failed where it is no single panorama's matter.
     """
+    check_out(options.out)
     plans = make_plans(options)
     for plan in plans:
         prepare(options, plan)
     tiles = sum(shard.last - shard.first + 1 for plan in plans for shard in to_do(options, plan))
     PATCHES_DONE.reset()
     with track("Tiles", tiles, lambda: PATCHES_DONE.count):
-        run(options, plans, beam_flags or beam_options([]))
+        try:
+            run(options, plans, beam_flags or beam_options([]))
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # Beam wraps what storage says of, say, the manifest
+                raise error.__context__ from None
+            raise
     ids = {plan.request.id for plan in plans}
     return [row for row in read_manifest(options.out) if row["id"] in ids]
 
@@ -95,6 +106,15 @@ def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptio
         )
 
 
+def check_out(out: str) -> None:
+    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
+    fs, path = filesystem(out)
+    if fs.isfile(path):
+        raise InputError(f"--out {out} is a file; give a folder or URL")
+    if exists(join(out, MANIFEST)):
+        read_manifest(out)
+
+
 def make_plans(options: RenderOptions) -> list[Plan]:
     """A plan for each request.
 
@@ -104,7 +124,8 @@ def make_plans(options: RenderOptions) -> list[Plan]:
 
     @lru_cache(maxsize=16)
     def checkpoint(url: str) -> Checkpoint:
-        if not exists(url):
+        fs, path = filesystem(url)
+        if not fs.isfile(path):
             raise InputError(f"checkpoint {url}: there is no such file")
         return load_checkpoint(read_bytes(url), url)
 
@@ -123,11 +144,17 @@ def make_plans(options: RenderOptions) -> list[Plan]:
 
 
 def prepare(options: RenderOptions, plan: Plan) -> None:
-    """Removes what killed runs left, and the patches of a plan that is being replaced."""
+    """Removes what killed runs left, and the patches and panorama of a plan that is being replaced."""
     for folder in other_plans(options.out, plan):
         fs, path = filesystem(folder)
         fs.rm(path, recursive=True)
-    for folder in (plan_folder(options.out, plan), join(options.out, "panoramas")):
+    record = read_record(options.out, plan.request.id)
+    if record.get("plan", plan.digest) != plan.digest:
+        for file in (*record["files"].values(), f"{plan.request.id}.json"):
+            fs, path = filesystem(join(options.out, "panoramas", file))
+            if fs.exists(path):
+                fs.rm_file(path)
+    for folder in (plan_folder(options.out, plan), join(options.out, "panoramas"), options.out):
         remove_leftovers(folder)
 
 
@@ -148,7 +175,7 @@ def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None
     console = Console(stderr=True)
     console.print(table)
     if len(rows) > 20:
-        console.print(f"and {len(rows) - 20} more; all of them are in {join(options.out, 'manifest.parquet')}")
+        console.print(f"and {len(rows) - 20} more; all of them are in {join(options.out, MANIFEST)}")
 
 
 def render_command(
@@ -172,6 +199,7 @@ def render_command(
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     if requests:
+        refuse_beside_requests(context)
         asked = read_requests(requests)
     else:
         x_px, y_px = parse_origin(origin)
@@ -185,6 +213,14 @@ def render_command(
     show_summary(options, rows)
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)
+
+
+def refuse_beside_requests(context: typer.Context) -> None:
+    """Raises InputError for a flag that the rows of --requests would overrule without a word."""
+    for name in ("seed", "width", "height", "origin", "format"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise InputError(f"--{name} stands beside --requests, whose rows say that: give one of the two")
 
 
 def parse_origin(text: str | None) -> tuple[int, int | None]:

@@ -1,11 +1,13 @@
 """Train: streamed shards in, a run folder with checkpoints out."""
 
 import dataclasses
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -126,12 +128,10 @@ class Run:
         self.images = self.trainer.steps * batch
         batches = stream.batches(batch, after=self.images)
         self.show_photographs(stream)
-        with self.shown():
-            try:
-                self.loop(batches)
-            except KeyboardInterrupt:
-                self.save()
-                raise
+        with self.shown(), stop_between_steps() as asked:
+            self.loop(batches, asked)
+        if asked:
+            raise KeyboardInterrupt
 
     def shown(self) -> AbstractContextManager[None]:
         """Progress: in images, or in seconds where only the time is limited."""
@@ -140,19 +140,21 @@ class Run:
             return track("Seconds of training", round(60 * self.options.minutes), lambda: int(time.monotonic() - start))
         return track("Images", self.options.images or 0, lambda: self.images)
 
-    def loop(self, batches: Iterator[PatchBatch]) -> None:
+    def loop(self, batches: Iterator[PatchBatch], asked_to_stop: Sequence[int]) -> None:
         """Steps and ticks."""
         start = last_tick = time.monotonic()
         losses: list[Mapping[str, float]] = []
-        while not self.ended(start):
+        done = self.ended(start)
+        while not done:
             batch = next(batches)
             patches, t = torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions)
             losses.append(self.trainer.step(patches, t))
             self.images += self.trainer.config.batch
-            now = time.monotonic()
-            if now - last_tick >= TICK_S or self.ended(start):
-                self.tick(losses, now - last_tick)
-                losses, last_tick = [], now
+            done = self.ended(start) or bool(asked_to_stop)
+            since_tick = time.monotonic() - last_tick
+            if done or since_tick >= TICK_S:
+                self.tick(losses, since_tick)
+                losses, last_tick = [], time.monotonic()
 
     def ended(self, start: float) -> bool:
         """Whether enough has been done."""
@@ -186,6 +188,19 @@ class Run:
         """Writes a grid of the patches that training sees."""
         patches = next(stream.batches(GRID * GRID)).pixels
         self.folder.write_picture("photographs.png", grid(to_bytes(torch.from_numpy(patches)), GRID))
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[list[int]]:
+    """Ctrl-C and a request to terminate end up in the list, so that the step under way is finished and saved."""
+    asked: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in signals}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:

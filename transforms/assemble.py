@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.typehints.decorators import no_annotations
 
+from model.errors import InputError
 from transforms.formats import pixel_sha256, write_panorama
 from transforms.patch_shards import PatchReader
-from transforms.plan import PatchShard, Plan
+from transforms.plan import PatchShard, Plan, read_record, record_path
 from transforms.seams import audit_seams
-from transforms.storage import exists, join, read_bytes, read_json, write_bytes, write_json
+from transforms.storage import exists, join, read_bytes, write_bytes, write_json
 from transforms.synthesize import Failure
 from transforms.tally import Tally
 
@@ -61,8 +62,7 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
 
 def write_files(out: str, plan: Plan, reader: PatchReader, version: str) -> dict[str, Any]:
     """Makes those of a panorama's files that are not there yet, and the JSON beside them; returns that."""
-    path = record_path(out, plan.request.id)
-    record = read_json(path) if exists(path) else {}
+    record = read_record(out, plan.request.id)
     if record.get("plan") != plan.digest:
         record = {}
     there = {name for name in record.get("files", {}) if exists(join(out, "panoramas", record["files"][name]))}
@@ -89,13 +89,8 @@ def write_files(out: str, plan: Plan, reader: PatchReader, version: str) -> dict
         "pixel_sha256": checksum or pixel_sha256(layout, read_tile),
         "seam_audit": record.get("seam_audit") or audit_seams(plan, reader.edges).to_json(),
     }
-    write_json(path, record)
+    write_json(record_path(out, plan.request.id), record)
     return record
-
-
-def record_path(out: str, request_id: str) -> str:
-    """Where the JSON of a panorama is."""
-    return join(out, "panoramas", f"{request_id}.json")
 
 
 def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, Any]) -> dict[str, Any]:
@@ -131,8 +126,17 @@ def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, A
 
 
 def read_manifest(out: str) -> list[dict[str, Any]]:
-    """The manifest's rows, by id."""
-    return pq.read_table(io.BytesIO(read_bytes(join(out, MANIFEST)))).to_pylist()
+    """The manifest's rows, by id.
+
+    Raises:
+        InputError: the file is damaged, or no manifest of ours.
+    """
+    path = join(out, MANIFEST)
+    content = read_bytes(path)
+    try:
+        return pq.read_table(io.BytesIO(content)).select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pylist()
+    except (ValueError, KeyError, OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no manifest of render; remove it: {' '.join(str(error).split())}") from None
 
 
 @dataclass(eq=False)

@@ -51,7 +51,7 @@ def write_patch_shard(out: str, shard: PatchShard, patches: Sequence[Patch]) -> 
 
 
 def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
-    """What stands beside a patch: where in the world it lies, and the checksum of its pixels."""
+    """What stands beside a patch: where in the world it lies, and the checksums of its pixels."""
     (top, _), (left, _) = plan.cropped(plan.tile(patch.index))
     height, width, _ = patch.pixels.shape
     return {
@@ -61,6 +61,7 @@ def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
         "width_px": width,
         "height_px": height,
         "sha256": pixel_checksum(patch.pixels),
+        "edges_sha256": pixel_checksum(patch.edges),
     }
 
 
@@ -104,15 +105,23 @@ class PatchReader:
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
         """The pixels of a tile, checked against their checksum."""
-        pixels = decode(self.member(index, "png"))
-        expected = json.loads(self.member(index, "json"))["sha256"]
-        if pixel_checksum(pixels) != expected:
-            raise DamagedShardError(f"{self.shard(index)}: the patch of tile {index} is damaged; remove the shard")
-        return pixels
+        return self.checked(index, "png", "sha256")
 
     def edges(self, index: int) -> npt.NDArray[np.uint8]:
-        """The strips that a tile shares with its neighbours."""
-        return decode(self.member(index, "edge.png"))
+        """The strips that a tile shares with its neighbours, checked against their checksum."""
+        return self.checked(index, "edge.png", "edges_sha256")
+
+    def checked(self, index: int, field: str, checksum: str) -> npt.NDArray[np.uint8]:
+        """A picture of a tile, if it is what was written."""
+        content, document = self.member(index, field), self.member(index, "json")
+        try:
+            pixels = decode(content)
+            whole = pixel_checksum(pixels) == json.loads(document)[checksum]
+        except Exception:  # what a decoder raises of a damaged file is anybody's guess
+            whole = False
+        if not whole:
+            raise DamagedShardError(f"{self.shard(index)} is damaged at {field} of tile {index}; remove it")
+        return pixels
 
     def member(self, index: int, field: str) -> bytes:
         """A file of a tile."""
@@ -131,7 +140,7 @@ class PatchReader:
         raise FileNotFoundError(f"{self.folder}: tile {index} is not there")
 
     def _members(self, url: str) -> Mapping[str, bytes]:
-        with tarfile.open(fileobj=io.BytesIO(read_bytes(url))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(read_bytes(url)), mode="r:") as tar:
             return {member.name: read_member(tar, member) for member in tar}
 
 
@@ -156,7 +165,7 @@ class WritePatchShards(beam.PTransform):
         shard, patches = pair
         try:
             write_patch_shard(self.out, shard, patches)
-        except OSError as error:
+        except Exception as error:  # stores raise classes of their own; the other shards go on
             yield pvalue.TaggedOutput(FAILED, Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}"))
         else:
             yield shard

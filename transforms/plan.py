@@ -1,7 +1,7 @@
 """Plans: what decides a panorama's bits, and how it is cut into tiles and patch shards.
 
-Tiles are the cells of the world's fixed square grid, so a panorama's outermost tiles may lie partly outside it: they are
-computed whole and stored cropped.
+Tiles are the cells of the world's fixed square grid, so a panorama's outermost tiles may lie partly outside it: they
+are computed whole and stored cropped.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from model.errors import InputError
-from model.fields import SCHEME_VERSION
+from model.fields import LIMIT, SCHEME_VERSION
 from model.geometry import Window
 from transforms.formats import TileLayout
 from transforms.requests import RenderRequest
-from transforms.storage import filesystem, join, list_files
+from transforms.storage import filesystem, join, list_files, read_json
 
 PLAN_FILE = "plan.json"
 PRECISION = "float32"
@@ -44,12 +44,24 @@ class Plan:
         checkpoint_url: where the generator is.
         checkpoint_sha256: which it is.
         tile_px: side of a tile, a multiple of the network's cell.
+
+    Raises:
+        InputError: a tile, which is computed whole, would leave the world.
     """
 
     request: RenderRequest
     checkpoint_url: str
     checkpoint_sha256: str
     tile_px: int
+
+    def __post_init__(self) -> None:
+        for tiles in (self.tile_rows, self.tile_columns):
+            low, high = whole(tiles[0], self.tile_px)[0], whole(tiles[1], self.tile_px)[1]
+            if not -LIMIT < low <= high < LIMIT:
+                raise InputError(
+                    f"request {self.request.id}: its tiles of {self.tile_px} px, pixels {low} to {high}, leave the "
+                    f"world, whose positions are below {LIMIT}; move its origin by a tile, or take another --tile"
+                )
 
     @property
     def digest(self) -> str:
@@ -172,11 +184,10 @@ def plan_folder(out: str, plan: Plan) -> str:
 
 def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
     """The plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
-    matches = (_SHARD_NAME.fullmatch(name) for name in list_files(plan_folder(out, plan)))
-    return sorted(
-        (PatchShard(plan, int(match[1]), int(match[2])) for match in matches if match),
-        key=lambda shard: (shard.first, shard.last),
-    )
+    names = set(list_files(plan_folder(out, plan)))
+    ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
+    shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
+    return sorted((shard for shard in shards if shard.name in names), key=lambda shard: (shard.first, shard.last))
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
@@ -205,15 +216,27 @@ def other_plans(out: str, plan: Plan) -> list[str]:
     return [join(out, "patches", plan.request.id, name) for name in names if name != plan.digest]
 
 
+def record_path(out: str, request_id: str) -> str:
+    """Where the JSON of a panorama is."""
+    return join(out, "panoramas", f"{request_id}.json")
+
+
+def read_record(out: str, request_id: str) -> dict[str, Any]:
+    """What the JSON of a panorama says; nothing where there is none, or a damaged one."""
+    try:
+        record = read_json(record_path(out, request_id))
+    except (FileNotFoundError, InputError):
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("files"), dict) else {}
+
+
 def check_plan(out: str, plan: Plan) -> None:
     """Raises InputError if the request's id is known under another plan."""
-    if other_plans(out, plan):
+    if other_plans(out, plan) or read_record(out, plan.request.id).get("plan", plan.digest) != plan.digest:
         raise InputError(
-            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint or "
-            "tile); choose another id or --out, or add --replace to render it anew"
+            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint "
+            "or tile); choose another id or --out, or add --replace to render it anew"
         )
-
-
 
 
 @dataclass(eq=False)

@@ -62,9 +62,16 @@ class RenderRequest:
                 raise InputError(f"request {self.id}: {side} is {size - origin + 1}; it must be at least 1")
             if not -LIMIT < origin <= size < LIMIT:
                 raise InputError(
-                    f"request {self.id}: {side} {size - origin + 1} from pixel {origin} leaves the world, whose positions "
-                    f"are below {LIMIT}; ask for a smaller panorama or another origin"
+                    f"request {self.id}: {side} {size - origin + 1} from pixel {origin} leaves the world, whose "
+                    f"positions are below {LIMIT}; ask for a smaller panorama or another origin"
                 )
+        self._check_files()
+
+    def _check_files(self) -> None:
+        if self.checkpoint is not None and not (isinstance(self.checkpoint, str) and self.checkpoint):
+            raise InputError(f"request {self.id}: checkpoint is {self.checkpoint!r}; it must be a path or URL")
+        if not isinstance(self.formats, tuple) or not all(isinstance(name, str) for name in self.formats):
+            raise InputError(f"request {self.id}: formats is {self.formats!r}; give a list of names, such as png")
         if not self.formats:
             raise InputError(f"request {self.id}: formats is empty; name at least one, such as png")
         for name in self.formats:
@@ -92,7 +99,7 @@ class RenderRequest:
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
-        name = values.get("id", "without an id")
+        name = repr(values["id"]) if values.get("id") is not None else "without an id"
         fields = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - fields)
         if unknown:
@@ -101,7 +108,7 @@ class RenderRequest:
         if missing:
             raise InputError(f"request {name}: {missing[0]} is missing")
         given = {key: value for key, value in values.items() if value is not None}
-        if "formats" in given:
+        if isinstance(given.get("formats"), list):
             given["formats"] = tuple(given["formats"])
         return cls(**given)
 
@@ -127,7 +134,7 @@ def read_requests(url: str) -> list[RenderRequest]:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
     try:
         rows = readers[suffix](read_bytes(url))
-    except (ValueError, pa.ArrowException) as error:
+    except (ValueError, OverflowError, RecursionError, OSError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from None
     requests = [parse(url, number, row) for number, row in enumerate(rows, start=1)]
     if not requests:
@@ -157,7 +164,14 @@ def check_ids(requests: Iterable[RenderRequest]) -> None:
 
 def read_jsonl(content: bytes) -> list[Any]:
     """A JSON value a line; empty lines are passed over."""
-    return [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+    values = []
+    for number, line in enumerate(content.decode("utf-8-sig").split("\n"), start=1):
+        try:
+            if line.strip():
+                values.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"line {number} is not JSON: {error}") from None
+    return values
 
 
 def read_csv(content: bytes) -> list[dict[str, Any]]:
@@ -165,11 +179,19 @@ def read_csv(content: bytes) -> list[dict[str, Any]]:
     rows = []
     for cells in csv.DictReader(io.StringIO(content.decode("utf-8-sig")), restkey="(beyond the header)"):
         row: dict[str, Any] = {name: value for name, value in cells.items() if value}
-        row |= {name: int(row[name]) for name in INTEGERS if name in row}
+        row |= {name: whole_number(row[name]) for name in INTEGERS if name in row}
         if "formats" in row:
             row["formats"] = row["formats"].split()
         rows.append(row)
     return rows
+
+
+def whole_number(text: str) -> int | str:
+    """The number that a text is; a text that is none stays, for the request to refuse by its name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def read_parquet(content: bytes) -> list[dict[str, Any]]:

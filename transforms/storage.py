@@ -1,7 +1,8 @@
 """Every path of the project is an fsspec URL; this is how files appear there whole or not at all.
 
-A local file is written under a temporary name beside its final one and then renamed. An object store shows an object
-only when its upload is closed, so there the final name is written straight away, and given up on an error.
+A file on disk or in memory is written under a temporary name beside its final one and then renamed. An object store
+shows an object only when its upload is closed, so there the final name is written straight away, and given up on an
+error.
 """
 
 import json
@@ -11,11 +12,12 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError
 
@@ -64,13 +66,17 @@ def list_files(url: str) -> list[str]:
 def open_atomic(url: str) -> Iterator[IO[bytes]]:
     """Opens a file for writing that appears under its name only when the block has ended without an error."""
     fs, path = filesystem(url)
-    if isinstance(fs, LocalFileSystem):
+    if isinstance(fs, (LocalFileSystem, MemoryFileSystem)):
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{RUN_ID}-{uuid.uuid4().hex[:8]}"
         try:
             with fs.open(temporary, "wb") as file:
                 yield file
-            os.replace(temporary, path)
+            if isinstance(fs, LocalFileSystem):
+                os.replace(temporary, path)
+            else:
+                fs.cp_file(temporary, path)
+                fs.rm_file(temporary)
         except BaseException:
             if fs.exists(temporary):
                 fs.rm_file(temporary)
@@ -131,6 +137,7 @@ def remove_leftovers(url: str, older_than_s: float = 3600.0) -> int:
             continue
         age_s = time.time() - float(entry.get("mtime", 0.0))
         if match.group(1) == RUN_ID or age_s > older_than_s:
-            fs.rm_file(entry["name"])
-            removed += 1
+            with suppress(FileNotFoundError):  # another run tidies up too, or has just finished the file
+                fs.rm_file(entry["name"])
+                removed += 1
     return removed

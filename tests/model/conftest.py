@@ -6,7 +6,7 @@ import torch
 from model import geometry
 from model.config import PRESETS, GeneratorConfig
 from model.coordinates import coordinate_field
-from model.fields import z_g_vector, z_l_field, z_n_field
+from model.fields import z_g_vector, z_l_field, z_n_fields
 from model.folded import FoldedGenerator
 from model.generator import Generator
 
@@ -97,8 +97,8 @@ def latents_of():
         cells = [torch.arange(low, high + 1) for low, high in z_l_windows]
         coordinates = coordinate_field(config, *cells)[None].double()
         outputs = zip(*(geometry.outputs(config.texture, window) for window in (rows, columns)), strict=True)
-        z_n = [z_n_field(seed, layer, *window).double() for layer, window in enumerate(outputs)]
-        return z_l, coordinates, z_n
+        z_n = z_n_fields(seed, dict(enumerate(outputs)))
+        return z_l, coordinates, [noise.double() for noise in z_n]
 
     return latents_of
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from model.augment import augment, change_colours, shift
 from model.config import PRESETS, RECIPES
@@ -63,7 +63,7 @@ def test_colour_changes_keep_the_places_and_stay_within_their_limits():
 def test_a_shift_reads_the_reflected_picture_at_each_place():
     x = pictures(50)
     moved, down_px = shift(x, 5, source(3))
-    padded = F.pad(x, (5,) * 4, mode="reflect")
+    padded = functional.pad(x, (5,) * 4, mode="reflect")
     assert moved.shape == x.shape
     for picture, whole, down in zip(moved, padded, down_px.int().tolist(), strict=True):
         rows = whole[:, 5 + down : 45 + down]

@@ -27,9 +27,9 @@ def drawn():
 
 @given(st.integers(-40, 40), cells)
 def test_a_cell_has_tanh_of_its_row_and_the_angle_of_its_column(row, column):
-    vertical, cosine, sine = field([row], [column])[:, 0, 0].tolist()
     angle = 2 * math.pi * (column % PERIOD) / PERIOD
-    assert (vertical, cosine, sine) == pytest.approx((math.tanh(STEP * row), math.cos(angle), math.sin(angle)), abs=1e-6)
+    expected = [math.tanh(STEP * row), math.cos(angle), math.sin(angle)]
+    assert field([row], [column])[:, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @given(cells, st.integers(-5, 5))
@@ -113,13 +113,12 @@ def test_position_is_continuous_and_not_on_the_grid(drawn):
 
 def test_within_a_window_rows_and_columns_are_one_cell_apart(drawn):
     """Also across the end of the period."""
-    coordinates, t = drawn
+    coordinates, _ = drawn
     rows = coordinates[:, 0, 14:21, 0].double().atanh() / STEP
     assert torch.allclose(rows.diff(dim=1), torch.ones(2000, 6, dtype=torch.float64), atol=2e-2)
-    turn = 2 * math.pi / PERIOD
-    cosine, sine = coordinates[:, 1], coordinates[:, 2]
-    assert torch.allclose(cosine[..., 1:], cosine[..., :-1] * math.cos(turn) - sine[..., :-1] * math.sin(turn), atol=1e-5)
-    assert torch.allclose(sine[..., 1:], sine[..., :-1] * math.cos(turn) + cosine[..., :-1] * math.sin(turn), atol=1e-5)
+    on_the_circle = torch.complex(coordinates[:, 1], coordinates[:, 2])
+    turn = torch.polar(torch.tensor(1.0), torch.tensor(2 * math.pi / PERIOD))
+    assert (on_the_circle[..., 1:] - on_the_circle[..., :-1] * turn).abs().max() < 1e-5
 
 
 def test_the_same_source_draws_the_same_windows():

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from model.discriminator import Discriminator, ResidualBlock, minibatch_deviation, smooth
 from model.projected import ProjectedDiscriminator, enlarge_at_random
@@ -56,7 +56,7 @@ def test_both_branches_of_a_block_look_at_the_same_place(side):
     outputs = side // 2
     weight = torch.ones(1, 1, 3, 3).double()
     branches = [
-        lambda x: F.conv2d(smooth(x, 3), weight, stride=2),
+        lambda x: functional.conv2d(smooth(x, 3), weight, stride=2),
         lambda x: smooth(x, 1)[..., ::2, ::2],
     ]
     for branch in branches:
@@ -81,14 +81,14 @@ def test_a_block_is_the_sum_of_its_branches_written_out():
 
     def plain(convolution, x, **options):
         weight = convolution.weight / convolution.weight[0].numel() ** 0.5
-        return F.conv2d(x, weight, convolution.bias, **options)
+        return functional.conv2d(x, weight, convolution.bias, **options)
 
     def active(x):
         return torch.where(x > 0, x, 0.2 * x) * 2**0.5
 
     main = active(plain(block.first, x, padding=1))
-    main = active(plain(block.second, F.conv2d(main, kernel, padding=2, groups=5), stride=2))
-    skip = plain(block.skip, F.conv2d(x, kernel, padding=1, groups=5)[..., ::2, ::2])
+    main = active(plain(block.second, functional.conv2d(main, kernel, padding=2, groups=5), stride=2))
+    skip = plain(block.skip, functional.conv2d(x, kernel, padding=1, groups=5)[..., ::2, ::2])
     assert block(x).shape == (2, 7, 6, 6)
     assert torch.allclose(block(x), (main + skip) / 2**0.5, atol=1e-12)
 

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from model import features
 from model.errors import InputError
@@ -56,7 +56,7 @@ def test_nothing_of_it_trains_and_nothing_of_it_is_stored(network):
 def normalise(x, state, name):
     """Batch normalisation as it is before folding."""
     parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, *parts, training=False, eps=1e-3)
+    return functional.batch_norm(x, *parts, training=False, eps=1e-3)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -71,7 +71,7 @@ def test_folding_a_normalisation_equals_applying_it(depthwise):
         "norm.running_var": torch.rand(6) + 1e-3,
     }
     x = torch.randn(2, 6, 9, 9)
-    expected = normalise(F.conv2d(x, state["conv.weight"], padding=1, groups=groups), state, "norm")
+    expected = normalise(functional.conv2d(x, state["conv.weight"], padding=1, groups=groups), state, "norm")
     folded = FoldedWeights(state).convolution("conv", "norm", depthwise=depthwise)
     assert torch.allclose(folded(x), expected, atol=1e-4)
 
@@ -105,18 +105,18 @@ def test_the_first_blocks_equal_the_network_with_its_normalisations(network, wei
     def convolve(x, name, norm, stride=1, groups=1):
         kernel = weights[f"{name}.weight"].shape[2]
         (top, bottom), (left, right) = (same(n, kernel, stride) for n in x.shape[2:])
-        x = F.pad(x, (left, right, top, bottom))
-        return normalise(F.conv2d(x, weights[f"{name}.weight"], stride=stride, groups=groups), weights, norm)
+        x = functional.pad(x, (left, right, top, bottom))
+        return normalise(functional.conv2d(x, weights[f"{name}.weight"], stride=stride, groups=groups), weights, norm)
 
     def block(x, index, stride, expand=True):
         name = f"_blocks.{index}"
         if expand:
-            x = F.relu6(convolve(x, f"{name}._expand_conv", f"{name}._bn0"))
-        x = F.relu6(convolve(x, f"{name}._depthwise_conv", f"{name}._bn1", stride, x.shape[1]))
+            x = functional.relu6(convolve(x, f"{name}._expand_conv", f"{name}._bn0"))
+        x = functional.relu6(convolve(x, f"{name}._depthwise_conv", f"{name}._bn1", stride, x.shape[1]))
         return convolve(x, f"{name}._project_conv", f"{name}._bn2")
 
     picture = pictures(1)
-    x = F.relu6(convolve(picture, "_conv_stem", "_bn0", 2))
+    x = functional.relu6(convolve(picture, "_conv_stem", "_bn0", 2))
     x = block(x, 0, 1, expand=False)
     x = block(x, 1, 2)
     x = x + block(x, 2, 1)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import InputError
-from model.fields import LIMIT, check_seed, philox, z_g_vector, z_l_field, z_n_field
+from model.fields import LIMIT, check_seed, philox, z_g_vector, z_l_field, z_n_fields
 
 ALL = 0xFFFFFFFF
 FARTHEST = 2**31 - 1
@@ -50,6 +50,12 @@ def z_l_at(seed, row, column, channel):
 
 def z_n_at(seed, layer, row, column):
     return z_n_field(seed, layer, (row, row), (column, column)).item()
+
+
+def z_n_field(seed, layer, rows, columns):
+    """The noise of one layer alone."""
+    (field,) = z_n_fields(seed, {layer: (rows, columns)})
+    return field
 
 
 def window_from(low, n):
@@ -165,6 +171,16 @@ def test_any_part_of_z_n_is_the_same_bit_for_bit_when_computed_alone(seed, layer
     assert whole.shape == (1, 1, rows[0][1] - rows[0][0] + 1, columns[0][1] - columns[0][0] + 1)
     alone = z_n_field(seed, layer, rows[1], columns[1])
     assert torch.equal(whole[:, :, rows[2], columns[2]], alone)
+
+
+@settings(deadline=None)
+@given(
+    seeds, st.dictionaries(st.integers(0, 19), st.tuples(nested_windows(), nested_windows()), min_size=1, max_size=8)
+)
+def test_the_noise_of_a_layer_is_the_same_bit_for_bit_whichever_layers_are_computed_with_it(seed, windows):
+    wholes = {layer: (rows[0], columns[0]) for layer, (rows, columns) in windows.items()}
+    for layer, field in zip(wholes, z_n_fields(seed, wholes), strict=True):
+        assert torch.equal(field, z_n_field(seed, layer, *wholes[layer]))
 
 
 FIELDS = {

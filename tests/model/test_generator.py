@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from model import geometry
 from model.config import PRESETS
@@ -71,7 +71,7 @@ def test_a_folded_weight_is_the_modulated_convolution_of_its_style(up):
     convolution = ModulatedConvolution(5, 4, 3, 6, up=up).double().requires_grad_(False)
     x, style = torch.randn(1, 5, 8, 9).double(), torch.randn(1, 6).double()
     weight = convolution.folded(style)
-    y = convolve_up(x, weight) if up else F.conv2d(x, weight)
+    y = convolve_up(x, weight) if up else functional.conv2d(x, weight)
     assert (y - convolution(x, style)).abs().max() < 1e-12
 
 
@@ -118,7 +118,8 @@ def test_up_layer_and_skip_put_position_p_at_2p(low, n):
 
 def texture(generator, z_s, window):
     """The picture of z_S at a window of cells, without noise, in float64."""
-    z_n = [torch.zeros(1, 1, *[geometry.length(window)] * 2) for window in geometry.outputs(generator.config.texture, window)]
+    sizes = [geometry.length(output) for output in geometry.outputs(generator.config.texture, window)]
+    z_n = [torch.zeros(1, 1, size, size) for size in sizes]
     w = torch.zeros(1, generator.config.w_dim).double()
     return generator.texture(z_s, [w] * (2 * generator.config.pairs + 1), z_n)[0, 0]
 
@@ -148,12 +149,26 @@ def test_a_ramp_of_cells_gives_a_ramp_of_pixels_sixteen_to_a_cell(centred):
     assert (ratio / ratio[0, 0] - 1).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("axis", [2, 3])
+def test_every_block_of_the_structure_sees_the_coordinates_of_its_own_cells(centred, fold_float64, axis):
+    """With nothing but a ramp of coordinates, z_S at each cell is that cell's coordinate, times one constant."""
+    cells = torch.arange(1.0, 36.0).double()
+    coordinates = torch.zeros(1, 3, 35, 35).double()
+    coordinates[:, 0] = cells[:, None] if axis == 2 else cells
+    z_l, z_g = torch.zeros(1, 1, 35, 35).double(), torch.zeros(1, 1).double()
+    for z_s in (centred.structure(z_l, coordinates, z_g), fold_float64(centred, 0).z_s(z_l, coordinates)):
+        ratio = z_s / coordinates[:, :1, 12:-12, 12:-12]
+        assert z_s.min() > 0
+        assert (ratio / ratio[0, 0, 0, 0] - 1).abs().max() < 1e-12
+
+
 def test_a_cell_of_z_s_changes_all_within_45_px_and_nothing_beyond(spreading):
     window = (-8, 8)
     z_s = torch.ones(1, 1, 17, 17).double()
     before = texture(spreading, z_s, window)
     z_s[0, 0, 8, 8] = 1000
-    assert changed(before, texture(spreading, z_s, window), geometry.forward(spreading.config.texture, window)) == (-45, 45)
+    after = texture(spreading, z_s, window)
+    assert changed(before, after, geometry.forward(spreading.config.texture, window)) == (-45, 45)
 
 
 def test_a_cell_of_z_l_changes_all_within_237_px_and_nothing_beyond(spreading, latents_of):
@@ -306,10 +321,8 @@ def test_the_papers_network_has_the_papers_layers():
     structure = [tuple(block.convolution.weight.shape) for block in generator.structure.blocks]
     assert structure == [(256, 259, 7, 7)] * 4
     texture = [(tuple(layer.convolution.weight.shape), layer.convolution.up) for layer in generator.texture.layers]
-    assert texture == [((512, 256, 3, 3), True), ((512, 512, 3, 3), False)] + [
-        ((512, 512, 3, 3), True),
-        ((512, 512, 3, 3), False),
-    ] * 3
+    up, plain = ((512, 512, 3, 3), True), ((512, 512, 3, 3), False)
+    assert texture == [((512, 256, 3, 3), True), plain, up, plain, up, plain, up, plain]
     assert [tuple(x.convolution.weight.shape) for x in generator.texture.to_rgb] == [(3, 512, 1, 1)] * 4
     assert not any(x.convolution.demodulate for x in generator.texture.to_rgb)
     assert [tuple(x.weight.shape) for x in generator.mapping.layers] == [(512, 512)] * 8

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -102,7 +103,7 @@ def test_following_the_diversity_loss_raises_the_distance_between_structures():
         optimizer.zero_grad()
         diversity(z_s, twin_z_s, z_l, twin_z_l).backward()
         optimizer.step()
-    assert all(after > before for before, after in zip(distances[:-1], distances[1:], strict=True))
+    assert all(after > before for before, after in itertools.pairwise(distances))
 
 
 def test_r1_by_hand_for_a_linear_judge():

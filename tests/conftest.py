@@ -1,0 +1,99 @@
+"""What the tests of rendering share: a tiny checkpoint, and a world painted without a network."""
+
+import pytest
+import torch
+
+from model.checkpoint import save_checkpoint
+from model.config import PRESETS
+from model.generator import Generator
+from model.quantise import quantise
+from model.world import Picture
+from transforms.plan import Plan
+from transforms.requests import RenderRequest
+from transforms.synthesize import patch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The networks here are too small to share out, and one thread leaves the other cores alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_checkpoint_bytes(seed):
+    """A generator at its random start, but with noise and biases, which start at 0, and pictures within [-1, 1]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        generator = Generator(PRESETS["tiny"])
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.data.fill_(0.3).add_(0.2 * torch.rand(()))
+            elif name.endswith(".bias") and "affine" not in name and "mapping" not in name:
+                parameter.data.normal_().mul_(0.2)
+    for to_rgb in generator.texture.to_rgb:
+        to_rgb.convolution.weight.data.mul_(0.2)
+    return save_checkpoint(generator.state_dict(), PRESETS["tiny"], {"images": 0}, "CC0-1.0")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """Path of a checkpoint of the tiny network, with noise."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    path.write_bytes(tiny_checkpoint_bytes(0))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory):
+    """Path of a checkpoint of the tiny network with other weights."""
+    path = tmp_path_factory.mktemp("checkpoint") / "other.safetensors"
+    path.write_bytes(tiny_checkpoint_bytes(1))
+    return str(path)
+
+
+class PaintedWorld:
+    """A world whose pixels tell their position. Like a real one it computes a few more than it is asked for."""
+
+    before, after = 3, 2
+
+    def compute(self, rows, columns):
+        rows, columns = ((low - self.before, high + self.after) for low, high in (rows, columns))
+        y, x = torch.arange(rows[0], rows[1] + 1)[:, None], torch.arange(columns[0], columns[1] + 1)[None, :]
+        levels = torch.stack([(x + 0 * y) % 251, (y + 0 * x) % 241, (7 * x + 13 * y) % 239])
+        return Picture(levels / 127.5 - 1, rows, columns)
+
+    def levels(self, plan):
+        """The panorama as uint8 [h,w,3]."""
+        picture = self.compute(plan.request.rows, plan.request.columns)
+        return quantise(picture.crop(plan.request.rows, plan.request.columns)).permute(1, 2, 0).numpy()
+
+    def patches(self, shard):
+        return [patch(self, shard.plan, index) for index in shard.indices]
+
+
+@pytest.fixture(scope="session")
+def painted():
+    return PaintedWorld()
+
+
+@pytest.fixture(scope="session")
+def plan_of():
+    """Makes plans for the painted world, which needs no checkpoint."""
+
+    def plan_of(width_px, height_px, tile_px=32, **fields):
+        values = {"id": "p", "seed": 7, **fields}
+        return Plan(RenderRequest(width_px=width_px, height_px=height_px, **values), "none", "0" * 64, tile_px)
+
+    return plan_of
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """Reads a folder: the bytes of every file in it, by relative path."""
+
+    def contents(folder):
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return contents

@@ -1,0 +1,242 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipelines.cli
+import transforms.patch_shards
+import transforms.storage
+from model.errors import InputError
+from pipelines.cli import COMMANDS, main
+from transforms.assemble import read_manifest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def infinitygan(capfd, monkeypatch):
+    """Runs a command in this process; returns its exit code, stdout and the lines of stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def infinitygan(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        shown = capfd.readouterr()
+        return caught.value.code, shown.out, shown.err.splitlines()
+
+    return infinitygan
+
+
+@pytest.fixture
+def render_requests(infinitygan, tiny_checkpoint, tmp_path):
+    """Runs a render of the requests in a file."""
+    start = ("render", f"--checkpoint={tiny_checkpoint}", "--tile=32", f"--out={tmp_path / 'out'}")
+    return lambda requests, *arguments: infinitygan(*start, f"--requests={requests}", *arguments)
+
+
+@pytest.fixture
+def render(infinitygan, tiny_checkpoint, tmp_path):
+    """Runs a small render; later flags win."""
+    small = (f"--checkpoint={tiny_checkpoint}", "--width=90", "--height=40", "--tile=32", f"--out={tmp_path / 'out'}")
+    return lambda *arguments: infinitygan("render", *small, *arguments)
+
+
+def write_requests(path, *requests):
+    path.write_text("\n".join(json.dumps({"seed": 7, "width_px": 40, "height_px": 30, **r}) for r in requests))
+    return path
+
+
+def test_render_makes_a_panorama_and_shows_it(render, tmp_path):
+    code, out, err = render("--runner=BundleBasedDirectRunner", "--format=tif", "--format", "png")
+    assert (code, out) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "out" / "panoramas").iterdir()) == [
+        f"seed-7_90x40.{suffix}" for suffix in ("json", "png", "tif")
+    ]
+    shown = "\n".join(err)
+    assert "90×40" in shown
+    assert "done" in shown
+    assert "panoramas/seed-7_90x40.tif" in shown
+    code, _, _ = render("--origin=-5,-6")
+    assert code == 0
+    rows = read_manifest(str(tmp_path / "out"))
+    assert [row["id"] for row in rows] == ["seed-7_90x40", "seed-7_90x40_at_-5_-6"]
+
+
+def test_render_takes_requests_from_a_file(render_requests, tmp_path):
+    requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b", "seed": 8, "formats": ["tif"]})
+    assert render_requests(requests)[0] == 0
+    assert [row["files"] for row in read_manifest(str(tmp_path / "out"))] == [["panoramas/a.png"], ["panoramas/b.tif"]]
+
+
+def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_requests, tmp_path, monkeypatch):
+    requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b"})
+    original = transforms.patch_shards.write_patch_shard
+
+    def write_patch_shard(out, shard, patches):
+        if shard.plan.request.id == "b":
+            raise OSError(28, "No space left on device")
+        original(out, shard, patches)
+
+    monkeypatch.setattr(transforms.patch_shards, "write_patch_shard", write_patch_shard)
+    code, _, err = render_requests(requests)
+    assert code == 1
+    shown = "\n".join(err)
+    assert "failed" in shown
+    assert "Traceback" not in shown
+    assert {row["id"]: row["state"] for row in read_manifest(str(tmp_path / "out"))} == {"a": "done", "b": "failed"}
+    monkeypatch.undo()
+    assert render_requests(requests)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--widht", "5"], "--widht is unknown: did you mean --width?"),
+        (["--tiles-per-shrad=5"], "--tiles-per-shrad is unknown: did you mean --tiles-per-shard?"),
+        (["--runer=FnApiRunner"], "--runer is unknown: did you mean --runner?"),
+        (["--no-such-thing-anywhere"], "--no-such-thing-anywhere is unknown: "),
+        (["stray"], "'stray' belongs to no flag; see --help"),
+        (["-w5"], "-w5 is unknown: "),
+        (["--runner=NoneSuch"], "Unexpected pipeline runner: NoneSuch"),
+        (["--direct_num_workers=two"], "--direct_num_workers: invalid int value: 'two'"),
+        (["--width=0"], "width_px is 0; it must be at least 1"),
+        (["--width=-5"], "width_px is -5; it must be at least 1"),
+        (["--width", "1000000000000"], "width_px 1000000000000 from pixel 0 leaves the world"),
+        (["--height=0"], "height_px is 0; it must be at least 1"),
+        (["--height=-5"], "height_px is -5"),
+        (["--height=1000000000000"], "height_px 1000000000000 from pixel"),
+        (["--width=wide"], "--width"),
+        (["--width"], "--width"),
+        (["--seed=-1"], "seed is -1; it must be from 0 to 2^64 - 1"),
+        (["--seed=18446744073709551616"], "seed is 18446744073709551616"),
+        (["--origin=5"], "--origin 5: give two whole numbers, such as --origin 0,-256"),
+        (["--origin=a,b"], "--origin a,b: give two whole numbers"),
+        (["--origin=1,2,3"], "--origin 1,2,3: give two whole numbers"),
+        (["--origin=0,3000000000"], "leaves the world"),
+        (["--tile=100"], "--tile 100: give a multiple of 16, the network's cell, up to 4096"),
+        (["--tile=0"], "--tile 0: give a multiple of 16"),
+        (["--tile=-16"], "--tile -16: give a multiple of 16"),
+        (["--tiles-per-shard=0"], "--tiles-per-shard 0: give 1 to 256"),
+        (["--tiles-per-shard=-1"], "--tiles-per-shard -1: give 1 to 256"),
+        (["--format=jpeg"], "format 'jpeg' is unknown: "),
+        (["--checkpoint=none.safetensors"], "checkpoint none.safetensors: there is no such file"),
+        (["--checkpoint=/"], "checkpoint /: there is no such file"),
+        ([f"--checkpoint={__file__}"], "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
+        (["--checkpoint=foo://x"], "foo://x: Protocol not known: foo"),
+        (["--requests=r.csv"], "--width stands beside --requests, whose rows say that: give one of the two"),
+        (["--out=foo://x"], "foo://x: Protocol not known: foo"),
+        (["--out="], "--out is empty; give a folder or URL"),
+        ([f"--out={__file__}"], "is a file; give a folder or URL"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, render, tmp_path):
+    code, out, err = render(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err) == 1, err
+    assert err[0].startswith("infinitygan: ")
+    assert said in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rendr"], ["render"], ["info"], ["info", "none"], ["info", "a", "b"], ["--what"]]
+)
+def test_other_wrong_command_lines_are_one_line(arguments, infinitygan):
+    code, out, err = infinitygan(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err) == 1, err
+
+
+@pytest.mark.parametrize(
+    ("requests", "said"),
+    [
+        ("none.csv", "--requests none.csv: there is no such file"),
+        (__file__, "give a file named *.jsonl, *.csv, *.parquet"),
+    ],
+)
+def test_a_file_that_lists_no_requests_is_one_line(requests, said, render_requests, tmp_path):
+    code, _, err = render_requests(requests)
+    assert (code, len(err)) == (2, 1)
+    assert said in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--seed=7", "--width=5", "--height=5", "--origin=0,0", "--format=png"])
+def test_flags_that_requests_would_ignore_are_refused(flag, render_requests, tmp_path):
+    code, _, err = render_requests(write_requests(tmp_path / "r.jsonl", {"id": "a"}), flag)
+    assert (code, len(err)) == (2, 1)
+    assert f"{flag.split('=')[0]} stands beside --requests" in err[0]
+
+
+def test_a_wrong_request_file_is_one_line(render_requests, tmp_path):
+    requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b\nc"})
+    code, _, err = render_requests(requests)
+    assert code == 2
+    assert len(err) == 1
+    assert f"{requests}, request 2: request id 'b\\nc'" in err[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_a_known_id_is_refused_unless_replaced(render):
+    assert render()[0] == 0
+    code, _, err = render("--tile=64")
+    assert (code, len(err)) == (2, 1)
+    assert "add --replace to render it anew" in err[0]
+    assert render("--tile=64", "--replace")[0] == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_no_error(name, infinitygan):
+    code, out, err = infinitygan(name, "--help")
+    assert (code, err) == (0, [])
+    assert "--help" in out
+
+
+def test_help_names_every_command(infinitygan):
+    code, out, _ = infinitygan("--help")
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("two\nlines"), 2, "infinitygan: two lines"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "infinitygan: /x: Permission denied"),
+        (OSError("the store is gone"), 1, "infinitygan: storage: the store is gone"),
+        (KeyboardInterrupt(), 130, "infinitygan: interrupted"),
+    ],
+)
+def test_each_kind_of_end_has_its_exit_code(error, code, said, infinitygan, monkeypatch):
+    def fail(**keywords):
+        raise error
+
+    monkeypatch.setattr(pipelines.cli, "build", lambda names: fail)
+    assert infinitygan("info", "x") == (code, "", [said])
+
+
+def test_ingest_imports_no_torch():
+    program = (
+        "import sys\nfrom pipelines.cli import run\ncode = run(['ingest', '--help'])\n"
+        "sys.exit(code or 3 * ('torch' in sys.modules))\n"
+    )
+    process = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
+    assert process.returncode == 0, process.stderr.decode()
+
+
+def test_a_manifest_that_cannot_be_written_is_one_line(render, tmp_path, monkeypatch):
+    original = transforms.storage.open_atomic
+
+    def open_atomic(url):
+        if url.endswith("manifest.parquet"):
+            raise OSError(28, "No space left on device")
+        return original(url)
+
+    monkeypatch.setattr(transforms.storage, "open_atomic", open_atomic)
+    code, _, err = render()
+    assert (code, len(err)) == (1, 1), err
+    assert "No space left on device" in err[0]
+    monkeypatch.undo()
+    assert render()[0] == 0

@@ -1,0 +1,156 @@
+import io
+import json
+import struct
+import tarfile
+import zlib
+from pathlib import Path
+
+import fsspec
+import pytest
+from PIL import Image, PngImagePlugin
+
+from model.checkpoint import save
+from model.errors import InputError
+from pipelines.info import describe, info_command
+from pipelines.render import RenderOptions, render
+from transforms.requests import RenderRequest
+from transforms.run_folder import CONFIG, LOG
+from transforms.training_shards import DATASET, FORMAT_VERSION
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+
+@pytest.fixture(scope="module")
+def rendered(tiny_checkpoint, tmp_path_factory):
+    """Not to be changed."""
+    out = tmp_path_factory.mktemp("rendered")
+    request = RenderRequest(id="p", seed=7, width_px=90, height_px=40, formats=("png", "tif"))
+    render(RenderOptions((request,), str(out), tiny_checkpoint, tile_px=32))
+    return out
+
+
+def tar_of(**files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("_", "."))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_a_checkpoint(tiny_checkpoint):
+    lines = describe(tiny_checkpoint)
+    assert lines["what"] == "checkpoint"
+    assert lines["size_bytes"] == Path(tiny_checkpoint).stat().st_size
+    assert len(lines["sha256"]) == 64
+    assert lines["licence"] == "CC0-1.0"
+    assert lines["generator"]["z_g_dim"] == 16
+
+
+def test_a_training_state(tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(save("training state", {}, {"images": 5}))
+    assert describe(str(tmp_path / "state.safetensors"))["what"] == "training state"
+
+
+def test_what_render_makes(rendered):
+    assert describe(str(rendered)) == {"what": "rendered panoramas", "requests": 1, "done": 1}
+    (plan,) = (rendered / "patches" / "p").iterdir()
+    lines = describe(str(plan))
+    assert (lines["what"], lines["tile_px"], lines["request"]["seed"]) == ("patches of a panorama", 32, 7)
+    (shard,) = plan.glob("*.tar")
+    lines = describe(str(shard))
+    assert (lines["what"], lines["patches"], lines["first patch"]["index"]) == ("patch shard", 6, 0)
+    for suffix in ("png", "tif"):
+        lines = describe(str(rendered / "panoramas" / f"p.{suffix}"))
+        assert (lines["what"], lines["size_px"], lines["tile_px"]) == ("panorama", "90×40", 32)
+
+
+def test_a_panorama_of_any_size(tmp_path, recwarn):
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("InfinityGAN", json.dumps({"tile_px": 256}))
+    Image.new("RGB", (1, 1)).save(tmp_path / "p.png", pnginfo=text)
+    small = (tmp_path / "p.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 8_000_000, 4_000_000) + small[24:29]
+    (tmp_path / "p.png").write_bytes(small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:])
+    before = Image.MAX_IMAGE_PIXELS
+    assert describe(str(tmp_path / "p.png"))["size_px"] == "8000000×4000000"
+    assert before == Image.MAX_IMAGE_PIXELS
+    assert not list(recwarn)
+
+
+def test_what_ingest_makes(tmp_path):
+    document = {"format_version": FORMAT_VERSION, "samples": {"train": 3}, "shards": {"a": {}}, "rejects": {}}
+    document |= {"full_size_px": 197, "patch_size_px": 101}
+    (tmp_path / DATASET).write_text(json.dumps(document))
+    assert describe(str(tmp_path))["photographs"] == "197 px high, for patches of 101 px"
+    (tmp_path / "train-000000.tar").write_bytes(tar_of(a_json=b'{"key": "a", "split": "train"}', a_jpg=b"x"))
+    lines = describe(str(tmp_path / "train-000000.tar"))
+    assert lines == {"what": "training shard", "samples": 1, "split": "train", "first": "a"}
+
+
+def test_a_training_run(tmp_path):
+    (tmp_path / CONFIG).write_text(json.dumps({"preset": "tiny", "data": "photos"}))
+    assert describe(str(tmp_path))["last tick"] == {}
+    (tmp_path / LOG).write_text('{"images": 1}\n{"images": 2}\n')
+    assert describe(str(tmp_path))["last tick"] == {"images": 2}
+    (tmp_path / LOG).write_text('{"images": 1}\n{"imag')
+    with pytest.raises(InputError, match="is damaged, or not of this project"):
+        describe(str(tmp_path))
+
+
+def test_a_store(rendered):
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/info/p.png", (rendered / "panoramas" / "p.png").read_bytes())
+    fs.pipe("/info/p.tif", (rendered / "panoramas" / "p.tif").read_bytes())
+    assert describe("memory://info/p.png") == describe("memory://info/p.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "tar", "safetensors"])
+def test_damaged_files_are_named(suffix, rendered, tiny_checkpoint, tmp_path):
+    whole = Path(tiny_checkpoint) if suffix == "safetensors" else next(rendered.rglob(f"*.{suffix}"))
+    content = whole.read_bytes()
+    damaged = [b"", b"x", b"once upon a time " * 100, content[:4], content[:30], content[:60], b"\x1f\x8b" + content]
+    damaged += [
+        bytes([*content[:position], content[position] ^ 0xFF, *content[position + 1 :]]) for position in range(100)
+    ]
+    path = tmp_path / f"p.{suffix}"
+    answers = []
+    for each in damaged:
+        path.write_bytes(each)
+        try:
+            describe(str(path))
+        except InputError as error:
+            answers.append(str(error))
+    assert len(answers) > 10
+    assert all(str(path) in text and "\n" not in text for text in answers)
+
+
+@pytest.mark.parametrize("documents", [b"[]", b"5", b"null", b'"x"', b"{"])
+def test_strange_shards_are_named(documents, tmp_path):
+    (tmp_path / "p.tar").write_bytes(tar_of(a_json=documents))
+    with pytest.raises(InputError, match=r"p\.tar"):
+        describe(str(tmp_path / "p.tar"))
+
+
+def test_what_is_not_ours_is_said_to_be_so(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "p.png")
+    Image.new("RGB", (2, 2)).save(tmp_path / "p.tif")
+    (tmp_path / "p.tar").write_bytes(tar_of(a_txt=b"x"))
+    (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
+    for name in ("p.png", "p.tif", "p.tar"):
+        with pytest.raises(InputError, match=f"{name} is no "):
+            describe(str(tmp_path / name))
+    with pytest.raises(InputError, match=r"manifest\.parquet is no manifest of render"):
+        describe(str(tmp_path))
+    with pytest.raises(InputError, match=r"samples is no training set, run, or output of render$"):
+        describe(str(SAMPLES))
+    with pytest.raises(InputError, match=r"\.md: info knows \.safetensors, \.tar, \.png, \.tif and the folders of"):
+        describe(str(SAMPLES / "ATTRIBUTION.md"))
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        describe(str(tmp_path / "none"))
+
+
+def test_the_command_prints_a_line_for_each_thing_known(rendered, capsys):
+    info_command(str(rendered))
+    assert capsys.readouterr().out == "what: rendered panoramas\nrequests: 1\ndone: 1\n"

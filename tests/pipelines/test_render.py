@@ -1,0 +1,519 @@
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import apache_beam as beam
+import fsspec
+import numpy as np
+import pytest
+import tifffile
+import torch
+from apache_beam.runners.portability.fn_api_runner import execution
+from PIL import Image
+
+import transforms.assemble
+import transforms.formats
+import transforms.patch_shards
+import transforms.plan
+import transforms.synthesize
+from model.checkpoint import load_checkpoint
+from model.errors import InputError
+from model.quantise import quantise
+from model.world import World
+from pipelines.options import beam_options
+from pipelines.render import RenderOptions, render
+from transforms.assemble import read_manifest
+from transforms.requests import RenderRequest
+from transforms.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer
+
+REPOSITORY = Path(__file__).parents[2]
+REQUEST = RenderRequest(id="p", seed=7, width_px=300, height_px=200, origin_x_px=-40, formats=("png", "tif"))
+TILES = 24
+FLAGS = ["--seed=7", "--width=300", "--height=200", "--origin=-40,-100", "--format=png", "--format=tif", "--tile=64"]
+
+
+def options_for(out, checkpoint, *requests, **others):
+    return RenderOptions(
+        **{"requests": requests or (REQUEST,), "out": str(out), "checkpoint": checkpoint, "tile_px": 64, **others}
+    )
+
+
+def read_png(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def results(files):
+    """Of a folder's contents, all but the patches, which may be cut into other shards."""
+    return {name: content for name, content in files.items() if not name.startswith("patches")}
+
+
+@pytest.fixture
+def make(tiny_checkpoint, tmp_path):
+    """Renders into a folder of its own."""
+
+    def make(*requests, flags=(), out=tmp_path / "out", checkpoint=tiny_checkpoint, **others):
+        return render(options_for(out, checkpoint, *requests, **others), beam_options(list(flags)))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def rendered(tiny_checkpoint, tmp_path_factory):
+    """A panorama whose every tile is a shard; not to be changed."""
+    out = tmp_path_factory.mktemp("rendered")
+    (row,) = render(options_for(out, tiny_checkpoint, tiles_per_shard=1))
+    assert row["state"] == "done"
+    return out
+
+
+@pytest.fixture(scope="module")
+def pixels(rendered):
+    return read_png(rendered / "panoramas" / "p.png")
+
+
+@pytest.fixture
+def copy(rendered, tmp_path):
+    """A copy of the panorama, which may be changed."""
+    subprocess.run(["cp", "-r", str(rendered), str(tmp_path / "out")], check=True)
+    return tmp_path / "out"
+
+
+def assert_promise_2(one, other):
+    """At most one level, and fewer than 1 in 1000 values at all."""
+    difference = np.abs(one.astype(int) - other)
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) < max(difference.size / 1000, 1)
+
+
+def test_the_files_hold_the_worlds_pixels(rendered, pixels, tiny_checkpoint):
+    world = World(load_checkpoint(Path(tiny_checkpoint).read_bytes(), "tiny").generator, 7)
+    whole = quantise(world.render(REQUEST.rows, REQUEST.columns)).permute(1, 2, 0).numpy()
+    assert pixels.shape == (200, 300, 3)
+    assert len(np.unique(pixels)) > 100
+    assert_promise_2(pixels, whole)
+    np.testing.assert_array_equal(tifffile.imread(rendered / "panoramas" / "p.tif"), pixels)
+
+
+def test_the_record_and_the_manifest_say_what_there_is(rendered, pixels):
+    record = json.loads((rendered / "panoramas" / "p.json").read_text())
+    (row,) = read_manifest(str(rendered))
+    assert record["files"] == {"png": "p.png", "tif": "p.tif"}
+    assert record["pixel_sha256"] == row["pixel_sha256"] == transforms.patch_shards.pixel_checksum(pixels)
+    assert record["seam_audit"]["borders"] == 38
+    assert record["seam_audit"]["max_difference"] == row["seam_max_difference"] <= 1
+    assert record["seam_audit"]["differing_share"] < 1e-3
+    assert record["request"] == REQUEST.to_json()
+    assert (row["state"], row["reason"], row["files"]) == ("done", None, ["panoramas/p.png", "panoramas/p.tif"])
+    assert row["plan"] == record["plan"]
+    assert (rendered / "patches" / "p" / record["plan"] / "plan.json").exists()
+    assert len(list((rendered / "patches" / "p" / record["plan"]).glob("*.tar"))) == TILES
+    with Image.open(rendered / "panoramas" / "p.png") as image:
+        provenance = json.loads(image.info["InfinityGAN"])
+    assert provenance["checkpoint_sha256"] == row["checkpoint_sha256"]
+
+
+@pytest.mark.parametrize("tiles_per_shard", [5, 100])
+def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, rendered, contents, tmp_path):
+    make(tiles_per_shard=tiles_per_shard)
+    assert PATCHES_DONE.count == TILES
+    assert results(contents(tmp_path / "out")) == results(contents(rendered))
+
+
+def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents, tmp_path, monkeypatch):
+    in_order, missing = Synthesizer.patches, transforms.plan.missing_shards
+    computed = []
+
+    def last_first(self, shard):
+        halves = [dataclasses.replace(shard, first=i, last=i) for i in reversed(shard.indices)]
+        computed.extend(half.first for half in halves)
+        return list(reversed([in_order(self, half)[0] for half in halves]))
+
+    monkeypatch.setattr(Synthesizer, "patches", last_first)
+    monkeypatch.setattr(transforms.plan, "missing_shards", lambda *arguments: reversed(list(missing(*arguments))))
+    make(tiles_per_shard=5)
+    assert sorted(computed) == list(range(TILES))
+    assert computed != sorted(computed)
+    assert results(contents(tmp_path / "out")) == results(contents(rendered))
+
+
+def failing_once(function, mark):
+    """Does its work, but is lost before it says so, the first time."""
+
+    def wrapper(*arguments):
+        result = list(function(*arguments))
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return result
+        raise RuntimeError("a worker was lost after its work was done")
+
+    return wrapper
+
+
+def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
+    writer, planner = transforms.patch_shards.WritePatchShards, transforms.plan.PlanTiles
+    monkeypatch.setattr(writer, "_write", failing_once(writer._write, str(tmp_path / "mark-1")))
+    monkeypatch.setattr(planner, "_missing", failing_once(planner._missing, str(tmp_path / "mark-2")))
+    make(tiles_per_shard=1, flags=["--runner=BundleBasedDirectRunner"])
+    assert (tmp_path / "mark-1").exists()
+    assert (tmp_path / "mark-2").exists()
+    assert contents(tmp_path / "out") == contents(rendered)
+
+
+def test_several_threads_change_no_byte(make, rendered, contents, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        make(tiles_per_shard=1, flags=["--direct_running_mode=multi_threading", "--direct_num_workers=2"])
+    finally:
+        torch.set_num_threads(1)
+    assert contents(tmp_path / "out") == contents(rendered)
+
+
+def test_a_second_run_does_nothing(make, rendered, copy, contents):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.name != "manifest.parquet"}
+    (row,) = make(tiles_per_shard=7)
+    assert PATCHES_DONE.count == 0
+    assert row["state"] == "done"
+    assert {path: path.stat().st_mtime_ns for path in before if not path.is_dir()} == {
+        path: time_ns for path, time_ns in before.items() if not path.is_dir()
+    }
+    assert contents(copy) == contents(rendered)
+
+
+@pytest.mark.parametrize(
+    ("lost", "tiles"),
+    [
+        (("*-0[0-9].tar",), 10),
+        (("*.tar",), TILES),
+        (("*-1[0-9].tar", "p.png", "manifest.parquet"), 10),
+        (("p.json",), 0),
+        (("p.tif", "plan.json"), 0),
+        (("*-00.tar", "*-23.tar", "p.png", "p.tif", "p.json", "manifest.parquet"), 2),
+    ],
+)
+def test_only_what_is_lost_is_made_again(lost, tiles, make, rendered, copy, contents):
+    for path in [path for name in lost for path in copy.rglob(name)]:
+        path.unlink()
+    if "plan.json" in lost:  # it is written with the next shard
+        next(copy.rglob("00-00.tar")).unlink()
+        tiles += 1
+    make(tiles_per_shard=1)
+    assert PATCHES_DONE.count == tiles
+    assert contents(copy) == contents(rendered)
+
+
+def test_another_format_is_added_from_the_patches(make, copy, rendered, contents):
+    (copy / "panoramas" / "p.tif").unlink()
+    make(dataclasses.replace(REQUEST, formats=("png",)))
+    make(dataclasses.replace(REQUEST, formats=("tif",)))
+    assert PATCHES_DONE.count == 0
+    made = contents(copy / "panoramas")
+    assert made["p.png"] == contents(rendered / "panoramas")["p.png"]
+    np.testing.assert_array_equal(
+        tifffile.imread(copy / "panoramas" / "p.tif"), read_png(rendered / "panoramas" / "p.png")
+    )
+    assert json.loads(made["p.json"])["files"] == {"png": "p.png", "tif": "p.tif"}
+
+
+def test_another_plan_under_a_known_id_is_refused_and_replaced_if_asked(make, copy, contents, other_checkpoint):
+    before = contents(copy)
+    others = [
+        ((dataclasses.replace(REQUEST, seed=8),), {}),
+        ((dataclasses.replace(REQUEST, width_px=301),), {}),
+        ((), {"tile_px": 32}),
+        ((), {"checkpoint": other_checkpoint}),
+    ]
+    for requests, changed in others:
+        with pytest.raises(InputError, match=r"already holds panorama p by another plan .* add --replace"):
+            make(*requests, **changed)
+    assert contents(copy) == before
+    (row,) = make(dataclasses.replace(REQUEST, formats=("png",)), checkpoint=other_checkpoint, replace=True)
+    assert (row["state"], PATCHES_DONE.count) == ("done", TILES)
+    after = contents(copy)
+    assert row["plan"] == json.loads(after["panoramas/p.json"])["plan"]
+    assert after["panoramas/p.png"] != before["panoramas/p.png"]
+    assert "panoramas/p.tif" not in after
+    assert {name.split("/")[2] for name in after if name.startswith("patches")} == {row["plan"]}
+
+
+def test_a_taller_panorama_contains_a_shorter_one(make, pixels, tmp_path):
+    taller = dataclasses.replace(REQUEST, id="tall", height_px=330, width_px=250, origin_x_px=10, origin_y_px=None)
+    shorter = dataclasses.replace(taller, id="short", height_px=90, origin_y_px=None)
+    rows = make(dataclasses.replace(taller, origin_y_px=-165), dataclasses.replace(shorter, origin_y_px=-45))
+    assert [row["state"] for row in rows] == ["done", "done"]
+    tall, short = (read_png(tmp_path / "out" / "panoramas" / f"{name}.png") for name in ("tall", "short"))
+    np.testing.assert_array_equal(tall[120:210], short)
+    np.testing.assert_array_equal(tall[65:265], pixels[:, 50:300])
+
+
+@pytest.mark.parametrize("tile_px", [32, 80, 256])
+def test_another_tile_size_changes_next_to_nothing(tile_px, make, pixels, tmp_path):
+    make(tile_px=tile_px, tiles_per_shard=50)
+    assert_promise_2(read_png(tmp_path / "out" / "panoramas" / "p.png"), pixels)
+
+
+def test_many_requests_give_what_each_gives_alone(make, rendered, contents, tmp_path, other_checkpoint):
+    others = [RenderRequest(id=f"q{i}", seed=i, width_px=20 + i, height_px=10) for i in range(3)]
+    foreign = RenderRequest(id="r", seed=7, width_px=30, height_px=20, checkpoint=other_checkpoint)
+    rows = make(*others, REQUEST, foreign)
+    assert [row["id"] for row in rows] == ["p", "q0", "q1", "q2", "r"]
+    assert {row["state"] for row in rows} == {"done"}
+    assert len({row["checkpoint_sha256"] for row in rows}) == 2
+    made = contents(tmp_path / "out" / "panoramas")
+    assert all(made[name] == content for name, content in contents(rendered / "panoramas").items())
+    (row,) = make(others[0])
+    assert row["id"] == "q0"
+    assert len(read_manifest(str(tmp_path / "out"))) == 5
+
+
+@pytest.mark.parametrize("out", ["memory://render/a b", "with spaces, [brackets] and ümlauts"])
+def test_any_folder_will_do(out, make, rendered, contents, tmp_path):
+    make(out=out if "://" in out else tmp_path / out, tiles_per_shard=1)
+    if "://" in out:
+        store = fsspec.filesystem("memory")
+        made = {path.removeprefix("/render/a b/"): store.cat_file(path) for path in store.find("/render/a b")}
+    else:
+        made = contents(tmp_path / out)
+    assert made == contents(rendered)
+
+
+@pytest.fixture
+def crossing(monkeypatch):
+    """Counts the bytes that Beam's in-process runner holds between two stages: what a shuffle would carry."""
+    counted = [0]
+    for buffer in (execution.ListBuffer, execution.GroupingBuffer):
+
+        def append(self, content, original=buffer.append):
+            counted[0] += len(content)
+            original(self, content)
+
+        monkeypatch.setattr(buffer, "append", append)
+    return counted
+
+
+def test_pixels_never_cross_a_shuffle(make, crossing, tmp_path, monkeypatch):
+    """Promise 5: sixteen times the pixels, and not a byte more between the stages."""
+    square = {"id": "p", "seed": 7, "origin_y_px": 0, "formats": ("png",)}
+    counts = []
+    for tile_px in (32, 128):
+        crossing[0] = 0
+        request = RenderRequest(width_px=4 * tile_px, height_px=4 * tile_px, **square)
+        make(request, out=tmp_path / f"{tile_px}", tile_px=tile_px, tiles_per_shard=2)
+        assert PATCHES_DONE.count == 16
+        counts.append(crossing[0])
+    assert 2_000 < counts[0] < 200_000
+    assert abs(counts[1] - counts[0]) < 0.02 * counts[0]
+    original = SynthesizePatches.expand
+
+    def with_a_shuffle(self, shards):
+        pairs, failures = original(self, shards)
+        return pairs | "Break the promise" >> beam.Reshuffle(), failures
+
+    monkeypatch.setattr(SynthesizePatches, "expand", with_a_shuffle)
+    crossing[0] = 0
+    make(request, out=tmp_path / "broken", tile_px=128, tiles_per_shard=2)
+    assert crossing[0] > 3 * 512 * 512
+
+
+def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, contents, tmp_path, monkeypatch):
+    original = transforms.patch_shards.open_atomic
+
+    def open_atomic(url):
+        if url.endswith("/07-07.tar"):
+            raise OSError(28, "No space left on device")
+        return original(url)
+
+    other = RenderRequest(id="q", seed=7, width_px=30, height_px=20)
+    monkeypatch.setattr(transforms.patch_shards, "open_atomic", open_atomic)
+    failed, done = make(REQUEST, other, tiles_per_shard=1)
+    assert (failed["state"], done["state"]) == ("failed", "done")
+    assert failed["reason"] == (
+        "1 of 24 patches are missing; 07-07.tar: cannot be written: [Errno 28] No space left on device"
+    )
+    assert sorted(contents(tmp_path / "out" / "panoramas")) == ["q.json", "q.png"]
+    assert len(list((tmp_path / "out" / "patches" / "p").rglob("*.tar"))) == TILES - 1
+    monkeypatch.undo()
+    (row,) = make(tiles_per_shard=1)
+    assert (row["state"], PATCHES_DONE.count) == ("done", 1)
+    made = contents(tmp_path / "out" / "panoramas")
+    assert all(made[name] == content for name, content in contents(rendered / "panoramas").items())
+
+
+def test_a_network_that_fails_costs_one_shard(make, rendered, contents, tmp_path, monkeypatch):
+    original = transforms.synthesize.patch
+
+    def patch(world, plan, index):
+        if index == 9:
+            raise MemoryError("out of memory")
+        return original(world, plan, index)
+
+    monkeypatch.setattr(transforms.synthesize, "patch", patch)
+    (row,) = make(tiles_per_shard=4)
+    assert row["state"] == "failed"
+    assert row["reason"].startswith("4 of 24 patches are missing; 08-11.tar: ")
+    assert "out of memory" in row["reason"]
+    assert not (tmp_path / "out" / "panoramas").exists()
+    monkeypatch.undo()
+    make(tiles_per_shard=4)
+    assert PATCHES_DONE.count == 4
+    assert results(contents(tmp_path / "out")) == results(contents(rendered))
+
+
+def test_a_panorama_that_cannot_be_written_is_reported(make, rendered, contents, tmp_path, monkeypatch):
+    original = transforms.formats.open_atomic
+
+    def open_atomic(url):
+        if url.endswith("p.tif"):
+            raise OSError(28, "No space left on device")
+        return original(url)
+
+    monkeypatch.setattr(transforms.formats, "open_atomic", open_atomic)
+    (row,) = make(tiles_per_shard=1)
+    assert (row["state"], row["reason"]) == ("failed", "[Errno 28] No space left on device")
+    assert sorted(contents(tmp_path / "out" / "panoramas")) == ["p.png"]
+    monkeypatch.undo()
+    make(tiles_per_shard=1)
+    assert PATCHES_DONE.count == 0
+    assert contents(tmp_path / "out") == contents(rendered)
+
+
+def test_a_damaged_shard_gives_no_wrong_picture(make, copy, rendered, contents):
+    for path in (copy / "panoramas").iterdir():
+        path.unlink()
+    shard = next(copy.rglob("05-05.tar"))
+    whole = shard.read_bytes()
+    start = whole.index(b"IDAT", whole.index(b"0_5.png")) + 60
+    for damaged in (whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :], whole[:3000]):
+        shard.write_bytes(damaged)
+        (row,) = make(tiles_per_shard=1)
+        assert row["state"] == "failed"
+        assert str(shard) in row["reason"]
+        assert "is damaged" in row["reason"]
+        assert "remove it" in row["reason"]
+        assert list((copy / "panoramas").iterdir()) == []
+    shard.unlink()
+    make(tiles_per_shard=1)
+    assert PATCHES_DONE.count == 1
+    assert contents(copy) == contents(rendered)
+
+
+def command(checkpoint, out, module="pipelines.cli"):
+    words = ["-m", module, *(["render"] if module == "pipelines.cli" else [])]
+    return [sys.executable, *words, *FLAGS, "--tiles-per-shard=1", f"--checkpoint={checkpoint}", f"--out={out}"]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_at_once_make_one_panorama(tiny_checkpoint, rendered, contents, tmp_path):
+    started = [
+        subprocess.Popen(
+            command(tiny_checkpoint, tmp_path / "out", module),
+            cwd=REPOSITORY,
+            env=environment(),
+            stderr=subprocess.PIPE,
+        )
+        for module in ("pipelines.cli", "pipelines.render")
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said.decode()
+    made, expected = contents(tmp_path / "out"), contents(rendered)
+    name = "seed-7_300x200_at_-40_-100"
+    assert {path.replace(name, "p") for path in made} == set(expected)
+    for path, content in made.items():
+        if path.endswith(".tar"):
+            assert content == expected[path.replace(name, "p")]
+    np.testing.assert_array_equal(
+        read_png(tmp_path / "out" / "panoramas" / f"{name}.png"), read_png(rendered / "panoramas" / "p.png")
+    )
+
+
+def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, contents, tmp_path):
+    program = (
+        "import os, sys, transforms.patch_shards as shards\n"
+        "original, seen = shards.encode, []\n"
+        "def encode(pixels):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) == 20:\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return original(pixels)\n"
+        "shards.encode = encode\n"
+        "from pipelines.render import RenderOptions, RenderRequest, render\n"
+        f"request = RenderRequest.from_json({REQUEST.to_json()!r})\n"
+        f"render(RenderOptions((request,), {str(tmp_path / 'out')!r}, {tiny_checkpoint!r}, 64, 1))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment(), capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    files = contents(tmp_path / "out")
+    leftovers = [name for name in files if ".tmp-" in name]
+    assert len(leftovers) == 1
+    assert {name: files[name] for name in files if name not in leftovers}.items() <= contents(rendered).items()
+    assert sum(name.endswith(".tar") for name in files) == 9
+    make(tiles_per_shard=1)
+    assert PATCHES_DONE.count == TILES - 9
+    made = contents(tmp_path / "out")
+    assert made.pop(leftovers[0]) is not None  # it might have been another run's, still at work
+    assert made == contents(rendered)
+    hours_ago = time.time() - 2 * 3600
+    os.utime(tmp_path / "out" / leftovers[0], (hours_ago, hours_ago))
+    make(tiles_per_shard=1)
+    assert contents(tmp_path / "out") == contents(rendered)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"tile_px": 0}, "--tile 0: give a multiple of 16, the network's cell, up to 4096"),
+        ({"tile_px": 100}, "--tile 100: give a multiple of 16"),
+        ({"tile_px": 8192}, "--tile 8192: give a multiple of 16"),
+        ({"tiles_per_shard": 0}, "--tiles-per-shard 0: give 1 to 256"),
+        ({"tiles_per_shard": 257}, "--tiles-per-shard 257: give 1 to 256"),
+        ({"checkpoint": "/none/x.safetensors"}, "checkpoint /none/x.safetensors: there is no such file"),
+        ({"checkpoint": "/tmp"}, "checkpoint /tmp: there is no such file"),
+        ({"checkpoint": __file__}, "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
+        ({"out": __file__}, "is a file; give a folder or URL"),
+        ({"out": ""}, "--out is empty; give a folder or URL"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_written(changed, said, make, tmp_path):
+    with pytest.raises(InputError) as caught:
+        make(**changed)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_request_that_is_wrong_stops_all_before_anything_is_written(make, tmp_path):
+    good = RenderRequest(id="q", seed=7, width_px=30, height_px=20)
+    with pytest.raises(InputError, match="request id q occurs twice"):
+        make(good, good)
+    with pytest.raises(InputError, match="no such file"):
+        make(good, dataclasses.replace(good, id="r", checkpoint="none"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_that_is_none_is_refused(make, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.parquet").write_bytes(b"once upon a time")
+    with pytest.raises(InputError, match=r"manifest\.parquet is no manifest of render; remove it: "):
+        make()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.parquet"]
+
+
+def test_rows_are_in_the_order_of_their_ids(make, tmp_path):
+    requests = [RenderRequest(id=name, seed=1, width_px=5, height_px=5) for name in ("b", "C", "a", "10", "9")]
+    assert [row["id"] for row in make(*requests)] == sorted(request.id for request in requests)
+    assert list(itertools.chain.from_iterable(row["files"] for row in read_manifest(str(tmp_path / "out")))) == [
+        f"panoramas/{name}.png" for name in sorted(request.id for request in requests)
+    ]

@@ -1,0 +1,197 @@
+import io
+import json
+import tarfile
+import types
+
+import apache_beam as beam
+import fsspec
+import numpy as np
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+import transforms.patch_shards
+from transforms.patch_shards import (
+    FAILED,
+    DamagedShardError,
+    PatchReader,
+    WritePatchShards,
+    decode,
+    encode,
+    pixel_checksum,
+    write_patch_shard,
+)
+from transforms.plan import PatchShard, missing_shards, plan_folder
+from transforms.synthesize import Failure
+
+
+def store(out, plan, painted, tiles_per_shard=4):
+    for shard in missing_shards(plan, [], tiles_per_shard):
+        write_patch_shard(out, shard, painted.patches(shard))
+
+
+def put_together(reader, plan):
+    """The panorama from its patches."""
+    picture = np.zeros((plan.request.height_px, plan.request.width_px, 3), np.uint8)
+    (top, _), (left, _) = plan.request.rows, plan.request.columns
+    for index in reversed(range(plan.tiles)):
+        rows, columns = plan.cropped(plan.tile(index))
+        picture[rows[0] - top : rows[1] - top + 1, columns[0] - left : columns[1] - left + 1] = reader.pixels(index)
+    return picture
+
+
+@pytest.mark.parametrize("out", ["memory://shards/a b", "local folder"])
+@pytest.mark.parametrize("tiles_per_shard", [1, 4, 100])
+def test_what_was_written_is_read(out, tiles_per_shard, plan_of, painted, tmp_path):
+    plan = plan_of(150, 70, origin_x_px=-40)
+    out = out if "://" in out else str(tmp_path / out)
+    store(out, plan, painted, tiles_per_shard)
+    reader = PatchReader(out, plan)
+    assert reader.missing() == 0
+    np.testing.assert_array_equal(put_together(reader, plan), painted.levels(plan))
+    edges = painted.patches(PatchShard(plan, 3, 3))[0].edges
+    np.testing.assert_array_equal(reader.edges(3), edges)
+
+
+def test_a_shard_is_the_same_bytes_each_time(plan_of, painted, tmp_path, contents):
+    plan = plan_of(150, 70)
+    for name in ("a", "b"):
+        store(str(tmp_path / name), plan, painted)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_shard_says_what_its_patches_are(plan_of, painted, tmp_path):
+    plan = plan_of(390, 70, origin_x_px=-40)
+    shard = PatchShard(plan, 0, 15)
+    write_patch_shard(str(tmp_path), shard, painted.patches(shard))
+    (path,) = tmp_path.rglob("*.tar")
+    assert json.loads((path.parent / "plan.json").read_text()) == plan.to_json()
+    with tarfile.open(path) as tar:
+        assert {(member.mtime, member.uname) for member in tar} == {(0, "infinitygan")}
+        names = tar.getnames()
+        assert names[:3] == ["0_00.edge.png", "0_00.json", "0_00.png"]
+        assert [name for name in names if name.endswith("json")] == [
+            *(f"0_{column:02}.json" for column in range(13)),
+            *(f"1_{column:02}.json" for column in range(3)),
+        ]
+        document = json.loads(tar.extractfile("0_00.json").read())
+        pixels = decode(tar.extractfile("0_00.png").read())
+    assert document.pop("sha256") == pixel_checksum(pixels)
+    assert len(document.pop("edges_sha256")) == 64
+    assert document == {"index": 0, "world_x_px": -40, "world_y_px": -35, "width_px": 8, "height_px": 3}
+    assert pixels.shape == (3, 8, 3)
+
+
+def test_missing_tiles_are_counted(plan_of, painted, tmp_path):
+    plan = plan_of(150, 70)
+    reader = PatchReader(str(tmp_path), plan)
+    assert reader.missing() == plan.tiles == 20
+    with pytest.raises(FileNotFoundError, match="tile 0 is not there"):
+        reader.pixels(0)
+    for first, last in ((2, 5), (4, 8), (15, 17)):
+        shard = PatchShard(plan, first, last)
+        write_patch_shard(str(tmp_path), shard, painted.patches(shard))
+    assert PatchReader(str(tmp_path), plan).missing() == 10
+
+
+def test_a_few_shards_stay_in_memory(plan_of, painted, tmp_path, monkeypatch):
+    plan = plan_of(150, 70)
+    store(str(tmp_path), plan, painted)
+    read = []
+    original = transforms.patch_shards.read_bytes
+    monkeypatch.setattr(transforms.patch_shards, "read_bytes", lambda url: read.append(url) or original(url))
+    reader = PatchReader(str(tmp_path), plan)
+    for index in [*range(plan.tiles), *range(plan.tiles - 4, plan.tiles)]:
+        reader.pixels(index)
+    assert len(read) == 5
+
+
+def flip(position):
+    return lambda content: content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :]
+
+
+def in_member(name, change):
+    """Changes a file in a tar, and nothing else of it."""
+
+    def damage(content):
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            member = tar.getmember(name)
+        start, end = member.offset_data, member.offset_data + member.size
+        return content[:start] + change(content[start:end]) + content[end:]
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"no tar" * 500,
+        lambda content: content[:700],
+        lambda content: content[:-9000],
+        lambda content: content[: len(content) // 2],
+        *(in_member("0_0.png", flip(position)) for position in (1, 17, 40, 60, -20)),
+        *(in_member("0_0.edge.png", flip(position)) for position in (1, 17, 45, 60, -20)),
+        *(in_member("0_0.json", flip(position)) for position in (0, 20, 60)),
+        in_member("0_0.png", lambda png: encode(np.zeros((32, 32, 3), np.uint8)).ljust(len(png), b"\0")),
+    ],
+)
+def test_a_damaged_shard_is_named_and_gives_no_wrong_pixels(damage, plan_of, painted, tmp_path):
+    plan = plan_of(64, 64, origin_y_px=0)
+    store(str(tmp_path), plan, painted)
+    (path,) = tmp_path.rglob("*.tar")
+    path.write_bytes(damage(path.read_bytes()))
+    reader = PatchReader(str(tmp_path), plan)
+    expected = painted.patches(PatchShard(plan, 0, 3))
+    answers = []
+    for index in range(4):
+        for read, whole in ((reader.pixels, expected[index].pixels), (reader.edges, expected[index].edges)):
+            try:
+                np.testing.assert_array_equal(read(index), whole)
+            except DamagedShardError as error:
+                answers.append(str(error))
+    assert answers
+    assert all(str(path) in text and "is damaged" in text and text.endswith("remove it") for text in answers)
+
+
+class StoreError(Exception):
+    """What a store may raise: no OSError."""
+
+
+def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painted, tmp_path, monkeypatch):
+    plan = plan_of(150, 70)
+    shards = list(missing_shards(plan, [], 4))
+    original = transforms.patch_shards.open_atomic
+
+    def open_atomic(url):
+        if url.endswith(shards[1].name):
+            raise OSError(28, "No space left on device", url)
+        if url.endswith(shards[3].name):
+            raise StoreError("503 try later")
+        return original(url)
+
+    monkeypatch.setattr(transforms.patch_shards, "open_atomic", open_atomic)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pairs = pipeline | beam.Create([(shard, painted.patches(shard)) for shard in shards])
+        results = pairs | WritePatchShards(str(tmp_path))
+        assert_that(results.written, equal_to([shards[0], shards[2], shards[4]]), label="written")
+        reasons = results[FAILED] | beam.Map(lambda f: (f.request_id, f.part, f.reason.split(": ")[0], f.reason[-13:]))
+        expected = [
+            ("p", shards[1].name, "cannot be written", "14/04-07.tar'"),
+            ("p", shards[3].name, "cannot be written", "503 try later"),
+        ]
+        assert_that(reasons, equal_to(expected), label="failed")
+    assert sorted(path.name for path in tmp_path.rglob("*.tar")) == [shards[i].name for i in (0, 2, 4)]
+    assert isinstance(Failure("a", "b", "c"), Failure)
+
+
+def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):
+    plan = plan_of(150, 70)
+    shard = PatchShard(plan, 0, 3)
+    patches = [*painted.patches(shard)[:2], types.SimpleNamespace(index=2, pixels=None, edges=None)]
+    with pytest.raises(AttributeError):
+        write_patch_shard(str(tmp_path), shard, patches)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan.json"]
+    memory = fsspec.filesystem("memory")
+    with pytest.raises(AttributeError):
+        write_patch_shard("memory://middle", shard, patches)
+    assert [name.rsplit("/", 1)[1] for name in memory.find(plan_folder("/middle", plan))] == ["plan.json"]

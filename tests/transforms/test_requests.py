@@ -1,0 +1,261 @@
+import csv
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from model.errors import InputError
+from model.fields import LIMIT
+from transforms.requests import RenderRequest, check_ids, read_requests
+
+GOOD = {"id": "a", "seed": 7, "width_px": 300, "height_px": 200}
+SUFFIXES = ("jsonl", "csv", "parquet")
+
+ids = st.text("abcXYZ019_-", min_size=1, max_size=20)
+sizes = st.integers(1, 10**6)
+origins = st.integers(-(10**9), 10**9)
+requests = st.builds(
+    RenderRequest,
+    id=ids,
+    seed=st.integers(0, 2**64 - 1),
+    width_px=sizes,
+    height_px=sizes,
+    origin_x_px=origins,
+    origin_y_px=st.none() | origins,
+    checkpoint=st.none() | st.sampled_from(["gs://bucket/x.safetensors", "a b\u2028c.safetensors"]),
+    formats=st.sampled_from([("png",), ("tif",), ("png", "tif"), ("tif", "png")]),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def write(path, rows):
+    """The rows as a file of the path's suffix."""
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows({**row, "formats": " ".join(row.get("formats") or [])} for row in rows)
+    return str(path)
+
+
+def refused(function, *arguments, **keywords):
+    """What a wrong value is answered with: one line."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **keywords)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def answer(function, argument):
+    """What a wrong value is answered with; nothing for a right one, and no other exception for any."""
+    try:
+        assert function(argument)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@settings(deadline=None)
+@given(requests)
+def test_a_request_survives_json(request):
+    assert RenderRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None, max_examples=25)
+@given(requests=st.lists(requests, min_size=1, max_size=4, unique_by=lambda request: request.id))
+def test_requests_survive_a_file(suffix, requests, tmp_path_factory):
+    if suffix == "parquet":  # its integers have one type a column
+        requests = [r for r in requests if r.seed < 2**63] or [RenderRequest(**GOOD)]
+    path = tmp_path_factory.mktemp("requests") / f"r.{suffix}"
+    rows = [request.to_json() for request in requests]
+    assert read_requests(write(path, rows)) == requests
+
+
+def test_a_column_of_large_seeds_is_read(tmp_path):
+    table = pa.table({**{k: [v] for k, v in GOOD.items()}, "seed": pa.array([2**64 - 1], pa.uint64())})
+    pq.write_table(table, tmp_path / "r.parquet")
+    assert read_requests(str(tmp_path / "r.parquet"))[0].seed == 2**64 - 1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_left_out_is_the_default(suffix, tmp_path):
+    (request,) = read_requests(write(tmp_path / f"r.{suffix}", [{**GOOD, "origin_x_px": None, "formats": None}]))
+    assert request == RenderRequest(**GOOD)
+    assert (request.origin_x_px, request.origin_y_px, request.formats) == (0, -100, ("png",))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
+    low, high = (RenderRequest(**{**GOOD, "height_px": height}).rows for height in sorted((one, other)))
+    assert high[0] <= low[0] <= low[1] <= high[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("id", "", "request id ''"),
+        ("id", "a/b", "request id 'a/b'"),
+        ("id", "../up", "request id '../up'"),
+        ("id", "a\nb", "request id 'a\\nb'"),
+        ("id", "x" * 201, "use 1 to 200"),
+        ("id", 5, "request id 5"),
+        ("id", ["a"], "request id ['a']"),
+        ("seed", -1, "seed is -1; it must be from 0 to 2^64 - 1"),
+        ("seed", 2**64, f"seed is {2**64}"),
+        ("seed", "12", "seed is '12'; it must be a whole number"),
+        ("seed", True, "seed is True; it must be a whole number"),
+        ("seed", [7], "seed is [7]; it must be a whole number"),
+        ("width_px", 0, "width_px is 0; it must be at least 1"),
+        ("width_px", -5, "width_px is -5; it must be at least 1"),
+        ("width_px", 10**12, "width_px 1000000000000 from pixel 0 leaves the world"),
+        ("width_px", 300.0, "width_px is 300.0; it must be a whole number"),
+        ("width_px", float("nan"), "width_px is nan; it must be a whole number"),
+        ("height_px", 0, "height_px is 0; it must be at least 1"),
+        ("height_px", -5, "height_px is -5; it must be at least 1"),
+        ("height_px", 10**12, "height_px 1000000000000 from pixel -500000000000 leaves the world"),
+        ("height_px", "200", "height_px is '200'; it must be a whole number"),
+        ("height_px", {"px": 200}, "height_px is {'px': 200}; it must be a whole number"),
+        ("origin_x_px", LIMIT - 299, f"leaves the world, whose positions are below {LIMIT}"),
+        ("origin_x_px", -LIMIT, "leaves the world"),
+        ("origin_y_px", LIMIT, "leaves the world"),
+        ("origin_y_px", 10**4000, "leaves the world"),
+        ("origin_y_px", False, "origin_y_px is False; it must be a whole number"),
+        ("origin_x_px", "left", "origin_x_px is 'left'; it must be a whole number"),
+        ("formats", ["jpg"], "format 'jpg' is unknown: did you mean png?"),
+        ("formats", [], "formats is empty; name at least one, such as png"),
+        ("formats", "png", "formats is 'png'; give a list of names, such as png"),
+        ("formats", 5, "formats is 5; give a list"),
+        ("formats", {"png": 1}, "give a list"),
+        ("formats", ["png", 5], "give a list"),
+        ("formats", [["png"]], "give a list"),
+        ("checkpoint", 5, "checkpoint is 5; it must be a path or URL"),
+        ("checkpoint", "", "checkpoint is ''; it must be a path or URL"),
+        ("checkpoint", ["x"], "checkpoint is ['x']"),
+        ("colour", "red", "unknown field 'colour'; there are checkpoint, formats,"),
+        ("id", None, "id is missing"),
+        ("seed", None, "seed is missing"),
+        ("width_px", None, "width_px is missing"),
+        ("height_px", None, "height_px is missing"),
+    ],
+)
+def test_a_wrong_value_is_named(field, value, said):
+    assert said in refused(RenderRequest.from_json, {**GOOD, field: value})
+
+
+def test_the_limits_of_the_world_are_within_it():
+    for field, value in (("origin_x_px", LIMIT - 300), ("origin_x_px", -LIMIT + 1), ("seed", 2**64 - 1), ("seed", 0)):
+        assert getattr(RenderRequest.from_json({**GOOD, field: value}), field) == value
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from([*GOOD, "origin_x_px", "formats", "checkpoint", "x"]), json_values))
+@example({**GOOD, "formats": "png"})
+def test_any_json_object_is_a_request_or_refused(values):
+    for fields in (values, {**GOOD, **values}):
+        assert "\n" not in answer(RenderRequest.from_json, fields)
+
+
+def test_two_requests_of_one_id_are_refused(tmp_path):
+    assert refused(check_ids, [RenderRequest(**GOOD)] * 2) == "request id a occurs twice; each panorama needs its own"
+    assert "occurs twice" in refused(read_requests, write(tmp_path / "r.jsonl", [GOOD, GOOD]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("r.jsonl", b"", "lists no request"),
+        ("r.jsonl", b"\n \n", "lists no request"),
+        ("r.csv", b"", "lists no request"),
+        ("r.csv", b"id,seed,width_px,height_px\n", "lists no request"),
+        ("r.parquet", b"", "cannot be read as parquet"),
+        ("r.parquet", b"PAR1 but no more PAR1", "cannot be read as parquet"),
+        ("r.jsonl", b'{"id": "a"\n', "cannot be read as jsonl: line 1 is not JSON"),
+        ("r.jsonl", json.dumps(GOOD).encode() + b"\n\nnot json\n", "line 3 is not JSON"),
+        ("r.jsonl", b"[" * 100_000, "cannot be read as jsonl"),
+        ("r.jsonl", b"[1, 2]\n", "request 1: it is no object with fields"),
+        ("r.jsonl", b"null\n", "request 1: it is no object with fields"),
+        ("r.jsonl", b'{"seed": 1' + b"0" * 5000 + b"}", "cannot be read as jsonl"),
+        ("r.jsonl", b"\xff\xfe{}", "cannot be read as jsonl"),
+        ("r.csv", b"id,seed\n\xff\xfe,1\n", "cannot be read as csv"),
+        ("r.csv", b"id,seed,width_px,height_px\na,7,3OO,200\n", "request a: width_px is '3OO'; it must be a whole"),
+        ("r.csv", b"id,seed,width_px,height_px\na,7,300.5,200\n", "request a: width_px is '300.5'; it must be a whole"),
+        ("r.csv", b"id,seed,width_px,height_px\na,7,300,200,9,9\n", "unknown field '(beyond the header)'"),
+        ("r.csv", b"id,seed,width_px,height_px\na,7\n", "request 'a': width_px is missing"),
+        ("r.csv", b"id,seed,width_px,height_px,formats\na,7,300,200,png jpg\n", "format 'jpg' is unknown"),
+        ("r.csv", b'id\n"' + b"x" * 200_000 + b'"\n', "cannot be read as csv"),
+        ("r.json", b"{}", "give a file named *.jsonl, *.csv, *.parquet"),
+        ("r", b"{}", "give a file named *.jsonl, *.csv, *.parquet"),
+    ],
+)
+def test_a_wrong_file_is_named(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    message = refused(read_requests, str(tmp_path / name))
+    assert str(tmp_path / name) in message
+    assert said in message
+
+
+def test_files_that_are_not_there_are_named(tmp_path):
+    assert "there is no such file" in refused(read_requests, str(tmp_path / "none.jsonl"))
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder.csv cannot be read" in refused(read_requests, str(tmp_path / "folder.csv"))
+    assert "foo://x.jsonl" in refused(read_requests, "foo://x.jsonl")
+
+
+def test_a_parquet_file_cut_short_is_named(tmp_path):
+    whole = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([GOOD] * 50), whole)
+    for size in range(0, len(whole.getvalue()), 97):
+        (tmp_path / "r.parquet").write_bytes(whole.getvalue()[:size])
+        assert "cannot be read as parquet" in refused(read_requests, str(tmp_path / "r.parquet"))
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_what_spreadsheets_write_is_read(line_end, tmp_path):
+    header = "id,seed,width_px,height_px,formats,"
+    text = line_end.join([header, 'a, 7 ,300,200,"png tif",', "b,0,1,1,,", ""])
+    (tmp_path / "r.csv").write_bytes(text.encode("utf-8-sig"))
+    assert read_requests(str(tmp_path / "r.csv")) == [
+        RenderRequest(**GOOD, formats=("png", "tif")),
+        RenderRequest(id="b", seed=0, width_px=1, height_px=1),
+    ]
+    (tmp_path / "r.jsonl").write_bytes(line_end.join([json.dumps(GOOD), "", ""]).encode("utf-8-sig"))
+    assert read_requests(str(tmp_path / "r.jsonl")) == [RenderRequest(**GOOD)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None, max_examples=60)
+@given(content=st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
+@example(content=b"id,seed,width_px,height_px\n\x00")
+@example(content=b"id,id,seed,width_px,height_px\na,b,1,2,3")
+def test_any_bytes_are_requests_or_refused(suffix, content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"any.{suffix}"
+    path.write_bytes(content)
+    assert "\n" not in answer(read_requests, str(path))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@settings(deadline=None, max_examples=60)
+@given(row=st.dictionaries(st.sampled_from([*GOOD, "formats", "origin_x_px"]), json_values, min_size=1))
+def test_any_row_is_a_request_or_refused(suffix, row, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"row.{suffix}"
+    try:
+        write(path, [{**GOOD, **row}])
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        return  # nothing that such a file can hold
+    assert "\n" not in answer(read_requests, str(path))
