@@ -25,6 +25,9 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 RUNS_BEAM = ("ingest", "render")
 
+INTERRUPTED = 130
+"""What typer returns for Ctrl-C."""
+
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a command line that it cannot parse; it keeps the class in a private module."""
 
@@ -63,8 +66,8 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
     except DivergenceError as error:
         return refuse(str(error), code=1)
-    except (KeyboardInterrupt, typer.Abort):
-        return refuse("interrupted", code=130)
+    if result == INTERRUPTED:
+        return refuse("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
