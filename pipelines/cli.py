@@ -26,7 +26,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 RUNS_BEAM = ("ingest", "render")
 
 INTERRUPTED = 130
-"""What typer returns for Ctrl-C."""
+"""The exit code for Ctrl-C; typer returns it too."""
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a command line that it cannot parse; it keeps the class in a private module."""
@@ -66,6 +66,8 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
     except DivergenceError as error:
         return refuse(str(error), code=1)
+    except KeyboardInterrupt:
+        result = INTERRUPTED
     if result == INTERRUPTED:
         return refuse("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0

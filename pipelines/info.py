@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.checkpoint import one_line, read_header, sha256
 from model.errors import InputError
-from transforms.plan import PLAN_FILE
+from transforms.render_folder import PLAN_FILE
 from transforms.run_folder import CONFIG, LOG
 from transforms.storage import exists, filesystem, join, read_bytes, read_json
 from transforms.training_shards import DATASET, read_dataset
@@ -70,7 +70,7 @@ def describe_folder(url: str) -> Lines:
         last = json.loads(log[-1]) if log else {}
         return {"what": "training run", "preset": config["preset"], "data": config["data"], "last tick": last}
     if exists(join(url, "manifest.parquet")):
-        from transforms.assemble import read_manifest
+        from transforms.manifest import read_manifest
 
         rows = read_manifest(url)
         states = sorted({row["state"] for row in rows})

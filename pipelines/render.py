@@ -20,21 +20,14 @@ from model.errors import InputError
 from pipelines.options import beam_options
 from pipelines.progress import track
 from pipelines.release import BUNDLED_CHECKPOINT, version
-from transforms.assemble import DONE, MANIFEST, AssemblePanoramas, read_manifest, write_manifest
+from transforms.assemble import AssemblePanoramas
+from transforms.manifest import DONE, MANIFEST, read_manifest, write_manifest
 from transforms.patch_shards import FAILED, WritePatchShards
-from transforms.plan import (
-    MOST_TILES_PER_SHARD,
-    Plan,
-    PlanTiles,
-    check_plan,
-    existing_shards,
-    missing_shards,
-    other_plans,
-    plan_folder,
-    read_record,
-)
+from transforms.plan import MOST_TILES_PER_SHARD, Plan
+from transforms.plan_tiles import PlanTiles, missing_shards
+from transforms.render_folder import check_plan, clear, existing_shards
 from transforms.requests import RenderRequest, check_ids, read_requests
-from transforms.storage import exists, filesystem, join, read_bytes, remove_leftovers
+from transforms.storage import exists, filesystem, join, read_bytes
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches
 
 
@@ -73,10 +66,10 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
         InputError: something asked for cannot be; nothing was written.
         OSError: storage failed where it is no single panorama's matter.
     """
-    check_out(options.out)
+    check_out(options)
     plans = make_plans(options)
     for plan in plans:
-        prepare(options, plan)
+        clear(options.out, plan)
     tiles = sum(shard.last - shard.first + 1 for plan in plans for shard in to_do(options, plan))
     PATCHES_DONE.reset()
     with track("Tiles", tiles, lambda: PATCHES_DONE.count):
@@ -87,7 +80,10 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
                 raise error.__context__ from None
             raise
     ids = {plan.request.id for plan in plans}
-    return [row for row in read_manifest(options.out) if row["id"] in ids]
+    rows = [row for row in read_manifest(options.out) if row["id"] in ids]
+    if len(rows) < len(ids):
+        raise OSError(f"another run wrote the manifest of {options.out} at the same time; run again")
+    return rows
 
 
 def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
@@ -106,13 +102,13 @@ def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptio
         )
 
 
-def check_out(out: str) -> None:
+def check_out(options: RenderOptions) -> None:
     """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
-    fs, path = filesystem(out)
+    fs, path = filesystem(options.out)
     if fs.isfile(path):
-        raise InputError(f"--out {out} is a file; give a folder or URL")
-    if exists(join(out, MANIFEST)):
-        read_manifest(out)
+        raise InputError(f"--out {options.out} is a file; give a folder or URL")
+    if exists(join(options.out, MANIFEST)):
+        read_manifest(options.out)
 
 
 def make_plans(options: RenderOptions) -> list[Plan]:
@@ -141,21 +137,6 @@ def make_plans(options: RenderOptions) -> list[Plan]:
             check_plan(options.out, plan)
         plans.append(plan)
     return plans
-
-
-def prepare(options: RenderOptions, plan: Plan) -> None:
-    """Removes what killed runs left, and the patches and panorama of a plan that is being replaced."""
-    for folder in other_plans(options.out, plan):
-        fs, path = filesystem(folder)
-        fs.rm(path, recursive=True)
-    record = read_record(options.out, plan.request.id)
-    if record.get("plan", plan.digest) != plan.digest:
-        for file in (*record["files"].values(), f"{plan.request.id}.json"):
-            fs, path = filesystem(join(options.out, "panoramas", file))
-            if fs.exists(path):
-                fs.rm_file(path)
-    for folder in (plan_folder(options.out, plan), join(options.out, "panoramas"), options.out):
-        remove_leftovers(folder)
 
 
 def to_do(options: RenderOptions, plan: Plan) -> Iterable[Any]:

@@ -17,7 +17,8 @@ from apache_beam import pvalue
 from apache_beam.typehints.decorators import no_annotations
 from PIL import Image
 
-from transforms.plan import PLAN_FILE, PatchShard, Plan, existing_shards, plan_folder
+from transforms.plan import PatchShard, Plan
+from transforms.render_folder import PLAN_FILE, existing_shards, plan_folder
 from transforms.storage import exists, join, open_atomic, read_bytes, write_json
 from transforms.synthesize import Failure, Patch
 

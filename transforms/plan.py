@@ -6,25 +6,17 @@ are computed whole and stored cropped.
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import apache_beam as beam
-from apache_beam.typehints.decorators import no_annotations
 
 from model.errors import InputError
 from model.fields import LIMIT, SCHEME_VERSION
 from model.geometry import Window
 from transforms.formats import TileLayout
 from transforms.requests import RenderRequest
-from transforms.storage import filesystem, join, list_files, read_json
 
-PLAN_FILE = "plan.json"
 PRECISION = "float32"
 MOST_TILES_PER_SHARD = 256
-_SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,81 +167,3 @@ def edges(pixels: Window, tiles: Window, tile_px: int) -> tuple[int, ...]:
     """Cuts of a panorama, in its own pixels: 0, the inner borders of its tiles, and its size."""
     inner = (index * tile_px - pixels[0] for index in range(tiles[0] + 1, tiles[1] + 1))
     return 0, *inner, pixels[1] - pixels[0] + 1
-
-
-def plan_folder(out: str, plan: Plan) -> str:
-    """Where a plan's patch shards are."""
-    return join(out, "patches", plan.request.id, plan.digest)
-
-
-def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
-    """The plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
-    names = set(list_files(plan_folder(out, plan)))
-    ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
-    shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
-    return sorted((shard for shard in shards if shard.name in names), key=lambda shard: (shard.first, shard.last))
-
-
-def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
-    """Shards of at most so many tiles for all tiles that no existing shard holds."""
-    free = 0
-    for shard in sorted(existing, key=lambda shard: shard.first):
-        yield from cut(plan, free, shard.first - 1, tiles_per_shard)
-        free = max(free, shard.last + 1)
-    yield from cut(plan, free, plan.tiles - 1, tiles_per_shard)
-
-
-def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:
-    """Shards for the tiles first to last, cut where a run with nothing there yet would cut."""
-    while first <= last:
-        end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
-        yield PatchShard(plan, first, end)
-        first = end + 1
-
-
-def other_plans(out: str, plan: Plan) -> list[str]:
-    """URLs of the folders of other plans under the same id."""
-    fs, path = filesystem(join(out, "patches", plan.request.id))
-    if not fs.isdir(path):
-        return []
-    names = [entry["name"].rstrip("/").rsplit("/", 1)[1] for entry in fs.ls(path, detail=True)]
-    return [join(out, "patches", plan.request.id, name) for name in names if name != plan.digest]
-
-
-def record_path(out: str, request_id: str) -> str:
-    """Where the JSON of a panorama is."""
-    return join(out, "panoramas", f"{request_id}.json")
-
-
-def read_record(out: str, request_id: str) -> dict[str, Any]:
-    """What the JSON of a panorama says; nothing where there is none, or a damaged one."""
-    try:
-        record = read_json(record_path(out, request_id))
-    except (FileNotFoundError, InputError):
-        return {}
-    return record if isinstance(record, dict) and isinstance(record.get("files"), dict) else {}
-
-
-def check_plan(out: str, plan: Plan) -> None:
-    """Raises InputError if the request's id is known under another plan."""
-    if other_plans(out, plan) or read_record(out, plan.request.id).get("plan", plan.digest) != plan.digest:
-        raise InputError(
-            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint "
-            "or tile); choose another id or --out, or add --replace to render it anew"
-        )
-
-
-@dataclass(eq=False)
-class PlanTiles(beam.PTransform):
-    """Cuts plans into the shards that are still to be made."""
-
-    out: str
-    tiles_per_shard: int
-
-    @no_annotations
-    def expand(self, plans: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
-        return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
-
-    def _missing(self, plan: Plan) -> Iterator[PatchShard]:
-        return missing_shards(plan, existing_shards(self.out, plan), self.tiles_per_shard)

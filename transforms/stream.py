@@ -65,7 +65,8 @@ class PatchStream:
         if abs(travel - wanted) > GEOMETRY_TOLERANCE * wanted:
             raise InputError(
                 f"{self.data} holds photographs {dataset['full_size_px']} px high, but this preset crops "
-                f"{self.patch_px} px from {self.full_px}: ingest them with --full-size {self.full_px} --patch-size {self.patch_px}"
+                f"{self.patch_px} px from {self.full_px}: ingest them with --full-size {self.full_px} "
+                f"--patch-size {self.patch_px}"
             )
 
     def batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:

@@ -10,7 +10,7 @@ import transforms.patch_shards
 import transforms.storage
 from model.errors import InputError
 from pipelines.cli import COMMANDS, main
-from transforms.assemble import read_manifest
+from transforms.manifest import read_manifest
 
 REPOSITORY = Path(__file__).parents[2]
 

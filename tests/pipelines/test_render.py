@@ -20,7 +20,7 @@ from PIL import Image
 import transforms.assemble
 import transforms.formats
 import transforms.patch_shards
-import transforms.plan
+import transforms.plan_tiles
 import transforms.synthesize
 from model.checkpoint import load_checkpoint
 from model.errors import InputError
@@ -28,7 +28,7 @@ from model.quantise import quantise
 from model.world import World
 from pipelines.options import beam_options
 from pipelines.render import RenderOptions, render
-from transforms.assemble import read_manifest
+from transforms.manifest import read_manifest
 from transforms.requests import RenderRequest
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer
 
@@ -127,7 +127,7 @@ def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, render
 
 
 def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    in_order, missing = Synthesizer.patches, transforms.plan.missing_shards
+    in_order, missing = Synthesizer.patches, transforms.plan_tiles.missing_shards
     computed = []
 
     def last_first(self, shard):
@@ -136,7 +136,7 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
         return list(reversed([in_order(self, half)[0] for half in halves]))
 
     monkeypatch.setattr(Synthesizer, "patches", last_first)
-    monkeypatch.setattr(transforms.plan, "missing_shards", lambda *arguments: reversed(list(missing(*arguments))))
+    monkeypatch.setattr(transforms.plan_tiles, "missing_shards", lambda *arguments: reversed(list(missing(*arguments))))
     make(tiles_per_shard=5)
     assert sorted(computed) == list(range(TILES))
     assert computed != sorted(computed)
@@ -158,7 +158,7 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, planner = transforms.patch_shards.WritePatchShards, transforms.plan.PlanTiles
+    writer, planner = transforms.patch_shards.WritePatchShards, transforms.plan_tiles.PlanTiles
     monkeypatch.setattr(writer, "_write", failing_once(writer._write, str(tmp_path / "mark-1")))
     monkeypatch.setattr(planner, "_missing", failing_once(planner._missing, str(tmp_path / "mark-2")))
     make(tiles_per_shard=1, flags=["--runner=BundleBasedDirectRunner"])

@@ -12,15 +12,10 @@ from PIL import Image
 
 import transforms.assemble
 from model.errors import InputError
-from transforms.assemble import (
-    MANIFEST_SCHEMA,
-    AssemblePanoramas,
-    assemble_panorama,
-    read_manifest,
-    write_manifest,
-)
+from transforms.assemble import AssemblePanoramas, assemble_panorama
+from transforms.manifest import MANIFEST_SCHEMA, read_manifest, write_manifest
 from transforms.patch_shards import write_patch_shard
-from transforms.plan import missing_shards
+from transforms.plan_tiles import missing_shards
 from transforms.synthesize import Failure
 
 

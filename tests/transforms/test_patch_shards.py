@@ -20,7 +20,9 @@ from transforms.patch_shards import (
     pixel_checksum,
     write_patch_shard,
 )
-from transforms.plan import PatchShard, missing_shards, plan_folder
+from transforms.plan import PatchShard
+from transforms.plan_tiles import missing_shards
+from transforms.render_folder import plan_folder
 from transforms.synthesize import Failure
 
 

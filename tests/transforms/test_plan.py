@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 
 from model.errors import InputError
 from model.fields import LIMIT
-from transforms.plan import (
-    PatchShard,
-    Plan,
-    PlanTiles,
-    Tile,
-    check_plan,
-    existing_shards,
-    missing_shards,
-    other_plans,
-    plan_folder,
-    record_path,
-)
+from transforms.plan import PatchShard, Plan, Tile
+from transforms.plan_tiles import PlanTiles, missing_shards
+from transforms.render_folder import check_plan, existing_shards, other_plans, plan_folder, record_path
 from transforms.requests import RenderRequest
 
 tile_sides = st.sampled_from([16, 32, 48, 64, 112])

@@ -69,7 +69,9 @@ def test_the_order_is_a_function_of_the_seed(data, samples):
 @given(after=st.integers(0, 80))
 def test_a_stream_can_be_taken_up_after_any_patch(data, after):
     whole = itertools.islice(stream(data).patches(), after, after + 3)
-    for (pixels, t), (expected, expected_t) in zip(itertools.islice(stream(data).patches(after), 3), whole, strict=True):
+    for (pixels, t), (expected, expected_t) in zip(
+        itertools.islice(stream(data).patches(after), 3), whole, strict=True
+    ):
         assert t == expected_t
         assert np.array_equal(pixels, expected)
 

@@ -12,7 +12,8 @@ from model.checkpoint import load_checkpoint, sha256
 from model.errors import InputError
 from model.quantise import quantise
 from model.world import World
-from transforms.plan import PatchShard, Plan, missing_shards
+from transforms.plan import PatchShard, Plan
+from transforms.plan_tiles import missing_shards
 from transforms.requests import RenderRequest
 from transforms.storage import read_bytes
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer, patch

@@ -1,0 +1,77 @@
+"""The manifest: one row a request, with its state."""
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.errors import InputError
+from transforms.plan import Plan
+from transforms.storage import exists, join, read_bytes, write_bytes
+
+MANIFEST = "manifest.parquet"
+DONE, INCOMPLETE = "done", "failed"
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("plan", pa.string()),
+        ("checkpoint_sha256", pa.string()),
+        ("seed", pa.uint64()),
+        ("width_px", pa.int64()),
+        ("height_px", pa.int64()),
+        ("files", pa.list_(pa.string())),
+        ("pixel_sha256", pa.string()),
+        ("seam_max_difference", pa.int32()),
+        ("seam_differing_share", pa.float64()),
+    ]
+)
+
+
+def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a request."""
+    audit = record.get("seam_audit", {})
+    return {
+        "id": plan.request.id,
+        "state": state,
+        "reason": reason,
+        "plan": plan.digest,
+        "checkpoint_sha256": plan.checkpoint_sha256,
+        "seed": plan.request.seed,
+        "width_px": plan.request.width_px,
+        "height_px": plan.request.height_px,
+        "files": [f"panoramas/{file}" for file in record.get("files", {}).values()],
+        "pixel_sha256": record.get("pixel_sha256"),
+        "seam_max_difference": audit.get("max_difference"),
+        "seam_differing_share": audit.get("differing_share"),
+    }
+
+
+def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writes one row a request, by id, keeping those of earlier runs; returns the rows given, by id."""
+    path = join(out, MANIFEST)
+    given = sorted(rows, key=lambda row: row["id"])
+    earlier = read_manifest(out) if exists(path) else []
+    merged = {row["id"]: row for row in [*earlier, *given]}
+    table = pa.Table.from_pylist([merged[key] for key in sorted(merged)], schema=MANIFEST_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    write_bytes(path, buffer.getvalue())
+    return given
+
+
+def read_manifest(out: str) -> list[dict[str, Any]]:
+    """The manifest's rows, by id.
+
+    Raises:
+        InputError: the file is damaged, or no manifest of ours.
+    """
+    path = join(out, MANIFEST)
+    content = read_bytes(path)
+    try:
+        return pq.read_table(io.BytesIO(content)).select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pylist()
+    except (ValueError, KeyError, OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no manifest of render; remove it: {' '.join(str(error).split())}") from None

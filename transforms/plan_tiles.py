@@ -1,0 +1,43 @@
+"""Which shards of tiles are still to be made."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.typehints.decorators import no_annotations
+
+from transforms.plan import PatchShard, Plan
+from transforms.render_folder import existing_shards
+
+
+def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
+    """Shards of at most so many tiles for all tiles that no existing shard holds."""
+    free = 0
+    for shard in sorted(existing, key=lambda shard: shard.first):
+        yield from cut(plan, free, shard.first - 1, tiles_per_shard)
+        free = max(free, shard.last + 1)
+    yield from cut(plan, free, plan.tiles - 1, tiles_per_shard)
+
+
+def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:
+    """Shards for the tiles first to last, cut where a run with nothing there yet would cut."""
+    while first <= last:
+        end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
+        yield PatchShard(plan, first, end)
+        first = end + 1
+
+
+@dataclass(eq=False)
+class PlanTiles(beam.PTransform):
+    """Cuts plans into the shards that are still to be made."""
+
+    out: str
+    tiles_per_shard: int
+
+    @no_annotations
+    def expand(self, plans: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
+
+    def _missing(self, plan: Plan) -> Iterator[PatchShard]:
+        return missing_shards(plan, existing_shards(self.out, plan), self.tiles_per_shard)
