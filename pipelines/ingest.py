@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.errors import InputError
+from model.version import __version__
 from pipelines.progress import track
-from pipelines.release import version
 from transforms import staging
 from transforms.ingest import (
     DEDUP_WAYS,
@@ -72,7 +72,7 @@ class IngestOptions:
         """What decides the set's bytes, for ``dataset.json``; where it is written does not."""
         values = dataclasses.asdict(self)
         del values["out"]
-        return {**values, "sources": list(self.sources), "infinitygan_version": version()}
+        return {**values, "sources": list(self.sources), "infinitygan_version": __version__}
 
 
 def ingest(options: IngestOptions, beam_options: PipelineOptions | None = None) -> dict[str, Any]:

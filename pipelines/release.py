@@ -1,26 +1,16 @@
-"""What comes with the package: its version and the bundled checkpoint; ``python -m pipelines.release RUN`` makes that.
+"""The checkpoint that comes with the package; ``python -m pipelines.release RUN`` makes it out of a run.
 
 Beside the checkpoint lies what training needs to go on from it, in half precision: the generator as it was and the
 discriminator. Adam's running squares are left away; they look back on a hundred steps only.
 """
 
 import sys
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 
 BUNDLED = "bundled"
 WEIGHTS = Path(__file__).parent.parent / "model" / "weights"
 BUNDLED_CHECKPOINT = str(WEIGHTS / "small.safetensors")
 LICENCE = "Apache-2.0; the photographs it learned from, with their licences, are listed in docs/model-card.md"
-
-
-def version() -> str:
-    """The installed version of the distribution."""
-    try:
-        return distribution_version("infinitygan")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def release(run: str) -> None:

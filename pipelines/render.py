@@ -17,9 +17,10 @@ from rich.table import Table
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import InputError
+from model.version import __version__
 from pipelines.options import beam_options
 from pipelines.progress import track
-from pipelines.release import BUNDLED_CHECKPOINT, version
+from pipelines.release import BUNDLED_CHECKPOINT
 from transforms.assemble import AssemblePanoramas
 from transforms.manifest import DONE, MANIFEST, read_manifest, write_manifest
 from transforms.patch_shards import FAILED, WritePatchShards
@@ -94,7 +95,7 @@ def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptio
         patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
         results = patches | "WritePatchShards" >> WritePatchShards(options.out)
         failures = (not_synthesized, results[FAILED]) | "Failures" >> beam.Flatten()
-        rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, version())
+        rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
         _ = (
             rows
             | "All rows" >> beam.combiners.ToList()

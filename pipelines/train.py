@@ -24,9 +24,10 @@ from model.generator import draw_noise
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.training import Trainer, step_generator
+from model.version import __version__
 from model.world import World
 from pipelines.progress import track
-from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT, version
+from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT
 from transforms.run_folder import RunFolder, grid, state_beside
 from transforms.storage import exists, read_bytes
 from transforms.stream import PatchBatch, PatchStream
@@ -224,7 +225,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     if exists(beside):
         tensors |= files.load(files.TRAINING_STATE, read_bytes(beside), beside)[1]
     trainer.load_state(tensors, steps=0, images_before=int(found.provenance.get("images_seen", 0)))
-    return {"sha256": found.sha256, "provenance": dict(found.provenance)}
+    return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
 def sample_grid(trainer: Trainer) -> npt.NDArray[np.uint8]:
@@ -258,7 +259,7 @@ def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str
     dataset = read_dataset(options.data)
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
-        "version": version(),
+        "version": __version__,
         "preset": options.preset,
         "recipe": options.settings.recipe,
         "data": {"samples": dataset["samples"], "licences": dict(sorted(licences.items()))},

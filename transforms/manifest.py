@@ -1,15 +1,14 @@
 """The manifest: one row a request, with its state."""
 
-import io
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.errors import InputError
 from transforms.plan import Plan
-from transforms.storage import exists, join, read_bytes, write_bytes
+from transforms.storage import exists, join, read_bytes
+from transforms.tables import parse_table, write_rows
 
 MANIFEST = "manifest.parquet"
 DONE, INCOMPLETE = "done", "failed"
@@ -56,10 +55,7 @@ def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, A
     given = sorted(rows, key=lambda row: row["id"])
     earlier = read_manifest(out) if exists(path) else []
     merged = {row["id"]: row for row in [*earlier, *given]}
-    table = pa.Table.from_pylist([merged[key] for key in sorted(merged)], schema=MANIFEST_SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_rows(path, (merged[key] for key in sorted(merged)), MANIFEST_SCHEMA)
     return given
 
 
@@ -72,6 +68,6 @@ def read_manifest(out: str) -> list[dict[str, Any]]:
     path = join(out, MANIFEST)
     content = read_bytes(path)
     try:
-        return pq.read_table(io.BytesIO(content)).select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pylist()
+        return parse_table(content).select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pylist()
     except (ValueError, KeyError, OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no manifest of render; remove it: {' '.join(str(error).split())}") from None

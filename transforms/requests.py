@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.errors import InputError
 from model.fields import LIMIT, check_seed
 from transforms.formats import check_format
 from transforms.storage import exists, read_bytes
+from transforms.tables import parse_table
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px")
@@ -196,4 +196,4 @@ def whole_number(text: str) -> int | str:
 
 def read_parquet(content: bytes) -> list[dict[str, Any]]:
     """A request a row; null is the default."""
-    return pq.read_table(io.BytesIO(content)).to_pylist()
+    return parse_table(content).to_pylist()

@@ -8,17 +8,17 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.errors import InputError
 from transforms.samples import SPLITS, Sample
 from transforms.sources import Reject
 from transforms.storage import exists, join, open_atomic, read_bytes, read_json, write_json
+from transforms.tables import parse_table, write_rows
 
 FORMAT_VERSION = 1
 INDEX, REJECTS, DATASET = "index.parquet", "rejects.parquet", "dataset.json"
@@ -144,8 +144,8 @@ def write_tables(
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
     rows = [row for shard in shards for row in shard.rows]
     reject_rows = [{name: getattr(reject, name) for name in REJECTS_SCHEMA.names} for reject in rejects]
-    _write_parquet(join(out, INDEX), rows, INDEX_SCHEMA)
-    _write_parquet(join(out, REJECTS), reject_rows, REJECTS_SCHEMA)
+    write_rows(join(out, INDEX), rows, INDEX_SCHEMA)
+    write_rows(join(out, REJECTS), reject_rows, REJECTS_SCHEMA)
     kept = Counter(row["split"] for row in rows)
     dataset = {
         "format_version": FORMAT_VERSION,
@@ -180,12 +180,12 @@ def read_dataset(url: str) -> dict[str, Any]:
 
 def read_index(url: str) -> list[dict[str, Any]]:
     """The rows of a training set's index, in the order of its shards."""
-    return _read_parquet(join(url, INDEX))
+    return parse_table(read_bytes(join(url, INDEX))).to_pylist()
 
 
 def read_rejects(url: str) -> list[dict[str, Any]]:
     """The rows of a training set's rejects, by source."""
-    return _read_parquet(join(url, REJECTS))
+    return parse_table(read_bytes(join(url, REJECTS))).to_pylist()
 
 
 def iterate_shard(url: str) -> Iterator[tuple[Sample, bytes]]:
@@ -219,12 +219,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     tar.addfile(member, io.BytesIO(content))
     padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     return tar.offset - padded  # type: ignore[attr-defined, no-any-return]
-
-
-def _write_parquet(url: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-    with open_atomic(url) as file:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
-
-
-def _read_parquet(url: str) -> list[dict[str, Any]]:
-    return pq.read_table(pa.BufferReader(read_bytes(url))).to_pylist()

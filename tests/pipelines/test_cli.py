@@ -7,7 +7,7 @@ import pytest
 
 import pipelines.cli
 import transforms.patch_shards
-import transforms.storage
+import transforms.tables
 from model.errors import InputError
 from pipelines.cli import COMMANDS, main
 from transforms.manifest import read_manifest
@@ -227,14 +227,14 @@ def test_ingest_imports_no_torch():
 
 
 def test_a_manifest_that_cannot_be_written_is_one_line(render, tmp_path, monkeypatch):
-    original = transforms.storage.open_atomic
+    original = transforms.tables.open_atomic
 
     def open_atomic(url):
         if url.endswith("manifest.parquet"):
             raise OSError(28, "No space left on device")
         return original(url)
 
-    monkeypatch.setattr(transforms.storage, "open_atomic", open_atomic)
+    monkeypatch.setattr(transforms.tables, "open_atomic", open_atomic)
     code, _, err = render()
     assert (code, len(err)) == (1, 1), err
     assert "No space left on device" in err[0]

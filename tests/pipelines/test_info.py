@@ -1,6 +1,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -154,3 +156,12 @@ def test_what_is_not_ours_is_said_to_be_so(tmp_path):
 def test_the_command_prints_a_line_for_each_thing_known(rendered, capsys):
     info_command(str(rendered))
     assert capsys.readouterr().out == "what: rendered panoramas\nrequests: 1\ndone: 1\n"
+
+
+def test_a_process_that_reads_a_table_and_ends_at_once_ends_well(rendered):
+    """pyarrow's threads abort such a process more often than not, once torch is loaded too."""
+    command = [sys.executable, "-m", "pipelines.info", str(rendered)]
+    for _ in range(4):
+        process = subprocess.run(command, cwd=SAMPLES.parent, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        assert "rendered panoramas" in process.stdout

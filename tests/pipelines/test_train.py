@@ -124,7 +124,7 @@ def test_a_run_starts_from_a_checkpoint_and_its_training_state(data, finished, t
     assert trainer.images == 5 * BATCH
     provenance = load_checkpoint((tmp_path / "run" / "checkpoint.safetensors").read_bytes(), "").provenance
     assert provenance["images_seen"] == 5 * BATCH
-    assert provenance["init"]["provenance"]["images_seen"] == 4 * BATCH
+    assert provenance["init"]["images_seen"] == 4 * BATCH
 
 
 def test_divergence_ends_a_run_and_keeps_the_last_good_state(data, tmp_path, monkeypatch, capsys):
