@@ -151,7 +151,7 @@ def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None
     for name in ("id", "size, px", "state", "files", "seams, of 255"):
         table.add_column(name, overflow="fold")
     for row in rows[:20]:
-        files = ", ".join(row["files"]) if row["state"] == DONE else row["reason"]
+        files = "\n".join(row["files"]) if row["state"] == DONE else row["reason"]
         size = f"{row['width_px']}×{row['height_px']}"
         table.add_row(row["id"], size, row["state"], files, str(row["seam_max_difference"]))
     console = Console(stderr=True)

@@ -12,31 +12,24 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import typer
 
 from model import checkpoint as files
 from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, TrainingConfig, to_json
-from model.coordinates import draw_windows
 from model.errors import InputError
-from model.generator import draw_noise
 from model.memory import reuse_freed_memory
-from model.quantise import quantise
-from model.training import Trainer, step_generator
+from model.training import Trainer
 from model.version import __version__
-from model.world import World
 from pipelines.progress import track
 from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT
-from transforms.run_folder import RunFolder, grid, state_beside
+from transforms.previews import GRID, grid, sample_grid, strip
+from transforms.run_folder import RunFolder, state_beside
 from transforms.storage import exists, read_bytes
 from transforms.stream import PatchBatch, PatchStream
 from transforms.training_shards import read_dataset, read_index
 
 TICK_S = 300.0
-GRID = 8
-STRIP_PX = (1024, 256)
-STRIP_SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,8 @@ class Run:
         batch = self.trainer.config.batch
         self.images = self.trainer.steps * batch
         batches = stream.batches(batch, after=self.images)
-        self.show_photographs(stream)
+        photographs = next(stream.batches(GRID * GRID)).pixels
+        self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
         with self.shown(), stop_between_steps() as asked:
             self.loop(batches, asked)
         if asked:
@@ -170,8 +164,8 @@ class Run:
         rate = len(losses) * self.trainer.config.batch / seconds
         self.log.append({"images": self.trainer.images, "images_per_s": round(rate, 2), **means})
         images = self.trainer.images
-        self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(self.trainer))
-        self.folder.write_picture(f"strip-{images:08d}.png", strip(self.trainer))
+        self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(self.trainer.ema))
+        self.folder.write_picture(f"strip-{images:08d}.png", strip(self.trainer.ema))
         self.save()
         summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         print(f"{images} images, {rate:.1f}/s: {summary}", file=sys.stderr, flush=True)
@@ -184,11 +178,6 @@ class Run:
         header = {"steps": trainer.steps, "images_before": trainer.images_before}
         self.folder.write_log(self.log)
         self.folder.write_state(checkpoint, files.save(files.TRAINING_STATE, trainer.state(), header))
-
-    def show_photographs(self, stream: PatchStream) -> None:
-        """Writes a grid of the patches that training sees."""
-        patches = next(stream.batches(GRID * GRID)).pixels
-        self.folder.write_picture("photographs.png", grid(to_bytes(torch.from_numpy(patches)), GRID))
 
 
 @contextmanager
@@ -226,32 +215,6 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
         tensors |= files.load(files.TRAINING_STATE, read_bytes(beside), beside)[1]
     trainer.load_state(tensors, steps=0, images_before=int(found.provenance.get("images_seen", 0)))
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
-
-
-def sample_grid(trainer: Trainer) -> npt.NDArray[np.uint8]:
-    """Fixed windows of fixed worlds by the averaged generator."""
-    config, random = trainer.generator_config, step_generator(trainer.config.seed, -1 & 0xFFFFFFFF)
-    n = GRID * GRID // 2
-    coordinates, _ = draw_windows(config, n, random)
-    z_l = torch.randn(n, config.z_l_dim, config.latent_cells, config.latent_cells, generator=random)
-    z_g = torch.randn(n, config.z_g_dim, generator=random)
-    z_n = draw_noise(config, n, random)
-    with torch.inference_mode():
-        parts = [x.to(trainer.device) for x in (z_l, coordinates, z_g)]
-        pictures, _ = trainer.ema(*parts, [x.to(trainer.device) for x in z_n])
-    return grid(to_bytes(pictures), GRID)
-
-
-def strip(trainer: Trainer) -> npt.NDArray[np.uint8]:
-    """A wide window of a fixed world by the averaged generator, around the horizon."""
-    width, height = STRIP_PX
-    world = World(trainer.ema, STRIP_SEED)
-    return to_bytes(world.render((-height // 2, height // 2 - 1), (0, width - 1))[None])[0]
-
-
-def to_bytes(pictures: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """[N,3,h,w] in [-1, 1] to uint8 [N,h,w,3]."""
-    return quantise(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str, Any]:

@@ -82,10 +82,3 @@ def state_beside(checkpoint_url: str) -> str:
     """Where the training state of a checkpoint lies, if it was kept: in the same folder of a run or a release."""
     folder, _, name = checkpoint_url.rpartition("/")
     return join(folder, STATE if name == CHECKPOINT else name.replace(".safetensors", ".training.safetensors"))
-
-
-def grid(pictures: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
-    """Pictures [N,h,w,3] side by side, N a multiple of the columns."""
-    n, height, width, channels = pictures.shape
-    rows = pictures.reshape(n // columns, columns, height, width, channels)
-    return rows.swapaxes(1, 2).reshape(n // columns * height, columns * width, channels)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.errors import InputError
-from transforms.run_folder import RunFolder, grid, state_beside
+from transforms.run_folder import RunFolder, state_beside
 
 SETTINGS = {"preset": "tiny", "training": {"ema_images": (500, 5000), "seed": 0}}
 
@@ -40,11 +40,8 @@ def test_the_log_ends_where_the_state_does(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()][-1] == {"images": 48}
 
 
-def test_a_grid_reads_like_a_page(tmp_path):
-    pictures = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
-    page = grid(pictures, columns=3)
-    assert page.shape == (4, 9, 3)
-    assert page[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+def test_a_picture_is_kept_as_it_is(tmp_path):
+    page = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
     url = RunFolder(str(tmp_path)).write_picture("page.png", page)
     assert np.array_equal(np.asarray(Image.open(url)), page)
 
