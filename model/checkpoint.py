@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -70,10 +70,18 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
         generator.load_state_dict({key: x.float() for key, x in tensors.items()}, assign=True)
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
-    if not all(torch.isfinite(x).all() for x in tensors.values()):
+    if not all(torch.isfinite(x).all() for x in generator.state_dict().values()):
         raise InputError(f"{name}: the checkpoint holds values that are not finite numbers; take an earlier one")
+    provenance = header.get("provenance", {})
+    if not isinstance(provenance, dict) or not is_count(provenance.get("images_seen", 0)):
+        raise InputError(f"{name}: the checkpoint's provenance is damaged; take another one")
     generator.eval().requires_grad_(False)
-    return Checkpoint(generator, sha256(content), header.get("provenance", {}), header.get("licence", "unknown"))
+    return Checkpoint(generator, sha256(content), provenance, str(header.get("licence", "unknown")))
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether a value of a header is a whole number, 0 or more."""
+    return type(value) is int and value >= 0
 
 
 def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:

@@ -40,8 +40,17 @@ def convolve_up(x: Tensor, weight: Tensor) -> Tensor:
 
 def upsample_skip(rgb: Tensor) -> Tensor:
     """Bilinear ×2 on the same positions, [N,3,n,m] -> [N,3,2n-1,2m-1], less the two pixels a side that a pair eats."""
-    size = (2 * rgb.shape[2] - 1, 2 * rgb.shape[3] - 1)
-    return F.interpolate(rgb, size=size, mode="bilinear", align_corners=True)[:, :, 2:-2, 2:-2]
+    return halfway(halfway(rgb, 2), 3)[:, :, 2:-1, 2:-1]
+
+
+def halfway(x: Tensor, dim: int) -> Tensor:
+    """Puts the mean of each two neighbours between them: n values become 2n - 2, the last of which are that mean.
+
+    Written out, because torch's own interpolation rounds differently with another number of threads.
+    """
+    n = x.shape[dim] - 1
+    left = x.narrow(dim, 0, n)
+    return torch.stack([left, (left + x.narrow(dim, 1, n)) / 2], dim=dim + 1).flatten(dim, dim + 1)
 
 
 class Linear(nn.Module):

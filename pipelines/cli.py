@@ -49,7 +49,8 @@ def build(names: Sequence[str]) -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code; wrong input is one line on stderr."""
-    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional packages that nobody asked for
+    # Beam warns of optional packages that nobody asked for, and prints each traceback that it passes on.
+    logging.getLogger().setLevel(logging.CRITICAL)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -61,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         return refuse(str(error))
     except UsageError as error:
-        return refuse(getattr(error, "format_message", error.__str__)())
+        message = getattr(error, "format_message", error.__str__)()
+        return refuse(message) if message else 2  # nothing asked for: the help has been shown
     except OSError as error:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
     except DivergenceError as error:

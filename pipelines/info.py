@@ -7,11 +7,13 @@ import tarfile
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import tifffile
 import typer
 from PIL import Image
 
 from model.checkpoint import one_line, read_header, sha256
 from model.errors import InputError
+from transforms.manifest import MANIFEST, read_manifest
 from transforms.render_folder import PLAN_FILE
 from transforms.run_folder import CONFIG, LOG
 from transforms.storage import exists, filesystem, join, read_bytes, read_json
@@ -69,9 +71,7 @@ def describe_folder(url: str) -> Lines:
         log = read_bytes(join(url, LOG)).decode().splitlines() if exists(join(url, LOG)) else []
         last = json.loads(log[-1]) if log else {}
         return {"what": "training run", "preset": config["preset"], "data": config["data"], "last tick": last}
-    if exists(join(url, "manifest.parquet")):
-        from transforms.manifest import read_manifest
-
+    if exists(join(url, MANIFEST)):
         rows = read_manifest(url)
         states = sorted({row["state"] for row in rows})
         counts = {state: sum(row["state"] == state for row in rows) for state in states}
@@ -120,8 +120,6 @@ def describe_png(url: str) -> Lines:
 
 def describe_tiff(url: str) -> Lines:
     """A panorama as TIFF."""
-    import tifffile
-
     fs, path = filesystem(url)
     try:
         with fs.open(path, "rb") as file, tifffile.TiffFile(file) as tiff:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from model.errors import InputError
 from model.version import __version__
+from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from transforms import staging
 from transforms.ingest import (
@@ -75,19 +76,20 @@ class IngestOptions:
         return {**values, "sources": list(self.sources), "infinitygan_version": __version__}
 
 
-def ingest(options: IngestOptions, beam_options: PipelineOptions | None = None) -> dict[str, Any]:
+def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
     """Makes a training set; returns what its ``dataset.json`` says.
 
     Raises:
         InputError: the sources or the target cannot be used; nothing has been written then.
+        OSError: the target's storage failed; what had been written is removed as far as that can be done.
     """
     staging.check_out(options.out)
     found = find_photographs(options.sources, options.out)
     staging.begin(options.out)
     PHOTOGRAPHS_DONE.reset()
     try:
-        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count):
-            run(options, found, beam_options or PipelineOptions(["--runner=FnApiRunner"]))
+        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count), storage_errors():
+            run(options, found, beam_flags or beam_options([]))
     except BaseException:
         staging.discard(options.out)
         raise
@@ -95,10 +97,10 @@ def ingest(options: IngestOptions, beam_options: PipelineOptions | None = None) 
     return read_dataset(options.out)
 
 
-def run(options: IngestOptions, found: Found, beam_options: PipelineOptions) -> None:
+def run(options: IngestOptions, found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
     prepare = PreparePhotographs(options.out, options.full_size_px, options.patch_size_px, options.square)
-    with beam.Pipeline(options=beam_options) as pipeline:
+    with beam.Pipeline(options=beam_flags) as pipeline:
         read = pipeline | "Photographs" >> beam.Create(found.photographs) | prepare
         distinct = read.prepared | DropDuplicates(options.dedup)
         shards = distinct.kept | AssignShards(options.samples_per_shard) | WriteTrainingShards(options.out)
@@ -140,13 +142,11 @@ def ingest_command(
 
     Beam's own flags are passed on in the form --flag=value.
     """
-    from pipelines.options import beam_options
-
     # The parser leaves flags that it does not know, which are Beam's, among the sources.
     flags = [value for value in sources if value.startswith("--")]
     paths = tuple(value for value in sources if not value.startswith("--"))
     options = IngestOptions(paths, out, full_size, patch_size, square, samples_per_shard, dedup)
-    dataset = ingest(options, beam_options([*flags, *context.args]))
+    dataset = ingest(options, beam_options([*flags, *context.args], own_flags(context)))
     show_summary(options, dataset)
     if not sum(dataset["samples"].values()):
         print(f"no photograph could be used: {join(out, REJECTS)} says why of each", file=sys.stderr)

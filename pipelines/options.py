@@ -2,10 +2,12 @@
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 import apache_beam as beam
+import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
@@ -42,6 +44,22 @@ def beam_options(arguments: Sequence[str], own_flags: Sequence[str] = ()) -> Pip
     except Exception as error:  # each runner has its own way to refuse
         raise InputError(f"Beam does not accept {' '.join(given)}: {error}") from None
     return options
+
+
+def own_flags(context: typer.Context) -> list[str]:
+    """The flags of a command itself."""
+    return [f"--{name.replace('_', '-')}" for name in context.params]
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """What storage says inside a pipeline, which Beam wraps, comes out as it was."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 class Parser(argparse.ArgumentParser):

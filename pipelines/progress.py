@@ -44,13 +44,13 @@ def _draw_bar(description: str, total: int, count: Callable[[], int], stop: thre
 
 
 def _print_lines(description: str, total: int, count: Callable[[], int], stop: threading.Event) -> None:
-    start = time.monotonic()
+    start, before = time.monotonic(), count()
     last, shown = start, -1
     while not stop.wait(_POLL_S):
         now, done = time.monotonic(), count()
         if now - last < _LINE_EVERY_S or done in (0, shown):
             continue
-        left_s = (now - start) * max(total - done, 0) / done
+        left_s = (now - start) * max(total - done, 0) / max(done - before, 1)
         rest = f"/{total}, about {left_s:.0f} s left" if total else ""
         print(f"{description}: {done}{rest}", file=sys.stderr, flush=True)
         last, shown = now, done

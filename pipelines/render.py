@@ -6,7 +6,7 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any
 
 import apache_beam as beam
@@ -15,21 +15,23 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 from rich.table import Table
 
-from model.checkpoint import Checkpoint, load_checkpoint
+from model.bundled import BUNDLED, resolve
+from model.checkpoint import load_checkpoint
 from model.errors import InputError
 from model.version import __version__
-from pipelines.options import beam_options
+from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
-from pipelines.release import BUNDLED_CHECKPOINT
 from transforms.assemble import AssemblePanoramas
-from transforms.manifest import DONE, MANIFEST, read_manifest, write_manifest
-from transforms.patch_shards import FAILED, WritePatchShards
+from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
+from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import MOST_TILES_PER_SHARD, Plan
-from transforms.plan_tiles import PlanTiles, missing_shards
-from transforms.render_folder import check_plan, clear, existing_shards
+from transforms.plan_tiles import PlanTiles, shards_to_do
+from transforms.render_folder import PANORAMAS, begin, check_plan, is_complete
 from transforms.requests import RenderRequest, check_ids, read_requests
-from transforms.storage import exists, filesystem, join, read_bytes
+from transforms.storage import exists, filesystem, join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches
+
+MOST_SHARD_PX = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ class RenderOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
             raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
+        if self.tiles_per_shard * self.tile_px**2 > MOST_SHARD_PX:
+            raise InputError(
+                f"--tiles-per-shard {self.tiles_per_shard} of --tile {self.tile_px}: a shard, which a worker holds in "
+                f"memory, may have {MOST_SHARD_PX} pixels at the most; make one of the two smaller"
+            )
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
         check_ids(self.requests)
@@ -69,17 +76,16 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     """
     check_out(options)
     plans = make_plans(options)
+    unfinished = [plan for plan in plans if not is_complete(options.out, plan)]
     for plan in plans:
-        clear(options.out, plan)
-    tiles = sum(shard.last - shard.first + 1 for plan in plans for shard in to_do(options, plan))
+        begin(options.out, plan)
+    for folder in (join(options.out, PANORAMAS), options.out):
+        remove_leftovers(folder)
+    write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished])
+    tiles = sum(len(shard.indices) for plan in plans for shard in to_do(options, plan))
     PATCHES_DONE.reset()
-    with track("Tiles", tiles, lambda: PATCHES_DONE.count):
-        try:
-            run(options, plans, beam_flags or beam_options([]))
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # Beam wraps what storage says of, say, the manifest
-                raise error.__context__ from None
-            raise
+    with track("Tiles", tiles, lambda: PATCHES_DONE.count), storage_errors():
+        run(options, plans, beam_flags or beam_options([]))
     ids = {plan.request.id for plan in plans}
     rows = [row for row in read_manifest(options.out) if row["id"] in ids]
     if len(rows) < len(ids):
@@ -94,7 +100,7 @@ def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptio
         shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard)
         patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
         results = patches | "WritePatchShards" >> WritePatchShards(options.out)
-        failures = (not_synthesized, results[FAILED]) | "Failures" >> beam.Flatten()
+        failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
         rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
         _ = (
             rows
@@ -119,21 +125,21 @@ def make_plans(options: RenderOptions) -> list[Plan]:
         InputError: a checkpoint is missing or is none, the tile does not fit it, or an id is known under another plan.
     """
 
-    @lru_cache(maxsize=16)
-    def checkpoint(url: str) -> Checkpoint:
-        fs, path = filesystem(url)
+    @cache
+    def checkpoint(url: str) -> tuple[str, int]:
+        fs, path = filesystem(resolve(url))
         if not fs.isfile(path):
             raise InputError(f"checkpoint {url}: there is no such file")
-        return load_checkpoint(read_bytes(url), url)
+        found = load_checkpoint(fs.cat_file(path), url)
+        return found.sha256, found.generator.config.cell_px
 
     plans = []
     for request in options.requests:
-        url = request.checkpoint or options.checkpoint or BUNDLED_CHECKPOINT
-        found = checkpoint(url)
-        cell_px = found.generator.config.cell_px
+        url = request.checkpoint or options.checkpoint or BUNDLED
+        sha256, cell_px = checkpoint(url)
         if options.tile_px < 1 or options.tile_px % cell_px or options.tile_px > 4096:
             raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
-        plan = Plan(request, url, found.sha256, options.tile_px)
+        plan = Plan(request, url, sha256, options.tile_px)
         if not options.replace:
             check_plan(options.out, plan)
         plans.append(plan)
@@ -142,7 +148,7 @@ def make_plans(options: RenderOptions) -> list[Plan]:
 
 def to_do(options: RenderOptions, plan: Plan) -> Iterable[Any]:
     """The shards of a plan that are still to be made."""
-    return missing_shards(plan, existing_shards(options.out, plan), options.tiles_per_shard)
+    return shards_to_do(options.out, plan, options.tiles_per_shard)
 
 
 def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:
@@ -188,8 +194,7 @@ def render_command(
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "")
         values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
         asked = [RenderRequest.from_json({**values, "origin_x_px": x_px, "origin_y_px": y_px})]
-    own_flags = [f"--{name.replace('_', '-')}" for name in context.params]
-    flags = beam_options(context.args, own_flags)
+    flags = beam_options(context.args, own_flags(context))
     options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace)
     rows = render(options, flags)
     show_summary(options, rows)

@@ -16,18 +16,18 @@ import torch
 import typer
 
 from model import checkpoint as files
+from model.bundled import resolve
 from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, TrainingConfig, to_json
 from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.training import Trainer
 from model.version import __version__
 from pipelines.progress import track
-from pipelines.release import BUNDLED, BUNDLED_CHECKPOINT
 from transforms.previews import GRID, grid, sample_grid, strip
 from transforms.run_folder import RunFolder, state_beside
-from transforms.storage import exists, read_bytes
+from transforms.storage import exists, join, read_bytes
 from transforms.stream import PatchBatch, PatchStream
-from transforms.training_shards import read_dataset, read_index
+from transforms.training_shards import DATASET, read_dataset, read_index
 
 TICK_S = 300.0
 
@@ -59,6 +59,10 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.out:
+            raise InputError("--out is empty; give a folder or URL")
+        if exists(join(self.out, DATASET)):
+            raise InputError(f"--out {self.out} holds a training set; choose another folder")
         for name, value, choices in (("preset", self.preset, PRESETS), ("recipe", self.recipe, RECIPES)):
             if value is not None and value not in choices:
                 raise InputError(f"--{name} {value}: choose {' or '.join(choices)}")
@@ -90,7 +94,7 @@ def train(options: TrainOptions) -> Trainer:
     stream = PatchStream(options.data, network.patch_px, network.full_px, options.seed)
     folder = RunFolder(options.out)
     trainer = Trainer(network, settings, "cuda" if torch.cuda.is_available() else "cpu")
-    parent = start_from(trainer, options.init)
+    parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
     run = Run(trainer, folder, options, provenance(options, parent))
     folder.begin({"generator": to_json(network), "training": to_json(settings), **run.provenance}, options.resume)
     if options.resume:
@@ -105,7 +109,7 @@ class Run:
     def __init__(self, trainer: Trainer, folder: RunFolder, options: TrainOptions, provenance: dict[str, Any]):
         self.trainer, self.folder, self.options, self.provenance = trainer, folder, options, provenance
         self.log: list[dict[str, Any]] = []
-        self.images = 0
+        self.images_this_run = 0
 
     def resume(self) -> None:
         """Takes up the run's last state."""
@@ -113,14 +117,17 @@ class Run:
         if content is None:
             return
         header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
-        self.trainer.load_state(tensors, header["steps"], header["images_before"])
+        steps, before = header.get("steps"), header.get("images_before")
+        if not (files.is_count(steps) and files.is_count(before)):
+            raise InputError(f"the state of {self.folder.url} is damaged; start a new run with --init")
+        self.trainer.load_state(tensors, steps, before)
         self.log = self.folder.read_log(self.trainer.images)
 
     def go(self, stream: PatchStream) -> None:
         """Trains to the end, saving at every tick, at the end and when interrupted."""
         batch = self.trainer.config.batch
-        self.images = self.trainer.steps * batch
-        batches = stream.batches(batch, after=self.images)
+        self.images_this_run = self.trainer.steps * batch
+        batches = stream.batches(batch, after=self.images_this_run)
         photographs = next(stream.batches(GRID * GRID)).pixels
         self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
         with self.shown(), stop_between_steps() as asked:
@@ -133,7 +140,7 @@ class Run:
         if self.options.images is None and self.options.minutes is not None:
             start = time.monotonic()
             return track("Seconds of training", round(60 * self.options.minutes), lambda: int(time.monotonic() - start))
-        return track("Images", self.options.images or 0, lambda: self.images)
+        return track("Images", self.options.images or 0, lambda: self.images_this_run)
 
     def loop(self, batches: Iterator[PatchBatch], asked_to_stop: Sequence[int]) -> None:
         """Steps and ticks."""
@@ -144,7 +151,7 @@ class Run:
             batch = next(batches)
             patches, t = torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions)
             losses.append(self.trainer.step(patches, t))
-            self.images += self.trainer.config.batch
+            self.images_this_run += self.trainer.config.batch
             done = self.ended(start) or bool(asked_to_stop)
             since_tick = time.monotonic() - last_tick
             if done or since_tick >= TICK_S:
@@ -154,7 +161,7 @@ class Run:
     def ended(self, start: float) -> bool:
         """Whether enough has been done."""
         images, minutes = self.options.images, self.options.minutes
-        enough_images = images is not None and self.images >= images
+        enough_images = images is not None and self.images_this_run >= images
         return enough_images or (minutes is not None and time.monotonic() - start >= 60 * minutes)
 
     def tick(self, losses: list[Mapping[str, float]], seconds: float) -> None:
@@ -201,7 +208,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     """
     if init is None:
         return None
-    url = BUNDLED_CHECKPOINT if init == BUNDLED else init
+    url = resolve(init)
     if not exists(url):
         raise InputError(f"--init {init}: there is no such file")
     found = files.load_checkpoint(read_bytes(url), url)
@@ -237,7 +244,7 @@ def train_command(
     recipe: Annotated[
         str | None, typer.Option(help=f"Settings: {', '.join(RECIPES)}.", show_default="the preset's")
     ] = None,
-    images: Annotated[int | None, typer.Option(help="Stop after so many photographs.")] = None,
+    images: Annotated[int | None, typer.Option(help="Stop when this run has seen so many photographs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or bundled.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,

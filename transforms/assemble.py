@@ -9,16 +9,12 @@ import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from transforms.formats import pixel_sha256, write_panorama
-from transforms.manifest import DONE, INCOMPLETE, manifest_row
+from transforms.manifest import DONE, FAILED, manifest_row
 from transforms.patch_shards import PatchReader
-from transforms.plan import PatchShard, Plan
-from transforms.render_folder import panorama_path, read_record, record_path
+from transforms.plan import Failure, PatchShard, Plan
+from transforms.render_folder import is_complete, panorama_path, read_record, record_path
 from transforms.seams import audit_seams
 from transforms.storage import exists, write_json
-from transforms.synthesize import Failure
-from transforms.tally import Tally
-
-PANORAMAS_DONE = Tally()
 
 
 def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> dict[str, Any]:
@@ -27,6 +23,8 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
     What is there already, whole and of this plan, stays. The JSON beside the files is written last.
     """
     reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
+    if is_complete(out, plan):
+        return manifest_row(plan, DONE, None, read_record(out, plan.request.id))
     try:
         reader = PatchReader(out, plan)
         missing = reader.missing()
@@ -34,9 +32,7 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
             raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
         record = write_files(out, plan, reader, version)
     except Exception as error:  # whatever it is, it is this panorama's state, and others go on
-        return manifest_row(plan, INCOMPLETE, " ".join(str(error).split()) or type(error).__name__, {})
-    finally:
-        PANORAMAS_DONE.add()
+        return manifest_row(plan, FAILED, " ".join(str(error).split()) or type(error).__name__, {})
     return manifest_row(plan, DONE, None, record)
 
 
@@ -47,8 +43,6 @@ def write_files(out: str, plan: Plan, reader: PatchReader, version: str) -> dict
         record = {}
     there = {name for name in record.get("files", {}) if exists(panorama_path(out, record["files"][name]))}
     wanted = [name for name in plan.request.formats if name not in there]
-    if not wanted:
-        return record
     columns = plan.shape[1]
     layout, checksum = plan.layout, record.get("pixel_sha256")
 

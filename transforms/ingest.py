@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 from apache_beam.typehints.decorators import no_annotations
 
-from transforms.photographs import Rejection, decode, encode_jpeg, frame, perceptual_hash, store
+from transforms.photographs import Rejection, decode, encode_jpeg, frame, one_line, perceptual_hash, store
 from transforms.samples import Sample, as_copy, plan_patches, sample_key, split_of
 from transforms.sources import Photograph, Reject
 from transforms.staging import STAGING
@@ -90,10 +90,10 @@ def read_photograph(source: str) -> tuple[bytes, int]:
                 content = file.read(FILE_CAP_BYTES + 1)
             break
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise Rejection("unreadable", error.strerror or str(error)) from None
-        except OSError as error:
+            raise Rejection("unreadable", error.strerror or one_line(error)) from None
+        except Exception as error:  # each store has errors of its own, and not all of them are OSErrors
             if attempt == READ_ATTEMPTS:
-                raise Rejection("unreadable", f"{error} ({attempt} attempts)") from None
+                raise Rejection("unreadable", f"{one_line(error)} ({attempt} attempts)") from None
             time.sleep(0.1 * 4**attempt)
     if len(content) > FILE_CAP_BYTES:
         raise Rejection("too_large", f"the file has more than {FILE_CAP_BYTES} bytes")
@@ -173,7 +173,7 @@ class AssignShards(beam.PTransform):
         """Beam's hook."""
         return (
             kept
-            | "As one" >> beam.WithKeys(lambda item: "all")
+            | "As one" >> _as_one()
             | "Gather samples" >> beam.GroupByKey()
             | "Cut" >> beam.FlatMap(lambda group: assign_shards(group[1], self.samples_per_shard))
         )
@@ -203,8 +203,8 @@ class WriteTables(beam.PTransform):
         """Beam's hook."""
         shards, rejects = inputs
         keyed = {
-            "shards": shards | "Shards as one" >> beam.WithKeys(lambda item: "all"),
-            "rejects": rejects | "Rejects as one" >> beam.WithKeys(lambda item: "all"),
+            "shards": shards | "Shards as one" >> _as_one(),
+            "rejects": rejects | "Rejects as one" >> _as_one(),
         }
         return keyed | "Gather" >> beam.CoGroupByKey() | "Write" >> beam.Map(self._write)
 
@@ -212,6 +212,11 @@ class WriteTables(beam.PTransform):
         shards: Iterable[WrittenShard] = group[1]["shards"]
         rejects: Iterable[Reject] = group[1]["rejects"]
         return write_tables(self.out, shards, rejects, self.configuration)
+
+
+def _as_one() -> beam.PTransform:
+    """Gives all elements the same key, by which one worker then gathers them."""
+    return beam.WithKeys("all")
 
 
 def _sort_out(outcome: StagedSample | Reject) -> Any:

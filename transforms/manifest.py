@@ -11,7 +11,7 @@ from transforms.storage import exists, join, read_bytes
 from transforms.tables import parse_table, write_rows
 
 MANIFEST = "manifest.parquet"
-DONE, INCOMPLETE = "done", "failed"
+DONE, FAILED = "done", "failed"
 MANIFEST_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -49,14 +49,12 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, A
     }
 
 
-def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Writes one row a request, by id, keeping those of earlier runs; returns the rows given, by id."""
+def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one row a request, by id, keeping those of earlier runs."""
     path = join(out, MANIFEST)
-    given = sorted(rows, key=lambda row: row["id"])
     earlier = read_manifest(out) if exists(path) else []
-    merged = {row["id"]: row for row in [*earlier, *given]}
+    merged = {row["id"]: row for row in [*earlier, *rows]}
     write_rows(path, (merged[key] for key in sorted(merged)), MANIFEST_SCHEMA)
-    return given
 
 
 def read_manifest(out: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,14 +18,14 @@ from apache_beam import pvalue
 from apache_beam.typehints.decorators import no_annotations
 from PIL import Image
 
-from transforms.plan import PatchShard, Plan
-from transforms.render_folder import PLAN_FILE, existing_shards, plan_folder
-from transforms.storage import exists, join, open_atomic, read_bytes, write_json
-from transforms.synthesize import Failure, Patch
+from transforms.plan import Failure, PatchShard, Plan
+from transforms.render_folder import existing_shards, plan_folder
+from transforms.storage import join, open_atomic, read_bytes
+from transforms.synthesize import Patch
 
 PNG_LEVEL = 1
 SHARDS_KEPT = 4
-FAILED = "failed"
+NOT_WRITTEN = "not written"
 
 
 class DamagedShardError(RuntimeError):
@@ -32,12 +33,9 @@ class DamagedShardError(RuntimeError):
 
 
 def write_patch_shard(out: str, shard: PatchShard, patches: Sequence[Patch]) -> None:
-    """Writes a shard; the same bytes whenever it is done again. The plan is written beside it first."""
-    folder = plan_folder(out, shard.plan)
-    if not exists(join(folder, PLAN_FILE)):
-        write_json(join(folder, PLAN_FILE), shard.plan.to_json())
+    """Writes a shard; the same bytes whenever it is done again."""
     with (
-        open_atomic(join(folder, shard.name)) as file,
+        open_atomic(join(plan_folder(out, shard.plan), shard.name)) as file,
         wds.TarWriter(file, encoder=False, mtime=0, user="infinitygan", group="infinitygan") as tar,
     ):
         for patch in patches:
@@ -85,15 +83,14 @@ def pixel_checksum(pixels: npt.NDArray[np.uint8]) -> str:
 
 
 class PatchReader:
-    """Reads the patches of a plan, in any order; a few shards stay in memory.
-
-    Raises:
-        FileNotFoundError: from `missing` on, if tiles are not there.
-    """
+    """Reads the patches of a plan, in any order; the last few shards stay in memory."""
 
     def __init__(self, out: str, plan: Plan):
         self.folder, self.plan = plan_folder(out, plan), plan
-        self.shards = existing_shards(out, plan)
+        self.shards: list[PatchShard] = []
+        for shard in existing_shards(out, plan):
+            if not self.shards or shard.last > self.shards[-1].last:  # else it adds no tile
+                self.shards.append(shard)
         self.members = lru_cache(maxsize=SHARDS_KEPT)(self._members)
 
     def missing(self) -> int:
@@ -134,11 +131,15 @@ class PatchReader:
             raise DamagedShardError(f"{url} is damaged ({type(error).__name__}: {error}); remove it") from None
 
     def shard(self, index: int) -> str:
-        """The URL of the shard that holds a tile."""
-        for shard in self.shards:
-            if shard.first <= index <= shard.last:
-                return join(self.folder, shard.name)
-        raise FileNotFoundError(f"{self.folder}: tile {index} is not there")
+        """The URL of the shard that holds a tile.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        place = bisect_right(self.shards, index, key=lambda shard: shard.first) - 1
+        if place < 0 or self.shards[place].last < index:
+            raise FileNotFoundError(f"{self.folder}: tile {index} is not there")
+        return join(self.folder, self.shards[place].name)
 
     def _members(self, url: str) -> Mapping[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(read_bytes(url)), mode="r:") as tar:
@@ -160,13 +161,14 @@ class WritePatchShards(beam.PTransform):
     @no_annotations
     def expand(self, pairs: beam.PCollection) -> pvalue.DoOutputsTuple:
         """Beam's hook."""
-        return pairs | "Write" >> beam.FlatMap(self._write).with_outputs(FAILED, main="written")
+        return pairs | "Write" >> beam.FlatMap(self._write).with_outputs(NOT_WRITTEN, main="written")
 
     def _write(self, pair: tuple[PatchShard, Sequence[Patch]]) -> Iterator[Any]:
         shard, patches = pair
         try:
             write_patch_shard(self.out, shard, patches)
         except Exception as error:  # stores raise classes of their own; the other shards go on
-            yield pvalue.TaggedOutput(FAILED, Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}"))
+            failure = Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}")
+            yield pvalue.TaggedOutput(NOT_WRITTEN, failure)
         else:
             yield shard

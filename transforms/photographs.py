@@ -249,8 +249,13 @@ def _from_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
         return None
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, as one line; its kind, if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _rejection(error: Exception) -> Rejection:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if _TRUNCATED.search(text):
         return Rejection("truncated", text)
     if isinstance(error, Image.UnidentifiedImageError):

@@ -12,7 +12,7 @@ from typing import Any
 from model.errors import InputError
 from model.fields import LIMIT, SCHEME_VERSION
 from model.geometry import Window
-from transforms.formats import TileLayout
+from transforms.layout import TileLayout
 from transforms.requests import RenderRequest
 
 PRECISION = "float32"
@@ -58,13 +58,17 @@ class Plan:
     @property
     def digest(self) -> str:
         """12 hex digits that name the plan: of all that decides the pixels, and of nothing else."""
+        return hashlib.sha256(json.dumps(self.pixels_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def pixels_json(self) -> dict[str, Any]:
+        """All that decides the pixels: what stands in plan.json."""
         content = self.to_json()
         for name in ("id", "formats", "checkpoint"):
             del content["request"][name]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return content
 
     def to_json(self) -> dict[str, Any]:
-        """What stands in plan.json."""
+        """The plan and the whole request, for the panorama's own files."""
         return {
             "request": self.request.to_json(),
             "checkpoint_sha256": self.checkpoint_sha256,
@@ -151,6 +155,15 @@ class PatchShard:
         """Its file name."""
         digits = len(str(self.plan.tiles - 1))
         return f"{self.first:0{digits}d}-{self.last:0{digits}d}.tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A shard that could not be made, and why."""
+
+    request_id: str
+    part: str
+    reason: str
 
 
 def whole(index: int, tile_px: int) -> Window:

@@ -7,7 +7,12 @@ import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from transforms.plan import PatchShard, Plan
-from transforms.render_folder import existing_shards
+from transforms.render_folder import existing_shards, is_complete
+
+
+def shards_to_do(out: str, plan: Plan, tiles_per_shard: int) -> Iterator[PatchShard]:
+    """The shards to be made: none for a panorama that is complete, whatever has become of its patches."""
+    return iter(()) if is_complete(out, plan) else missing_shards(plan, existing_shards(out, plan), tiles_per_shard)
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
@@ -40,4 +45,4 @@ class PlanTiles(beam.PTransform):
         return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
 
     def _missing(self, plan: Plan) -> Iterator[PatchShard]:
-        return missing_shards(plan, existing_shards(self.out, plan), self.tiles_per_shard)
+        return shards_to_do(self.out, plan, self.tiles_per_shard)

@@ -7,15 +7,17 @@ panoramas/<id>.json                        what it is; written last
 manifest.parquet                           one row a request
 """
 
+import posixpath
 import re
 from typing import Any
 
 from model.errors import InputError
 from transforms.plan import PatchShard, Plan
-from transforms.storage import filesystem, join, list_files, read_json, remove_leftovers
+from transforms.storage import exists, filesystem, join, list_files, read_json, remove_leftovers, write_json
 
 PATCHES, PANORAMAS, PLAN_FILE = "patches", "panoramas", "plan.json"
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
+_DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 def plan_folder(out: str, plan: Plan) -> str:
@@ -41,8 +43,9 @@ def other_plans(out: str, plan: Plan) -> list[str]:
     fs, path = filesystem(join(out, PATCHES, plan.request.id))
     if not fs.isdir(path):
         return []
-    names = [entry["name"].rstrip("/").rsplit("/", 1)[1] for entry in fs.ls(path, detail=True)]
-    return [join(out, PATCHES, plan.request.id, name) for name in names if name != plan.digest]
+    folders = [entry["name"].rstrip("/") for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
+    names = [name for name in map(posixpath.basename, folders) if _DIGEST.fullmatch(name) and name != plan.digest]
+    return [join(out, PATCHES, plan.request.id, name) for name in names]
 
 
 def record_path(out: str, request_id: str) -> str:
@@ -56,7 +59,19 @@ def read_record(out: str, request_id: str) -> dict[str, Any]:
         record = read_json(record_path(out, request_id))
     except (FileNotFoundError, InputError):
         return {}
-    return record if isinstance(record, dict) and isinstance(record.get("files"), dict) else {}
+    files = record.get("files") if isinstance(record, dict) else None
+    # The names are checked because --replace removes what they name.
+    ours = isinstance(files, dict) and all(file == f"{request_id}.{name}" for name, file in files.items())
+    return record if ours else {}
+
+
+def is_complete(out: str, plan: Plan) -> bool:
+    """Whether all files asked for of a panorama are there, by this plan."""
+    record = read_record(out, plan.request.id)
+    if record.get("plan") != plan.digest:
+        return False
+    files = [record["files"].get(name) for name in plan.request.formats]
+    return all(file and exists(panorama_path(out, file)) for file in files)
 
 
 def check_plan(out: str, plan: Plan) -> None:
@@ -68,8 +83,8 @@ def check_plan(out: str, plan: Plan) -> None:
         )
 
 
-def clear(out: str, plan: Plan) -> None:
-    """Removes what killed runs left, and the patches and panorama of a plan that is being replaced."""
+def begin(out: str, plan: Plan) -> None:
+    """Writes the plan down; removes what killed runs left of it, and all of a plan that it replaces."""
     for folder in other_plans(out, plan):
         fs, path = filesystem(folder)
         fs.rm(path, recursive=True)
@@ -79,5 +94,6 @@ def clear(out: str, plan: Plan) -> None:
             fs, path = filesystem(panorama_path(out, file))
             if fs.exists(path):
                 fs.rm_file(path)
-    for folder in (plan_folder(out, plan), join(out, PANORAMAS), out):
-        remove_leftovers(folder)
+    remove_leftovers(plan_folder(out, plan))
+    if not exists(join(plan_folder(out, plan), PLAN_FILE)):
+        write_json(join(plan_folder(out, plan), PLAN_FILE), plan.pixels_json())

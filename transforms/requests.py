@@ -18,6 +18,9 @@ from transforms.storage import exists, read_bytes
 from transforms.tables import parse_table
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+LATER = ("cyclic", "edits", "fusion_px", "overlays", "styles")
+"""Fields of the design that no code serves yet."""
+
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px")
 
 
@@ -102,6 +105,8 @@ class RenderRequest:
         name = repr(values["id"]) if values.get("id") is not None else "without an id"
         fields = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - fields)
+        if unknown and unknown[0] in LATER:
+            raise InputError(f"request {name}: {unknown[0]} is not supported by this version; leave it away")
         if unknown:
             raise InputError(f"request {name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
         missing = [field for field in ("id", "seed", "width_px", "height_px") if values.get(field) is None]

@@ -46,9 +46,22 @@ class RunFolder:
             write_json(join(self.url, CONFIG), config)
             return
         before = read_json(join(self.url, CONFIG))
-        changed = sorted(key for key in config if before.get(key) != json.loads(json.dumps(config[key])))
+        given = json.loads(json.dumps(config))
+        changed = sorted(key for key in given if key not in ("init", "version") and before.get(key) != given[key])
         if changed:
             raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); resume with the same")
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration of the run here.
+
+        Raises:
+            InputError: there is no run, or its configuration is damaged.
+        """
+        path = join(self.url, CONFIG)
+        config = read_json(path) if exists(path) else None
+        if not isinstance(config, dict):
+            raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
+        return config
 
     def read_state(self) -> bytes | None:
         """The training state, if a tick has been reached."""
@@ -59,7 +72,10 @@ class RunFolder:
         """The log's lines up to a number of images; what an interrupted run logged beyond its last state is dropped."""
         path = join(self.url, LOG)
         lines = read_bytes(path).decode().splitlines() if exists(path) else []
-        return [entry for entry in map(json.loads, lines) if entry["images"] <= images]
+        try:
+            return [entry for entry in map(json.loads, lines) if entry["images"] <= images]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is damaged; remove it to go on with a new log") from None
 
     def write_log(self, entries: list[dict[str, Any]]) -> None:
         """Writes the whole log; object stores cannot append."""
@@ -80,5 +96,6 @@ class RunFolder:
 
 def state_beside(checkpoint_url: str) -> str:
     """Where the training state of a checkpoint lies, if it was kept: in the same folder of a run or a release."""
-    folder, _, name = checkpoint_url.rpartition("/")
-    return join(folder, STATE if name == CHECKPOINT else name.replace(".safetensors", ".training.safetensors"))
+    folder, slash, name = checkpoint_url.rpartition("/")
+    beside = STATE if name == CHECKPOINT else name.removesuffix(".safetensors") + ".training.safetensors"
+    return folder + slash + beside

@@ -17,7 +17,6 @@ KEY_PATTERN = re.compile(r"[0-9a-f]{16}(-[1-9][0-9]*)?")
 
 SPLITS = ("train", "val", "test")
 PLANNED_PATCHES = 8
-_WIDTH_STREAM, _HEIGHT_STREAM, _ORDER_STREAM = "width", "height", "order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +162,33 @@ def plan_patches(key: str, width_px: int, full_rows_px: tuple[int, int], patch_p
     top_px, bottom_px = full_rows_px
     free_rows_px = bottom_px - top_px - patch_px
     free_columns_px = width_px - patch_px
-    columns = sorted(range(PLANNED_PATCHES), key=lambda index: _fraction(key, f"{_ORDER_STREAM}/{index}"))
+    columns = sorted(range(PLANNED_PATCHES), key=lambda index: _fraction(key, f"order/{index}"))
     patches = []
     for row, column in enumerate(columns):
-        height = (row + _fraction(key, f"{_HEIGHT_STREAM}/{row}")) / PLANNED_PATCHES
-        along = (column + _fraction(key, f"{_WIDTH_STREAM}/{row}")) / PLANNED_PATCHES
-        y_px = round(height * free_rows_px)
+        height = (row + _fraction(key, f"height/{row}")) / PLANNED_PATCHES
+        along = (column + _fraction(key, f"width/{row}")) / PLANNED_PATCHES
+        y_px = top_px + round(height * free_rows_px)
         # The position is taken from the whole pixel that the crop begins at, so it is exact.
-        position = 2 * y_px / free_rows_px - 1 if free_rows_px else 0.0
-        patches.append(PlannedPatch(round(along * free_columns_px), top_px + y_px, patch_px, position))
+        position = vertical_position(y_px, full_rows_px, patch_px)
+        patches.append(PlannedPatch(round(along * free_columns_px), y_px, patch_px, position))
     return tuple(patches)
 
 
+def vertical_position(y_px: int, full_rows_px: tuple[int, int], patch_px: int) -> float:
+    """T of a patch: -1 at the full picture's top, 1 at its bottom, and 0 where it fills the whole height.
+
+    Args:
+        y_px: the patch's top edge, in the stored image's rows.
+        full_rows_px: rows of the stored image where the full picture begins and ends.
+        patch_px: side of the patch.
+    """
+    top_px, bottom_px = full_rows_px
+    free_rows_px = bottom_px - top_px - patch_px
+    return 2 * (y_px - top_px) / free_rows_px - 1 if free_rows_px else 0.0
+
+
 def as_copy(sample: Sample, copy: int) -> Sample:
-    """The same photograph's sample under the key of its copy number ``copy``."""
-    if copy == 0:
-        return sample
+    """The same photograph's sample under the key of its copy number ``copy``, 1 or more."""
     key = sample_key(sample.sha256, copy)
     patch_px = sample.patches[0].size_px
     patches = plan_patches(key, sample.stored_width_px, sample.full_rows_px, patch_px)

@@ -7,11 +7,31 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from transforms.plan import Plan
-from transforms.synthesize import SIDES
+from model.world import Picture
+from transforms.plan import Plan, Tile
+
+SIDES = ("left", "right", "top", "bottom")
 
 ReadEdges = Callable[[int], npt.NDArray[np.uint8]]
+
+
+def shared_strips(picture: Picture, plan: Plan, tile: Tile) -> npt.NDArray[np.uint8]:
+    """What a tile and each of its neighbours both compute.
+
+    A tile computes `before` pixels beyond its first row and column and `after` beyond its last; so does its neighbour,
+    and the strip that both have is `before + after` wide around their border.
+    """
+    (top, bottom), (left, right) = plan.pixels(tile)
+    before, after = top - picture.rows[0], picture.rows[1] - bottom
+    strips = [
+        picture.crop((top, bottom), (left - before, left + after - 1)).transpose(1, 2),
+        picture.crop((top, bottom), (right - before + 1, right + after)).transpose(1, 2),
+        picture.crop((top - before, top + after - 1), (left, right)),
+        picture.crop((bottom - before + 1, bottom + after), (left, right)),
+    ]
+    return torch.cat(strips, dim=1).permute(1, 2, 0).contiguous().numpy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ import socket
 from typing import Any
 
 from model.errors import InputError
-from transforms.storage import exists, filesystem, join, list_files, read_json, write_json
+from transforms.storage import TEMPORARY, exists, filesystem, join, list_files, read_json, write_json
 from transforms.training_shards import DATASET
 
 STAGING = ".staging"
 _RUN = "run.json"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
-_OURS = re.compile(rf"({_SHARD.pattern}|index\.parquet|rejects\.parquet|dataset\.json)(\.tmp-[0-9a-f-]+)?")
+_OURS = re.compile(rf"{_SHARD.pattern}|index\.parquet|rejects\.parquet|dataset\.json")
 
 
 def check_out(out: str) -> None:
@@ -27,22 +27,24 @@ def check_out(out: str) -> None:
         InputError: there is a data set already, a run at work, or shards that no killed run explains.
     """
     fs, path = filesystem(out)
+    fs.invalidate_cache(path)
     if fs.isfile(path):
         raise InputError(f"{out} is a file: --out must be a folder")
     if exists(join(out, DATASET)):
         raise InputError(f"{out} already holds a data set; choose another --out or remove it")
     if exists(join(out, STAGING)):
-        process = _process_at_work(out)
-        if process is not None:
-            raise InputError(
-                f"{out} is being written by process {process}; wait for it, or remove {join(out, STAGING)}"
-            )
+        _refuse_run_at_work(out)
     elif any(_SHARD.fullmatch(name) for name in list_files(out)):
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
 def begin(out: str) -> None:
-    """Removes what a killed run left, and marks the folder as being written by this process."""
+    """Removes what a killed run left, and marks the folder as being written by this process.
+
+    Raises:
+        InputError: as `check_out` does, which may have been called a while ago.
+    """
+    check_out(out)
     if exists(join(out, STAGING)):
         discard(out)
     write_json(join(out, STAGING, _RUN), {"host": socket.gethostname(), "process": os.getpid()})
@@ -53,7 +55,7 @@ def discard(out: str) -> None:
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
-        if entry["type"] == "file" and _OURS.fullmatch(posixpath.basename(entry["name"])):
+        if entry["type"] == "file" and _is_ours(entry["name"]):
             fs.rm_file(entry["name"])
     finish(out)
 
@@ -66,13 +68,34 @@ def finish(out: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def _process_at_work(out: str) -> int | None:
-    """The other process of this machine that is writing a training set here."""
+def _is_ours(path: str) -> bool:
+    """Whether a run of this job writes a file of this name; it does so under a temporary name first."""
+    return _OURS.fullmatch(TEMPORARY.sub("", posixpath.basename(path))) is not None
+
+
+def _refuse_run_at_work(out: str) -> None:
+    """Raises InputError if another process may be writing a training set here.
+
+    Whether a process of another host is alive cannot be known from here, so it is taken to be.
+    """
+    mark = join(out, STAGING, _RUN)
     try:
-        run: dict[str, Any] = read_json(join(out, STAGING, _RUN))
-        if run["host"] != socket.gethostname() or run["process"] == os.getpid():
-            return None
-        os.kill(run["process"], 0)
-    except (OSError, InputError, KeyError, TypeError):
-        return None
-    return run["process"]
+        run: dict[str, Any] = read_json(mark)
+        host, process = run["host"], run["process"]
+        dead = host == socket.gethostname() and (process == os.getpid() or not _is_alive(process))
+    except (FileNotFoundError, InputError, KeyError, TypeError):
+        return  # a run at work has its mark there, whole
+    if not dead:
+        raise InputError(
+            f"{out} is being written by process {process} of {host}; wait for it or, if it is dead, remove {mark}"
+        )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True  # another user's
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

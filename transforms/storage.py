@@ -24,7 +24,9 @@ from model.errors import InputError
 RUN_ID = uuid.uuid4().hex[:12]
 """Names this process's temporary files, so that a run can tell its own leftovers from another's."""
 
-_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
+ANOTHER_RUN_IS_DEAD_S = 3600.0
+TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
+"""How a file is named while it is being written."""
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -33,9 +35,11 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         InputError: the URL's scheme is unknown, or its package is not installed.
     """
+    if "::" in url or url.startswith("reference:"):  # the latter executes templates out of a file
+        raise InputError(f"{url}: chained and reference URLs are not supported; give a plain path or URL")
     try:
         return fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
+    except Exception as error:  # each file system has its own way to refuse
         raise InputError(f"{url}: {error}") from None
 
 
@@ -59,7 +63,7 @@ def list_files(url: str) -> list[str]:
     except FileNotFoundError:
         return []
     names = [posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"]
-    return sorted(name for name in names if not _TEMPORARY.search(name))
+    return sorted(name for name in names if not TEMPORARY.search(name))
 
 
 @contextmanager
@@ -121,23 +125,16 @@ def read_json(url: str) -> Any:
         raise InputError(f"{url} is not JSON: {error}") from None
 
 
-def remove_leftovers(url: str, older_than_s: float = 3600.0) -> int:
-    """Removes the temporary files in a folder that this run left there, and those of others after an hour.
-
-    Returns:
-        How many were removed.
-    """
+def remove_leftovers(url: str) -> None:
+    """Removes the temporary files in a folder that this run left there, and those of others after an hour."""
     fs, path = filesystem(url)
     if not fs.isdir(path):
-        return 0
-    removed = 0
+        return
     for entry in fs.ls(path, detail=True):
-        match = _TEMPORARY.search(entry["name"])
+        match = TEMPORARY.search(entry["name"])
         if match is None:
             continue
         age_s = time.time() - float(entry.get("mtime", 0.0))
-        if match.group(1) == RUN_ID or age_s > older_than_s:
+        if match.group(1) == RUN_ID or age_s > ANOTHER_RUN_IS_DEAD_S:
             with suppress(FileNotFoundError):  # another run tidies up too, or has just finished the file
                 fs.rm_file(entry["name"])
-                removed += 1
-    return removed

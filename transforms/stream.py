@@ -1,13 +1,16 @@
 """Training patches streamed from shards by webdataset.
 
 The order of the samples, the window cropped from each and its flip are functions of (seed, epoch, place in the epoch),
-so a run that stopped after n images goes on with the n+1st.
+so a run that stopped after n images goes on with the n+1st. A damaged shard or sample ends the stream with an
+``InputError``: an epoch that lacked samples would be another one.
 """
 
 import io
 import json
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -16,8 +19,9 @@ import numpy.typing as npt
 import webdataset as wds
 from PIL import Image
 
+from model.checkpoint import one_line
 from model.errors import InputError
-from transforms.samples import Sample
+from transforms.samples import Sample, vertical_position
 from transforms.storage import filesystem, join
 from transforms.training_shards import read_dataset
 
@@ -77,9 +81,13 @@ class PatchStream:
             yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
 
     def patches(self, after: int = 0) -> Iterator[tuple[npt.NDArray[np.float32], float]]:
-        """Single patches and their t, without the first `after`."""
+        """Single patches and their t, without the first `after`.
+
+        Raises:
+            InputError: a shard or a sample is damaged.
+        """
         dataset = read_dataset(self.data)
-        shards = sorted(name for name in dataset["shards"] if name.startswith("train-"))
+        shards = {name: shard["samples"] for name, shard in sorted(dataset["shards"].items()) if name[:6] == "train-"}
         epoch, skipped = divmod(after, dataset["samples"]["train"])
         while True:
             for place, raw in enumerate(read_epoch(self.data, shards, f"{self.seed} {epoch}")):
@@ -88,33 +96,73 @@ class PatchStream:
             epoch, skipped = epoch + 1, 0
 
 
-def read_epoch(data: str, shards: list[str], seed: str) -> Iterator[dict[str, Any]]:
-    """The raw samples of all shards once, in an order that the seed decides."""
+def read_epoch(data: str, shards: Mapping[str, int], seed: str) -> Iterator[dict[str, Any]]:
+    """The raw samples of all shards, given with their numbers of samples, once, in an order that the seed decides."""
     random = Random(seed)
-    urls = [join(data, name) for name in random.sample(shards, len(shards))]
-    files = wds.tariterators.tar_file_expander(open_shards(urls))
-    samples = wds.tariterators.group_by_keys(files)
+    order = random.sample(list(shards), len(shards))
+    samples = chain.from_iterable(read_shard(join(data, name), shards[name]) for name in order)
     return wds.filters.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=random)(samples)
 
 
-def open_shards(urls: list[str]) -> Iterator[dict[str, Any]]:
-    """Each shard's open file, as webdataset's readers take it."""
-    for url in urls:
-        fs, path = filesystem(url)
+def read_shard(url: str, count: int) -> Iterator[dict[str, Any]]:
+    """The raw samples of a shard that should have `count` of them.
+
+    Raises:
+        InputError: the shard is missing, no tar, or cut short.
+    """
+    fs, path = filesystem(url)
+    read = 0
+    try:
         with fs.open(path, "rb") as stream:
-            yield {"url": url, "stream": stream}
+            files = wds.tariterators.tar_file_expander([{"url": url, "stream": stream}])
+            for raw in wds.tariterators.group_by_keys(files):
+                read += 1
+                yield raw
+    except FileNotFoundError:
+        raise damaged(url, "it is missing") from None
+    except (tarfile.TarError, ValueError, EOFError):
+        raise damaged(url, "it is no tar of samples, or is cut short") from None
+    if read != count:
+        # A tar that ends between two files, or that has a broken header, is read as a shorter one.
+        raise damaged(url, f"{read} of its {count} samples can be read")
+
+
+def damaged(what: str, why: str) -> InputError:
+    """What is said of a shard or sample that cannot be read."""
+    return InputError(f"{what} is damaged ({why}): copy the shard again, or ingest the photographs again")
 
 
 def crop(raw: dict[str, Any], patch_px: int, random: Random) -> tuple[npt.NDArray[np.float32], float]:
-    """A random window anywhere in a sample's picture, flipped half the time, float32 [3,patch,patch], and its t."""
-    sample = Sample.from_json(json.loads(raw["json"]))
+    """A random window anywhere in a sample's picture, flipped half the time, float32 [3,patch,patch], and its t.
+
+    Raises:
+        InputError: the sample's metadata or picture are missing or damaged.
+    """
+    try:
+        sample, picture = read_sample(raw)
+    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
+        raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
     top, bottom = sample.full_rows_px
     x = random.randint(0, sample.stored_width_px - patch_px)
     y = random.randint(max(top, 0), min(bottom, sample.stored_height_px) - patch_px)
-    encoded = next(raw[name] for name in ("jpg", "png", "webp") if name in raw)
-    with Image.open(io.BytesIO(encoded)) as image:
-        window = np.asarray(image.convert("RGB").crop((x, y, x + patch_px, y + patch_px)))
+    window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)))
     if random.random() < 0.5:
         window = window[:, ::-1]
-    t = 2 * (y - top) / (bottom - top - patch_px) - 1
+    t = vertical_position(y, sample.full_rows_px, patch_px)
     return window.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1, t
+
+
+def read_sample(raw: dict[str, Any]) -> tuple[Sample, Image.Image]:
+    """A sample's metadata and its picture, RGB.
+
+    Raises:
+        Exception: of any kind, if either is missing or damaged.
+    """
+    encoded = next((raw[name] for name in ("jpg", "png", "webp") if name in raw), None)
+    if encoded is None or "json" not in raw:
+        raise InputError("one of its two files is missing")
+    sample = Sample.from_json(json.loads(raw["json"]))
+    with Image.open(io.BytesIO(encoded)) as image:
+        if image.size != (sample.stored_width_px, sample.stored_height_px):
+            raise InputError(f"the picture's size, {image.size}, is not that of its metadata")
+        return sample, image.convert("RGB")

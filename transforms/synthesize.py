@@ -12,17 +12,18 @@ import torch
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 from apache_beam.typehints.decorators import no_annotations
 
+from model.bundled import resolve
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import Picture, World
-from transforms.plan import PatchShard, Plan, Tile
+from transforms.plan import Failure, PatchShard, Plan
+from transforms.seams import shared_strips
 from transforms.storage import read_bytes
 from transforms.tally import Tally
 
 PATCHES_DONE = Tally()
-SIDES = ("left", "right", "top", "bottom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,10 @@ class Patch:
     edges: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A shard or panorama that could not be made, and why."""
-
-    request_id: str
-    part: str
-    reason: str
-
-
 class Synthesizer:
     """Computes patches on this worker's device: the GPU where there is one.
 
-    A few checkpoints and worlds stay loaded; what is computed does not depend on which.
+    The last few checkpoints and worlds stay loaded; what is computed does not depend on which.
     """
 
     def __init__(self) -> None:
@@ -62,6 +54,9 @@ class Synthesizer:
         # Promise 2 speaks of float32; TF32 would have ten bits of it.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        # Promise 1: the same algorithm for the same shapes, and one that always adds in the same order.
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
         self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
         self.world = lru_cache(maxsize=4)(self._world)
 
@@ -74,7 +69,7 @@ class Synthesizer:
         return World(self.checkpoint(url, sha256).generator, seed)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
-        checkpoint = load_checkpoint(read_bytes(url), url)
+        checkpoint = load_checkpoint(read_bytes(resolve(url)), url)
         if checkpoint.sha256 != sha256:
             raise InputError(f"{url} is no longer the checkpoint of the plan; run render again")
         checkpoint.generator.to(self.device)
@@ -89,23 +84,6 @@ def patch(world: World, plan: Plan, index: int) -> Patch:
     pixels = levels.crop(*plan.cropped(tile)).permute(1, 2, 0).contiguous().numpy()
     PATCHES_DONE.add()
     return Patch(index, pixels, shared_strips(levels, plan, tile))
-
-
-def shared_strips(picture: Picture, plan: Plan, tile: Tile) -> npt.NDArray[np.uint8]:
-    """What a tile and each of its neighbours both compute.
-
-    A tile computes `before` pixels beyond its first row and column and `after` beyond its last; so does its neighbour,
-    and the strip that both have is `before + after` wide around their border.
-    """
-    (top, bottom), (left, right) = plan.pixels(tile)
-    before, after = top - picture.rows[0], picture.rows[1] - bottom
-    strips = [
-        picture.crop((top, bottom), (left - before, left + after - 1)).transpose(1, 2),
-        picture.crop((top, bottom), (right - before + 1, right + after)).transpose(1, 2),
-        picture.crop((top - before, top + after - 1), (left, right)),
-        picture.crop((bottom - before + 1, bottom + after), (left, right)),
-    ]
-    return torch.cat(strips, dim=1).permute(1, 2, 0).contiguous().numpy()
 
 
 class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer]):

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.storage import open_atomic
+from model.errors import InputError
+from transforms.storage import open_atomic, read_bytes
 
 
 def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
@@ -15,10 +16,33 @@ def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> N
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
 
 
+def read_rows(url: str, what: str, schema: pa.Schema) -> list[dict[str, Any]]:
+    """The rows of a table, with the schema's columns.
+
+    Args:
+        url: the Parquet file.
+        what: what the file should be and what to do if it is not, for the message: "index; make it again".
+        schema: of the columns that are wanted; others are passed over.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it has other columns.
+    """
+    try:
+        content = read_bytes(url)
+    except FileNotFoundError:
+        raise InputError(f"{url} is missing; it should be the {what}") from None
+    try:
+        return parse_table(content).select(schema.names).cast(schema).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{url} is damaged, or no {what}: {' '.join(str(error).split())}") from None
+
+
 def parse_table(content: bytes) -> pa.Table:
     """The table in a Parquet file's bytes.
 
     It is read in this thread: pyarrow's own threads, where torch is loaded too, abort a process that ends soon after.
+    Three things together keep it here: ``use_threads=False``, ``pre_buffer=False`` and the ``BufferReader``; a Python
+    file object in its place, or pre-buffering, brings the abort back.
 
     Raises:
         pa.ArrowException, OSError: it is damaged, or no Parquet.

@@ -8,7 +8,7 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -18,7 +18,7 @@ from model.errors import InputError
 from transforms.samples import SPLITS, Sample
 from transforms.sources import Reject
 from transforms.storage import exists, join, open_atomic, read_bytes, read_json, write_json
-from transforms.tables import parse_table, write_rows
+from transforms.tables import read_rows, write_rows
 
 FORMAT_VERSION = 1
 INDEX, REJECTS, DATASET = "index.parquet", "rejects.parquet", "dataset.json"
@@ -167,33 +167,63 @@ def read_dataset(url: str) -> dict[str, Any]:
     """What ``dataset.json`` of a training set says.
 
     Raises:
-        InputError: there is no training set, or one of another format.
+        InputError: there is no training set, one of another format, or a damaged one.
     """
-    if not exists(join(url, DATASET)):
+    path = join(url, DATASET)
+    if not exists(path):
         raise InputError(f"{url} is no training set (it has no {DATASET}): make one with infinitygan ingest")
-    dataset = read_json(join(url, DATASET))
+    dataset = read_json(path)
     version = dataset.get("format_version") if isinstance(dataset, dict) else None
     if version != FORMAT_VERSION:
-        raise InputError(f"{join(url, DATASET)} has format_version {version}; this version reads {FORMAT_VERSION}")
+        raise InputError(f"{path} has format_version {version}; this version reads {FORMAT_VERSION}")
+    _check_dataset(path, dataset)
     return dataset
 
 
 def read_index(url: str) -> list[dict[str, Any]]:
-    """The rows of a training set's index, in the order of its shards."""
-    return parse_table(read_bytes(join(url, INDEX))).to_pylist()
+    """The rows of a training set's index, in the order of its shards.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return read_rows(join(url, INDEX), "index of a training set; copy it again, or ingest again", INDEX_SCHEMA)
 
 
-def read_rejects(url: str) -> list[dict[str, Any]]:
-    """The rows of a training set's rejects, by source."""
-    return parse_table(read_bytes(join(url, REJECTS))).to_pylist()
+def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
+    """Raises InputError if a field that readers rely on is missing, of a wrong kind, or contradicts another."""
+    fields = {
+        "full_size_px": _is_count(dataset.get("full_size_px")),
+        "patch_size_px": _is_count(dataset.get("patch_size_px")),
+        "samples": _are_counts(dataset.get("samples")) and set(dataset["samples"]) == set(SPLITS),
+        "rejects": _are_counts(dataset.get("rejects")),
+        "shards": _are_shards(dataset.get("shards")),
+    }
+    wrong = [name for name, is_right in fields.items() if not is_right]
+    if not wrong and dataset["samples"] != _count_by_split(dataset["shards"]):
+        wrong = ["samples, which are not those of the shards"]
+    if wrong:
+        raise InputError(f"{path} is damaged at {', '.join(wrong)}: copy it again, or ingest the photographs again")
 
 
-def iterate_shard(url: str) -> Iterator[tuple[Sample, bytes]]:
-    """The samples of a shard and their encoded images, in order."""
-    with tarfile.open(fileobj=io.BytesIO(read_bytes(url))) as tar:
-        contents = (cast(IO[bytes], tar.extractfile(member)).read() for member in tar)
-        for image, metadata in zip(contents, contents, strict=True):
-            yield Sample.from_json(json.loads(metadata)), image
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
+def _are_shards(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(shard, dict) and _is_count(shard.get("samples")) for shard in value.values()
+    )
+
+
+def _count_by_split(shards: dict[str, Any]) -> dict[str, int]:
+    return {
+        split: sum(shard["samples"] for name, shard in shards.items() if name.startswith(f"{split}-"))
+        for split in SPLITS
+    }
 
 
 class _HashingFile:

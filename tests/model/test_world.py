@@ -4,8 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import geometry
+from model.config import PRESETS
 from model.errors import InputError
 from model.fields import LIMIT, z_g_vector
+from model.generator import Generator
 from model.quantise import quantise
 from model.world import Picture, World
 
@@ -230,3 +232,20 @@ def test_quantising_maps_the_ends_to_the_ends_and_clamps():
     levels = quantise(torch.tensor([-5.0, -1.0, 1.0, 5.0, 0.0]))
     assert levels.dtype == torch.uint8
     assert levels.tolist() == [0, 0, 255, 255, 128]
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_the_number_of_threads_changes_no_bit(preset):
+    """Not even before quantising: a worker with more cores computes the same tile."""
+    torch.manual_seed(0)
+    world = World(Generator(PRESETS[preset]).eval(), 7)
+    before = torch.get_num_threads()
+    try:
+        tiles = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            tiles.append(world.compute((-256, -1), (10**6, 10**6 + 255)).pixels)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(tiles[0], tiles[1])
+    assert torch.equal(tiles[0], tiles[2])

@@ -14,10 +14,10 @@ from PIL import Image, PngImagePlugin
 from model.checkpoint import save
 from model.errors import InputError
 from pipelines.info import describe, info_command
+from pipelines.ingest import IngestOptions, ingest
 from pipelines.render import RenderOptions, render
 from transforms.requests import RenderRequest
 from transforms.run_folder import CONFIG, LOG
-from transforms.training_shards import DATASET, FORMAT_VERSION
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -82,13 +82,15 @@ def test_a_panorama_of_any_size(tmp_path, recwarn):
 
 
 def test_what_ingest_makes(tmp_path):
-    document = {"format_version": FORMAT_VERSION, "samples": {"train": 3}, "shards": {"a": {}}, "rejects": {}}
-    document |= {"full_size_px": 197, "patch_size_px": 101}
-    (tmp_path / DATASET).write_text(json.dumps(document))
-    assert describe(str(tmp_path))["photographs"] == "197 px high, for patches of 101 px"
-    (tmp_path / "train-000000.tar").write_bytes(tar_of(a_json=b'{"key": "a", "split": "train"}', a_jpg=b"x"))
-    lines = describe(str(tmp_path / "train-000000.tar"))
-    assert lines == {"what": "training shard", "samples": 1, "split": "train", "first": "a"}
+    photographs = tuple(map(str, sorted(SAMPLES.glob("*.jpg"))[:3]))
+    ingest(IngestOptions(photographs, str(tmp_path)))
+    lines = describe(str(tmp_path))
+    assert lines["photographs"] == "197 px high, for patches of 101 px"
+    assert sum(lines["samples"].values()) == 3
+    shard = next(tmp_path.glob("*.tar"))
+    lines = describe(str(shard))
+    assert (lines["what"], lines["samples"]) == ("training shard", 1)
+    assert shard.name.startswith(lines["split"])
 
 
 def test_a_training_run(tmp_path):

@@ -1,27 +1,31 @@
+import errno
 import io
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import types
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
-import typer
+import webdataset
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
-from typer.testing import CliRunner
 
 import transforms.ingest
 from model.errors import InputError
-from pipelines.ingest import IngestOptions, ingest, ingest_command, show_summary
+from pipelines import cli
+from pipelines.ingest import IngestOptions, ingest, show_summary
 from pipelines.progress import track
-from transforms.samples import plan_patches
-from transforms.training_shards import iterate_shard, read_index, read_rejects
+from transforms.samples import Sample, plan_patches
+from transforms.tables import read_rows
+from transforms.training_shards import REJECTS_SCHEMA, read_index
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -89,6 +93,10 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
+def read_rejects(out: str) -> list[dict]:
+    return read_rows(f"{out}/rejects.parquet", "table of rejects", REJECTS_SCHEMA)
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
@@ -127,8 +135,9 @@ def test_what_is_stored_is_upright_and_looks_like_the_photograph(made):
     }
     seen = set()
     for shard in made[0].glob("*.tar"):
-        for sample, content in iterate_shard(str(shard)):
-            with Image.open(io.BytesIO(content)) as image:
+        for raw in webdataset.WebDataset([str(shard)], shardshuffle=False):
+            sample = Sample.from_json(json.loads(raw["json"]))
+            with Image.open(io.BytesIO(raw["jpg"])) as image:
                 assert image.mode == "RGB"
                 assert image.size == (sample.stored_width_px, sample.stored_height_px)
                 assert image.height == 197
@@ -329,6 +338,56 @@ def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
         transforms.ingest.read_photograph(str(few / "good-00.jpg"))
 
 
+class BusyError(Exception):
+    """What a store of its own kind says: no OSError, and on two lines."""
+
+
+@pytest.mark.parametrize("error", [BusyError("503\nbusy"), ValueError("503 busy"), BusyError()])
+def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_reject(few, monkeypatch, error):
+    monkeypatch.setattr(transforms.ingest.time, "sleep", lambda seconds: None)
+    attempts = []
+
+    def fail(self, path, *arguments, **options):
+        attempts.append(path)
+        raise error
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", fail)
+    with pytest.raises(transforms.ingest.Rejection) as caught:
+        transforms.ingest.read_photograph(str(few / "good-00.jpg"))
+    assert len(attempts) == 3
+    assert caught.value.reason == "unreadable"
+    assert caught.value.message in ("503 busy (3 attempts)", "BusyError (3 attempts)")
+
+
+class BusyHandler(SimpleHTTPRequestHandler):
+    """Serves a folder, but for one file."""
+
+    def do_GET(self):
+        if "good-02" in self.path:
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_one_url_that_answers_503_is_a_reject_and_the_rest_is_made(few, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(BusyHandler, directory=str(few)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        dataset = make(f"http://127.0.0.1:{server.server_port}/", tmp_path / "out")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert sum(dataset["samples"].values()) == 5
+    (reject,) = read_rejects(str(tmp_path / "out"))
+    assert reject["source"].endswith("/good-02.jpg")
+    assert (reject["stage"], reject["reason"]) == ("read", "unreadable")
+    assert "503" in reject["message"]
+    assert "\n" not in reject["message"]
+
+
 def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few, monkeypatch):
     with pytest.raises(transforms.ingest.Rejection, match="No such file"):
         transforms.ingest.read_photograph(str(few / "gone.jpg"))
@@ -355,40 +414,68 @@ def test_the_summary_names_splits_and_reasons(made, capsys):
     assert "rejected: truncated" in shown
 
 
-@pytest.fixture
-def command(monkeypatch):
-    options = types.SimpleNamespace(beam_options=lambda flags: PipelineOptions(["--runner=FnApiRunner", *flags]))
-    monkeypatch.setitem(sys.modules, "pipelines.options", options)
-    app = typer.Typer()
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ingest_command)
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+def command(*arguments):
+    """Runs the command line; returns its exit code."""
+    return cli.run(["ingest", *map(str, arguments)])
 
 
-def test_the_command_makes_a_set(command, few, tmp_path):
-    result = command(few, "--out", tmp_path / "out", "--full-size", 120, "--square", "--samples-per-shard", 3)
-    assert result.exit_code == 0, result.output
+def test_the_command_makes_a_set(few, tmp_path):
+    assert command(few, "--out", tmp_path / "out", "--full-size", 120, "--square", "--samples-per-shard", 3) == 0
     assert {row["stored_width_px"] for row in read_index(str(tmp_path / "out"))} == {120}
 
 
-def test_the_command_passes_beams_flags_on(command, few, tmp_path, monkeypatch):
+def test_the_command_passes_beams_flags_on(few, tmp_path, monkeypatch):
     passed = []
-    monkeypatch.setattr(sys.modules["pipelines.options"], "beam_options", passed.append)
-    monkeypatch.setattr("pipelines.ingest.run", lambda options, found, beam_options: 1 / 0)
-    result = command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")
-    assert isinstance(result.exception, ZeroDivisionError)
-    assert passed == [["--direct_num_workers=2", "--no_auth"]]
+    monkeypatch.setattr("pipelines.ingest.beam_options", lambda flags, own_flags: passed.extend(flags))
+    monkeypatch.setattr("pipelines.ingest.ingest", lambda options, beam_flags: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")
+    assert passed == ["--direct_num_workers=2", "--no_auth"]
 
 
-def test_the_command_says_when_nothing_could_be_used(command, tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "meant"), [("--fulsize", "--full-size"), ("--samples-per-shards", "--samples-per-shard")]
+)
+def test_a_misspelt_flag_is_refused_with_the_one_that_was_meant(few, tmp_path, capsys, flag, meant):
+    assert command(few, "--out", tmp_path / "out", flag, "100") == 2
+    assert capsys.readouterr().err == f"infinitygan: {flag} is unknown: did you mean {meant}?\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_when_nothing_could_be_used(tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("once upon a time")
-    result = command(tmp_path / "text.jpg", "--out", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "no photograph could be used" in result.output
+    assert command(tmp_path / "text.jpg", "--out", tmp_path / "out") == 1
+    assert "no photograph could be used" in capsys.readouterr().err
     assert read_rejects(str(tmp_path / "out"))[0]["reason"] == "unreadable"
 
 
-def test_the_command_explains_its_options(command):
-    shown = command("--help").output
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("transforms.ingest.write_bytes", "a.jpg"),
+        ("transforms.training_shards.write_rows", "a.jpg"),
+        ("transforms.training_shards._add", "a.jpg"),
+    ],
+)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_storage_that_fails_is_said_in_one_line_and_nothing_is_left(
+    few, tmp_path, capsys, monkeypatch, function, said, code
+):
+    def fail(*arguments):
+        raise OSError(code, os.strerror(code), said)
+
+    monkeypatch.setattr(function, fail)
+    assert command(few, "--out", tmp_path / "out") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Photographs")]
+    assert lines == [f"infinitygan: {said}: {os.strerror(code)}"]
+    assert contents(tmp_path / "out") == {}
+    monkeypatch.undo()
+    assert command(few, "--out", tmp_path / "out") == 0
+
+
+def test_the_command_explains_its_options(capsys):
+    assert command("--help") == 0
+    shown = capsys.readouterr().out
     for name in ("--out", "--full-size", "--patch-size", "--square", "--samples-per-shard", "--dedup", "197", "101"):
         assert name in shown
 

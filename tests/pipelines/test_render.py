@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,8 +191,8 @@ def test_a_second_run_does_nothing(make, rendered, copy, contents):
 @pytest.mark.parametrize(
     ("lost", "tiles"),
     [
-        (("*-0[0-9].tar",), 10),
-        (("*.tar",), TILES),
+        (("*-0[0-9].tar", "p.json"), 10),
+        (("*.tar", "p.tif"), TILES),
         (("*-1[0-9].tar", "p.png", "manifest.parquet"), 10),
         (("p.json",), 0),
         (("p.tif", "plan.json"), 0),
@@ -201,12 +202,16 @@ def test_a_second_run_does_nothing(make, rendered, copy, contents):
 def test_only_what_is_lost_is_made_again(lost, tiles, make, rendered, copy, contents):
     for path in [path for name in lost for path in copy.rglob(name)]:
         path.unlink()
-    if "plan.json" in lost:  # it is written with the next shard
-        next(copy.rglob("00-00.tar")).unlink()
-        tiles += 1
     make(tiles_per_shard=1)
     assert PATCHES_DONE.count == tiles
     assert contents(copy) == contents(rendered)
+
+
+def test_the_patches_of_a_finished_panorama_may_go(make, copy, rendered, contents):
+    shutil.rmtree(copy / "patches")
+    assert make(tiles_per_shard=1)[0]["state"] == "done"
+    assert PATCHES_DONE.count == 0
+    assert contents(copy / "panoramas") == contents(rendered / "panoramas")
 
 
 def test_another_format_is_added_from_the_patches(make, copy, rendered, contents):
@@ -458,7 +463,10 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
     files = contents(tmp_path / "out")
     leftovers = [name for name in files if ".tmp-" in name]
     assert len(leftovers) == 1
-    assert {name: files[name] for name in files if name not in leftovers}.items() <= contents(rendered).items()
+    (row,) = read_manifest(str(tmp_path / "out"))
+    assert (row["state"], row["reason"], row["files"]) == ("failed", "not finished", [])
+    whole = {name: files[name] for name in files if name not in (*leftovers, "manifest.parquet")}
+    assert whole.items() <= contents(rendered).items()
     assert sum(name.endswith(".tar") for name in files) == 9
     make(tiles_per_shard=1)
     assert PATCHES_DONE.count == TILES - 9
@@ -476,7 +484,8 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
     [
         ({"tile_px": 0}, "--tile 0: give a multiple of 16, the network's cell, up to 4096"),
         ({"tile_px": 100}, "--tile 100: give a multiple of 16"),
-        ({"tile_px": 8192}, "--tile 8192: give a multiple of 16"),
+        ({"tile_px": 4112, "tiles_per_shard": 1}, "--tile 4112: give a multiple of 16"),
+        ({"tile_px": 4096, "tiles_per_shard": 17}, "--tiles-per-shard 17 of --tile 4096: a shard"),
         ({"tiles_per_shard": 0}, "--tiles-per-shard 0: give 1 to 256"),
         ({"tiles_per_shard": 257}, "--tiles-per-shard 257: give 1 to 256"),
         ({"checkpoint": "/none/x.safetensors"}, "checkpoint /none/x.safetensors: there is no such file"),

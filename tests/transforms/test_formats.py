@@ -13,11 +13,11 @@ import pyvips
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.errors import InputError
-from transforms import formats
-from transforms.formats import FORMATS, TileLayout, check_format, pixel_sha256, scanline_strips, write_panorama
+from transforms.formats import FORMATS, check_format, pixel_sha256, write_panorama
+from transforms.layout import TileLayout, scanline_strips
 
 METADATA = {"seed": "7", "request": '{"id": "Málaga 日本"}'}
 
@@ -64,13 +64,11 @@ def test_any_layout_reads_back_exactly(name, widths_px, heights_px, strip_bytes,
     layout = layout_of(widths_px, heights_px)
     pixels = picture(layout.width_px, layout.height_px)
     path = tmp_path_factory.mktemp("panorama") / f"p.{name}"
-    written = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "STRIP_BYTES", strip_bytes)
-        patch.setattr(formats, "CACHE_BYTES", strip_bytes)
-        sha256 = write_panorama(name, str(path), layout, tiles_of(pixels, layout), METADATA, written.append)
+        patch.setattr("transforms.layout.STRIP_BYTES", strip_bytes)
+        patch.setattr("transforms.tiff.CACHE_BYTES", strip_bytes)
+        sha256 = write_panorama(name, str(path), layout, tiles_of(pixels, layout), METADATA)
     np.testing.assert_array_equal(read_back(path), pixels)
-    assert sum(written) == layout.width_px * layout.height_px
     assert sha256 in (None, hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
@@ -127,6 +125,16 @@ def test_tiff_is_a_compressed_bigtiff_of_tiles_with_its_metadata(tmp_path):
         assert "DateTime" not in page.tags
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_software_in_the_metadata_is_what_readers_show_as_such(name, tmp_path):
+    layout = layout_of([3], [2])
+    metadata = {**METADATA, "Software": "infinitygan 1.2"}
+    write_panorama(name, str(tmp_path / "p"), layout, tiles_of(picture(3, 2), layout), metadata)
+    with Image.open(tmp_path / "p") as image:
+        software = image.info["Software"] if name == "png" else image.tag_v2[ExifTags.Base.Software]
+    assert software == "infinitygan 1.2"
+
+
 @settings(max_examples=30, deadline=None)
 @given(widths_px=sides_px, heights_px=sides_px)
 def test_pixel_sha256_does_not_depend_on_the_tiles(widths_px, heights_px):
@@ -142,7 +150,7 @@ def test_pixel_sha256_has_not_changed():
 
 
 def test_png_reads_each_tile_once_even_if_a_row_of_them_is_not_held(monkeypatch, tmp_path):
-    monkeypatch.setattr(formats, "STRIP_BYTES", 10_000)
+    monkeypatch.setattr("transforms.layout.STRIP_BYTES", 10_000)
     layout = layout_of([37, 256, 256, 120], [16, 256, 31])
     calls = Counter()
     pixels = picture(layout.width_px, layout.height_px)
@@ -151,7 +159,7 @@ def test_png_reads_each_tile_once_even_if_a_row_of_them_is_not_held(monkeypatch,
 
 
 def test_tiff_on_the_same_grid_reads_each_tile_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(formats, "CACHE_BYTES", 0)
+    monkeypatch.setattr("transforms.tiff.CACHE_BYTES", 0)
     layout = layout_of([256, 256, 120], [256, 31])
     calls = Counter()
     pixels = picture(layout.width_px, layout.height_px)
@@ -160,7 +168,7 @@ def test_tiff_on_the_same_grid_reads_each_tile_once(monkeypatch, tmp_path):
 
 
 def test_tiff_on_another_grid_reads_a_tile_at_most_once_a_row_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setattr(formats, "CACHE_BYTES", 0)
+    monkeypatch.setattr("transforms.tiff.CACHE_BYTES", 0)
     layout = layout_of([37, 512, 512, 512, 512, 12], [37, 512, 300])
     calls = Counter()
     pixels = picture(layout.width_px, layout.height_px)
@@ -169,7 +177,7 @@ def test_tiff_on_another_grid_reads_a_tile_at_most_once_a_row_of_its_own(monkeyp
 
 
 def test_strips_are_no_larger_than_allowed(monkeypatch):
-    monkeypatch.setattr(formats, "STRIP_BYTES", 3 * 100 * 7)
+    monkeypatch.setattr("transforms.layout.STRIP_BYTES", 3 * 100 * 7)
     layout = layout_of([60, 40], [20, 3])
     heights_px = [len(strip) for strip in scanline_strips(layout, tiles_of(picture(100, 23), layout))]
     assert heights_px == [7, 7, 6, 3]
@@ -178,8 +186,8 @@ def test_strips_are_no_larger_than_allowed(monkeypatch):
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("long_side", ["width", "height"])
 def test_memory_does_not_grow_with_the_area(name, long_side, monkeypatch, tmp_path):
-    monkeypatch.setattr(formats, "STRIP_BYTES", 1 << 20)
-    monkeypatch.setattr(formats, "CACHE_BYTES", 1 << 20)
+    monkeypatch.setattr("transforms.layout.STRIP_BYTES", 1 << 20)
+    monkeypatch.setattr("transforms.tiff.CACHE_BYTES", 1 << 20)
     monkeypatch.setattr(tifffile.TIFF, "MAXWORKERS", 4)
     tile = picture(128, 128)
     peaks_bytes = []
@@ -246,7 +254,7 @@ def test_writes_to_a_store_that_takes_a_stream_only(name, monkeypatch, tmp_path)
 
     layout = layout_of([300, 20], [20])
     pixels = picture(320, 20)
-    monkeypatch.setattr(formats, "open_atomic", open_upload)
+    monkeypatch.setattr("transforms.formats.open_atomic", open_upload)
     write_panorama(name, "gs://bucket/p", layout, tiles_of(pixels, layout), METADATA)
     (tmp_path / f"p.{name}").write_bytes(upload.getvalue())
     np.testing.assert_array_equal(read_back(tmp_path / f"p.{name}"), pixels)

@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 import transforms.patch_shards
 from transforms.patch_shards import (
-    FAILED,
+    NOT_WRITTEN,
     DamagedShardError,
     PatchReader,
     WritePatchShards,
@@ -20,10 +20,9 @@ from transforms.patch_shards import (
     pixel_checksum,
     write_patch_shard,
 )
-from transforms.plan import PatchShard
+from transforms.plan import Failure, PatchShard
 from transforms.plan_tiles import missing_shards
 from transforms.render_folder import plan_folder
-from transforms.synthesize import Failure
 
 
 def store(out, plan, painted, tiles_per_shard=4):
@@ -66,7 +65,6 @@ def test_a_shard_says_what_its_patches_are(plan_of, painted, tmp_path):
     shard = PatchShard(plan, 0, 15)
     write_patch_shard(str(tmp_path), shard, painted.patches(shard))
     (path,) = tmp_path.rglob("*.tar")
-    assert json.loads((path.parent / "plan.json").read_text()) == plan.to_json()
     with tarfile.open(path) as tar:
         assert {(member.mtime, member.uname) for member in tar} == {(0, "infinitygan")}
         names = tar.getnames()
@@ -176,7 +174,9 @@ def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painte
         pairs = pipeline | beam.Create([(shard, painted.patches(shard)) for shard in shards])
         results = pairs | WritePatchShards(str(tmp_path))
         assert_that(results.written, equal_to([shards[0], shards[2], shards[4]]), label="written")
-        reasons = results[FAILED] | beam.Map(lambda f: (f.request_id, f.part, f.reason.split(": ")[0], f.reason[-13:]))
+        reasons = results[NOT_WRITTEN] | beam.Map(
+            lambda f: (f.request_id, f.part, f.reason.split(": ")[0], f.reason[-13:])
+        )
         expected = [
             ("p", shards[1].name, "cannot be written", "14/04-07.tar'"),
             ("p", shards[3].name, "cannot be written", "503 try later"),
@@ -192,8 +192,8 @@ def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):
     patches = [*painted.patches(shard)[:2], types.SimpleNamespace(index=2, pixels=None, edges=None)]
     with pytest.raises(AttributeError):
         write_patch_shard(str(tmp_path), shard, patches)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan.json"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
     memory = fsspec.filesystem("memory")
     with pytest.raises(AttributeError):
         write_patch_shard("memory://middle", shard, patches)
-    assert [name.rsplit("/", 1)[1] for name in memory.find(plan_folder("/middle", plan))] == ["plan.json"]
+    assert memory.find(plan_folder("/middle", plan)) == []

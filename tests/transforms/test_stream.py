@@ -1,6 +1,10 @@
 """The stream of training patches: every photograph once an epoch, in an order that can be taken up anywhere."""
 
+import io
 import itertools
+import json
+import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -110,3 +114,110 @@ def test_photographs_of_another_height_are_refused(data):
 def test_no_training_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="infinitygan ingest"):
         PatchStream(str(tmp_path), PATCH_PX, FULL_PX)
+
+
+def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for index in range(6):
+        Image.new("RGB", (200, 120), (9 * index, 0, 0)).save(tmp_path / "photographs" / f"{index}.png")
+    ingest(IngestOptions((str(tmp_path / "photographs"),), str(tmp_path / "set"), PATCH_PX, PATCH_PX))
+    patches = PatchStream(str(tmp_path / "set"), PATCH_PX, PATCH_PX).patches()
+    assert {t for _, t in itertools.islice(patches, 8)} == {0.0}
+
+
+@pytest.fixture
+def copy(data, tmp_path):
+    """A copy of the set, to be damaged."""
+    return shutil.copytree(data, tmp_path / "copy")
+
+
+def read_all(copy):
+    """Reads more than an epoch; returns what the stream says of the damage."""
+    with pytest.raises(InputError, match="copy the shard again, or ingest the photographs again") as caught:
+        for _ in itertools.islice(stream(str(copy)).patches(), PHOTOGRAPHS):
+            pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("step", [1, 512], ids=["anywhere", "between blocks"])
+def test_a_shard_that_is_cut_short_is_named(copy, share, step):
+    shard = copy / "train-000002.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: int(share * len(content)) // step * step])
+    assert read_all(copy).startswith(f"{copy}/train-000002.tar")
+
+
+def test_a_shard_that_ends_after_a_file_is_named_and_none_of_it_is_passed_over(copy):
+    shard = copy / "train-000001.tar"
+    content = shard.read_bytes()
+    with tarfile.open(shard) as tar:
+        ends = [member.offset for member in tar][1:]
+    for end in ends:
+        shard.write_bytes(content[:end])
+        assert read_all(copy).startswith(f"{copy}/train-000001.tar")
+
+
+def test_a_shard_with_a_broken_header_or_of_something_else_is_named(copy):
+    shard = copy / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as tar:
+        offset = tar.getmembers()[2].offset
+    content[offset : offset + 100] = b"y" * 100
+    for damaged in (bytes(content), b"x" * 5000, b"\x1f\x8b\x08" + bytes(content)):
+        shard.write_bytes(damaged)
+        assert read_all(copy).startswith(f"{copy}/train-000000.tar is damaged")
+
+
+def test_a_shard_that_is_missing_is_named(copy):
+    (copy / "train-000001.tar").unlink()
+    assert read_all(copy).startswith(f"{copy}/train-000001.tar is damaged (it is missing)")
+
+
+def jpeg_of(size):
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change"),
+    [
+        ("jpg", lambda content: content[: len(content) // 2]),
+        ("jpg", lambda content: b""),
+        ("jpg", lambda content: b"once upon a time"),
+        ("jpg", lambda content: jpeg_of((150, 150))),
+        ("jpg", None),
+        ("json", lambda content: content[:-9]),
+        ("json", lambda content: b"\xff\xff"),
+        ("json", lambda content: b"[1]"),
+        ("json", lambda content: json.dumps({**json.loads(content), "stored_width_px": 0}).encode()),
+        ("json", lambda content: json.dumps({**json.loads(content), "full_rows_px": 7}).encode()),
+        ("json", None),
+    ],
+)
+def test_a_damaged_sample_is_named_by_its_shard_and_key(copy, suffix, change):
+    shard = copy / "train-000001.tar"
+    with tarfile.open(shard) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    key = members[2][0].split(".")[0]
+    with tarfile.open(shard, "w") as tar:
+        for name, content in members:
+            if name != f"{key}.{suffix}" or change:
+                content = change(content) if name == f"{key}.{suffix}" else content
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert read_all(copy).startswith(f"{copy}/train-000001.tar, sample {key}, is damaged (")
+
+
+def test_a_store_that_fails_is_no_damage(copy, monkeypatch):
+    def fail(self, path, *arguments, **options):
+        raise OSError(5, "Input/output error", path)
+
+    patches = stream(str(copy)).patches()
+    next(patches)
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem._open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        list(itertools.islice(patches, PHOTOGRAPHS))

@@ -1,27 +1,28 @@
 import dataclasses
 import hashlib
+import json
 import os
-import socket
-import subprocess
 import tarfile
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_samples import make_sample
 
 from model.errors import InputError
-from transforms import staging
+from transforms.samples import Sample
 from transforms.sources import Reject
+from transforms.tables import read_rows, write_rows
 from transforms.training_shards import (
+    INDEX_SCHEMA,
+    REJECTS_SCHEMA,
     StagedSample,
     TrainingShard,
     assign_shards,
     choose_samples_per_shard,
-    iterate_shard,
     read_dataset,
     read_index,
-    read_rejects,
     write_shard,
     write_tables,
 )
@@ -89,12 +90,12 @@ def test_webdataset_reads_a_shard_and_would_have_written_the_same(on_disk, tmp_p
     import webdataset
 
     write_shard(str(tmp_path), TrainingShard("val-000000.tar", tuple(on_disk)))
-    dataset = webdataset.WebDataset([str(tmp_path / "val-000000.tar")], shardshuffle=False)
-    read = {sample["__key__"]: sample["jpg"] for sample in dataset}
-    ours = list(iterate_shard(str(tmp_path / "val-000000.tar")))
-    assert read == {sample.key: image for sample, image in ours}
-    assert [sample for sample, _ in ours] == [item.sample for item in on_disk]
     samples = list(webdataset.WebDataset([str(tmp_path / "val-000000.tar")], shardshuffle=False))
+    assert [Sample.from_json(json.loads(sample["json"])) for sample in samples] == [item.sample for item in on_disk]
+    for sample, item in zip(samples, on_disk, strict=True):
+        assert sample["__key__"] == item.sample.key
+        with open(item.image_url, "rb") as file:
+            assert sample["jpg"] == file.read()
     with open(tmp_path / "theirs.tar", "wb") as file, webdataset.TarWriter(file, mtime=0, user="", group="") as writer:
         for sample in samples:
             writer.write({name: sample[name] for name in ("__key__", "jpg", "json")})
@@ -119,7 +120,8 @@ def test_tables_say_what_is_there_in_an_order_of_their_own(on_disk, tmp_path):
     assert dataset["rejects"] == {"empty": 1, "truncated": 1}
     assert sum(dataset["samples"].values()) == 40
     assert dataset["shards"]["train-000000.tar"]["sha256"] == written[0].sha256
-    assert [row["source"] for row in read_rejects(str(tmp_path))] == ["a.jpg", "z.jpg"]
+    rows = read_rows(str(tmp_path / "rejects.parquet"), "table of rejects", REJECTS_SCHEMA)
+    assert [row["source"] for row in rows] == ["a.jpg", "z.jpg"]
     index = read_index(str(tmp_path))
     assert len(index) == 40
     assert {name: value for name, value in index[0].items() if name not in ("shard", "offset", "size")} == next(
@@ -135,41 +137,66 @@ def test_a_folder_that_is_no_training_set_is_refused(tmp_path):
         read_dataset(str(tmp_path))
 
 
-def test_what_a_killed_run_left_is_cleared_away_and_nothing_else(tmp_path):
-    gone = ["train-000000.tar", "val-000001.tar.tmp-0123456789ab-01234567", "index.parquet", ".staging/a.jpg"]
-    kept = ["mine.tar", "train-1.tar", "photo.jpg", "index.parquet.bak"]
-    (tmp_path / ".staging").mkdir()
-    for name in gone + kept:
-        (tmp_path / name).write_bytes(b"x")
-    staging.check_out(str(tmp_path))
-    staging.begin(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == sorted([".staging", *kept])
-    assert os.listdir(tmp_path / ".staging") == ["run.json"]
-    staging.finish(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)
-
-
-def test_a_folder_that_another_process_writes_is_refused(tmp_path):
-    staging.begin(str(tmp_path))
-    staging.check_out(str(tmp_path))
-    sleeper = subprocess.Popen(["sleep", "60"])
-    run = f'{{"host": "{socket.gethostname()}", "process": {sleeper.pid}}}'
-    (tmp_path / ".staging" / "run.json").write_text(run)
-    try:
-        with pytest.raises(InputError, match=f"is being written by process {sleeper.pid}"):
-            staging.check_out(str(tmp_path))
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-    staging.check_out(str(tmp_path))
+@pytest.fixture
+def made(on_disk, tmp_path):
+    """A whole training set."""
+    write_tables(str(tmp_path), [write_shard(str(tmp_path), s) for s in assign_shards(on_disk, 7)], [], CONFIGURATION)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("dataset.json", "already holds a data set"), ("train-000000.tar", "shards without")]
+    ("change", "named"),
+    [
+        ({"full_size_px": None}, "full_size_px"),
+        ({"full_size_px": "197"}, "full_size_px"),
+        ({"patch_size_px": True}, "patch_size_px"),
+        ({"patch_size_px": 101.5}, "patch_size_px"),
+        ({"samples": None}, "samples"),
+        ({"samples": {"train": 40}}, "samples"),
+        ({"samples": {"train": "40", "val": 0, "test": 0}}, "samples"),
+        ({"samples": {"train": -1, "val": 0, "test": 0}}, "samples"),
+        ({"samples": {"train": 40, "val": 40, "test": 40}}, "samples, which are not those of the shards"),
+        ({"rejects": []}, "rejects"),
+        ({"rejects": {"empty": None}}, "rejects"),
+        ({"shards": None}, "shards"),
+        ({"shards": ["train-000000.tar"]}, "shards"),
+        ({"shards": {"train-000000.tar": 7}}, "shards"),
+        ({"shards": {"train-000000.tar": {}}}, "shards"),
+        ({"shards": {}}, "samples, which are not those of the shards"),
+        ({"rejects": 1, "shards": 1}, "rejects, shards"),
+    ],
 )
-def test_a_folder_with_what_is_not_ours_to_remove_is_refused(tmp_path, name, message):
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(InputError, match=message):
-        staging.check_out(str(tmp_path))
-    with pytest.raises(InputError, match="is a file"):
-        staging.check_out(str(tmp_path / name))
+def test_a_damaged_dataset_is_refused_in_one_line_that_names_the_field(made, change, named):
+    document = json.loads((made / "dataset.json").read_text())
+    for damaged in ({**document, **change}, {key: document[key] for key in document if key not in change}):
+        (made / "dataset.json").write_text(json.dumps(damaged))
+        with pytest.raises(
+            InputError, match=rf"dataset\.json is damaged at {named if damaged.keys() == document.keys() else ''}"
+        ) as caught:
+            read_dataset(str(made))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_index_is_refused_in_one_line(made):
+    whole = (made / "index.parquet").read_bytes()
+    shortened = [whole[:size] for size in (0, 3, 4, len(whole) // 2, len(whole) - 1)]
+    for content in [*shortened, b"x" * 5000, whole[:4] + bytes(500) + whole[504:]]:
+        (made / "index.parquet").write_bytes(content)
+        with pytest.raises(InputError, match=r"index\.parquet is damaged, or no index of a training set") as caught:
+            read_index(str(made))
+        assert "\n" not in str(caught.value)
+
+
+def test_no_index_or_another_table_is_refused(made):
+    write_rows(str(made / "index.parquet"), [{"key": "a"}], pa.schema([("key", pa.string())]))
+    with pytest.raises(InputError, match=r"index\.parquet is damaged, or no index of a training set"):
+        read_index(str(made))
+    os.remove(made / "index.parquet")
+    with pytest.raises(InputError, match=r"index\.parquet is missing"):
+        read_index(str(made))
+
+
+def test_further_columns_of_an_index_are_passed_over(made):
+    rows = [{**row, "note": "later"} for row in read_index(str(made))]
+    write_rows(str(made / "index.parquet"), rows, INDEX_SCHEMA.append(pa.field("note", pa.string())))
+    assert [{**row, "note": "later"} for row in read_index(str(made))] == rows
