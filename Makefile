@@ -2,8 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test clean
-.DEFAULT_GOAL := demo
+.PHONY: help install demo test clean
+
+help:
+	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
+	@echo "make test     the whole test suite"
+	@echo "make install  only the environment in .venv that both use"
+	@echo "make clean    removes what these made"
 
 install: $(INSTALLED)
 

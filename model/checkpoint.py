@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model import config as configs
 from model.config import GeneratorConfig
-from model.errors import InputError
+from model.errors import InputError, one_line
 from model.generator import Generator
 
 FORMAT_VERSION = 1
@@ -127,8 +127,3 @@ def read_header(content: bytes, name: str) -> dict[str, Any]:
 def sha256(content: bytes) -> str:
     """The checksum by which plans and provenance name a file."""
     return hashlib.sha256(content).hexdigest()
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line of bounded length."""
-    return " ".join(str(error).split())[:200]

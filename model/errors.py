@@ -11,3 +11,8 @@ class InputError(ValueError):
 
 class DivergenceError(RuntimeError):
     """Training went wrong: a loss is no longer a finite number."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line of bounded length; its kind, if it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

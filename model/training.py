@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from model.augment import augment
-from model.checkpoint import one_line
 from model.config import GeneratorConfig, TrainingConfig
 from model.coordinates import draw_windows, vertical_label
 from model.discriminator import Discriminator
-from model.errors import DivergenceError, InputError
+from model.errors import DivergenceError, InputError, one_line
 from model.generator import Generator, draw_noise
 from model.losses import ADVERSARIAL, diversity, r1_penalty, vertical_task
 from model.projected import ProjectedDiscriminator, enlarge_at_random

@@ -11,8 +11,8 @@ import tifffile
 import typer
 from PIL import Image
 
-from model.checkpoint import one_line, read_header, sha256
-from model.errors import InputError
+from model.checkpoint import read_header, sha256
+from model.errors import InputError, one_line
 from transforms.manifest import MANIFEST, read_manifest
 from transforms.render_folder import PLAN_FILE
 from transforms.run_folder import CONFIG, LOG

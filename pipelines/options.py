@@ -59,6 +59,9 @@ def storage_errors() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
+        said = [line for line in str(error).splitlines() if "Error: [Errno " in line]
+        if said:  # several workers: Beam has only the text of the traceback left
+            raise OSError(said[-1].strip()) from None
         raise
 
 

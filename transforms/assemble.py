@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
+from model.errors import one_line
 from transforms.formats import pixel_sha256, write_panorama
 from transforms.manifest import DONE, FAILED, manifest_row
 from transforms.patch_shards import PatchReader
@@ -32,7 +33,7 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
             raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
         record = write_files(out, plan, reader, version)
     except Exception as error:  # whatever it is, it is this panorama's state, and others go on
-        return manifest_row(plan, FAILED, " ".join(str(error).split()) or type(error).__name__, {})
+        return manifest_row(plan, FAILED, one_line(error), {})
     return manifest_row(plan, DONE, None, record)
 
 

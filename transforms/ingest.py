@@ -16,7 +16,8 @@ import apache_beam as beam
 from apache_beam import pvalue
 from apache_beam.typehints.decorators import no_annotations
 
-from transforms.photographs import Rejection, decode, encode_jpeg, frame, one_line, perceptual_hash, store
+from model.errors import one_line
+from transforms.photographs import Rejection, decode, encode_jpeg, frame, perceptual_hash, store
 from transforms.samples import Sample, as_copy, plan_patches, sample_key, split_of
 from transforms.sources import Photograph, Reject
 from transforms.staging import STAGING

@@ -5,10 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from model.errors import InputError
 from transforms.plan import Plan
-from transforms.storage import exists, join, read_bytes
-from transforms.tables import parse_table, write_rows
+from transforms.storage import exists, join
+from transforms.tables import read_rows, write_rows
 
 MANIFEST = "manifest.parquet"
 DONE, FAILED = "done", "failed"
@@ -63,9 +62,4 @@ def read_manifest(out: str) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is damaged, or no manifest of ours.
     """
-    path = join(out, MANIFEST)
-    content = read_bytes(path)
-    try:
-        return parse_table(content).select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pylist()
-    except (ValueError, KeyError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no manifest of render; remove it: {' '.join(str(error).split())}") from None
+    return read_rows(join(out, MANIFEST), "manifest of render; remove it", MANIFEST_SCHEMA)

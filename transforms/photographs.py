@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from model.errors import one_line
+
 PIXEL_CAP: Final = 200_000_000
 """Larger pictures are not decoded: a small file can claim any size (a decompression bomb)."""
 
@@ -247,11 +249,6 @@ def _from_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, as one line; its kind, if it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _rejection(error: Exception) -> Rejection:

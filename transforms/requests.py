@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from model.fields import LIMIT, check_seed
 from transforms.formats import check_format
 from transforms.storage import exists, read_bytes
@@ -140,7 +140,7 @@ def read_requests(url: str) -> list[RenderRequest]:
     try:
         rows = readers[suffix](read_bytes(url))
     except (ValueError, OverflowError, RecursionError, OSError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from None
+        raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
     requests = [parse(url, number, row) for number, row in enumerate(rows, start=1)]
     if not requests:
         raise InputError(f"--requests {url} lists no request")

@@ -19,8 +19,7 @@ import numpy.typing as npt
 import webdataset as wds
 from PIL import Image
 
-from model.checkpoint import one_line
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.samples import Sample, vertical_position
 from transforms.storage import filesystem, join
 from transforms.training_shards import read_dataset
@@ -87,7 +86,8 @@ class PatchStream:
             InputError: a shard or a sample is damaged.
         """
         dataset = read_dataset(self.data)
-        shards = {name: shard["samples"] for name, shard in sorted(dataset["shards"].items()) if name[:6] == "train-"}
+        counts = {name: shard["samples"] for name, shard in sorted(dataset["shards"].items())}
+        shards = {name: count for name, count in counts.items() if name.startswith("train-")}
         epoch, skipped = divmod(after, dataset["samples"]["train"])
         while True:
             for place, raw in enumerate(read_epoch(self.data, shards, f"{self.seed} {epoch}")):
@@ -140,11 +140,11 @@ def crop(raw: dict[str, Any], patch_px: int, random: Random) -> tuple[npt.NDArra
     """
     try:
         sample, picture = read_sample(raw)
+        top, bottom = sample.full_rows_px
+        x = random.randint(0, sample.stored_width_px - patch_px)
+        y = random.randint(max(top, 0), min(bottom, sample.stored_height_px) - patch_px)
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
-    top, bottom = sample.full_rows_px
-    x = random.randint(0, sample.stored_width_px - patch_px)
-    y = random.randint(max(top, 0), min(bottom, sample.stored_height_px) - patch_px)
     window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)))
     if random.random() < 0.5:
         window = window[:, ::-1]

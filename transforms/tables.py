@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.storage import open_atomic, read_bytes
 
 
@@ -34,7 +34,7 @@ def read_rows(url: str, what: str, schema: pa.Schema) -> list[dict[str, Any]]:
     try:
         return parse_table(content).select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{url} is damaged, or no {what}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{url} is damaged, or no {what}: {one_line(error)}") from None
 
 
 def parse_table(content: bytes) -> pa.Table:

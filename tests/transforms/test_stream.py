@@ -194,6 +194,7 @@ def jpeg_of(size):
         ("json", lambda content: b"[1]"),
         ("json", lambda content: json.dumps({**json.loads(content), "stored_width_px": 0}).encode()),
         ("json", lambda content: json.dumps({**json.loads(content), "full_rows_px": 7}).encode()),
+        ("json", lambda content: json.dumps({**json.loads(content), "full_rows_px": [0, 50]}).encode()),
         ("json", None),
     ],
 )
