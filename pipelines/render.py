@@ -32,6 +32,7 @@ from transforms.storage import exists, filesystem, join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches
 
 MOST_SHARD_PX = 2**28
+MOST_ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +153,19 @@ def to_do(options: RenderOptions, plan: Plan) -> Iterable[Any]:
 
 
 def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints what was made, and what was not and why."""
+    """Prints what was made and where, and what was not and why."""
     table = Table(title=f"Panoramas in {options.out}", title_justify="left")
-    for name in ("id", "size, px", "state", "files", "seams, of 255"):
+    for name in ("id", "size, px", "state", "seams, of 255"):
         table.add_column(name, overflow="fold")
-    for row in rows[:20]:
-        files = "\n".join(row["files"]) if row["state"] == DONE else row["reason"]
-        size = f"{row['width_px']}×{row['height_px']}"
-        table.add_row(row["id"], size, row["state"], files, str(row["seam_max_difference"]))
-    console = Console(stderr=True)
-    console.print(table)
-    if len(rows) > 20:
-        console.print(f"and {len(rows) - 20} more; all of them are in {join(options.out, MANIFEST)}")
+    lines = []
+    for row in rows[:MOST_ROWS_SHOWN]:
+        table.add_row(row["id"], f"{row['width_px']}×{row['height_px']}", row["state"], str(row["seam_max_difference"]))
+        made = [join(options.out, file) for file in row["files"]]
+        lines += made if row["state"] == DONE else [f"{row['id']}: {row['reason']}"]
+    if len(rows) > MOST_ROWS_SHOWN:
+        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(options.out, MANIFEST)}")
+    Console(stderr=True).print(table)
+    print(*lines, sep="\n", file=sys.stderr)
 
 
 def render_command(
