@@ -99,6 +99,8 @@ def train(options: TrainOptions) -> Trainer:
     folder.begin({"generator": to_json(network), "training": to_json(settings), **run.provenance}, options.resume)
     if options.resume:
         run.resume()
+    else:
+        run.save()  # so that a run killed at once goes on from where it started
     run.go(stream)
     return trainer
 
@@ -114,8 +116,6 @@ class Run:
     def resume(self) -> None:
         """Takes up the run's last state."""
         content = self.folder.read_state()
-        if content is None:
-            return
         header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
         steps, before = header.get("steps"), header.get("images_before")
         if not (files.is_count(steps) and files.is_count(before)):

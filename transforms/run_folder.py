@@ -63,10 +63,16 @@ class RunFolder:
             raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
         return config
 
-    def read_state(self) -> bytes | None:
-        """The training state, if a tick has been reached."""
+    def read_state(self) -> bytes:
+        """The training state.
+
+        Raises:
+            InputError: there is none.
+        """
         path = join(self.url, STATE)
-        return read_bytes(path) if exists(path) else None
+        if not exists(path):
+            raise InputError(f"{self.url} holds a run without a state to go on from; start a new one in another folder")
+        return read_bytes(path)
 
     def read_log(self, images: int) -> list[dict[str, Any]]:
         """The log's lines up to a number of images; what an interrupted run logged beyond its last state is dropped."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
@@ -88,7 +89,8 @@ def start(data, out, *flags):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
-        if (out / "training.safetensors").exists() or process.poll() is not None:
+        log = out / "log.jsonl"
+        if (log.exists() and log.read_text()) or process.poll() is not None:
             break
         time.sleep(0.1)
     return process
@@ -105,6 +107,16 @@ def test_a_killed_run_goes_on(data, finished, tmp_path):
     if goal == 4 * BATCH:
         assert (out / "checkpoint.safetensors").read_bytes() == (finished / "checkpoint.safetensors").read_bytes()
     assert load_checkpoint((out / "checkpoint.safetensors").read_bytes(), "").provenance["images_seen"] == goal
+
+
+def test_a_run_killed_before_its_first_step_keeps_its_start(data, finished, tmp_path, monkeypatch):
+    init = str(finished / "checkpoint.safetensors")
+    monkeypatch.setattr(pipelines.train.Run, "go", lambda self, stream: None)
+    train(tiny(data, tmp_path / "run", init=init))
+    resumed = train(tiny(data, tmp_path / "run", resume=True))
+    assert resumed.images == 4 * BATCH
+    started = load_checkpoint((finished / "checkpoint.safetensors").read_bytes(), "").generator.state_dict()
+    assert all(torch.equal(x, started[name]) for name, x in resumed.ema.state_dict().items())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
