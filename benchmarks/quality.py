@@ -116,14 +116,14 @@ def measure(checkpoint: str, data: str) -> list[dict[str, Any]]:
         spread = np.std([kernel_distance(fake, by_photograph[draw].flatten(0, 1)) for draw in draws])
         rows.append(
             {
-                "rows below the horizon": band_px,
+                "row, px": band_px,
                 "KID": kernel_distance(fake, real),
                 "±": float(spread),
                 "floor": kernel_distance(features(network, known), real),
                 "clipped": clipped(fakes),
-                "clipped, photographs": clipped(reals),
+                "photos clipped": clipped(reals),
                 "contrast": contrast(fakes),
-                "contrast, photographs": contrast(reals),
+                "photos contrast": contrast(reals),
             }
         )
     return rows
