@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import fsspec
 import numpy as np
 import pytest
-import pyvips
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,11 +72,11 @@ def test_any_layout_reads_back_exactly(name, widths_px, heights_px, strip_bytes,
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_libvips_reads_the_same_pixels(name, tmp_path):
+def test_another_library_reads_the_same_pixels(name, tmp_path):
     layout = layout_of([37, 256, 256, 120], [200, 256, 5])
     pixels = picture(layout.width_px, layout.height_px)
     write_panorama(name, str(tmp_path / "p"), layout, tiles_of(pixels, layout), METADATA)
-    np.testing.assert_array_equal(pyvips.Image.new_from_file(str(tmp_path / "p")).numpy(), pixels)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "p")), pixels)
 
 
 @pytest.mark.parametrize("name", FORMATS)
