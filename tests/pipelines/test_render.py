@@ -120,6 +120,12 @@ def test_the_record_and_the_manifest_say_what_there_is(rendered, pixels):
     assert provenance["checkpoint_sha256"] == row["checkpoint_sha256"]
 
 
+def test_two_workers_make_the_same_bytes(make, rendered, contents, tmp_path):
+    workers = ["--runner=FnApiRunner", "--direct_running_mode=multi_threading", "--direct_num_workers=2"]
+    make(tiles_per_shard=5, flags=workers)
+    assert results(contents(tmp_path / "out")) == results(contents(rendered))
+
+
 @pytest.mark.parametrize("tiles_per_shard", [5, 100])
 def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, rendered, contents, tmp_path):
     make(tiles_per_shard=tiles_per_shard)
