@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from model import config as configs
+from model.checks import is_count
 from model.config import GeneratorConfig
 from model.errors import InputError, one_line
 from model.generator import Generator
@@ -77,11 +78,6 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
         raise InputError(f"{name}: the checkpoint's provenance is damaged; take another one")
     generator.eval().requires_grad_(False)
     return Checkpoint(generator, sha256(content), provenance, str(header.get("licence", "unknown")))
-
-
-def is_count(value: Any) -> TypeGuard[int]:
-    """Whether a value of a header is a whole number, 0 or more."""
-    return type(value) is int and value >= 0
 
 
 def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:

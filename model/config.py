@@ -193,11 +193,6 @@ DEFAULT_RECIPE: Mapping[str, str] = MappingProxyType({"paper": "paper", "small":
 """The recipe of each preset, unless another is asked for."""
 
 
-def to_json(config: GeneratorConfig | TrainingConfig) -> dict[str, Any]:
-    """A configuration as JSON values."""
-    return dataclasses.asdict(config)
-
-
 def generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
     """A generator's configuration from its JSON form.
 

@@ -4,7 +4,7 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -83,7 +83,8 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     for folder in (join(options.out, PANORAMAS), options.out):
         remove_leftovers(folder)
     write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished])
-    tiles = sum(len(shard.indices) for plan in plans for shard in to_do(options, plan))
+    to_do = (shard for plan in unfinished for shard in shards_to_do(options.out, plan, options.tiles_per_shard))
+    tiles = sum(len(shard.indices) for shard in to_do)
     PATCHES_DONE.reset()
     with track("Tiles", tiles, lambda: PATCHES_DONE.count), storage_errors():
         run(options, plans, beam_flags or beam_options([]))
@@ -145,11 +146,6 @@ def make_plans(options: RenderOptions) -> list[Plan]:
             check_plan(options.out, plan)
         plans.append(plan)
     return plans
-
-
-def to_do(options: RenderOptions, plan: Plan) -> Iterable[Any]:
-    """The shards of a plan that are still to be made."""
-    return shards_to_do(options.out, plan, options.tiles_per_shard)
 
 
 def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:

@@ -17,7 +17,8 @@ import typer
 
 from model import checkpoint as files
 from model.bundled import resolve
-from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, TrainingConfig, to_json
+from model.checks import is_count
+from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, TrainingConfig
 from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.training import Trainer
@@ -96,7 +97,8 @@ def train(options: TrainOptions) -> Trainer:
     trainer = Trainer(network, settings, "cuda" if torch.cuda.is_available() else "cpu")
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
     run = Run(trainer, folder, options, provenance(options, parent))
-    folder.begin({"generator": to_json(network), "training": to_json(settings), **run.provenance}, options.resume)
+    config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **run.provenance}
+    folder.begin(config, options.resume)
     if options.resume:
         run.resume()
     else:
@@ -118,7 +120,7 @@ class Run:
         content = self.folder.read_state()
         header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
         steps, before = header.get("steps"), header.get("images_before")
-        if not (files.is_count(steps) and files.is_count(before)):
+        if not (is_count(steps) and is_count(before)):
             raise InputError(f"the state of {self.folder.url} is damaged; start a new run with --init")
         self.trainer.load_state(tensors, steps, before)
         self.log = self.folder.read_log(self.trainer.images)
@@ -220,7 +222,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     beside = state_beside(url)
     if exists(beside):
         tensors |= files.load(files.TRAINING_STATE, read_bytes(beside), beside)[1]
-    trainer.load_state(tensors, steps=0, images_before=int(found.provenance.get("images_seen", 0)))
+    trainer.load_state(tensors, steps=0, images_before=found.provenance.get("images_seen", 0))
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 

@@ -22,35 +22,44 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def tiny_checkpoint_bytes(seed):
-    """A generator at its random start, but with noise and biases, which start at 0, and pictures within [-1, 1]."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        generator = Generator(PRESETS["tiny"])
-        for name, parameter in generator.named_parameters():
-            if name.endswith("noise_strength"):
-                parameter.data.fill_(0.3).add_(0.2 * torch.rand(()))
-            elif name.endswith(".bias") and "affine" not in name and "mapping" not in name:
-                parameter.data.normal_().mul_(0.2)
-    for to_rgb in generator.texture.to_rgb:
-        to_rgb.convolution.weight.data.mul_(0.2)
-    return save_checkpoint(generator.state_dict(), PRESETS["tiny"], {"images": 0}, "CC0-1.0")
+@pytest.fixture(scope="session")
+def build():
+    """Makes generators."""
+
+    def make(config, seed=0):
+        """A generator at its random start, but with noise and biases, which start at 0, and pictures within [-1, 1]."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            generator = Generator(config)
+            for name, parameter in generator.named_parameters():
+                if name.endswith("noise_strength"):
+                    parameter.data.fill_(0.3).add_(0.2 * torch.rand(()))
+                elif name.endswith(".bias") and "affine" not in name and "mapping" not in name:
+                    parameter.data.normal_().mul_(0.2)
+            for to_rgb in generator.texture.to_rgb:
+                to_rgb.convolution.weight.data.mul_(0.2)
+        return generator.eval().requires_grad_(False)
+
+    return make
+
+
+def write_checkpoint(folder, generator):
+    """Path of a new checkpoint file."""
+    path = folder / "tiny.safetensors"
+    path.write_bytes(save_checkpoint(generator.state_dict(), generator.config, {"images": 0}, "CC0-1.0"))
+    return str(path)
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory):
+def tiny_checkpoint(tmp_path_factory, build):
     """Path of a checkpoint of the tiny network, with noise."""
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    path.write_bytes(tiny_checkpoint_bytes(0))
-    return str(path)
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), build(PRESETS["tiny"]))
 
 
 @pytest.fixture(scope="session")
-def other_checkpoint(tmp_path_factory):
+def other_checkpoint(tmp_path_factory, build):
     """Path of a checkpoint of the tiny network with other weights."""
-    path = tmp_path_factory.mktemp("checkpoint") / "other.safetensors"
-    path.write_bytes(tiny_checkpoint_bytes(1))
-    return str(path)
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), build(PRESETS["tiny"], seed=1))
 
 
 class PaintedWorld:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from model.checks import is_integer
 from model.errors import InputError, one_line
 from model.fields import LIMIT, check_seed
 from transforms.formats import check_format
@@ -116,11 +117,6 @@ class RenderRequest:
         if isinstance(given.get("formats"), list):
             given["formats"] = tuple(given["formats"])
         return cls(**given)
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value from outside is a whole number; a truth value is none."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_requests(url: str) -> list[RenderRequest]:

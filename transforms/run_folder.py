@@ -37,16 +37,12 @@ class RunFolder:
         Raises:
             InputError: there is a run already and it is not to be resumed; or none, or another one, to resume.
         """
-        there = exists(join(self.url, CONFIG))
-        if there and not resume:
-            raise InputError(f"{self.url} already holds a run; add --resume to go on with it, or choose another --out")
-        if not there and resume:
-            raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
-        if not there:
+        if not resume:
+            if exists(join(self.url, CONFIG)):
+                raise InputError(f"{self.url} already holds a run; add --resume to go on, or choose another --out")
             write_json(join(self.url, CONFIG), config)
             return
-        before = read_json(join(self.url, CONFIG))
-        given = json.loads(json.dumps(config))
+        before, given = self.read_config(), json.loads(json.dumps(config))
         changed = sorted(key for key in given if key not in ("init", "version") and before.get(key) != given[key])
         if changed:
             raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); resume with the same")

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
+from model.checks import is_count
 from model.errors import InputError
 from transforms.samples import SPLITS, Sample
 from transforms.sources import Reject
@@ -192,8 +193,8 @@ def read_index(url: str) -> list[dict[str, Any]]:
 def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
     """Raises InputError if a field that readers rely on is missing, of a wrong kind, or contradicts another."""
     fields = {
-        "full_size_px": _is_count(dataset.get("full_size_px")),
-        "patch_size_px": _is_count(dataset.get("patch_size_px")),
+        "full_size_px": is_count(dataset.get("full_size_px")),
+        "patch_size_px": is_count(dataset.get("patch_size_px")),
         "samples": _are_counts(dataset.get("samples")) and set(dataset["samples"]) == set(SPLITS),
         "rejects": _are_counts(dataset.get("rejects")),
         "shards": _are_shards(dataset.get("shards")),
@@ -205,17 +206,13 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
         raise InputError(f"{path} is damaged at {', '.join(wrong)}: copy it again, or ingest the photographs again")
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
 def _are_counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_count, value.values()))
+    return isinstance(value, dict) and all(map(is_count, value.values()))
 
 
 def _are_shards(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(shard, dict) and _is_count(shard.get("samples")) for shard in value.values()
+        isinstance(shard, dict) and is_count(shard.get("samples")) for shard in value.values()
     )
 
 

@@ -15,47 +15,23 @@ ONE_CHANNEL = GeneratorConfig(
 )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """The networks here are too small to share out, and one thread leaves the other cores alone."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def build(config, seed=0):
-    """A generator at its random start, but with noise and biases, which start at 0, and pictures within [-1, 1]."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        generator = Generator(config)
-        for name, parameter in generator.named_parameters():
-            if name.endswith("noise_strength"):
-                parameter.data.fill_(0.3).add_(0.2 * torch.rand(()))
-            elif name.endswith(".bias") and "affine" not in name and "mapping" not in name:
-                parameter.data.normal_().mul_(0.2)
-        for to_rgb in generator.texture.to_rgb:
-            to_rgb.convolution.weight.data.mul_(0.2)
-    return generator.eval().requires_grad_(False)
-
-
 @pytest.fixture(scope="session")
-def tiny():
+def tiny(build):
     return build(PRESETS["tiny"])
 
 
 @pytest.fixture(scope="session")
-def small():
+def small(build):
     return build(PRESETS["small"])
 
 
 @pytest.fixture(scope="session")
-def paper():
+def paper(build):
     return build(PRESETS["paper"])
 
 
 @pytest.fixture(scope="session")
-def five_pairs():
+def five_pairs(build):
     """The tiny network with one pair more."""
     tiny = PRESETS["tiny"]
     return build(dataclasses.replace(tiny, texture_channels=(*tiny.texture_channels, 6), full_px=389))
