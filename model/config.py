@@ -151,6 +151,10 @@ class TrainingConfig:
     """Share of the pictures whose colours are augmented."""
     augment_shift_px: int
     """Largest shift of a picture by augmentation, in pixels."""
+    beyond_share: float = 0.0
+    """q: share of the draws that lie beyond the photographs' frame and are judged as its top or bottom."""
+    beyond_after: int = 0
+    """Images seen before these draws begin: a network that knows the frame learns more from them."""
     ema_images: tuple[int, int]
     """Half-life of the averaged generator: a tenth of the images seen, but within these two numbers of images."""
     seed: int = 0
@@ -160,6 +164,8 @@ class TrainingConfig:
             raise InputError(f"recipe is {self.recipe!r}; choose paper or projected")
         if self.batch < 1:
             raise InputError(f"batch is {self.batch}; it must be at least 1")
+        if not 0 <= self.beyond_share < 1:
+            raise InputError(f"beyond_share is {self.beyond_share}; it must be from 0 to less than 1")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
 
@@ -184,6 +190,8 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
             r1_weight=0.0,
             augment_colour=0.5,
             augment_shift_px=12,
+            beyond_share=0.3,
+            beyond_after=100_000,
             ema_images=(500, 5_000),
         ),
     }

@@ -14,6 +14,9 @@ from model.config import GeneratorConfig
 
 CHANNELS = 3
 
+BEYOND_CELLS = 20
+"""How far beyond the photographs' frame a training window may lie: coordinates are constant there already."""
+
 
 def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor) -> Tensor:
     """Coordinates at a grid of cells.
@@ -35,20 +38,32 @@ def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor) -> 
     return field.float()
 
 
-def draw_windows(config: GeneratorConfig, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_windows(
+    config: GeneratorConfig, batch: int, random: torch.Generator, beyond_share: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Coordinates of random training windows, by the vertical law.
 
+    Args:
+        config: gives the law.
+        batch: how many.
+        random: the source of randomness.
+        beyond_share: q, of the windows that lie up to 20 cells beyond the photographs' frame.
+
     Returns:
-        Coordinates [N,3,R,R] and t [N], each window's vertical position in [-1, 1].
+        Coordinates [N,3,R,R] and t [N], each window's vertical position clamped to [-1, 1].
     """
     t = torch.rand(batch, generator=random) * 2 - 1
+    if beyond_share:
+        chosen, far = torch.rand(2, batch, generator=random)
+        outside = t.sign() * (1 + 2 * BEYOND_CELLS / config.travel_cells * far)
+        t = torch.where(chosen < beyond_share, outside, t)
     middle_column = torch.rand(batch, generator=random) * config.period_cells
     offsets = torch.arange(config.latent_cells) - (config.latent_cells - 1) / 2
     fields = [
         coordinate_field(config, config.travel_cells / 2 * position + offsets, column + offsets)
         for position, column in zip(t, middle_column, strict=True)
     ]
-    return torch.stack(fields), t
+    return torch.stack(fields), t.clamp(-1, 1)
 
 
 def vertical_label(config: GeneratorConfig, t: Tensor) -> Tensor:

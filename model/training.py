@@ -94,7 +94,8 @@ class Trainer:
     def draw(self, batch: int, random: torch.Generator) -> Windows:
         """Random windows of random worlds."""
         config = self.generator_config
-        coordinates, t = draw_windows(config, batch, random)
+        beyond_share = self.config.beyond_share if self.images >= self.config.beyond_after else 0.0
+        coordinates, t = draw_windows(config, batch, random, beyond_share)
         cells = config.latent_cells
         z_l = torch.randn(batch, config.z_l_dim, cells, cells, generator=random)
         z_g = torch.randn(batch, config.z_g_dim, generator=random)

@@ -129,6 +129,9 @@ class Run:
         """Trains to the end, saving at every tick, at the end and when interrupted."""
         batch = self.trainer.config.batch
         self.images_this_run = self.trainer.steps * batch
+        settings = self.trainer.config
+        edge_after = settings.beyond_after - self.trainer.images_before
+        stream = dataclasses.replace(stream, edge_share=settings.beyond_share, edge_after=edge_after)
         batches = stream.batches(batch, after=self.images_this_run)
         photographs = next(stream.batches(GRID * GRID)).pixels
         self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))

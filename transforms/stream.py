@@ -50,6 +50,8 @@ class PatchStream:
         patch_px: side of a patch.
         full_px: height of the photographs that the network is made for.
         seed: of the order, the windows and the flips.
+        edge_share: of the windows, cropped at the very top or bottom: the partners of generated windows beyond it.
+        edge_after: patches of the stream before these begin.
 
     Raises:
         InputError: the set has no training samples, or its photographs are of another height.
@@ -59,6 +61,8 @@ class PatchStream:
     patch_px: int
     full_px: int
     seed: int = 0
+    edge_share: float = 0.0
+    edge_after: int = 0
 
     def __post_init__(self) -> None:
         dataset = read_dataset(self.data)
@@ -89,10 +93,13 @@ class PatchStream:
         counts = {name: shard["samples"] for name, shard in sorted(dataset["shards"].items())}
         shards = {name: count for name, count in counts.items() if name.startswith("train-")}
         epoch, skipped = divmod(after, dataset["samples"]["train"])
+        number = after
         while True:
             for place, raw in enumerate(read_epoch(self.data, shards, f"{self.seed} {epoch}")):
                 if place >= skipped:
-                    yield crop(raw, self.patch_px, Random(f"{self.seed} {epoch} {place}"))
+                    edge_share = self.edge_share if number >= self.edge_after else 0.0
+                    yield crop(raw, self.patch_px, Random(f"{self.seed} {epoch} {place}"), edge_share)
+                    number += 1
             epoch, skipped = epoch + 1, 0
 
 
@@ -132,8 +139,12 @@ def damaged(what: str, why: str) -> InputError:
     return InputError(f"{what} is damaged ({why}): copy the shard again, or ingest the photographs again")
 
 
-def crop(raw: dict[str, Any], patch_px: int, random: Random) -> tuple[npt.NDArray[np.float32], float]:
+def crop(
+    raw: dict[str, Any], patch_px: int, random: Random, edge_share: float = 0.0
+) -> tuple[npt.NDArray[np.float32], float]:
     """A random window anywhere in a sample's picture, flipped half the time, float32 [3,patch,patch], and its t.
+
+    A share of the windows lies at its top or bottom.
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.
@@ -142,7 +153,10 @@ def crop(raw: dict[str, Any], patch_px: int, random: Random) -> tuple[npt.NDArra
         sample, picture = read_sample(raw)
         top, bottom = sample.full_rows_px
         x = random.randint(0, sample.stored_width_px - patch_px)
-        y = random.randint(max(top, 0), min(bottom, sample.stored_height_px) - patch_px)
+        highest, lowest = max(top, 0), min(bottom, sample.stored_height_px) - patch_px
+        y = random.randint(highest, lowest)
+        if random.random() < edge_share:
+            y = random.choice((highest, lowest))
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
     window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)))

@@ -142,3 +142,15 @@ def test_a_photographs_crop_and_a_window_at_the_same_t_lie_equally_far_from_the_
         assert window_middle_px == pytest.approx(crop_middle_px)
         rows = geometry.forward(config.texture, (0, config.visible_cells - 1))
         assert geometry.length(rows) == config.patch_px
+
+
+def test_a_share_of_the_windows_lies_beyond_the_frame_and_is_labelled_with_its_edge():
+    random = torch.Generator().manual_seed(5)
+    coordinates, t = draw_windows(CONFIG, 2000, random, beyond_share=0.3)
+    edge = t.abs() == 1
+    assert edge.double().mean().item() == pytest.approx(0.3, abs=0.04)
+    assert (t == 1).sum().item() == pytest.approx((t == -1).sum().item(), rel=0.2)
+    middle = torch.atanh(coordinates[:, 0, coordinates.shape[2] // 2, 0].double().clamp(-1 + 1e-7, 1 - 1e-7)) / STEP
+    assert (middle[edge] * t[edge] > 2.9).all()
+    assert (middle[edge].abs() > 10).double().mean() > 0.4
+    assert middle[~edge].abs().max() < 3.1

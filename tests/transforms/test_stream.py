@@ -222,3 +222,13 @@ def test_a_store_that_fails_is_no_damage(copy, monkeypatch):
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem._open", fail)
     with pytest.raises(OSError, match="Input/output error"):
         list(itertools.islice(patches, PHOTOGRAPHS))
+
+
+def test_a_share_of_the_windows_is_cropped_at_the_edges_from_a_patch_on(data):
+    whole = PatchStream(data, PATCH_PX, FULL_PX, edge_share=0.5, edge_after=100)
+    t = np.array([position for _, position in itertools.islice(whole.patches(), 400)])
+    assert np.mean(np.abs(t[:100]) == 1) < 0.1
+    assert 0.35 < np.mean(np.abs(t[100:]) == 1) < 0.65
+    assert 0.3 < np.mean(t[100:][np.abs(t[100:]) == 1] == 1) < 0.7
+    later = itertools.islice(whole.patches(after=90), 20)
+    assert [position for _, position in later] == t[90:110].tolist()
