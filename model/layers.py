@@ -105,7 +105,7 @@ class ModulatedConvolution(nn.Module):
         weight = self.weight * self.gain
         y = (convolve_up if self.up else convolve)(x * scale[:, :, None, None], weight)
         if self.demodulate:
-            y = y * self.demodulation(weight, scale)[:, :, None, None]
+            y = y * self.demodulation(scale)[:, :, None, None]
         return y
 
     def folded(self, style: Tensor) -> Tensor:
@@ -114,10 +114,13 @@ class ModulatedConvolution(nn.Module):
         weight = self.weight * self.gain
         factor = scale[0, None, :, None, None]
         if self.demodulate:
-            factor = factor * self.demodulation(weight, scale)[0, :, None, None, None]
+            factor = factor * self.demodulation(scale)[0, :, None, None, None]
         return weight * factor
 
-    def demodulation(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """1/√(Σ (w·s)² + ε) of each output channel: [O,I,k,k], [N,I] -> [N,O]."""
-        energy = weight.square().sum(dim=(2, 3))  # [O,I]
-        return torch.rsqrt(scale.square() @ energy.T + EPSILON)
+    def demodulation(self, scale: Tensor) -> Tensor:
+        """1/√(Σ (w·s)² + ε) of each output channel: [N,I] -> [N,O]."""
+        return torch.rsqrt(scale.square() @ self.energy().T + EPSILON)
+
+    def energy(self) -> Tensor:
+        """What each input channel adds to each output channel's variance, Σ w² over the kernel: [O,I]."""
+        return (self.weight * self.gain).square().sum(dim=(2, 3))

@@ -15,7 +15,9 @@ from model.geometry import Window
 from transforms.layout import TileLayout
 from transforms.requests import RenderRequest
 
-PRECISION = "float32"
+REFERENCE = "float32"
+"""The precision of promise 2; a plan of another one says how far it is from it."""
+
 MOST_TILES_PER_SHARD = 256
 
 
@@ -36,6 +38,7 @@ class Plan:
         checkpoint_url: where the generator is.
         checkpoint_sha256: which it is.
         tile_px: side of a tile, a multiple of the network's cell.
+        precision: of the network's convolutions, one of `engine.PRECISIONS`.
 
     Raises:
         InputError: a tile, which is computed whole, would leave the world.
@@ -45,6 +48,7 @@ class Plan:
     checkpoint_url: str
     checkpoint_sha256: str
     tile_px: int
+    precision: str = REFERENCE
 
     def __post_init__(self) -> None:
         for tiles in (self.tile_rows, self.tile_columns):
@@ -73,7 +77,7 @@ class Plan:
             "request": self.request.to_json(),
             "checkpoint_sha256": self.checkpoint_sha256,
             "tile_px": self.tile_px,
-            "precision": PRECISION,
+            "precision": self.precision,
             "scheme_version": SCHEME_VERSION,
         }
 

@@ -186,8 +186,8 @@ def test_a_single_pixel_can_be_asked_for(worlds, row, column):
 def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, worlds, latents_of, cells):
     """z_l, z_n, coordinates and z_g of the design, put into the batched network of training."""
     config, world = tiny.config, worlds["tiny"]
-    z_l, coordinates, z_n = latents_of(config, world.seed, cells, cells)
-    z_g = z_g_vector(world.seed, config.z_g_dim)
+    z_l, coordinates, z_n = latents_of(config, world.definition.seed, cells, cells)
+    z_g = z_g_vector(world.definition.seed, config.z_g_dim)
     expected, _ = tiny(z_l.float(), coordinates.float(), z_g, [noise.float() for noise in z_n])
     window = geometry.forward(config.texture, cells)
     assert_equal_to_rounding(world.render(window, window), expected[0])
