@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from model import geometry
 from model.checks import is_integer
 from model.config import GeneratorConfig
 from model.errors import InputError
@@ -106,6 +107,22 @@ class Edit:
         """First and last column of cells drawn anew."""
         return cells(self.box_px[0], self.box_px[2], cell_px)
 
+    def reach(self, config: GeneratorConfig) -> tuple[Window, Window]:
+        """Rows and columns of all pixels that it can change, in a circle maybe beyond its ends."""
+        windows = self.rows(config.cell_px), self.columns(config.cell_px)
+        row, column = (self._reach(window, config) for window in windows)
+        return row, column
+
+    def _reach(self, window: Window, config: GeneratorConfig) -> Window:
+        reached = []
+        if Z_L in self.fields:
+            reached.append(geometry.reach((*config.structure, *config.texture), window))
+        if NOISE in self.fields:
+            for layer in range(2 * config.pairs):
+                own = image(window, positions_per_cell(layer))
+                reached.append(geometry.reach(config.texture[layer + 1 :], own))
+        return min(low for low, _ in reached), max(high for _, high in reached)
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -171,6 +188,16 @@ def check_definition(definition: Definition, config: GeneratorConfig) -> None:
 def cells(start_px: int, length_px: int, cell_px: int) -> Window:
     """First and last cell that pixels meet; a cell owns the pixels from its own on."""
     return start_px // cell_px, (start_px + length_px - 1) // cell_px
+
+
+def positions_per_cell(layer: int) -> int:
+    """How many positions a layer of G_T has for each cell: every pair (up, plain) doubles them."""
+    return 2 ** (layer // 2 + 1)
+
+
+def image(window: Window, positions: int) -> Window:
+    """A window of cells on a grid with so many positions a cell."""
+    return window[0] * positions, (window[1] + 1) * positions - 1
 
 
 def check_integer(name: str, value: Any) -> None:

@@ -10,6 +10,7 @@ The gain √2 of the activation is folded in too: leaky ReLU keeps a positive fa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from torch import Tensor
 from model.fusion import Mixture, StyleMap
 from model.generator import Generator
 from model.geometry import Window
-from model.layers import EPSILON, GAIN, LEAK, ModulatedConvolution, blur, upsample_skip
+from model.layers import EPSILON, GAIN, LEAK, ModulatedConvolution, blur, products, upsample_skip
 from model.structure import crop_to
 
 STYLES_KEPT = 4
 """Of the folded weights of as many styles each layer keeps those used last."""
+
+PAIRS_KEPT = 64
+"""Of the demodulation of pairs of styles, which is a vector each."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Of the texture synthesizer's convolutions; all else is float32."""
@@ -52,10 +56,11 @@ class StyledConvolution:
         self, convolution: ModulatedConvolution, bias: Tensor, styles: Sequence[Tensor], gain: float, dtype: torch.dtype
     ):
         self.convolution, self.gain, self.dtype = convolution, gain, dtype
-        self.styles = styles
+        self.scales = convolution.affine.exact(torch.cat(list(styles)))  # [K,I]
         self.bias = (bias * gain).to(dtype)
         self.folded = lru_cache(maxsize=STYLES_KEPT)(self._folded)
         self.shared = lru_cache(maxsize=1)(self._shared)
+        self.pair = lru_cache(maxsize=PAIRS_KEPT)(self._pair)
 
     def __call__(self, x: Tensor, before: int | Mixture, after: int | Mixture) -> Tensor:
         """[1,I,H,W] -> [1,O,H',W'], bias added; an up layer's output still awaits its blur, and its bias.
@@ -68,10 +73,10 @@ class StyledConvolution:
         bias = None if self.convolution.up else self.bias
         if isinstance(before, int):
             return self.convolve(x, self.folded(before), bias)
-        scales = torch.cat([self.convolution.affine(self.styles[k]) for k in before.styles])
+        scales = self.scales[list(before.styles)]
         y = self.convolve(x * mixed(before.weights, scales).to(self.dtype), self.shared(), None)
         if self.convolution.demodulate:
-            y = y.mul_(self.demodulation(before, after, scales).to(self.dtype))
+            y = y.mul_(self.demodulation(after).to(self.dtype))
         return y if bias is None else y.add_(bias[:, None, None])
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -80,21 +85,27 @@ class StyledConvolution:
             return F.conv_transpose2d(x, weight, stride=2, padding=1)
         return F.conv2d(x, weight, bias)
 
-    def demodulation(self, before: Mixture, after: int | Mixture, scales: Tensor) -> Tensor:
-        """demod(p) times the gain, [1,O,H',W']; [1,O,1,1] where the output has one style."""
-        energy = self.convolution.energy()  # [O,I]
-        if isinstance(after, int):
-            only = scales[before.styles.index(after)]
-            return (torch.rsqrt(energy @ only.square() + EPSILON) * self.gain)[None, :, None, None]
-        order = [before.styles.index(k) for k in after.styles]
-        pairs = [(j, k) for k in range(len(order)) for j in range(k + 1)]
-        products = torch.stack([scales[order[j]] * scales[order[k]] * (1 if j == k else 2) for j, k in pairs])
-        weights = torch.stack([after.weights[j] * after.weights[k] for j, k in pairs])
-        sums = mixed(weights, products @ energy.T)  # [1,O,H',W']
-        return sums.add_(EPSILON).rsqrt_().mul_(self.gain)
+    def demodulation(self, styles: int | Mixture) -> Tensor:
+        """demod(p) times the gain, [1,O,h,w]; [1,O,1,1] for one style.
+
+        As the weights sum to 1, so do those of all pairs, and ε and the gain can be put into each pair's D.
+        """
+        if isinstance(styles, int):
+            return self.pair(styles, styles).rsqrt()[None, :, None, None]
+        pairs = list(combinations_with_replacement(range(len(styles.styles)), 2))
+        energies = torch.stack([self.pair(styles.styles[j], styles.styles[k]) for j, k in pairs])
+        weights = [styles.weights[j] * styles.weights[k] * (1 if j == k else 2) for j, k in pairs]
+        return mixed(torch.stack(weights), energies).rsqrt_()
+
+    def _pair(self, one: int, other: int) -> Tensor:
+        """D of two styles, with ε, over the gain squared: [O]."""
+        energy = products((self.scales[one] * self.scales[other])[None], self.convolution.energy())[0]
+        return (energy + EPSILON) / self.gain**2
 
     def _folded(self, style: int) -> Tensor:
-        return self._laid_out(self.convolution.folded(self.styles[style]) * self.gain)
+        weight = self.convolution.weight * self.convolution.gain * self.scales[style, :, None, None]
+        factor = self.demodulation(style)[0, :, :, None] if self.convolution.demodulate else self.gain
+        return self._laid_out(weight * factor)
 
     def _shared(self) -> Tensor:
         factor = 1.0 if self.convolution.demodulate else self.gain
@@ -183,7 +194,12 @@ def noise_strengths(texture: Any) -> list[Tensor]:
 
 
 def mixed(weights: Tensor, vectors: Tensor) -> Tensor:
-    """Σ_k weights_k vectors_k, channels last: [K,h,w], [K,C] -> [1,C,h,w]."""
-    _, height, width = weights.shape
-    flat = weights.reshape(len(weights), height * width).T.to(vectors) @ vectors
-    return flat.reshape(1, height, width, -1).permute(0, 3, 1, 2)
+    """Σ_k weights_k vectors_k, channels last: [K,h,w], [K,C] -> [1,C,h,w].
+
+    Written out, because a matrix product rounds differently with another number of threads.
+    """
+    terms = (weight[:, :, None] * vector for weight, vector in zip(weights.to(vectors), vectors, strict=True))
+    total = next(terms)
+    for term in terms:
+        total.add_(term)
+    return total[None].permute(0, 3, 1, 2)

@@ -8,7 +8,7 @@ from torch import Tensor
 from model import geometry
 from model.config import GeneratorConfig
 from model.coordinates import coordinate_field
-from model.definition import NOISE, Z_L, Box, Definition, Edit, cells
+from model.definition import NOISE, Z_L, Box, Definition, Edit, cells, image, positions_per_cell
 from model.fields import NoiseWindow, z_l_field, z_n_fields
 from model.geometry import Window
 
@@ -50,7 +50,7 @@ class Latents:
 
     def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
         """Noise float32 [1,1,H,W] at a window of each of several layers' own positions."""
-        turns = [self.turn_cells and self.turn_cells * factor(layer) for layer, _, _ in windows]
+        turns = [self.turn_cells and self.turn_cells * positions_per_cell(layer) for layer, _, _ in windows]
         parts = [patchwork(columns, turn) for (_, _, columns), turn in zip(windows, turns, strict=True)]
         wanted = [
             (layer, rows, part) for (layer, rows, _), work in zip(windows, parts, strict=True) for part, _ in work
@@ -66,7 +66,7 @@ class Latents:
         """Draws the noise within an edit's box anew."""
         wanted, targets = [], []
         for (layer, rows, columns), field in zip(windows, fields, strict=True):
-            for part_rows, part_columns, place in self.met(edit, rows, columns, factor(layer)):
+            for part_rows, part_columns, place in self.met(edit, rows, columns, positions_per_cell(layer)):
                 wanted.append((layer, part_rows, part_columns))
                 targets.append(field[place])
         for target, new in zip(targets, z_n_fields(edit.seed, wanted, self.device), strict=True):
@@ -112,16 +112,6 @@ class Latents:
         field = self.z_l(cells(y, height, cell_px), cells(x, width, cell_px)).double()
         deviation, mean = torch.std_mean(field, dim=(2, 3), keepdim=True, correction=0)
         return mean.float(), deviation.float()
-
-
-def factor(layer: int) -> int:
-    """Positions of a layer's output to a cell: each pair of layers (up, plain) doubles them."""
-    return 2 ** (layer // 2 + 1)
-
-
-def image(box: Window, positions: int) -> Window:
-    """A window of cells on a grid with so many positions a cell."""
-    return box[0] * positions, (box[1] + 1) * positions - 1
 
 
 def patchwork(window: Window, turn: int | None) -> Patchwork:

@@ -90,7 +90,7 @@ def style_vectors(style: Style, generator: Generator, device: str) -> StyleVecto
         assert style.seed is not None
         z_g = z_g_vector(style.seed, length, device)
     textured = z_g if style.texture_seed is None else z_g_vector(style.texture_seed, length, device)
-    w = generator.mapping(textured)
+    w = generator.mapping.exact(textured)
     return StyleVectors(z_g, [w] * (2 * generator.config.pairs + 1))
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from model import geometry
 from model.config import PRESETS
+from model.engine import StyledConvolution
 from model.fields import z_g_vector
 from model.generator import Generator, draw_noise, noise_sizes
 from model.layers import ModulatedConvolution, activate, blur, convolve_up, normalise, upsample_skip
@@ -69,9 +69,8 @@ def test_a_folded_weight_is_the_modulated_convolution_of_its_style(up):
     torch.manual_seed(2)
     convolution = ModulatedConvolution(5, 4, 3, 6, up=up).double().requires_grad_(False)
     x, style = torch.randn(1, 5, 8, 9).double(), torch.randn(1, 6).double()
-    weight = convolution.folded(style)
-    y = convolve_up(x, weight) if up else functional.conv2d(x, weight)
-    assert (y - convolution(x, style)).abs().max() < 1e-12
+    folded = StyledConvolution(convolution, torch.zeros(4).double(), [style], gain=1.0, dtype=torch.float64)
+    assert (folded(x, 0, 0) - convolution(x, style)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("strength", [1e-2, 1.0, 1e2])
@@ -82,7 +81,8 @@ def test_demodulation_gives_outputs_of_unit_variance_whatever_the_style(strength
     style = strength * torch.randn(2, 8)
     y = convolution(torch.randn(2, 32, 130, 130), style)
     assert torch.allclose(y.var(dim=(2, 3)), torch.ones(2, 16), atol=0.06)
-    energy = convolution.folded(style[:1]).square().sum(dim=(1, 2, 3))
+    folded = StyledConvolution(convolution, torch.zeros(16), [style[:1]], gain=1.0, dtype=torch.float32)
+    energy = folded.folded(0).square().sum(dim=(1, 2, 3))
     assert torch.allclose(energy, torch.ones(16), atol=1e-3)
 
 

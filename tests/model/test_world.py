@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from model import geometry
 from model.config import PRESETS
+from model.definition import Definition, Style
 from model.errors import InputError
 from model.fields import LIMIT, z_g_vector
 from model.generator import Generator
@@ -234,16 +235,18 @@ def test_quantising_maps_the_ends_to_the_ends_and_clamps():
     assert levels.tolist() == [0, 0, 255, 255, 128]
 
 
+@pytest.mark.parametrize("styles", [(), (Style(seed=1, x_px=10**6), Style(seed=2, x_px=10**6 + 200))])
 @pytest.mark.parametrize("preset", ["tiny", "small"])
-def test_the_number_of_threads_changes_no_bit(preset):
+def test_the_number_of_threads_changes_no_bit(preset, styles):
     """Not even before quantising: a worker with more cores computes the same tile."""
     torch.manual_seed(0)
-    world = World(Generator(PRESETS[preset]).eval(), 7)
+    generator = Generator(PRESETS[preset]).eval()
     before = torch.get_num_threads()
     try:
         tiles = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
+            world = World(generator, Definition(7, styles=styles))
             tiles.append(world.compute((-256, -1), (10**6, 10**6 + 255)).pixels)
     finally:
         torch.set_num_threads(before)
