@@ -1,4 +1,4 @@
-"""The command line: ``infinitygan ingest | train | render | info``.
+"""The command line: ``infinitygan ingest | train | render | verify | info``.
 
 Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input.
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "ingest": "ingest_command",
     "train": "train_command",
     "render": "render_command",
+    "verify": "verify_command",
     "info": "info_command",
 }
 """Each command's function, in the module of its name."""

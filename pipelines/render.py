@@ -24,6 +24,7 @@ from model.errors import InputError
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
+from transforms.adopt import adopt_patches
 from transforms.assemble import AssemblePanoramas
 from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
@@ -83,9 +84,12 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
         OSError: storage failed where it is no single panorama's matter.
     """
     check_out(options)
-    plans = make_plans(options)
+    networks = make_plans(options)
+    plans = list(networks)
     unfinished = [plan for plan in plans if not is_complete(options.out, plan)]
-    for plan in plans:
+    for plan, config in networks.items():
+        if options.replace:
+            adopt_patches(options.out, plan, config)
         begin(options.out, plan)
     for folder in (join(options.out, PANORAMAS), options.out):
         remove_leftovers(folder)
@@ -127,8 +131,8 @@ def check_out(options: RenderOptions) -> None:
         read_manifest(options.out)
 
 
-def make_plans(options: RenderOptions) -> list[Plan]:
-    """A plan for each request.
+def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
+    """A plan for each request, with the network that it is for.
 
     Raises:
         InputError: a checkpoint is missing or is none, the tile or the world does not fit it, or an id is known under
@@ -143,7 +147,7 @@ def make_plans(options: RenderOptions) -> list[Plan]:
         found = load_checkpoint(fs.cat_file(path), url)
         return found.sha256, found.generator.config
 
-    plans = []
+    plans = {}
     for request in options.requests:
         url = request.checkpoint or options.checkpoint or BUNDLED
         sha256, config = checkpoint(url)
@@ -157,7 +161,7 @@ def make_plans(options: RenderOptions) -> list[Plan]:
         plan = Plan(request, url, sha256, options.tile_px, options.precision)
         if not options.replace:
             check_plan(options.out, plan)
-        plans.append(plan)
+        plans[plan] = config
     return plans
 
 

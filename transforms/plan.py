@@ -4,11 +4,14 @@ Tiles are the cells of the world's fixed square grid, so a panorama's outermost 
 are computed whole and stored cropped.
 """
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model.definition import Edit
 from model.errors import InputError
 from model.fields import LIMIT, SCHEME_VERSION
 from model.geometry import Window
@@ -58,6 +61,10 @@ class Plan:
                     f"request {self.request.id}: its tiles of {self.tile_px} px, pixels {low} to {high}, leave the "
                     f"world, whose positions are below {LIMIT}; move its origin by a tile, or take another --tile"
                 )
+
+    def with_edits(self, edits: tuple[Edit, ...]) -> "Plan":
+        """The plan of the same panorama with other edits."""
+        return dataclasses.replace(self, request=dataclasses.replace(self.request, edits=edits))
 
     @property
     def digest(self) -> str:
@@ -168,6 +175,31 @@ class Failure:
     request_id: str
     part: str
     reason: str
+
+
+def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) -> Plan:
+    """The plan that a panorama's JSON tells.
+
+    Args:
+        values: the JSON.
+        checkpoint_url: where its checkpoint is now.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: it is no plan, or one that another version of this program made.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
+        raise InputError(f"{name} is no panorama's JSON")
+    if values.get("scheme_version") != SCHEME_VERSION:
+        raise InputError(f"{name} is of scheme {values.get('scheme_version')}; this version's is {SCHEME_VERSION}")
+    try:
+        fields = {field: values[field] for field in ("checkpoint_sha256", "tile_px", "precision")}
+    except KeyError as error:
+        raise InputError(f"{name} lacks {error}") from None
+    plan = Plan(RenderRequest.from_json(values["request"]), checkpoint_url, **fields)
+    if plan.digest != values.get("plan"):
+        raise InputError(f"{name} does not agree with its own plan, {values.get('plan')}: it has been changed")
+    return plan
 
 
 def whole(index: int, tile_px: int) -> Window:

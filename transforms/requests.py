@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -128,9 +128,10 @@ class RenderRequest:
         """
         name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
         given = known_fields(cls, values, name)
-        for field, kind in (("styles", Style), ("edits", Edit)):
-            if isinstance(given.get(field), tuple):
-                given[field] = tuple(part(kind, value, f"{name}: {field}") for value in given[field])
+        if isinstance(given.get("styles"), tuple):
+            given["styles"] = parts(Style, given["styles"], f"{name}: styles")
+        if isinstance(given.get("edits"), tuple):
+            given["edits"] = parts(Edit, given["edits"], f"{name}: edits")
         return cls(**given)
 
 
@@ -154,8 +155,20 @@ def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, A
     return given
 
 
-def part(kind: type[Style | Edit], values: Any, name: str) -> Style | Edit:
-    """A style or an edit of a request from its JSON values."""
+Part = TypeVar("Part", Style, Edit)
+
+
+def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...]:
+    """The styles or edits of a request from their JSON values.
+
+    Raises:
+        InputError: a field is unknown, missing or out of range.
+    """
+    return tuple(part(kind, value, name) for value in values)
+
+
+def part(kind: type[Part], values: Any, name: str) -> Part:
+    """A style or an edit from its JSON values."""
     if not isinstance(values, dict):
         raise InputError(f"{name}: {str(values)[:60]!r} is no object with fields")
     try:
