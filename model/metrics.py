@@ -25,8 +25,9 @@ class Estimate:
 
 
 def estimate(values: Tensor) -> Estimate:
-    """Of a value a draw, the measurement first."""
-    return Estimate(float(values[0]), float(values[1:].std()))
+    """Of a value a draw, the measurement first. A draw of the same group every time may have no value."""
+    draws = values[1:]
+    return Estimate(float(values[0]), float(draws[draws.isfinite()].std()))
 
 
 def bootstrap_weights(groups: int, draws: int, seed: int) -> Tensor:
@@ -125,22 +126,29 @@ def normal(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return middle, torch.linalg.qr(root, mode="r").R if len(root) > root.shape[1] else root
 
 
-def precision_recall(x: Sample, y: Sample) -> tuple[Tensor, Tensor]:
-    """Precision: the share of x that lies as near to a picture of y as that one's third neighbour; recall: vice versa.
+def precision(x: Sample, y: Sample) -> Tensor:
+    """The share of x that lies as near to a picture of y as that one's third neighbour (Kynkäänniemi et al. 2019).
 
-    Kynkäänniemi et al. 2019. x are generated pictures, y photographs.
+    Neighbours come from other groups: the crops of one photograph are so much alike that nothing else would be near.
     """
-    precision = covered(x.values, y.values).double()
-    recall = covered(y.values, x.values).double()
-    return mean(Sample(precision, x.groups, x.weights)), mean(Sample(recall, y.groups, y.weights))
+    return mean(Sample(covered(x.values, y).double(), x.groups, x.weights))
 
 
-def covered(points: Tensor, support: Tensor) -> Tensor:
-    """Which points [N,d] lie within the distance of any support point [M,d] to its third neighbour; bool [N]."""
-    radii = torch.cat(
-        [torch.cdist(part, support).kthvalue(min(NEIGHBOURS + 1, len(support))).values for part in support.split(BLOCK)]
+def recall(x: Sample, y: Sample) -> Tensor:
+    """The same share of y."""
+    return precision(y, x)
+
+
+def covered(points: Tensor, support: Sample) -> Tensor:
+    """Which points [N,d] lie within the distance of any support point to its third neighbour; bool [N]."""
+    radii = []
+    for part, groups in zip(support.values.split(BLOCK), support.groups.split(BLOCK), strict=True):
+        distances = torch.cdist(part, support.values)
+        distances[groups[:, None] == support.groups] = torch.inf
+        radii.append(distances.kthvalue(min(NEIGHBOURS, len(support.values))).values)
+    return torch.cat(
+        [(torch.cdist(part, support.values) <= torch.cat(radii)).any(dim=1) for part in points.split(BLOCK)]
     )
-    return torch.cat([(torch.cdist(part, support) <= radii).any(dim=1) for part in points.split(BLOCK)])
 
 
 def shift_distance(x: Sample, y: Sample) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,28 +20,25 @@ def show(results: Results) -> None:
 def tables(results: Results) -> list[Table]:
     """Sets, bands, and what belongs to neither."""
     sets, bands = results["sets"], results["bands"]
-    names = [name for name, value in next(iter(sets.values())).items() if isinstance(value, Mapping)]
+    measures = [name for name, value in next(iter(sets.values())).items() if isinstance(value, Mapping)]
+    kids = [name for name in measures if name.startswith("KID")]
+    counts = ["pictures", *(str(row["pictures"]) for row in sets.values())]
     distances = table(
-        "Distance to held-out photographs (in brackets: of photographs trained on)",
-        ["set", "pictures", *names],
-        ([name, str(row["pictures"]), *(estimate(row[key]) for key in names)] for name, row in sets.items()),
+        "Distance to held-out photographs; in brackets, of photographs trained on",
+        ["", *sets],
+        [counts, *([name, *(estimate(row[name]) for row in sets.values())] for name in measures)],
     )
-    kids = [name for name in names if name.startswith("KID")]
     by_height = table(
-        "By rows below the horizon (after the slash: photographs)",
+        "By pixels below the horizon; after the slash, photographs",
         ["px", *kids, "clipped", "contrast", "fine power"],
-        (
-            [
-                name,
-                *(estimate(row[key]) for key in kids),
-                pair(row["clipped"], "{:.1%}"),
-                pair(row["contrast"], "{:.0f}"),
-                f"{pair(row['fine power'], '{:.1f}')} = {number(row['fine power']['ratio']['value'])}",
-            ]
-            for name, row in bands.items()
-        ),
+        [[name, *(estimate(row[key]) for key in kids), *means(row)] for name, row in bands.items()],
     )
-    return [distances, by_height, table("More", ["measure", "value"], others(results))]
+    return [distances, by_height, table("More", ["", ""], others(results))]
+
+
+def means(row: Results) -> list[str]:
+    """What a band's patches are like on average."""
+    return [pair(row["clipped"], "{:.1%}"), pair(row["contrast"], "{:.0f}"), pair(row["fine power"], "{:.0f}")]
 
 
 def others(results: Results) -> Iterable[Sequence[str]]:
@@ -54,7 +52,7 @@ def others(results: Results) -> Iterable[Sequence[str]]:
             f"{estimate(value)}, {pair(value, '{:.0f}')}",
         )
     for name, value in results["horizon"].items():
-        yield f"spread of the horizon {name}, of photographs'", estimate(value["ratio"])
+        yield f"spread of the horizon {name}", f"{pair(value, '{:.3f}')} = {estimate(value['ratio'])}"
     repetition = results["repetition"]
     controls = f"shuffled {number(repetition['shuffled_mean'])}, 95% below {number(repetition['shuffled_95'])}"
     yield "correlation at the coordinate's period", f"{estimate(repetition['at_period'])}; {controls}"
@@ -64,7 +62,7 @@ def others(results: Results) -> Iterable[Sequence[str]]:
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of text."""
-    made = Table(title=title, title_justify="left")
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
         made.add_column(name, justify="right" if place else "left")
     for row in rows:
@@ -73,9 +71,9 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def estimate(value: Results) -> str:
-    """A value with its error and floor."""
-    floor = f" ({number(value['floor'])})" if "floor" in value else ""
-    return f"{number(value['value'])} ± {number(value['error'])}{floor}"
+    """A value with its error, and in brackets that of photographs trained on."""
+    trained = f" ({number(value['trained'])})" if "trained" in value else ""
+    return f"{number(value['value'])} ± {number(value['error'])}{trained}"
 
 
 def pair(value: Results, form: str) -> str:

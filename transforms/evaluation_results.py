@@ -1,6 +1,6 @@
-"""The measures of an evaluation: generated pictures against held-out photographs, and the floor beside them.
+"""The measures of an evaluation: generated pictures against held-out photographs.
 
-The floor of a distance is the same distance for photographs that were trained on: what a perfect model would show.
+Beside each stands the same for photographs that were trained on: a distance's floor, where a perfect model would be.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,8 @@ from model.metrics import (
     frechet_distance,
     kernel_distance,
     mean,
-    precision_recall,
+    precision,
+    recall,
     shift_distance,
 )
 from transforms.evaluation import (
@@ -97,14 +98,17 @@ def measure(worlds: DescribedSets, references: References) -> Results:
     }
 
 
-def distances(compared: Compared, floor: Compared) -> Results:
+def distances(compared: Compared, trained: Compared) -> Results:
     """Of whole sets, in every network's features."""
     results: Results = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
     for network in compared.x.features:
-        results[f"KID-{network}"] = with_floor(compared, floor, network, kernel_distance)
-        results[frechet_name(network)] = with_floor(compared, floor, network, frechet_distance)
-        for name, draws in zip(("precision", "recall"), compared.of(network, precision_recall), strict=True):
-            results[f"{name}-{network}"] = asdict(estimate(draws))
+        measures = {
+            f"KID-{network}": kernel_distance,
+            frechet_name(network): frechet_distance,
+            f"precision-{network}": precision,
+            f"recall-{network}": recall,
+        }
+        results |= {name: with_trained(compared, trained, network, measure) for name, measure in measures.items()}
     return results
 
 
@@ -118,15 +122,15 @@ def bands(worlds: DescribedSets, references: References) -> Results:
     config, rows, draws = references.config, {}, {}
     networks = list(worlds[PATCH].features)
     for band_px in references.evaluation.bands_px:
-        compared, floor = references.compare(worlds, band(band_px), band(clamp_to_frame(band_px, config)))
+        compared, trained = references.compare(worlds, band(band_px), band(clamp_to_frame(band_px, config)))
         row: Results = {}
         for network in networks:
-            row[f"KID-{network}"] = with_floor(compared, floor, network, kernel_distance)
+            row[f"KID-{network}"] = with_trained(compared, trained, network, kernel_distance)
             draws[network, band_px] = compared.of(network, kernel_distance)
         row["clipped"] = {**both_means(compared, "clipped")}
         row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
         row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
-        row["colours"] = colours(compared, floor)
+        row["colours"] = colours(compared, trained)
         rows[f"{band_px:+d}"] = row
     return {"bands": rows, "mean KID": {network: band_means(network, draws, references) for network in networks}}
 
@@ -145,14 +149,15 @@ def band_means(network: str, draws: Mapping[tuple[str, int], Tensor], references
     return results
 
 
-def colours(compared: Compared, floor: Compared) -> Results:
+def colours(compared: Compared, trained: Compared) -> Results:
     """How far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
     return {
-        name: {**with_floor(compared, floor, name, shift_distance), **both_means(compared, name)} for name in COLOURS
+        name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
+        for name in COLOURS
     }
 
 
-def horizon(compared: Compared, floor: Compared) -> Results:
+def horizon(compared: Compared, trained: Compared) -> Results:
     """How far horizons spread between frames and along them, as a share of the frame's height."""
     results: Results = {}
     for name, statistic, spread in (
@@ -164,14 +169,14 @@ def horizon(compared: Compared, floor: Compared) -> Results:
             "generated": float(x[0]),
             "photographs": float(y[0]),
             "ratio": asdict(estimate(x / y)),
-            "ratio of photographs trained on": float(spread(samples(floor, statistic)[0])[0] / y[0]),
+            "trained": float(spread(samples(trained, statistic)[0])[0]),
         }
     return results
 
 
-def with_floor(compared: Compared, floor: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
-    """A distance, its error and its floor."""
-    return {**asdict(estimate(compared.of(name, distance))), "floor": estimate(floor.of(name, distance)).value}
+def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
+    """A distance, its error, and the same for photographs trained on."""
+    return {**asdict(estimate(compared.of(name, distance))), "trained": float(trained.of(name, distance)[0])}
 
 
 def samples(compared: Compared, name: str) -> tuple[Any, Any]:

@@ -14,7 +14,8 @@ from model.metrics import (
     frechet_distance,
     kernel_distance,
     mean,
-    precision_recall,
+    precision,
+    recall,
     shift_distance,
 )
 
@@ -68,7 +69,7 @@ def test_a_picture_drawn_twice_is_not_paired_with_itself():
 
 def test_memory_is_that_of_blocks_and_the_distances_do_not_see_them(monkeypatch):
     x, y = sample(normals(0, 9, 3)), sample(normals(1, 7, 3) + 0.5)
-    measures = (kernel_distance, lambda x, y: torch.stack(precision_recall(x, y)))
+    measures = (kernel_distance, precision, recall)
     whole = [measure(x, y) for measure in measures]
     monkeypatch.setattr(metrics, "BLOCK", 2)
     for measure, expected in zip(measures, whole, strict=True):
@@ -111,13 +112,20 @@ def test_weights_stand_for_repetition():
 
 def test_precision_and_recall_tell_what_is_wrong():
     photographs = normals(0, 100, 2)
-    same = precision_recall(sample(photographs), sample(photographs))
-    far = precision_recall(sample(photographs + 50), sample(photographs))
-    one_mode = precision_recall(sample(photographs[photographs[:, 0] > 1]), sample(photographs))
-    assert [float(x) for x in same] == [1, 1]
-    assert [float(x) for x in far] == [0, 0]
-    assert float(one_mode[0]) == 1
-    assert float(one_mode[1]) < 0.5
+    same, far, cluster = sample(photographs), sample(photographs + 50), sample(photographs[photographs[:, 0] > 1])
+    assert [float(measure(same, same)) for measure in (precision, recall)] == [1, 1]
+    assert [float(measure(far, same)) for measure in (precision, recall)] == [0, 0]
+    assert float(precision(cluster, same)) == 1
+    assert float(recall(cluster, same)) < 0.5
+
+
+def test_the_crops_of_a_photograph_are_not_its_neighbours():
+    """Else nothing would be as near to a crop as the others of its photograph are."""
+    photographs = normals(0, 100, 2)
+    crops, groups = photographs.repeat_interleave(8, 0), torch.arange(100).repeat_interleave(8)
+    near = sample(photographs + 0.05)
+    assert float(precision(near, sample(crops, groups))) > 0.9
+    assert float(precision(near, sample(crops))) == 0
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=9), st.floats(-50, 50))
