@@ -29,17 +29,11 @@ from model.repetition import repetition
 from model.version import __version__
 from pipelines.evaluation_tables import show
 from pipelines.progress import track
-from transforms.evaluation import (
-    Evaluation,
-    Renderer,
-    cut_worlds,
-    frame,
-    open_world,
-    read_photographs,
-    render_window,
-)
+from transforms.evaluation import Evaluation, frame
+from transforms.evaluation_photographs import read_photographs
 from transforms.evaluation_pictures import bands_picture, colours_picture, diversity_picture, frames_picture
 from transforms.evaluation_results import DescribedSets, References, Results, measure
+from transforms.evaluation_worlds import Renderer, cut_worlds, open_world, render_window
 from transforms.storage import exists, join, read_bytes, write_bytes, write_json
 
 METRICS = "metrics.json"

@@ -69,13 +69,13 @@ class References:
     evaluation: Evaluation
 
     def compare(self, worlds: DescribedSets, name: str, held_out: str) -> tuple[Compared, Compared]:
-        """A set of the worlds against one of the held-out photographs, and the photographs trained on against these."""
+        """A set of the worlds against a held-out one of the photographs, and, without errors, those trained on likewise."""
         x, y, trained = worlds[name], self.held_out[held_out], self.trained[held_out]
         x_weights, y_weights, trained_weights = (
             bootstrap_weights(groups_of(sets), self.evaluation.bootstraps, self.evaluation.seed + number)
             for number, sets in enumerate((worlds, self.held_out, self.trained))
         )
-        return Compared(x, y, x_weights, y_weights), Compared(trained, y, trained_weights, y_weights)
+        return Compared(x, y, x_weights, y_weights), Compared(trained, y, trained_weights[:1], y_weights[:1])
 
 
 def groups_of(sets: DescribedSets) -> int:

@@ -20,8 +20,9 @@ from model.picture_features import feature_networks
 from pipelines.cli import run
 from pipelines.evaluate import EvaluateOptions, describe_photographs, describe_worlds, evaluate
 from pipelines.ingest import IngestOptions, ingest
-from transforms.evaluation import Evaluation, open_world
+from transforms.evaluation import Evaluation
 from transforms.evaluation_results import frechet_name, measure
+from transforms.evaluation_worlds import open_world
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FEW = Evaluation(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,18 +20,14 @@ from transforms.evaluation import (
     Evaluation,
     band,
     clamp_to_frame,
-    crop_photograph,
-    cut_world,
-    cut_worlds,
     frame,
     paper,
     paper_base_px,
-    read_photographs,
-    render_window,
     scale_down,
-    scale_down_as_the_paper,
     spread,
 )
+from transforms.evaluation_photographs import crop_photograph, read_photographs, read_picture
+from transforms.evaluation_worlds import cut_world, cut_worlds, render_window, scale_down_as_the_paper
 from transforms.training_shards import read_index
 
 CONFIG = PRESETS["tiny"]
@@ -193,6 +190,17 @@ def test_a_damaged_photograph_is_named(data, tmp_path):
     (copy / row["shard"]).write_bytes(shard)
     with pytest.raises(InputError, match=f"photograph {row['key']}, is damaged"):
         list(read_photographs(str(copy), CONFIG, EVALUATION)[0])
+    (copy / row["shard"]).unlink()
+    with pytest.raises(InputError, match=f"{row['shard']} is damaged .it is missing"):
+        list(read_photographs(str(copy), CONFIG, EVALUATION)[0])
+
+
+def test_a_picture_of_another_size_than_the_index_says_is_damaged(data):
+    row = dict(read_index(data)[0])
+    shard = (Path(data) / row["shard"]).read_bytes()
+    assert read_picture(shard, row, "it").shape == (3, 197, 250)
+    with pytest.raises(InputError, match="size is not that of the index"):
+        read_picture(shard, {**row, "stored_width_px": 251}, "it")
 
 
 def test_what_cannot_be_compared_is_refused(data, tmp_path):
