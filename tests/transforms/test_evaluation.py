@@ -181,6 +181,14 @@ def test_so_many_of_the_training_photographs_at_most(data):
     assert 2 <= len(list(trained)) <= 5
 
 
+def test_patches_come_from_all_heights_of_both(data):
+    """Of a training photograph few are taken, but not the same ones of each."""
+    for photographs in read_photographs(data, CONFIG, EVALUATION):
+        tops = torch.cat([sets[PATCH][:, 0, 0, 0] for sets in photographs]).float()
+        assert float(tops.mean()) == pytest.approx(48, abs=8)
+    assert {len(sets[PATCH]) for sets in photographs} == {EVALUATION.of_trained().patches}
+
+
 def test_a_damaged_photograph_is_named(data, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)
