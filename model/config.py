@@ -45,10 +45,7 @@ class GeneratorConfig:
     """How far training windows travel and by what steps: "crop", as far as crops of the photographs, or "paper"."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("kind", KINDS), ("vertical_law", VERTICAL_LAWS)):
-            if getattr(self, name) not in choices:
-                raise InputError(f"generator {name} is {getattr(self, name)!r}; choose {' or '.join(choices)}")
-        self._check_numbers()
+        self._check_fields()
         if not 1 <= len(self.texture_channels) <= 10:
             raise InputError(f"generator texture_channels has {len(self.texture_channels)} pairs; 1 to 10 are possible")
         if self.structure_kernel % 2 == 0:
@@ -60,12 +57,18 @@ class GeneratorConfig:
         if self.full_px <= self.patch_px:
             raise InputError(f"generator full_px is {self.full_px}; it must exceed the patch, {self.patch_px} px")
 
-    def _check_numbers(self) -> None:
+    def _check_fields(self) -> None:
+        choices = {"kind": KINDS, "vertical_law": VERTICAL_LAWS}
         for field in dataclasses.fields(self):
-            limit = MOST_LAYERS if field.name.endswith("_layers") else MOST
             value = getattr(self, field.name)
+            if field.name in choices:
+                if value not in choices[field.name]:
+                    known = " or ".join(choices[field.name])
+                    raise InputError(f"generator {field.name} is {value!r}; choose {known}")
+                continue
+            limit = MOST_LAYERS if field.name.endswith("_layers") else MOST
             for number in value if isinstance(value, tuple) else (value,):
-                if field.name not in ("kind", "vertical_law") and (type(number) is not int or not 1 <= number <= limit):
+                if type(number) is not int or not 1 <= number <= limit:
                     raise InputError(f"generator {field.name} is {value!r}; give whole numbers from 1 to {limit}")
 
     @property

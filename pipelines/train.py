@@ -115,7 +115,7 @@ class TrainOptions:
 
 
 def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
-    """Trains until the images or minutes asked for are reached, or the recipe's number of steps if it has one.
+    """Trains until the images or minutes asked for are reached; with neither, to the recipe's number of steps.
 
     Args:
         options: what is asked for.
@@ -143,7 +143,9 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
     origin = provenance(options, parent)
     config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **origin}
-    images = settings.iterations * settings.batch or None if options.images is None else options.images
+    images = options.images
+    if images is None and options.minutes is None and settings.iterations:
+        images = settings.iterations * settings.batch
     run = Run(trainer, folder, origin, images, options.minutes, metric)
     if fabric.is_global_zero:
         folder.begin(config, options.resume)

@@ -272,6 +272,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"images": None}, 800_000 * 16), ({"images": None, "minutes": 1e-4}, None), ({}, 32)]
+)
+def test_without_an_end_of_its_own_a_run_ends_where_its_recipe_does(data, tmp_path, monkeypatch, options, expected):
+    ends = []
+    monkeypatch.setattr(pipelines.training_run.Run, "go", lambda self, stream: ends.append(self.images))
+    train(tiny(data, tmp_path / "run", **options))
+    assert ends == [expected]
+
+
 def test_a_run_is_not_overwritten(data, finished):
     with pytest.raises(InputError, match="--resume"):
         train(tiny(data, finished))
