@@ -22,8 +22,8 @@ from torch import Tensor
 
 from model.config import PRESETS, RECIPES
 from model.layers import ModulatedConvolution
-from model.memory import peak_bytes, reuse_freed_memory
-from model.processes import launch
+from model.memory import reuse_freed_memory
+from model.processes import launch, peak_bytes
 from model.training import Trainer
 
 TARGET = {"cpu": 1.1, "cuda": 2.0}

@@ -1,9 +1,7 @@
-"""The process's memory: kept from going back to the kernel only to be asked for again a moment later, and measured."""
+"""Keeps glibc from giving each large tensor's memory back to the kernel, only to ask for it again a moment later."""
 
 import ctypes
 import sys
-
-import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD_BYTES = 32 << 20  # glibc takes no larger one
@@ -21,12 +19,3 @@ def reuse_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD_BYTES)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def peak_bytes(device: str) -> int:
-    """The most memory that this process has held: on its GPU, or its own where it computes on the CPU."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    import resource  # which not every platform has
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

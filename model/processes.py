@@ -1,7 +1,8 @@
-"""This process's device, and its place among the processes that train together, by Lightning Fabric."""
+"""This process's device and memory, and its place among those that train together, by Lightning Fabric."""
 
 import logging
 import os
+import sys
 
 import torch
 from lightning_fabric import Fabric
@@ -36,3 +37,12 @@ def choose_kernels(precision: str, deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def peak_bytes(device: str) -> int:
+    """The most memory that this process has held: on its GPU, or its own where it computes on the CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # which not every platform has
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -16,7 +16,7 @@ from model import checkpoint as files
 from model.checks import is_count
 from model.errors import DivergenceError, InputError
 from model.generator import Generator
-from model.memory import peak_bytes
+from model.processes import peak_bytes
 from model.training import Trainer
 from pipelines.progress import track
 from transforms.curves import events
