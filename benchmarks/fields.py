@@ -45,12 +45,13 @@ def measure(preset: str) -> dict[str, float | str]:
     config = world.config
     cells = geometry.backward(config.texture, (0, TILE_PX - 1))
     latents = geometry.backward(config.structure, cells)
-    windows = {layer: (window, window) for layer, window in enumerate(geometry.outputs(config.texture, cells))}
+    windows = [(layer, window, window) for layer, window in enumerate(geometry.outputs(config.texture, cells))]
     z_s = torch.randn(1, config.structure_channels, geometry.length(cells), geometry.length(cells))
     z_s = z_s.contiguous(memory_format=torch.channels_last)
     z_n = z_n_fields(7, windows)
     repeats = REPEATS[preset]
-    texture_ms = median_ms(lambda: world.network.picture(z_s, z_n), repeats)
+    styles = world.fusion.map(cells, cells, 1)
+    texture_ms = median_ms(lambda: world.engine.picture(z_s, z_n, cells, cells, styles), repeats)
     z_n_ms = median_ms(lambda: z_n_fields(7, windows), 31)
     z_l_ms = median_ms(lambda: z_l_field(7, latents, latents, config.z_l_dim), 31)
     share = (z_n_ms + z_l_ms) / texture_ms

@@ -21,19 +21,22 @@ BEYOND_CELLS = 20
 """How far beyond the photographs' frame a training window may lie: coordinates are constant there already."""
 
 
-def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor) -> Tensor:
+def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor, turn_cells: int | None = None) -> Tensor:
     """Coordinates at a grid of cells.
 
     Args:
         config: gives d and T.
         rows: positions [H] in cells below the horizon, any real numbers.
         columns: positions [W] in cells.
+        turn_cells: W of a cyclic world, on whose circle T is stretched until it fits a whole number of times.
 
     Returns:
         float32 [3,H,W].
     """
     vertical = torch.tanh(config.vertical_step * rows.double())
-    phase = columns.double().remainder(config.period_cells) * (2 * math.pi / config.period_cells)
+    turn = config.period_cells if turn_cells is None else turn_cells
+    times = max(1, round(turn / config.period_cells))
+    phase = columns.double().remainder(turn) * (2 * math.pi * times / turn)
     shape = (len(rows), len(columns))
     field = torch.stack(
         [vertical[:, None].expand(shape), phase.cos()[None, :].expand(shape), phase.sin()[None, :].expand(shape)]

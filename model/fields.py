@@ -12,7 +12,8 @@ more. Integers are equal on every device; normals are equal on one kind of devic
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ SCHEME_VERSION = 1
 
 LIMIT = 2**31 - 2**16
 """Positions are smaller than this in magnitude."""
+
+NoiseWindow: TypeAlias = tuple[int, Window, Window]
+"""A layer's number, and rows and columns of its output."""
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -46,29 +50,25 @@ def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: s
     return torch.stack(normals(words), dim=1).flatten(0, 1)[None, :channels]
 
 
-def z_n_fields(seed: int, windows: Mapping[int, tuple[Window, Window]], device: str = "cpu") -> list[Tensor]:
+def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu") -> list[Tensor]:
     """Noise of layers of G_T, each at a window of its own positions.
 
-    Args:
-        seed: of the world.
-        windows: rows and columns of a layer's output, by the layer's number.
-        device: where to compute.
-
     Returns:
-        float32 [1,1,H,W] of each layer.
+        float32 [1,1,H,W] of each window.
     """
     counters, shapes = [], []
-    for layer, (rows, (low, high)) in windows.items():
+    for layer, rows, (low, high) in windows:
         row, quad = torch.meshgrid(positions(rows, device), positions((low >> 2, high >> 2), device), indexing="ij")
         counters.append(torch.stack([quad.flatten(), row.flatten(), torch.full_like(row, _Z_N + layer).flatten()]))
         shapes.append(row.shape)
+    if not counters:
+        return []
     # One evaluation for all layers: most of them are too small to be worth one of their own.
     c0, c1, c2 = torch.cat(counters, dim=1)
     values = torch.stack(normals(philox((c0, c1, c2, torch.zeros_like(c2[:1])), seed)), dim=1)
     fields = []
-    for (_, (low, high)), (height, quads), part in zip(
-        windows.values(), shapes, values.split([h * q for h, q in shapes]), strict=True
-    ):
+    parts = values.split([h * q for h, q in shapes])
+    for (_, _, (low, high)), (height, quads), part in zip(windows, shapes, parts, strict=True):
         first = low & 3
         fields.append(part.reshape(height, 4 * quads)[None, None, :, first : first + high - low + 1])
     return fields

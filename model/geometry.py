@@ -111,3 +111,14 @@ def outputs(layers: Iterable[Layer], window: Window) -> list[Window]:
 def length(window: Window) -> int:
     """How many positions a window has."""
     return window[1] - window[0] + 1
+
+
+def overlap(a: Window, b: Window) -> Window | None:
+    """What two windows have in common."""
+    low, high = max(a[0], b[0]), min(a[1], b[1])
+    return (low, high) if low <= high else None
+
+
+def part(window: Window, whole: Window, step: int = 1) -> slice:
+    """Where the positions of a window on a coarser grid, one in `step`, lie in a whole window of the finer grid."""
+    return slice(window[0] * step - whole[0], window[1] * step - whole[0] + 1, step)

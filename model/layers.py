@@ -53,6 +53,11 @@ def halfway(x: Tensor, dim: int) -> Tensor:
     return torch.stack([left, (left + x.narrow(dim, 1, n)) / 2], dim=dim + 1).flatten(dim, dim + 1)
 
 
+def products(vectors: Tensor, matrix: Tensor) -> Tensor:
+    """Inner products [N,O] of [N,I] and [O,I], summed in float64: a matrix product differs by the number of threads."""
+    return torch.stack([(matrix.double() * vector.double()).sum(dim=1) for vector in vectors]).to(matrix)
+
+
 class Linear(nn.Module):
     """A fully connected layer with equalised learning rate."""
 
@@ -66,6 +71,10 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N,inputs] -> [N,outputs]."""
         return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The same, rounded once, and so whatever the number of threads."""
+        return products(x, self.weight * self.weight_gain) + self.bias * self.bias_gain
 
 
 class Convolution(nn.Module):
@@ -87,7 +96,7 @@ class ModulatedConvolution(nn.Module):
     """A convolution without padding whose input channels a style scales (StyleGAN2, Section 2.2).
 
     Each output channel is then scaled back to unit variance (demodulation). Both scalings act on the activations, so
-    that one dense convolution serves a batch of styles; `folded` puts them into the weight when there is one style.
+    that one dense convolution serves a batch of styles.
     """
 
     def __init__(
@@ -105,19 +114,13 @@ class ModulatedConvolution(nn.Module):
         weight = self.weight * self.gain
         y = (convolve_up if self.up else convolve)(x * scale[:, :, None, None], weight)
         if self.demodulate:
-            y = y * self.demodulation(weight, scale)[:, :, None, None]
+            y = y * self.demodulation(scale)[:, :, None, None]
         return y
 
-    def folded(self, style: Tensor) -> Tensor:
-        """The weight [O,I,k,k] of the plain convolution that this is for one style [1,style_dim]."""
-        scale = self.affine(style)  # [1,I]
-        weight = self.weight * self.gain
-        factor = scale[0, None, :, None, None]
-        if self.demodulate:
-            factor = factor * self.demodulation(weight, scale)[0, :, None, None, None]
-        return weight * factor
+    def demodulation(self, scale: Tensor) -> Tensor:
+        """1/√(Σ (w·s)² + ε) of each output channel: [N,I] -> [N,O]."""
+        return torch.rsqrt(scale.square() @ self.energy().T + EPSILON)
 
-    def demodulation(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """1/√(Σ (w·s)² + ε) of each output channel: [O,I,k,k], [N,I] -> [N,O]."""
-        energy = weight.square().sum(dim=(2, 3))  # [O,I]
-        return torch.rsqrt(scale.square() @ energy.T + EPSILON)
+    def energy(self) -> Tensor:
+        """What each input channel adds to each output channel's variance, Σ w² over the kernel: [O,I]."""
+        return (self.weight * self.gain).square().sum(dim=(2, 3))

@@ -24,6 +24,14 @@ class MappingNetwork(nn.Module):
             x = activate(layer(x))
         return x
 
+    def exact(self, z_g: Tensor) -> Tensor:
+        """The same, whatever the number of threads."""
+        x = normalise(z_g)
+        for layer in self.layers:
+            assert isinstance(layer, Linear)
+            x = activate(layer.exact(x))
+        return x
+
 
 class TextureLayer(nn.Module):
     """A modulated 3×3 convolution, plain or up, then noise, bias and activation."""

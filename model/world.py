@@ -1,7 +1,7 @@
-"""A world: the infinite picture given by a checkpoint and a seed. Any window of it can be computed alone.
+"""A world: the infinite picture given by a checkpoint and a definition. Any window of it can be computed alone.
 
-Every pixel is a pure function of (generator, seed, position). A window computes what its receptive field needs and no
-more, so memory is that of the window, wherever in the world it lies.
+Every pixel is a pure function of (generator, definition, position). A window computes what its receptive field needs
+and no more, so memory is that of the window, wherever in the world it lies.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from model import geometry
-from model.coordinates import coordinate_field
+from model.definition import Definition, Style, check_definition
+from model.engine import Engine, StyleVectors
 from model.errors import InputError
-from model.fields import LIMIT, check_seed, z_g_vector, z_l_field, z_n_fields
-from model.folded import FoldedGenerator
+from model.fields import LIMIT, z_g_vector
+from model.fusion import Fusion
 from model.generator import Generator
 from model.geometry import Window
+from model.latents import Latents
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +30,31 @@ class Picture:
 
     def crop(self, rows: Window, columns: Window) -> Tensor:
         """The pixels [3,h,w] of a window inside this one."""
-        top, left = rows[0] - self.rows[0], columns[0] - self.columns[0]
-        return self.pixels[:, top : top + geometry.length(rows), left : left + geometry.length(columns)]
+        return self.pixels[:, geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
 
 
 class World:
-    """The world of a generator and a seed.
+    """The world of a generator and a definition.
 
     Args:
         generator: in evaluation mode, on the device that is to compute.
-        seed: 0 to 2^64 - 1.
+        definition: what the world is made of; a seed stands for the plain world of that seed.
+        precision: of the texture synthesizer, one of `engine.PRECISIONS`.
 
     Raises:
-        InputError: the seed is out of range.
+        InputError: the definition does not fit the network, or the seed is out of range.
     """
 
-    def __init__(self, generator: Generator, seed: int):
-        check_seed(seed)
-        self.config, self.seed = generator.config, seed
-        self.device = str(next(generator.parameters()).device)
+    def __init__(self, generator: Generator, definition: Definition | int, precision: str = "float32"):
+        self.definition = Definition(definition) if isinstance(definition, int) else definition
+        self.config = generator.config
+        check_definition(self.definition, self.config)
+        device = str(next(generator.parameters()).device)
         with torch.inference_mode():
-            z_g = z_g_vector(seed, self.config.z_g_dim, self.device)
-            w = generator.mapping(z_g)
-            self.network = FoldedGenerator(generator, z_g, [w] * (2 * self.config.pairs + 1))
+            self.latents = Latents(self.definition, self.config, device)
+            self.fusion = Fusion(self.definition, device)
+            styles = self.definition.styles or (Style(seed=self.definition.seed),)
+            self.engine = Engine(generator, [style_vectors(style, generator, device) for style in styles], precision)
 
     def render(self, rows: Window, columns: Window) -> Tensor:
         """The pixels [3,h,w] of a window."""
@@ -65,17 +69,29 @@ class World:
         """
         check_window(rows)
         check_window(columns)
-        structure, texture = self.config.structure, self.config.texture
-        cells = [geometry.backward(texture, window) for window in (rows, columns)]
-        latents = [geometry.backward(structure, window) for window in cells]
-        z_l = z_l_field(self.seed, latents[0], latents[1], self.config.z_l_dim, self.device)
-        coordinates = coordinate_field(
-            self.config, *(torch.arange(low, high + 1, device=self.device) for low, high in latents)
-        )
-        z_s = self.network.z_s(z_l.contiguous(memory_format=torch.channels_last), coordinates[None])
-        outputs = dict(enumerate(zip(*(geometry.outputs(texture, window) for window in cells), strict=True)))
-        z_n = z_n_fields(self.seed, outputs, self.device)
-        return Picture(self.network.picture(z_s, z_n)[0], *outputs[len(texture) - 1])
+        structure, texture, cell_px = self.config.structure, self.config.texture, self.config.cell_px
+        cells = geometry.backward(texture, rows), geometry.backward(texture, columns)
+        latents = geometry.backward(structure, cells[0]), geometry.backward(structure, cells[1])
+        z_l, coordinates = self.latents.z_l(*latents), self.latents.coordinates(*latents)
+        z_s = self.engine.z_s(z_l, coordinates, self.fusion.map(*latents, cell_px))
+        outputs = list(zip(*(geometry.outputs(texture, window) for window in cells), strict=True))
+        z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(outputs)])
+        rows_px, columns_px = ((low * cell_px, high * cell_px) for low, high in cells)
+        picture = self.engine.picture(z_s, z_n, *cells, self.fusion.map(rows_px, columns_px, 1))
+        return Picture(picture[0], *outputs[-1])
+
+
+def style_vectors(style: Style, generator: Generator, device: str) -> StyleVectors:
+    """A style as the network takes it."""
+    length = generator.config.z_g_dim
+    if style.z_g is not None:
+        z_g = torch.tensor([style.z_g], dtype=torch.float32, device=device)
+    else:
+        assert style.seed is not None
+        z_g = z_g_vector(style.seed, length, device)
+    textured = z_g if style.texture_seed is None else z_g_vector(style.texture_seed, length, device)
+    w = generator.mapping.exact(textured)
+    return StyleVectors(z_g, [w] * (2 * generator.config.pairs + 1))
 
 
 def check_window(window: Window) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``infinitygan ingest | train | render | info``.
+"""The command line: ``infinitygan`` and the names of `COMMANDS`.
 
 Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input.
 """
@@ -15,7 +15,9 @@ from model.errors import DivergenceError, InputError
 COMMANDS = {
     "ingest": "ingest_command",
     "train": "train_command",
+    "evaluate": "evaluate_command",
     "render": "render_command",
+    "verify": "verify_command",
     "info": "info_command",
 }
 """Each command's function, in the module of its name."""

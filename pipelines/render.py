@@ -17,14 +17,18 @@ from rich.table import Table
 
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
+from model.config import GeneratorConfig
+from model.definition import check_definition
+from model.engine import PRECISIONS
 from model.errors import InputError
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
+from transforms.adopt import adopt_patches
 from transforms.assemble import AssemblePanoramas
 from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
-from transforms.plan import MOST_TILES_PER_SHARD, Plan
+from transforms.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
 from transforms.plan_tiles import PlanTiles, shards_to_do
 from transforms.render_folder import PANORAMAS, begin, check_plan, is_complete
 from transforms.requests import RenderRequest, check_ids, read_requests
@@ -46,6 +50,7 @@ class RenderOptions:
         tile_px: side of a tile.
         tiles_per_shard: how many patches go into one file.
         replace: render panoramas anew whose id is known under another plan.
+        precision: of the network's convolutions.
     """
 
     requests: tuple[RenderRequest, ...]
@@ -54,8 +59,11 @@ class RenderOptions:
     tile_px: int = 256
     tiles_per_shard: int = 16
     replace: bool = False
+    precision: str = REFERENCE
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
         if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
             raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
         if self.tiles_per_shard * self.tile_px**2 > MOST_SHARD_PX:
@@ -76,9 +84,12 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
         OSError: storage failed where it is no single panorama's matter.
     """
     check_out(options)
-    plans = make_plans(options)
+    networks = make_plans(options)
+    plans = list(networks)
     unfinished = [plan for plan in plans if not is_complete(options.out, plan)]
-    for plan in plans:
+    for plan, config in networks.items():
+        if options.replace:
+            adopt_patches(options.out, plan, config)
         begin(options.out, plan)
     for folder in (join(options.out, PANORAMAS), options.out):
         remove_leftovers(folder)
@@ -120,15 +131,16 @@ def check_out(options: RenderOptions) -> None:
         read_manifest(options.out)
 
 
-def make_plans(options: RenderOptions) -> list[Plan]:
-    """A plan for each request.
+def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
+    """A plan for each request, with the network that it is for.
 
     Raises:
-        InputError: a checkpoint is missing or is none, the tile does not fit it, or an id is known under another plan.
+        InputError: a checkpoint is missing or is none, the tile or the world does not fit it, or an id is known under
+            another plan.
     """
 
     @cache
-    def checkpoint(url: str) -> tuple[str, int]:
+    def checkpoint(url: str) -> tuple[str, GeneratorConfig]:
         fs, path = filesystem(resolve(url))
         if not fs.isfile(path):
             raise InputError(f"checkpoint {url}: there is no such file")
@@ -136,18 +148,23 @@ def make_plans(options: RenderOptions) -> list[Plan]:
         if not found.generator.config.tileable:
             kind = found.generator.config.kind
             raise InputError(f"checkpoint {url}: a {kind} network renders in one shot only; take an infinitygan one")
-        return found.sha256, found.generator.config.cell_px
+        return found.sha256, found.generator.config
 
-    plans = []
+    plans = {}
     for request in options.requests:
         url = request.checkpoint or options.checkpoint or BUNDLED
-        sha256, cell_px = checkpoint(url)
+        sha256, config = checkpoint(url)
+        cell_px = config.cell_px
         if options.tile_px < 1 or options.tile_px % cell_px or options.tile_px > 4096:
             raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
-        plan = Plan(request, url, sha256, options.tile_px)
+        try:
+            check_definition(request.definition, config)
+        except InputError as error:
+            raise InputError(f"request {request.id}: {error}") from None
+        plan = Plan(request, url, sha256, options.tile_px, options.precision)
         if not options.replace:
             check_plan(options.out, plan)
-        plans.append(plan)
+        plans[plan] = config
     return plans
 
 
@@ -178,6 +195,7 @@ def render_command(
         str | None,
         typer.Option(metavar="X,Y", help="World pixel of the top left corner.", show_default="0,-height/2"),
     ] = None,
+    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
     requests: Annotated[
         str | None, typer.Option(metavar="FILE", help="Many panoramas: .jsonl, .csv or .parquet, a request a row.")
     ] = None,
@@ -185,6 +203,7 @@ def render_command(
     tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
     format: Annotated[list[str] | None, typer.Option(help="png or tif; may be repeated.", show_default="png")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
+    precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}.")] = REFERENCE,
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     if requests:
@@ -192,11 +211,12 @@ def render_command(
         asked = read_requests(requests)
     else:
         x_px, y_px = parse_origin(origin)
-        name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "")
+        name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
-        asked = [RenderRequest.from_json({**values, "origin_x_px": x_px, "origin_y_px": y_px})]
+        values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
+        asked = [RenderRequest.from_json(values)]
     flags = beam_options(context.args, own_flags(context))
-    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace)
+    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision)
     rows = render(options, flags)
     show_summary(options, rows)
     if any(row["state"] != DONE for row in rows):
@@ -205,7 +225,7 @@ def render_command(
 
 def refuse_beside_requests(context: typer.Context) -> None:
     """Raises InputError for a flag that the rows of --requests would overrule without a word."""
-    for name in ("seed", "width", "height", "origin", "format"):
+    for name in ("seed", "width", "height", "origin", "cyclic", "format"):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise InputError(f"--{name} stands beside --requests, whose rows say that: give one of the two")

@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,9 @@ from transforms.synthesize import Patch
 
 PNG_LEVEL = 1
 SHARDS_KEPT = 4
+FIELDS = ("png", "json", "edge.png")
+"""The files of a patch: its pixels, what it is, and the strips that it shares with its neighbours."""
+
 NOT_WRITTEN = "not written"
 
 
@@ -34,19 +37,26 @@ class DamagedShardError(RuntimeError):
 
 def write_patch_shard(out: str, shard: PatchShard, patches: Sequence[Patch]) -> None:
     """Writes a shard; the same bytes whenever it is done again."""
+    write_files(out, shard, (encode_files(shard.plan, patch) for patch in patches))
+
+
+def write_files(out: str, shard: PatchShard, files: Iterable[Mapping[str, bytes]]) -> None:
+    """Writes a shard of the files of its patches, by field."""
     with (
         open_atomic(join(plan_folder(out, shard.plan), shard.name)) as file,
         wds.TarWriter(file, encoder=False, mtime=0, user="infinitygan", group="infinitygan") as tar,
     ):
-        for patch in patches:
-            tar.write(
-                {
-                    "__key__": shard.plan.member(patch.index),
-                    "png": encode(patch.pixels),
-                    "json": json.dumps(describe(shard.plan, patch), sort_keys=True).encode(),
-                    "edge.png": encode(patch.edges),
-                }
-            )
+        for index, fields in zip(shard.indices, files, strict=True):
+            tar.write({"__key__": shard.plan.member(index), **fields})
+
+
+def encode_files(plan: Plan, patch: Patch) -> dict[str, bytes]:
+    """The files of a patch, by field."""
+    return {
+        "png": encode(patch.pixels),
+        "json": json.dumps(describe(plan, patch), sort_keys=True).encode(),
+        "edge.png": encode(patch.edges),
+    }
 
 
 def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
@@ -101,6 +111,17 @@ class PatchReader:
             free = max(free, shard.last + 1)
         return missing + self.plan.tiles - free
 
+    def holds(self, index: int) -> bool:
+        """Whether a shard holds a tile."""
+        place = self.place(index)
+        return place >= 0 and index <= self.shards[place].last
+
+    def files(self, index: int) -> dict[str, bytes]:
+        """The files of a tile, by field, checked against their checksums."""
+        self.pixels(index)
+        self.edges(index)
+        return {field: self.member(index, field) for field in FIELDS}
+
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
         """The pixels of a tile, checked against their checksum."""
         return self.checked(index, "png", "sha256")
@@ -136,10 +157,13 @@ class PatchReader:
         Raises:
             FileNotFoundError: there is none.
         """
-        place = bisect_right(self.shards, index, key=lambda shard: shard.first) - 1
-        if place < 0 or self.shards[place].last < index:
+        if not self.holds(index):
             raise FileNotFoundError(f"{self.folder}: tile {index} is not there")
-        return join(self.folder, self.shards[place].name)
+        return join(self.folder, self.shards[self.place(index)].name)
+
+    def place(self, index: int) -> int:
+        """Which shard would hold a tile; -1 for one before the first."""
+        return bisect_right(self.shards, index, key=lambda shard: shard.first) - 1
 
     def _members(self, url: str) -> Mapping[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(read_bytes(url)), mode="r:") as tar:

@@ -4,18 +4,23 @@ Tiles are the cells of the world's fixed square grid, so a panorama's outermost 
 are computed whole and stored cropped.
 """
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model.definition import Edit
 from model.errors import InputError
 from model.fields import LIMIT, SCHEME_VERSION
 from model.geometry import Window
 from transforms.layout import TileLayout
 from transforms.requests import RenderRequest
 
-PRECISION = "float32"
+REFERENCE = "float32"
+"""The precision of promise 2; a plan of another one says how far it is from it."""
+
 MOST_TILES_PER_SHARD = 256
 
 
@@ -36,6 +41,7 @@ class Plan:
         checkpoint_url: where the generator is.
         checkpoint_sha256: which it is.
         tile_px: side of a tile, a multiple of the network's cell.
+        precision: of the network's convolutions, one of `engine.PRECISIONS`.
 
     Raises:
         InputError: a tile, which is computed whole, would leave the world.
@@ -45,6 +51,7 @@ class Plan:
     checkpoint_url: str
     checkpoint_sha256: str
     tile_px: int
+    precision: str = REFERENCE
 
     def __post_init__(self) -> None:
         for tiles in (self.tile_rows, self.tile_columns):
@@ -54,6 +61,10 @@ class Plan:
                     f"request {self.request.id}: its tiles of {self.tile_px} px, pixels {low} to {high}, leave the "
                     f"world, whose positions are below {LIMIT}; move its origin by a tile, or take another --tile"
                 )
+
+    def with_edits(self, edits: tuple[Edit, ...]) -> "Plan":
+        """The plan of the same panorama with other edits."""
+        return dataclasses.replace(self, request=dataclasses.replace(self.request, edits=edits))
 
     @property
     def digest(self) -> str:
@@ -73,7 +84,7 @@ class Plan:
             "request": self.request.to_json(),
             "checkpoint_sha256": self.checkpoint_sha256,
             "tile_px": self.tile_px,
-            "precision": PRECISION,
+            "precision": self.precision,
             "scheme_version": SCHEME_VERSION,
         }
 
@@ -164,6 +175,31 @@ class Failure:
     request_id: str
     part: str
     reason: str
+
+
+def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) -> Plan:
+    """The plan that a panorama's JSON tells.
+
+    Args:
+        values: the JSON.
+        checkpoint_url: where its checkpoint is now.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: it is no plan, or one that another version of this program made.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
+        raise InputError(f"{name} is no panorama's JSON")
+    if values.get("scheme_version") != SCHEME_VERSION:
+        raise InputError(f"{name} is of scheme {values.get('scheme_version')}; this version's is {SCHEME_VERSION}")
+    try:
+        fields = {field: values[field] for field in ("checkpoint_sha256", "tile_px", "precision")}
+    except KeyError as error:
+        raise InputError(f"{name} lacks {error}") from None
+    plan = Plan(RenderRequest.from_json(values["request"]), checkpoint_url, **fields)
+    if plan.digest != values.get("plan"):
+        raise InputError(f"{name} does not agree with its own plan, {values.get('plan')}: it has been changed")
+    return plan
 
 
 def whole(index: int, tile_px: int) -> Window:

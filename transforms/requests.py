@@ -7,22 +7,26 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from model.checks import is_integer
+from model.definition import FUSION_PX, Definition, Edit, Style
 from model.errors import InputError, one_line
-from model.fields import LIMIT, check_seed
+from model.fields import LIMIT
 from transforms.formats import check_format
 from transforms.storage import exists, read_bytes
 from transforms.tables import parse_table
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER = ("cyclic", "edits", "fusion_px", "overlays", "styles")
-"""Fields of the design that no code serves yet."""
+LATER = ("overlays", "overlay")
+"""Fields that no code serves yet."""
 
-INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px")
+LISTS = ("formats", "styles", "edits", "z_g", "fields", "box_px", "like_box_px")
+"""Fields that are lists in JSON."""
+
+INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,10 @@ class RenderRequest:
         height_px: its size.
         origin_x_px: world pixel of its left edge.
         origin_y_px: world pixel of its top edge; by default the horizon runs through its middle.
+        cyclic: whether its right end meets its left.
+        styles: of the world, with their centres; by default the one of its seed.
+        fusion_px: side of the box over which styles blend.
+        edits: boxes that are drawn anew.
         checkpoint: URL of the generator; None for the bundled one.
         formats: the files to make, of `formats.FORMATS`.
 
@@ -49,6 +57,10 @@ class RenderRequest:
     height_px: int
     origin_x_px: int = 0
     origin_y_px: int | None = None
+    cyclic: bool = False
+    styles: tuple[Style, ...] = ()
+    fusion_px: int = FUSION_PX
+    edits: tuple[Edit, ...] = ()
     checkpoint: str | None = None
     formats: tuple[str, ...] = ("png",)
 
@@ -60,7 +72,8 @@ class RenderRequest:
         for name in INTEGERS:
             if not is_integer(getattr(self, name)):
                 raise InputError(f"request {self.id}: {name} is {getattr(self, name)!r}; it must be a whole number")
-        check_seed(self.seed)
+        if not isinstance(self.cyclic, bool):
+            raise InputError(f"request {self.id}: cyclic is {self.cyclic!r}; it must be true or false")
         for side, origin, size in (("width_px", *self.columns), ("height_px", *self.rows)):
             if size - origin < 0:
                 raise InputError(f"request {self.id}: {side} is {size - origin + 1}; it must be at least 1")
@@ -69,6 +82,10 @@ class RenderRequest:
                     f"request {self.id}: {side} {size - origin + 1} from pixel {origin} leaves the world, whose "
                     f"positions are below {LIMIT}; ask for a smaller panorama or another origin"
                 )
+        try:
+            self.definition  # noqa: B018 - it checks itself
+        except InputError as error:
+            raise InputError(f"request {self.id}: {error}") from None
         self._check_files()
 
     def _check_files(self) -> None:
@@ -80,6 +97,12 @@ class RenderRequest:
             raise InputError(f"request {self.id}: formats is empty; name at least one, such as png")
         for name in self.formats:
             check_format(name, self.width_px, self.height_px)
+
+    @property
+    def definition(self) -> Definition:
+        """The world that it is a window of."""
+        turn_px = self.width_px if self.cyclic else None
+        return Definition(self.seed, turn_px, self.styles, self.fusion_px, self.edits)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -94,7 +117,7 @@ class RenderRequest:
 
     def to_json(self) -> dict[str, Any]:
         """The request as JSON values."""
-        return {**dataclasses.asdict(self), "formats": list(self.formats)}
+        return as_lists(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
@@ -103,26 +126,70 @@ class RenderRequest:
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
-        name = repr(values["id"]) if values.get("id") is not None else "without an id"
-        fields = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - fields)
-        if unknown and unknown[0] in LATER:
-            raise InputError(f"request {name}: {unknown[0]} is not supported by this version; leave it away")
-        if unknown:
-            raise InputError(f"request {name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
-        missing = [field for field in ("id", "seed", "width_px", "height_px") if values.get(field) is None]
-        if missing:
-            raise InputError(f"request {name}: {missing[0]} is missing")
-        given = {key: value for key, value in values.items() if value is not None}
-        if isinstance(given.get("formats"), list):
-            given["formats"] = tuple(given["formats"])
+        name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
+        given = known_fields(cls, values, name)
+        if isinstance(given.get("styles"), tuple):
+            given["styles"] = parts(Style, given["styles"], f"{name}: styles")
+        if isinstance(given.get("edits"), tuple):
+            given["edits"] = parts(Edit, given["edits"], f"{name}: edits")
         return cls(**given)
+
+
+def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields given of a dataclass, lists as tuples.
+
+    Raises:
+        InputError: a field is unknown or missing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown and unknown[0] in LATER:
+        raise InputError(f"{name}: {unknown[0]} is not supported by this version; leave it away")
+    if unknown:
+        raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
+    given = {key: value for key, value in values.items() if value is not None}
+    given |= {key: tuple(value) for key, value in given.items() if key in LISTS and isinstance(value, list)}
+    for field in fields.values():
+        if field.default is dataclasses.MISSING and field.name not in given:
+            raise InputError(f"{name}: {field.name} is missing")
+    return given
+
+
+Part = TypeVar("Part", Style, Edit)
+
+
+def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...]:
+    """The styles or edits of a request from their JSON values.
+
+    Raises:
+        InputError: a field is unknown, missing or out of range.
+    """
+    return tuple(part(kind, value, name) for value in values)
+
+
+def part(kind: type[Part], values: Any, name: str) -> Part:
+    """A style or an edit from its JSON values."""
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: {str(values)[:60]!r} is no object with fields")
+    try:
+        return kind(**known_fields(kind, values, name))
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(name) else f"{name}: {message}") from None
+
+
+def as_lists(value: Any) -> Any:
+    """Tuples within a JSON value as lists."""
+    if isinstance(value, dict):
+        return {key: as_lists(inner) for key, inner in value.items()}
+    return [as_lists(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def read_requests(url: str) -> list[RenderRequest]:
     """The requests that a .jsonl, .csv or .parquet file lists.
 
-    In CSV the first line names the fields, an empty value is the default, and formats are separated by spaces.
+    In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles
+    and edits are JSON.
 
     Raises:
         InputError: there is no such file, it cannot be read, a request in it is wrong, or two have one id.
@@ -183,6 +250,9 @@ def read_csv(content: bytes) -> list[dict[str, Any]]:
         row |= {name: whole_number(row[name]) for name in INTEGERS if name in row}
         if "formats" in row:
             row["formats"] = row["formats"].split()
+        row |= {name: json_value(row[name]) for name in ("styles", "edits") if name in row}
+        if "cyclic" in row:
+            row["cyclic"] = json_value(row["cyclic"].lower())
         rows.append(row)
     return rows
 
@@ -192,6 +262,14 @@ def whole_number(text: str) -> int | str:
     try:
         return int(text)
     except ValueError:
+        return text
+
+
+def json_value(text: str) -> Any:
+    """The JSON value that a text is; a text that is none stays, for the request to refuse by its name."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return text
 
 

@@ -14,6 +14,7 @@ from apache_beam.typehints.decorators import no_annotations
 
 from model.bundled import resolve
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.definition import Definition
 from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
@@ -62,11 +63,15 @@ class Synthesizer:
 
     def patches(self, shard: PatchShard) -> list[Patch]:
         """The patches of a shard, in the order of their indices."""
-        world = self.world(shard.plan.checkpoint_url, shard.plan.checkpoint_sha256, shard.plan.request.seed)
+        world = self.world_of(shard.plan)
         return [patch(world, shard.plan, index) for index in shard.indices]
 
-    def _world(self, url: str, sha256: str, seed: int) -> World:
-        return World(self.checkpoint(url, sha256).generator, seed)
+    def world_of(self, plan: Plan) -> World:
+        """The world of a plan."""
+        return self.world(plan.checkpoint_url, plan.checkpoint_sha256, plan.request.definition, plan.precision)
+
+    def _world(self, url: str, sha256: str, definition: Definition, precision: str) -> World:
+        return World(self.checkpoint(url, sha256).generator, definition, precision)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
         checkpoint = load_checkpoint(read_bytes(resolve(url)), url)

@@ -6,8 +6,9 @@ import torch
 from model import geometry
 from model.config import PRESETS, GeneratorConfig
 from model.coordinates import coordinate_field
+from model.engine import Engine, StyleVectors
 from model.fields import z_g_vector, z_l_field, z_n_fields
-from model.folded import FoldedGenerator
+from model.fusion import StyleMap
 from model.generator import Generator
 
 ONE_CHANNEL = GeneratorConfig(
@@ -73,10 +74,33 @@ def latents_of():
         cells = [torch.arange(low, high + 1) for low, high in z_l_windows]
         coordinates = coordinate_field(config, *cells)[None].double()
         outputs = zip(*(geometry.outputs(config.texture, window) for window in (rows, columns)), strict=True)
-        z_n = z_n_fields(seed, dict(enumerate(outputs)))
+        z_n = z_n_fields(seed, [(layer, *windows) for layer, windows in enumerate(outputs)])
         return z_l, coordinates, [noise.double() for noise in z_n]
 
     return latents_of
+
+
+class OneStyle:
+    """The engine of a single style, given any window."""
+
+    def __init__(self, generator, z_g, ws):
+        self.engine = Engine(generator, [StyleVectors(z_g, ws)])
+
+    def z_s(self, z_l, coordinates):
+        return self.engine.z_s(z_l, coordinates, StyleMap((0,), None, *whole(z_l), 1))
+
+    def picture(self, z_s, z_n):
+        return self.engine.picture(z_s, z_n, *whole(z_s), StyleMap((0,), None, *whole(z_s), 1))
+
+
+def whole(field):
+    """Rows and columns of a field, counted from 0."""
+    return [(0, n - 1) for n in field.shape[2:]]
+
+
+@pytest.fixture(scope="session")
+def one_style():
+    return OneStyle
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +111,6 @@ def fold_float64():
         copy = Generator(generator.config).double().requires_grad_(False)
         copy.load_state_dict(generator.state_dict())
         z_g = z_g_vector(seed, generator.config.z_g_dim).double()
-        return FoldedGenerator(copy, z_g, [copy.mapping(z_g)] * (2 * generator.config.pairs + 1))
+        return OneStyle(copy, z_g, [copy.mapping(z_g)] * (2 * generator.config.pairs + 1))
 
     return fold

@@ -6,12 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from model import geometry
 from model.config import PRESETS
+from model.engine import StyledConvolution
 from model.fields import z_g_vector
-from model.folded import FoldedGenerator
 from model.generator import Generator, draw_noise, noise_sizes
 from model.layers import ModulatedConvolution, activate, blur, convolve_up, normalise, upsample_skip
 
@@ -70,9 +69,8 @@ def test_a_folded_weight_is_the_modulated_convolution_of_its_style(up):
     torch.manual_seed(2)
     convolution = ModulatedConvolution(5, 4, 3, 6, up=up).double().requires_grad_(False)
     x, style = torch.randn(1, 5, 8, 9).double(), torch.randn(1, 6).double()
-    weight = convolution.folded(style)
-    y = convolve_up(x, weight) if up else functional.conv2d(x, weight)
-    assert (y - convolution(x, style)).abs().max() < 1e-12
+    folded = StyledConvolution(convolution, torch.zeros(4).double(), [style], gain=1.0, dtype=torch.float64)
+    assert (folded(x, 0, 0) - convolution(x, style)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("strength", [1e-2, 1.0, 1e2])
@@ -83,7 +81,8 @@ def test_demodulation_gives_outputs_of_unit_variance_whatever_the_style(strength
     style = strength * torch.randn(2, 8)
     y = convolution(torch.randn(2, 32, 130, 130), style)
     assert torch.allclose(y.var(dim=(2, 3)), torch.ones(2, 16), atol=0.06)
-    energy = convolution.folded(style[:1]).square().sum(dim=(1, 2, 3))
+    folded = StyledConvolution(convolution, torch.zeros(16), [style[:1]], gain=1.0, dtype=torch.float32)
+    energy = folded.folded(0).square().sum(dim=(1, 2, 3))
     assert torch.allclose(energy, torch.ones(16), atol=1e-3)
 
 
@@ -271,26 +270,26 @@ def test_a_batch_of_styles_equals_each_alone(request, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_folded_path_equals_the_batched_path_for_the_same_latents(request, name):
+def test_the_folded_path_equals_the_batched_path_for_the_same_latents(request, one_style, name):
     generator = request.getfixturevalue(name)
     z_l, coordinates, z_g, z_n = batch_for(generator.config, 2, 6, seed=1)
     pictures, z_s = generator(z_l, coordinates, z_g, z_n)
     for n in range(2):
         one = slice(n, n + 1)
         w = generator.mapping(z_g[one])
-        folded = FoldedGenerator(generator, z_g[one], [w] * (2 * generator.config.pairs + 1))
+        folded = one_style(generator, z_g[one], [w] * (2 * generator.config.pairs + 1))
         folded_z_s = folded.z_s(z_l[one], coordinates[one])
         assert (folded_z_s - z_s[one]).abs().max() < 5e-5
         assert (folded.picture(folded_z_s, [noise[one] for noise in z_n]) - pictures[one]).abs().max() < 5e-5
 
 
-def test_each_layer_has_its_own_style_and_a_torgb_that_of_the_layer_after_it(tiny):
+def test_each_layer_has_its_own_style_and_a_torgb_that_of_the_layer_after_it(tiny, one_style):
     """With another w at each place, batched and folded paths still agree, and every w changes the picture."""
     z_l, coordinates, z_g, z_n = batch_for(tiny.config, 1, 6, seed=2)
     ws = [tiny.mapping(z_g_vector(seed, tiny.config.z_g_dim)) for seed in range(9)]
     z_s = tiny.structure(z_l, coordinates, z_g)
     picture = tiny.texture(z_s, ws, z_n)
-    assert (FoldedGenerator(tiny, z_g, ws).picture(z_s, z_n) - picture).abs().max() < 5e-5
+    assert (one_style(tiny, z_g, ws).picture(z_s, z_n) - picture).abs().max() < 5e-5
     for place in range(9):
         others = [*ws[:place], -ws[place], *ws[place + 1 :]]
         assert (tiny.texture(z_s, others, z_n) - picture).abs().max() > 1e-4

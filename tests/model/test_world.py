@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from model import geometry
 from model.config import PRESETS
+from model.definition import Definition, Style
 from model.errors import InputError
 from model.fields import LIMIT, z_g_vector
 from model.generator import Generator
@@ -186,8 +187,8 @@ def test_a_single_pixel_can_be_asked_for(worlds, row, column):
 def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, worlds, latents_of, cells):
     """z_l, z_n, coordinates and z_g of the design, put into the batched network of training."""
     config, world = tiny.config, worlds["tiny"]
-    z_l, coordinates, z_n = latents_of(config, world.seed, cells, cells)
-    z_g = z_g_vector(world.seed, config.z_g_dim)
+    z_l, coordinates, z_n = latents_of(config, world.definition.seed, cells, cells)
+    z_g = z_g_vector(world.definition.seed, config.z_g_dim)
     expected, _ = tiny(z_l.float(), coordinates.float(), z_g, [noise.float() for noise in z_n])
     window = geometry.forward(config.texture, cells)
     assert_equal_to_rounding(world.render(window, window), expected[0])
@@ -234,16 +235,18 @@ def test_quantising_maps_the_ends_to_the_ends_and_clamps():
     assert levels.tolist() == [0, 0, 255, 255, 128]
 
 
+@pytest.mark.parametrize("styles", [(), (Style(seed=1, x_px=10**6), Style(seed=2, x_px=10**6 + 200))])
 @pytest.mark.parametrize("preset", ["tiny", "small"])
-def test_the_number_of_threads_changes_no_bit(preset):
+def test_the_number_of_threads_changes_no_bit(preset, styles):
     """Not even before quantising: a worker with more cores computes the same tile."""
     torch.manual_seed(0)
-    world = World(Generator(PRESETS[preset]).eval(), 7)
+    generator = Generator(PRESETS[preset]).eval()
     before = torch.get_num_threads()
     try:
         tiles = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
+            world = World(generator, Definition(7, styles=styles))
             tiles.append(world.compute((-256, -1), (10**6, 10**6 + 255)).pixels)
     finally:
         torch.set_num_threads(before)

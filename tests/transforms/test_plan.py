@@ -9,6 +9,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.definition import Edit, Style
 from model.errors import InputError
 from model.fields import LIMIT
 from transforms.plan import PatchShard, Plan, Tile
@@ -138,6 +139,11 @@ def test_the_digest_tells_all_that_decides_pixels(plan_of):
         plan_of(300, 200, origin_x_px=1),
         plan_of(300, 200, origin_y_px=0),
         plan_of(300, 200, seed=8),
+        plan_of(300, 200, cyclic=True),
+        plan_of(300, 200, fusion_px=63),
+        plan_of(300, 200, styles=(Style(seed=7),)),
+        plan_of(300, 200, styles=(Style(seed=7, x_px=1),)),
+        plan_of(300, 200, edits=(Edit(box_px=(0, 0, 9, 9), seed=1),)),
         plan_of(300, 200, tile_px=64),
         dataclasses.replace(plan, checkpoint_sha256="1" * 64),
     ]
@@ -146,11 +152,10 @@ def test_the_digest_tells_all_that_decides_pixels(plan_of):
 
 
 def test_the_digest_tells_precision_and_scheme(plan_of, monkeypatch):
-    digests = {plan_of(300, 200).digest}
-    for name, value in (("PRECISION", "bfloat16"), ("SCHEME_VERSION", 0)):
-        monkeypatch.setattr(f"transforms.plan.{name}", value)
-        digests.add(plan_of(300, 200).digest)
-    assert len(digests) == 3
+    plan = plan_of(300, 200)
+    digests = {plan.digest, dataclasses.replace(plan, precision="bfloat16").digest}
+    monkeypatch.setattr("transforms.plan.SCHEME_VERSION", 0)
+    assert len({*digests, plan.digest}) == 3
 
 
 def test_the_digest_tells_nothing_else(plan_of):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from model.definition import Edit, Style
 from model.errors import InputError
 from model.fields import LIMIT
 from transforms.requests import RenderRequest, check_ids, read_requests
@@ -18,12 +20,28 @@ SUFFIXES = ("jsonl", "csv", "parquet")
 ids = st.text("abcXYZ019_-", min_size=1, max_size=20)
 sizes = st.integers(1, 10**6)
 origins = st.integers(-(10**9), 10**9)
+seeds = st.integers(0, 2**64 - 1)
+positions = st.integers(-(2**31) + 2**17, 2**31 - 2**17)
+boxes = st.tuples(positions, positions, st.integers(1, 500), st.integers(1, 500))
+styles = st.builds(Style, seed=seeds, texture_seed=st.none() | seeds, x_px=positions, y_px=positions) | st.builds(
+    Style, z_g=st.lists(st.floats(-9, 9), min_size=1, max_size=4).map(tuple), x_px=positions, y_px=positions
+)
+edits = st.builds(
+    Edit,
+    box_px=boxes,
+    seed=seeds,
+    fields=st.sampled_from([("z_l",), ("noise", "z_l")]),
+    like_box_px=st.none() | boxes,
+) | st.builds(Edit, box_px=boxes, seed=seeds, fields=st.just(("noise",)))
 requests = st.builds(
     RenderRequest,
     id=ids,
-    seed=st.integers(0, 2**64 - 1),
+    seed=seeds,
     width_px=sizes,
     height_px=sizes,
+    cyclic=st.booleans(),
+    styles=st.lists(styles, max_size=3, unique_by=lambda style: style.y_px).map(tuple),
+    fusion_px=st.integers(0, 2047).map(lambda half: 2 * half + 1),
     origin_x_px=origins,
     origin_y_px=st.none() | origins,
     checkpoint=st.none() | st.sampled_from(["gs://bucket/x.safetensors", "a b\u2028c.safetensors"]),
@@ -44,10 +62,16 @@ def write(path, rows):
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in as_cells(row))))
             writer.writeheader()
-            writer.writerows({**row, "formats": " ".join(row.get("formats") or [])} for row in rows)
+            writer.writerows(as_cells(row) for row in rows)
     return str(path)
+
+
+def as_cells(row):
+    """Formats as words, lists of objects as JSON."""
+    as_json = {name: json.dumps(row[name]) for name in ("styles", "edits") if row.get(name)}
+    return {**row, "styles": "", "edits": "", **as_json, "formats": " ".join(row.get("formats") or [])}
 
 
 def refused(function, *arguments, **keywords):
@@ -70,9 +94,14 @@ def answer(function, argument):
 
 
 @settings(deadline=None)
-@given(requests)
-def test_a_request_survives_json(request):
+@given(requests, st.lists(edits, max_size=3).map(tuple))
+def test_a_request_survives_json(request, edits):
+    request = dataclasses.replace(request, cyclic=False, edits=edits)
     assert RenderRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+def largest_seed(request):
+    return max([request.seed, *(seed or 0 for style in request.styles for seed in (style.seed, style.texture_seed))])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -80,7 +109,7 @@ def test_a_request_survives_json(request):
 @given(requests=st.lists(requests, min_size=1, max_size=4, unique_by=lambda request: request.id))
 def test_requests_survive_a_file(suffix, requests, tmp_path_factory):
     if suffix == "parquet":  # its integers have one type a column
-        requests = [r for r in requests if r.seed < 2**63] or [RenderRequest(**GOOD)]
+        requests = [r for r in requests if largest_seed(r) < 2**63] or [RenderRequest(**GOOD)]
     path = tmp_path_factory.mktemp("requests") / f"r.{suffix}"
     rows = [request.to_json() for request in requests]
     assert read_requests(write(path, rows)) == requests
@@ -147,7 +176,29 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("checkpoint", 5, "checkpoint is 5; it must be a path or URL"),
         ("checkpoint", "", "checkpoint is ''; it must be a path or URL"),
         ("checkpoint", ["x"], "checkpoint is ['x']"),
-        ("colour", "red", "unknown field 'colour'; there are checkpoint, formats,"),
+        ("colour", "red", "unknown field 'colour'; there are checkpoint, cyclic,"),
+        ("cyclic", "yes", "cyclic is 'yes'; it must be true or false"),
+        ("fusion_px", 4, "fusion_px is 4; it must be an odd number from 1 to 4095"),
+        ("fusion_px", 1.5, "fusion_px is 1.5; it must be a whole number"),
+        ("styles", {"seed": 1}, "styles is {'seed': 1}; it must be a list"),
+        ("styles", [5], "styles: '5' is no object with fields"),
+        ("styles", [{"x_px": 3}], "styles: a style has either a seed or z_g"),
+        ("styles", [{"seed": 1, "z_g": [0.5]}], "styles: a style has either a seed or z_g"),
+        ("styles", [{"z_g": [0.5, "x"]}], "styles: z_g is (0.5, 'x'); give a list of finite numbers"),
+        ("styles", [{"seed": 1, "overlay": "u"}], "styles: overlay is not supported by this version"),
+        ("styles", [{"seed": 1, "y_px": 2**31}], f"styles: y_px is {2**31}; positions are below"),
+        ("styles", [{"seed": 1}, {"seed": 2}], "two styles have the same centre"),
+        ("edits", [{"seed": 1}], "edits: box_px is missing"),
+        ("edits", [{"seed": 1, "box_px": [0, 0, 5]}], "edits: box_px is (0, 0, 5); give x, y, width and height"),
+        ("edits", [{"seed": 1, "box_px": [0, 0, 5, 0]}], "edits: box_px is [0, 0, 5, 0]; its width and height must"),
+        ("edits", [{"seed": -1, "box_px": [0, 0, 5, 5]}], "edits: seed is -1"),
+        (
+            "edits",
+            [{"seed": 1, "box_px": [0, 0, 5, 5], "fields": ["z_n"]}],
+            "fields is ('z_n',); name some of z_l, noise",
+        ),
+        ("edits", [{"seed": 1, "box_px": [0, 0, 5, 5], "like_box_px": [0, 0, 10**6, 5]}], "its sides may be 16384 px"),
+        ("overlays", ["x"], "overlays is not supported by this version"),
         ("id", None, "id is missing"),
         ("seed", None, "seed is missing"),
         ("width_px", None, "width_px is missing"),

@@ -1,0 +1,226 @@
+"""What a world is made of besides its network: a seed, and if wanted a circle, styles and edits.
+
+Nothing here computes. A definition is checked when it is made, and against a network by `check_definition`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from model import geometry
+from model.checks import is_integer
+from model.config import GeneratorConfig
+from model.errors import InputError
+from model.fields import LIMIT, check_seed
+from model.geometry import Window
+
+FUSION_PX = 127
+"""Side of the box over which neighbouring styles blend (paper, Section 4.3)."""
+
+MOST_FUSION_PX = 4095
+MOST_LIKE_PX = 16384
+"""A box whose statistics an edit takes over is computed at once, so its sides are bounded."""
+
+Z_L, NOISE = "z_l", "noise"
+FIELDS = (Z_L, NOISE)
+
+Box = tuple[int, int, int, int]
+"""x, y, width and height in world pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """A style and the point around which it holds sway.
+
+    Attributes:
+        seed: from which z_g is drawn; this or `z_g` is given.
+        z_g: the global latent itself, as numbers.
+        texture_seed: takes w from the z_g of another seed, so that only the texture differs.
+        x_px: the centre, in world pixels.
+        y_px: the centre, in world pixels.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    seed: int | None = None
+    z_g: tuple[float, ...] | None = None
+    texture_seed: int | None = None
+    x_px: int = 0
+    y_px: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.seed is None) == (self.z_g is None):
+            raise InputError("a style has either a seed or z_g: give one of the two")
+        for name in ("seed", "texture_seed"):
+            value = getattr(self, name)
+            if value is not None:
+                check_integer(name, value)
+                check_seed(value)
+        for name in ("x_px", "y_px"):
+            check_position(name, getattr(self, name))
+        if self.z_g is not None and not (
+            isinstance(self.z_g, tuple)
+            and all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in self.z_g)
+        ):
+            raise InputError(f"z_g is {str(self.z_g)[:60]}; give a list of finite numbers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """A box whose fields are drawn from another seed.
+
+    Attributes:
+        box_px: the box; whole cells are drawn anew, all that it meets.
+        seed: of the new draw.
+        fields: which are drawn anew, of "z_l" and "noise".
+        like_box_px: another box: each channel of the new z_l takes over the mean and deviation that it has there.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    box_px: Box
+    seed: int
+    fields: tuple[str, ...] = FIELDS
+    like_box_px: Box | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("seed", self.seed)
+        check_seed(self.seed)
+        check_box("box_px", self.box_px)
+        known = isinstance(self.fields, tuple) and all(name in FIELDS for name in self.fields)
+        if not known or not self.fields or len(set(self.fields)) < len(self.fields):
+            raise InputError(f"fields is {self.fields!r}; name some of {', '.join(FIELDS)}, each once")
+        if self.like_box_px is not None:
+            check_box("like_box_px", self.like_box_px)
+            if max(self.like_box_px[2:]) > MOST_LIKE_PX:
+                raise InputError(f"like_box_px is {list(self.like_box_px)}; its sides may be {MOST_LIKE_PX} px at most")
+            if Z_L not in self.fields:
+                raise InputError("like_box_px is about z_l; add z_l to fields, or leave it away")
+
+    def rows(self, cell_px: int) -> Window:
+        """First and last row of cells drawn anew."""
+        return cells(self.box_px[1], self.box_px[3], cell_px)
+
+    def columns(self, cell_px: int) -> Window:
+        """First and last column of cells drawn anew."""
+        return cells(self.box_px[0], self.box_px[2], cell_px)
+
+    def reach(self, config: GeneratorConfig) -> tuple[Window, Window]:
+        """Rows and columns of all pixels that it can change, in a circle maybe beyond its ends."""
+        windows = self.rows(config.cell_px), self.columns(config.cell_px)
+        row, column = (self._reach(window, config) for window in windows)
+        return row, column
+
+    def _reach(self, window: Window, config: GeneratorConfig) -> Window:
+        reached = []
+        if Z_L in self.fields:
+            reached.append(geometry.reach((*config.structure, *config.texture), window))
+        if NOISE in self.fields:
+            for layer in range(2 * config.pairs):
+                own = image(window, positions_per_cell(layer))
+                reached.append(geometry.reach(config.texture[layer + 1 :], own))
+        return min(low for low, _ in reached), max(high for _, high in reached)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A world.
+
+    Attributes:
+        seed: of its fields, 0 to 2^64 - 1.
+        cyclic_px: after as many pixels it returns to its beginning, to the right; None if it never does.
+        styles: with their centres; none stands for the one of the world's own seed.
+        fusion_px: side of the box over which styles blend; odd.
+        edits: applied in turn.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    seed: int
+    cyclic_px: int | None = None
+    styles: tuple[Style, ...] = ()
+    fusion_px: int = FUSION_PX
+    edits: tuple[Edit, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_integer("seed", self.seed)
+        check_seed(self.seed)
+        if not is_integer(self.fusion_px) or not (1 <= self.fusion_px <= MOST_FUSION_PX and self.fusion_px % 2):
+            raise InputError(f"fusion_px is {self.fusion_px!r}; it must be an odd number from 1 to {MOST_FUSION_PX}")
+        for name, kind in (("styles", Style), ("edits", Edit)):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
+                raise InputError(f"{name} is {values!r}; it must be a list of {name}")
+        if self.cyclic_px is not None:
+            check_integer("cyclic_px", self.cyclic_px)
+        centres = [(self.canonical_px(style.x_px), style.y_px) for style in self.styles]
+        if len(set(centres)) < len(centres):
+            raise InputError("two styles have the same centre; move one of them")
+        for edit in self.edits:
+            if self.cyclic_px is not None and edit.box_px[2] > self.cyclic_px:
+                raise InputError(f"box_px is {edit.box_px[2]} px wide, but the world only {self.cyclic_px} px")
+
+    def canonical_px(self, x_px: int) -> int:
+        """A column of pixels in the first turn of a cyclic world; in another, as it is."""
+        return x_px if self.cyclic_px is None else x_px % self.cyclic_px
+
+    def cyclic_cells(self, cell_px: int) -> int | None:
+        """Columns of cells in one turn."""
+        return None if self.cyclic_px is None else self.cyclic_px // cell_px
+
+
+def check_definition(definition: Definition, config: GeneratorConfig) -> None:
+    """Raises InputError for a world that this network cannot have."""
+    turn_px, least_cells = definition.cyclic_px, -(-config.period_cells // 2)
+    if turn_px is not None and (turn_px % config.cell_px or turn_px < least_cells * config.cell_px):
+        raise InputError(
+            f"a cyclic panorama {turn_px} px wide: with this network the width must be a multiple of {config.cell_px} "
+            f"px, and at least {least_cells * config.cell_px} px"
+        )
+    for style in definition.styles:
+        if style.z_g is not None and len(style.z_g) != config.z_g_dim:
+            raise InputError(f"z_g has {len(style.z_g)} numbers; this network's has {config.z_g_dim}")
+
+
+def cells(start_px: int, length_px: int, cell_px: int) -> Window:
+    """First and last cell that pixels meet; a cell owns the pixels from its own on."""
+    return start_px // cell_px, (start_px + length_px - 1) // cell_px
+
+
+def positions_per_cell(layer: int) -> int:
+    """How many positions a layer of G_T has for each cell: every pair (up, plain) doubles them."""
+    return 2 ** (layer // 2 + 1)
+
+
+def image(window: Window, positions: int) -> Window:
+    """A window of cells on a grid with so many positions a cell."""
+    return window[0] * positions, (window[1] + 1) * positions - 1
+
+
+def check_integer(name: str, value: Any) -> None:
+    """Raises InputError for a value that is no whole number."""
+    if not is_integer(value):
+        raise InputError(f"{name} is {value!r}; it must be a whole number")
+
+
+def check_position(name: str, value: Any) -> None:
+    """Raises InputError for a value that is no position in the world."""
+    check_integer(name, value)
+    if not -LIMIT < value < LIMIT:
+        raise InputError(f"{name} is {value}; positions are below {LIMIT}")
+
+
+def check_box(name: str, box: Any) -> None:
+    """Raises InputError for a value that is no box of pixels in the world."""
+    if not isinstance(box, tuple) or len(box) != 4:
+        raise InputError(f"{name} is {box!r}; give x, y, width and height in pixels")
+    x, y, width, height = box
+    for value in (width, height):
+        check_integer(name, value)
+        if value < 1:
+            raise InputError(f"{name} is {list(box)}; its width and height must be at least 1")
+    for value in (x, y, x + width, y + height):
+        check_position(name, value)

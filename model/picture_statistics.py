@@ -1,0 +1,107 @@
+"""What can be measured on a single picture: clipping, contrast, colour, fine grain and where its horizon lies.
+
+Pictures are uint8 [N,3,H,W]; results are float64 [N], in levels of 0 to 255 unless said otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+STRIPS = 8
+"""Columns of a picture are averaged in so many strips before a horizon is looked for in each."""
+
+LEAST_SHARE = 0.05
+"""A horizon leaves at least this share of the rows above it, and below."""
+
+
+def clipped(pictures: Tensor) -> Tensor:
+    """Share of the pixels with a channel at 0, 1, 254 or 255."""
+    return ((pictures <= 1) | (pictures >= 254)).any(dim=1).double().mean(dim=(1, 2))
+
+
+def contrast(pictures: Tensor) -> Tensor:
+    """Standard deviation of all values."""
+    return pictures.double().std(dim=(1, 2, 3))
+
+
+def brightness(pictures: Tensor) -> Tensor:
+    """Mean luma."""
+    return luma(pictures).mean(dim=(1, 2))
+
+
+def saturation(pictures: Tensor) -> Tensor:
+    """Mean distance of the pixels from grey, in the opponent colours."""
+    return opponents(pictures).square().sum(dim=1).sqrt().mean(dim=(1, 2))
+
+
+def red_green(pictures: Tensor) -> Tensor:
+    """Mean of red less green."""
+    return opponents(pictures)[:, 0].mean(dim=(1, 2))
+
+
+def yellow_blue(pictures: Tensor) -> Tensor:
+    """Mean of yellow less blue."""
+    return opponents(pictures)[:, 1].mean(dim=(1, 2))
+
+
+def fine_power(pictures: Tensor) -> Tensor:
+    """Mean power of luma between half the Nyquist frequency and Nyquist, levels², Hann window."""
+    grey = luma(pictures)
+    height, width = grey.shape[1:]
+    window = torch.hann_window(height, periodic=False)[:, None] * torch.hann_window(width, periodic=False)
+    window = window.double()
+    power = torch.fft.rfft2((grey - grey.mean(dim=(1, 2), keepdim=True)) * window).abs().square()
+    power = power / window.square().sum()
+    rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
+    frequency = (rows.square() + columns.square()).sqrt()
+    return power[:, (frequency >= 0.25) & (frequency <= 0.5)].mean(dim=1)
+
+
+def horizon_height(pictures: Tensor) -> Tensor:
+    """Where the picture's horizon lies, from 0 (top) to 1: the median over its strips."""
+    return horizons(pictures).median(dim=1).values
+
+
+def horizon_relief(pictures: Tensor) -> Tensor:
+    """How far the horizon rises and falls along the picture: its standard deviation over the strips, of the height."""
+    return horizons(pictures).std(dim=1)
+
+
+PATCH_STATISTICS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {f.__name__: f for f in (clipped, contrast, brightness, saturation, red_green, yellow_blue, fine_power)}
+)
+
+FRAME_STATISTICS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {f.__name__: f for f in (horizon_height, horizon_relief)}
+)
+
+
+def luma(pictures: Tensor) -> Tensor:
+    """[N,3,H,W] -> [N,H,W]."""
+    return torch.einsum("nchw,c->nhw", pictures.double(), torch.tensor(LUMA, dtype=torch.float64))
+
+
+def opponents(pictures: Tensor) -> Tensor:
+    """Red less green and yellow less blue (Hasler and Süsstrunk 2003): [N,3,H,W] -> [N,2,H,W]."""
+    red, green, blue = pictures.double().unbind(dim=1)
+    return torch.stack([red - green, (red + green) / 2 - blue], dim=1)
+
+
+def horizons(pictures: Tensor) -> Tensor:
+    """The row, from 0 to 1, that best parts each strip into two of one colour each: [N,STRIPS].
+
+    It is the split with the largest variance between its two sides: n₁·n₂·|mean₁ - mean₂|². Where a picture shows no
+    horizon it still is some row, in photographs and generated pictures alike.
+    """
+    n, _, height, width = pictures.shape
+    width -= width % STRIPS
+    colours = pictures[..., :width].double().reshape(n, 3, height, STRIPS, -1).mean(dim=4)
+    above = torch.arange(1, height, dtype=torch.float64)[:, None]
+    sums = colours.cumsum(dim=2)
+    before, total = sums[:, :, :-1], sums[:, :, -1:]
+    between = (before / above - (total - before) / (height - above)).square().sum(dim=1) * above * (height - above)
+    least = round(LEAST_SHARE * height)
+    return (between[:, least : height - 1 - least].argmax(dim=1) + least + 1).double() / height

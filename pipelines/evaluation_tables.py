@@ -1,0 +1,86 @@
+"""What an evaluation found, as tables on the terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Results = Mapping[str, Any]
+
+
+def show(results: Results) -> None:
+    """Prints all tables."""
+    console = Console()
+    for table in tables(results):
+        console.print(table)
+
+
+def tables(results: Results) -> list[Table]:
+    """Sets, bands, and what belongs to neither."""
+    sets, bands = results["sets"], results["bands"]
+    measures = [name for name, value in next(iter(sets.values())).items() if isinstance(value, Mapping)]
+    kids = [name for name in measures if name.startswith("KID")]
+    counts = ["pictures", *(str(row["pictures"]) for row in sets.values())]
+    distances = table(
+        "Distance to held-out photographs; in brackets, of photographs trained on",
+        ["", *sets],
+        [counts, *([name, *(estimate(row[name]) for row in sets.values())] for name in measures)],
+    )
+    by_height = table(
+        "By pixels below the horizon; after the slash, photographs",
+        ["px", *kids, "clipped", "contrast", "fine power"],
+        [[name, *(estimate(row[key]) for key in kids), *means(row)] for name, row in bands.items()],
+    )
+    return [distances, by_height, table("More", ["", ""], others(results))]
+
+
+def means(row: Results) -> list[str]:
+    """What a band's patches are like on average."""
+    return [pair(row["clipped"], "{:.1%}"), pair(row["contrast"], "{:.0f}"), pair(row["fine power"], "{:.0f}")]
+
+
+def others(results: Results) -> Iterable[Sequence[str]]:
+    """Everything else, a line each."""
+    for network, means in results["mean KID"].items():
+        for name, value in means.items():
+            yield f"mean KID-{network}, {name}", estimate(value)
+    for name, value in results["colours"].items():
+        yield (
+            f"{name.replace('_', ' less ')}: shift of the patches, of 255",
+            f"{estimate(value)}, {pair(value, '{:.0f}')}",
+        )
+    for name, value in results["horizon"].items():
+        yield f"spread of the horizon {name}", f"{pair(value, '{:.3f}')} = {estimate(value['ratio'])}"
+    repetition = results["repetition"]
+    controls = f"shuffled {number(repetition['shuffled_mean'])}, 95% below {number(repetition['shuffled_95'])}"
+    yield "correlation at the coordinate's period", f"{estimate(repetition['at_period'])}; {controls}"
+    for name, value in results.get("LPIPS", {}).items():
+        yield f"LPIPS, {name.replace('_', ' ')}", estimate(value) if isinstance(value, Mapping) else number(value)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of text."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="right" if place else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def estimate(value: Results) -> str:
+    """A value with its error, and in brackets that of photographs trained on."""
+    trained = f" ({number(value['trained'])})" if "trained" in value else ""
+    return f"{number(value['value'])} ± {number(value['error'])}{trained}"
+
+
+def pair(value: Results, form: str) -> str:
+    """Generated pictures and photographs."""
+    return f"{form.format(value['generated'])} / {form.format(value['photographs'])}"
+
+
+def number(value: float) -> str:
+    """Three decimals below ten, one above."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

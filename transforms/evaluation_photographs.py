@@ -1,0 +1,140 @@
+"""The photographs that worlds are held against, and what is cropped from each."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from model.config import GeneratorConfig
+from model.errors import InputError
+from transforms.evaluation import (
+    PATCH,
+    Evaluation,
+    PictureSets,
+    band,
+    clamp_to_frame,
+    cut,
+    frame,
+    paper,
+    paper_base_px,
+    scale_down,
+    spread,
+    to_tensor,
+)
+from transforms.storage import join, read_bytes
+from transforms.stream import PatchStream, damaged
+from transforms.training_shards import read_index
+
+HELD_OUT = ("val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Photographs:
+    """Photographs of a training set, as evaluation looks at them.
+
+    Attributes:
+        data: URL of the training set.
+        config: of the generator that they are compared with.
+        evaluation: how many crops of each.
+        rows: of the set's index, a photograph each.
+    """
+
+    data: str
+    config: GeneratorConfig
+    evaluation: Evaluation
+    rows: tuple[dict[str, Any], ...]
+
+    def __iter__(self) -> Iterator[PictureSets]:
+        """Each photograph's crops in turn.
+
+        Raises:
+            InputError: a shard or a picture is damaged.
+        """
+        name, shard = "", b""
+        for number, row in enumerate(self.rows):
+            if row["shard"] != name:
+                name, shard = row["shard"], read_shard(join(self.data, row["shard"]))
+            picture = read_picture(shard, row, f"{self.data}, photograph {row['key']},")
+            random = np.random.default_rng((self.evaluation.seed, number))
+            positions = [patch["vertical_position"] for patch in row["patches"]]
+            yield crop_photograph(picture, positions, self.config, self.evaluation, random)
+
+
+def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation) -> tuple[Photographs, Photographs]:
+    """The held-out photographs, and some that were trained on.
+
+    Raises:
+        InputError: this is no training set, it lacks one of the two, or was made for another network.
+    """
+    PatchStream(data, config.patch_px, config.full_px)  # refuses a set that this network cannot be trained on
+    rows = read_index(data)
+    held_out = tuple(row for row in rows if row["split"] in HELD_OUT)
+    trained = [row for row in rows if row["split"] == "train"]
+    if len(held_out) < 2:
+        raise InputError(f"{data} holds {len(held_out)} photographs to evaluate with (val, test); ingest more")
+    step = -(-len(trained) // evaluation.trained_photographs)
+    return (
+        Photographs(data, config, evaluation, held_out),
+        Photographs(data, config, evaluation.of_trained(), tuple(trained[::step])),
+    )
+
+
+def read_shard(url: str) -> bytes:
+    """A shard's file.
+
+    Raises:
+        InputError: it is missing.
+    """
+    try:
+        return read_bytes(url)
+    except FileNotFoundError:
+        raise damaged(url, "it is missing") from None
+
+
+def read_picture(shard: bytes, row: Mapping[str, Any], name: str) -> Tensor:
+    """The picture uint8 [3,h,w] that a row of the index says is in a shard.
+
+    Raises:
+        InputError: it is damaged, or not of the size that the row says.
+    """
+    try:
+        with Image.open(io.BytesIO(shard[row["offset"] : row["offset"] + row["size"]])) as image:
+            picture = to_tensor(image.convert("RGB"))
+    except Exception:  # Pillow's decoders raise almost anything on broken bytes
+        raise damaged(name, "its picture cannot be read") from None
+    if picture.shape[1:] != (row["stored_height_px"], row["stored_width_px"]):
+        raise damaged(name, "its picture's size is not that of the index")
+    return picture
+
+
+def crop_photograph(
+    picture: Tensor,
+    positions: Sequence[float],
+    config: GeneratorConfig,
+    evaluation: Evaluation,
+    random: np.random.Generator,
+) -> PictureSets:
+    """Crops of a photograph uint8 [3,h,w].
+
+    Returns:
+        Patches at its planned vertical positions, patches of each band, clamped to the frame, and whole frames.
+    """
+    _, height, width = picture.shape
+    size, free = config.patch_px, height - config.patch_px
+
+    def patches(tops: Sequence[int]) -> Tensor:
+        return cut(picture, size, zip(tops, spread(width - size, len(tops), random), strict=True))
+
+    sets = {PATCH: patches([round(free * (t + 1) / 2) for t in positions[: evaluation.patches]])}
+    for band_px in sorted({clamp_to_frame(band_px, config) for band_px in evaluation.bands_px}):
+        top = min(max(round(free / 2) + band_px, 0), free)
+        sets[band(band_px)] = patches([top] * evaluation.band_crops)
+    lefts = spread(width - height, evaluation.frame_crops, random)
+    sets[frame()] = cut(picture, height, [(0, left) for left in lefts])
+    if evaluation.protocol == "paper":
+        sets[paper(frame())] = scale_down(sets[frame()], paper_base_px(config))
+    return sets

@@ -1,0 +1,196 @@
+"""The measures of an evaluation: generated pictures against held-out photographs.
+
+Beside each stands the same for photographs that were trained on: a distance's floor, where a perfect model would be.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import GeneratorConfig
+from model.described import Described
+from model.metrics import (
+    bootstrap_weights,
+    deviation,
+    estimate,
+    frechet_distance,
+    kernel_distance,
+    mean,
+    precision,
+    recall,
+    shift_distance,
+)
+from transforms.evaluation import (
+    PATCH,
+    Evaluation,
+    band,
+    clamp_to_frame,
+    frame,
+    paper,
+)
+
+Results = dict[str, Any]
+DescribedSets = Mapping[str, Described]
+
+COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two sets of pictures, generated or trained on (x) and held out (y), with the weights of the draws."""
+
+    x: Described
+    y: Described
+    x_weights: Tensor
+    y_weights: Tensor
+
+    def of(self, name: str, measure: Callable[..., Any]) -> Any:
+        """A measure from `model.metrics` of these features or this statistic."""
+        return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """The photographs, described once for any number of generators.
+
+    Attributes:
+        held_out: sets of the val and test splits.
+        trained: sets of the training split.
+        config: of the generators that they are compared with.
+        evaluation: the numbers.
+    """
+
+    held_out: DescribedSets
+    trained: DescribedSets
+    config: GeneratorConfig
+    evaluation: Evaluation
+
+    def compare(self, worlds: DescribedSets, name: str, held_out: str) -> tuple[Compared, Compared]:
+        """A set of the worlds against a held-out one of the photographs, and, without errors, those trained on likewise."""
+        x, y, trained = worlds[name], self.held_out[held_out], self.trained[held_out]
+        x_weights, y_weights, trained_weights = (
+            bootstrap_weights(groups_of(sets), self.evaluation.bootstraps, self.evaluation.seed + number)
+            for number, sets in enumerate((worlds, self.held_out, self.trained))
+        )
+        return Compared(x, y, x_weights, y_weights), Compared(trained, y, trained_weights[:1], y_weights[:1])
+
+
+def groups_of(sets: DescribedSets) -> int:
+    """How many photographs or worlds sets come from."""
+    return 1 + max(int(described.groups.max()) for described in sets.values())
+
+
+def measure(worlds: DescribedSets, references: References) -> Results:
+    """All that is told from how worlds compare with the references; JSON values."""
+    evaluation = references.evaluation
+    frames = {frame(scale): frame() for scale in evaluation.scales}
+    if evaluation.protocol == "paper":
+        frames |= {paper(frame(scale)): paper(frame()) for scale in evaluation.scales}
+    sets = {PATCH: PATCH} | frames
+    return {
+        "sets": {name: distances(*references.compare(worlds, name, reals)) for name, reals in sets.items()},
+        **bands(worlds, references),
+        "colours": colours(*references.compare(worlds, PATCH, PATCH)),
+        "horizon": horizon(*references.compare(worlds, frame(min(evaluation.scales)), frame())),
+    }
+
+
+def distances(compared: Compared, trained: Compared) -> Results:
+    """Of whole sets, in every network's features."""
+    results: Results = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
+    for network in compared.x.features:
+        measures = {
+            f"KID-{network}": kernel_distance,
+            frechet_name(network): frechet_distance,
+            f"precision-{network}": precision,
+            f"recall-{network}": recall,
+        }
+        results |= {name: with_trained(compared, trained, network, measure) for name, measure in measures.items()}
+    return results
+
+
+def frechet_name(network: str) -> str:
+    """A Fréchet distance is an FID in the standard Inception's features only."""
+    return "FID" if network == "Inception" else f"FD-{network}"
+
+
+def bands(worlds: DescribedSets, references: References) -> Results:
+    """Distances by height, and the means of bands as far above as below."""
+    config, rows, draws = references.config, {}, {}
+    networks = list(worlds[PATCH].features)
+    for band_px in references.evaluation.bands_px:
+        compared, trained = references.compare(worlds, band(band_px), band(clamp_to_frame(band_px, config)))
+        row: Results = {}
+        for network in networks:
+            row[f"KID-{network}"] = with_trained(compared, trained, network, kernel_distance)
+            draws[network, band_px] = compared.of(network, kernel_distance)
+        row["clipped"] = {**both_means(compared, "clipped")}
+        row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
+        row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
+        row["colours"] = colours(compared, trained)
+        rows[f"{band_px:+d}"] = row
+    return {"bands": rows, "mean KID": {network: band_means(network, draws, references) for network in networks}}
+
+
+def band_means(network: str, draws: Mapping[tuple[str, int], Tensor], references: References) -> Results:
+    """KID within the photographs' frame, of each pair of bands beyond it, and of those below against those above."""
+    own = {band_px: kid for (name, band_px), kid in draws.items() if name == network}
+    inside = [kid for band_px, kid in own.items() if clamp_to_frame(band_px, references.config) == band_px]
+    means = {"within the frame": inside} if inside else {}
+    for far in sorted({abs(band_px) for band_px in own if clamp_to_frame(band_px, references.config) != band_px}):
+        means[f"±{far}"] = [kid for band_px, kid in own.items() if abs(band_px) == far]
+    results = {name: asdict(estimate(torch.stack(kids).mean(dim=0))) for name, kids in means.items()}
+    above, below = ([kid for band_px, kid in own.items() if sign * band_px > 0] for sign in (-1, 1))
+    if above and below:
+        results["below / above"] = asdict(estimate(torch.stack(below).mean(dim=0) / torch.stack(above).mean(dim=0)))
+    return results
+
+
+def colours(compared: Compared, trained: Compared) -> Results:
+    """How far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
+    return {
+        name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
+        for name in COLOURS
+    }
+
+
+def horizon(compared: Compared, trained: Compared) -> Results:
+    """How far horizons spread between frames and along them, as a share of the frame's height."""
+    results: Results = {}
+    for name, statistic, spread in (
+        ("between frames", "horizon_height", deviation),
+        ("along a frame", "horizon_relief", mean),
+    ):
+        x, y = (spread(sample) for sample in samples(compared, statistic))
+        results[name] = {
+            "generated": float(x[0]),
+            "photographs": float(y[0]),
+            "ratio": asdict(estimate(x / y)),
+            "trained": float(spread(samples(trained, statistic)[0])[0]),
+        }
+    return results
+
+
+def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
+    """A distance, its error, and the same for photographs trained on."""
+    return {**asdict(estimate(compared.of(name, distance))), "trained": float(trained.of(name, distance)[0])}
+
+
+def samples(compared: Compared, name: str) -> tuple[Any, Any]:
+    """Both sets' values."""
+    return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
+
+
+def both_means(compared: Compared, name: str) -> Results:
+    """The mean of a statistic in both sets."""
+    generated, photographs = (float(mean(sample)[0]) for sample in samples(compared, name))
+    return {"generated": generated, "photographs": photographs}
+
+
+def ratio(compared: Compared, name: str) -> Results:
+    """The mean of a statistic as a share of the photographs'."""
+    generated, photographs = (mean(sample) for sample in samples(compared, name))
+    return asdict(estimate(generated / photographs))
