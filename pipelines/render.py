@@ -145,6 +145,9 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
         if not fs.isfile(path):
             raise InputError(f"checkpoint {url}: there is no such file")
         found = load_checkpoint(fs.cat_file(path), url)
+        if not found.generator.config.tileable:
+            kind = found.generator.config.kind
+            raise InputError(f"checkpoint {url}: a {kind} network renders in one shot only; take an infinitygan one")
         return found.sha256, found.generator.config
 
     plans = {}
