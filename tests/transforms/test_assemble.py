@@ -23,7 +23,7 @@ def store(out, plan, painted, lost=()):
     """All of a plan's shards but those lost."""
     for number, shard in enumerate(missing_shards(plan, [], 4)):
         if number not in lost:
-            write_patch_shard(str(out), shard, painted.patches(shard))
+            write_patch_shard(str(out), shard, painted.samples(shard))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_failure_that_a_retry_made_good_is_no_failure(plan, painted, tmp_path)
 
 def test_the_record_is_written_last(plan, painted, tmp_path, monkeypatch):
     store(tmp_path, plan, painted)
-    monkeypatch.setattr(transforms.assemble, "audit_seams", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(transforms.assemble, "write_json", lambda *arguments: 1 / 0)
     row = assemble_panorama(str(tmp_path), plan, [], "1")
     assert (row["state"], row["reason"]) == ("failed", "division by zero")
     assert sorted(path.name for path in (tmp_path / "panoramas").iterdir()) == ["p.png", "p.tif"]
