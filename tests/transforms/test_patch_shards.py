@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+import time
 
 import apache_beam as beam
 import fsspec
@@ -194,6 +195,29 @@ def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painte
         assert_that(reasons, equal_to(expected), label="failed")
     assert sorted(path.name for path in tmp_path.rglob("*.tar")) == [shards[i].name for i in (0, 2, 4)]
     assert isinstance(Failure("a", "b", "c"), Failure)
+
+
+def test_a_shard_is_written_while_the_next_is_computed(plan_of, painted, tmp_path, monkeypatch):
+    """The first shard's file opens only when the second shard is being computed."""
+    plan, original = plan_of(150, 70), transforms.patch_shards.open_atomic
+    shards, mark = list(missing_shards(plan, [], 4)), tmp_path / "mark"  # a file, since Beam copies what it runs
+
+    def compute(shard):
+        if shard.first > 0:
+            mark.touch()
+        return shard, painted.samples(shard)
+
+    def open_atomic(url):
+        late = time.monotonic() + 20
+        while not mark.exists():
+            assert time.monotonic() < late
+            time.sleep(0.01)
+        return original(url)
+
+    monkeypatch.setattr(transforms.patch_shards, "open_atomic", open_atomic)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        results = pipeline | beam.Create(shards) | beam.Map(compute) | WritePatchShards(str(tmp_path))
+        assert_that(results.written, equal_to(shards))
 
 
 def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):

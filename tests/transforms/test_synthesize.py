@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import threading
 
 import apache_beam as beam
 import numpy as np
@@ -106,6 +107,24 @@ def test_shapes(plan, patches):
         assert patch_.edges.shape[1:] == (64, 3)
         assert patch_.edges.shape[0] % 4 == 0
         assert patch_.edges.shape[0] >= 8
+
+
+def test_a_tile_is_encoded_while_the_next_is_computed(plan, monkeypatch):
+    """The first tile's encoding ends only when the second is being computed."""
+    overlapping, originals = threading.Event(), (transforms.synthesize.compute_tile, transforms.synthesize.finish)
+
+    def compute_tile(world, plan, index):
+        if index == 1:
+            overlapping.set()
+        return originals[0](world, plan, index)
+
+    def finish(plan, tile):
+        assert overlapping.wait(20)
+        return originals[1](plan, tile)
+
+    monkeypatch.setattr(transforms.synthesize, "compute_tile", compute_tile)
+    monkeypatch.setattr(transforms.synthesize, "finish", finish)
+    assert len(synthesize(plan, 0, 3)) == 4
 
 
 def test_a_checkpoint_that_changed_meanwhile_is_refused(plan):
