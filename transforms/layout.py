@@ -56,7 +56,7 @@ class Canvas:
 
     def __init__(self, rows: int, width_px: int):
         self.rows, self.width_px = rows, width_px
-        self.file = tempfile.SpooledTemporaryFile(MEMORY_BYTES, buffering=0)  # noqa: SIM115 - its owner closes it
+        self.file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - its owner closes it
 
     def write(self, top: int, left: int, block: np.ndarray) -> None:
         """Puts down uint8 [h,w,3] at a row and a column of the panorama."""

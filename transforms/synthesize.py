@@ -29,7 +29,6 @@ from transforms.tally import Tally
 
 PATCHES_DONE = Tally()
 
-
 PATCHES_AHEAD = 4
 """That are computed while the first of them is encoded."""
 
@@ -99,10 +98,10 @@ class ComputedTile:
         if self.copied is not None:
             self.copied.synchronize()
         tile, levels = plan.tile(self.index), self.levels.numpy()
-        (top, left), cropped = (window[0] for window in plan.pixels(tile)), plan.cropped(tile)
-        assert top - self.rows[0] == left - self.columns[0]
-        pixels = levels[geometry.part(cropped[0], self.rows), geometry.part(cropped[1], self.columns)]
-        return Patch(self.index, pixels, shared_strips(levels, top - self.rows[0], plan.tile_px))
+        rows, columns = plan.cropped(tile)
+        pixels = levels[geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
+        before = plan.pixels(tile)[0][0] - self.rows[0]
+        return Patch(self.index, pixels, shared_strips(levels, before, plan.tile_px))
 
 
 def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
