@@ -21,8 +21,8 @@ Pixels = npt.NDArray[np.uint8]
 def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
     """What a tile and each of its neighbours both compute, as `Patch.edges`.
 
-    A tile computes `before` pixels beyond its first row and column and a few beyond its last; so does its neighbour, and
-    the strip that both have is as wide as the two together, around their border.
+    A tile computes `before` pixels beyond its first row and column and a few beyond its last; so does its neighbour,
+    and the strip that both have is as wide as the two together, around their border.
 
     Args:
         levels: the computed pixels [h,w,3].
