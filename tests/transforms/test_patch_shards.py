@@ -34,9 +34,8 @@ def put_together(reader, plan):
     (top, _), (left, _) = plan.request.rows, plan.request.columns
     for index in reversed(range(plan.tiles)):
         rows, columns = plan.cropped(plan.tile(index))
-        picture[rows[0] - top : rows[1] - top + 1, columns[0] - left : columns[1] - left + 1] = reader.patch(
-            index
-        ).pixels
+        part = slice(rows[0] - top, rows[1] - top + 1), slice(columns[0] - left, columns[1] - left + 1)
+        picture[part] = reader.patch(index).pixels
     return picture
 
 
