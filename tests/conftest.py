@@ -8,6 +8,7 @@ from model.config import PRESETS
 from model.generator import Generator
 from model.quantise import quantise
 from model.world import Picture
+from transforms.patches import encode_patch
 from transforms.plan import Plan
 from transforms.requests import RenderRequest
 from transforms.synthesize import patch
@@ -80,6 +81,9 @@ class PaintedWorld:
 
     def patches(self, shard):
         return [patch(self, shard.plan, index) for index in shard.indices]
+
+    def samples(self, shard):
+        return [encode_patch(shard.plan, patch) for patch in self.patches(shard)]
 
 
 @pytest.fixture(scope="session")
