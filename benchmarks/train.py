@@ -3,8 +3,8 @@
 python benchmarks/train.py [--preset small|paper] [--recipe paper|projected] [--batch N] [--turns N] [--out FILE.json]
 
 Random pictures stand for photographs. Only the generator's convolutions and memory layout differ. The two forms take
-turns; each figure is the best of its turns, as others may be using the machine. Lazy regularisers are charged by their
-share of the steps.
+turns; each figure is the best of its turns. On a CPU one thread computes and its processor time is taken, as others may
+be using the machine. Lazy regularisers are charged by their share of the steps.
 """
 
 import argparse
@@ -79,9 +79,10 @@ class Clock:
         return run
 
     def now(self) -> float:
-        """The time, when the device has done all that it was given."""
-        if self.gpu:
-            torch.cuda.synchronize()
+        """The time when a GPU has done all that it was given; of a CPU, the processor's, which others change less."""
+        if not self.gpu:
+            return time.process_time()
+        torch.cuda.synchronize()
         return time.perf_counter()
 
 
@@ -154,13 +155,14 @@ def main() -> None:
     parser.add_argument("--out")
     arguments = parser.parse_args()
     reuse_freed_memory()
+    torch.set_num_threads(1)
     rows = [
         row
         for recipe in arguments.recipe or RECIPES
         for row in measure(arguments.preset, recipe, arguments.batch, arguments.turns)
     ]
     device = str(launch().device)
-    table = Table(title=f"A training step of {arguments.batch} on {device}, {torch.get_num_threads()} threads")
+    table = Table(title=f"A training step of {arguments.batch} on {device}")
     for name in rows[0]:
         table.add_column(name, justify="right")
     for row in rows:
@@ -171,7 +173,7 @@ def main() -> None:
     print(f"Peak memory {peak_gb:.2f} GiB. Ours is to reach {TARGET[device.split(':')[0]]} of the grouped form.")
     if arguments.out:
         with open(arguments.out, "w") as file:
-            json.dump({"device": device, "threads": torch.get_num_threads(), "peak_gib": peak_gb, "rows": rows}, file)
+            json.dump({"device": device, "batch": arguments.batch, "peak_gib": peak_gb, "rows": rows}, file, indent=2)
 
 
 if __name__ == "__main__":
