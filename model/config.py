@@ -287,6 +287,13 @@ def recipe_for(network: GeneratorConfig, recipe: str) -> TrainingConfig:
     return dataclasses.replace(settings, vertical_weight=0.0, diversity_weight=0.0, beyond_share=0.0)
 
 
+def check_tileable(config: GeneratorConfig, name: str) -> None:
+    """Raises InputError for a checkpoint of this name whose pictures are no windows of a world."""
+    if not config.tileable:
+        reason = f"a {config.kind} network renders in one shot only; take an infinitygan one"
+        raise InputError(f"checkpoint {name}: {reason}")
+
+
 def generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
     """A generator's configuration from its JSON form; a field that an earlier version lacked has its default.
 

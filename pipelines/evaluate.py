@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.bundled import resolve
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.config import GeneratorConfig
+from model.config import GeneratorConfig, check_tileable
 from model.described import describe
 from model.diversity import diversity, variations
 from model.errors import InputError
@@ -76,6 +76,7 @@ def evaluate(options: EvaluateOptions) -> Results:
     reuse_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = load_checkpoint(read_file(resolve(options.checkpoint), "checkpoint"), options.checkpoint)
+    check_tileable(checkpoint.generator.config, options.checkpoint)
     generator, evaluation = checkpoint.generator.to(device), options.evaluation
     inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
     lpips = Lpips().to(device) if is_installed() else None
