@@ -11,7 +11,7 @@ import numpy as np
 STRIP_PX = 256
 """Rows of a strip."""
 
-MEMORY_BYTES = 8 << 20
+MEMORY_BYTES = 16 << 20
 """Rows that are more than this wait in a local file."""
 
 BLOCK_BYTES = 1 << 20
@@ -51,12 +51,14 @@ class TileLayout:
 class Canvas:
     """The rows of a panorama that are neither complete nor used yet: a ring of rows, all of its width.
 
-    They are in memory, or in a local file once they are more than `MEMORY_BYTES`.
+    They are in memory, or in a local file where they would be more than `MEMORY_BYTES`.
     """
 
     def __init__(self, rows: int, width_px: int):
         self.rows, self.width_px = rows, width_px
-        self.file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - its owner closes it
+        self.file = tempfile.SpooledTemporaryFile()  # noqa: SIM115 - its owner closes it
+        if 3 * rows * width_px > MEMORY_BYTES:
+            self.file.rollover()
 
     def write(self, top: int, left: int, block: np.ndarray) -> None:
         """Puts down uint8 [h,w,3] at a row and a column of the panorama."""
