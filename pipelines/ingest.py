@@ -329,9 +329,7 @@ def ingest_command(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
     ] = False,
-    no_robots: Annotated[
-        bool, typer.Option("--no-robots", help="For your own servers: ask for no robots.txt.")
-    ] = False,
+    no_robots: Annotated[bool, typer.Option("--no-robots", help="Ask for no robots.txt: on your own servers.")] = False,
     crawlers: Annotated[int, typer.Option(help="Workers that fetch at once; a host belongs to one of them.")] = 1,
     retry_rejects: Annotated[
         list[str] | None,

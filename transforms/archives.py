@@ -4,6 +4,7 @@ Only the headers and the metadata are read here; each picture's bytes are read w
 """
 
 import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def read_archive(url: str) -> Iterator[Photograph | Reject]:
     """The pictures of a tar. One is named by the URL or path it once came from, if its metadata say that.
 
     Raises:
-        InputError: it is no tar, or is cut short.
+        InputError: it is no tar.
     """
     fs, path = filesystem(url)
     pieces: dict[str, Piece] = {}
@@ -38,8 +39,11 @@ def read_archive(url: str) -> Iterator[Photograph | Reject]:
                     pieces[member.name] = Piece(url, member.offset_data, member.size)
                 elif suffix == ".json" and member.size <= _METADATA_CAP_BYTES:
                     metadata[key] = _metadata(tar, member)
+            is_whole = file.seek(0, os.SEEK_END) >= tar.offset + tarfile.BLOCKSIZE  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{url} cannot be read as a tar: {one_line(error)}") from None
+    if not is_whole:
+        yield Reject(url, "find", "truncated", "the tar ends too early; what can be read of it is taken")
     if not pieces:
         yield Reject(url, "find", "not_a_picture", "a tar without pictures")
     for name, piece in pieces.items():

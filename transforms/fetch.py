@@ -216,6 +216,8 @@ class Fetcher:
             self._robots[name] = asyncio.create_task(self._read_robots(name))
         robots = await asyncio.shield(self._robots[name])
         if isinstance(robots, FetchError):
+            if not robots.again:  # nothing there can be asked for
+                raise FetchError(robots.reason, robots.message)
             raise FetchError("robots_unreachable", f"{name}/robots.txt: {robots.message}; so nothing there is touched")
         if not robots.can_fetch(url, AGENT):
             raise FetchError("robots", f"{name}/robots.txt forbids it")

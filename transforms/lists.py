@@ -42,7 +42,9 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
     """
     try:
         rows = list(_rows(url, content))
-    except (UnicodeDecodeError, ValueError, csv.Error, pa.ArrowException, OSError, AttributeError) as error:
+    except InputError:
+        raise
+    except (UnicodeDecodeError, ValueError, csv.Error, pa.ArrowException, OSError, TypeError) as error:
         raise InputError(f"{url} cannot be read as a list: {one_line(error)}") from None
     folder = posixpath.dirname(url)
     for number, row in enumerate(rows, start=1):
@@ -51,7 +53,7 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
             yield Reject(f"{url}#{number}", "find", "bad_url", "the row names no URL or path")
             continue
         entry = entry.strip()
-        place = entry if urlsplit(entry).scheme else posixpath.join(folder, entry)
+        place = entry if "://" in entry else posixpath.join(folder, entry)
         yield Photograph(place, _text(row.get("licence")), _text(row.get("author")), _text(row.get("title")))
 
 

@@ -64,7 +64,10 @@ class Manners:
 
 def host_of(url: str) -> str:
     """The host and port of a web URL, which share limits and robots.txt; nothing for what is not on the web."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are no address
+        return ""
     return f"{parts.scheme}://{parts.netloc.lower()}" if parts.scheme in ("http", "https") else ""
 
 
