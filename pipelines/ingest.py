@@ -25,6 +25,7 @@ from transforms.ingest import AssignShards, DropDuplicates, PreparePhotographs, 
 from transforms.manners import Manners
 from transforms.pieces import Piece
 from transforms.prepare import Preparation
+from transforms.report import write_report
 from transforms.samples import SPLITS, Sample
 from transforms.sources import Found, find_photographs
 from transforms.storage import join
@@ -120,6 +121,7 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
     try:
         with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
             run(options, found, beam_flags or beam_options([]))
+        write_report(options.out)
     except BaseException:
         staging.discard_shards(options.out)
         raise
@@ -223,6 +225,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
         rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
         _ = (assigned | WriteTrainingShards(new), rejects) | WriteTables(new, provenance(base, None))
     staging.install_repacked(out)
+    write_report(out)
     return read_dataset(out)
 
 

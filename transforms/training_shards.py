@@ -23,7 +23,7 @@ from transforms.storage import exists, join, open_atomic, read_json, write_json
 from transforms.tables import read_rows, write_rows
 
 FORMAT_VERSION = 1
-INDEX, REJECTS, DATASET = "index.parquet", "rejects.parquet", "dataset.json"
+INDEX, REJECTS, DATASET, REPORT = "index.parquet", "rejects.parquet", "dataset.json", "report.html"
 
 TRAIN_SHARDS = 16
 """The least number of train shards, so that readers on several machines each have some."""

@@ -168,7 +168,9 @@ def test_shards_index_and_metadata_agree(made):
     assert {shard["samples"] for name, shard in dataset["shards"].items() if name.startswith("train")} == {1}
     assert sum(name.startswith("train") for name in dataset["shards"]) >= 16
     assert sorted(path.name for path in out.glob("*.tar")) == sorted(dataset["shards"])
-    assert {"index.parquet", "rejects.parquet", "dataset.json"} == set(contents(out)) - set(dataset["shards"])
+    assert {"index.parquet", "rejects.parquet", "dataset.json", "report.html"} == set(contents(out)) - set(
+        dataset["shards"]
+    )
 
 
 def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photographs, made, tmp_path, monkeypatch):
