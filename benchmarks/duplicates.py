@@ -127,10 +127,10 @@ def main() -> None:
     paths = sorted(path for path in Path(arguments.photographs).iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
     chosen_on, scored_on = distances(paths[::2]), distances(paths[1::2])
     same, other = chosen_on
-    worst, nearest = max(max(some) for some in same.values()), min(other)
-    middle = (worst + nearest) / 2
-    best = max(range(NEVER), key=lambda threshold: (sum(score(same, other, threshold)), -abs(threshold - middle)))
-    print(f"chosen on {len(paths[::2])} photographs: {best} (farthest positive {worst}, nearest negative {nearest})")
+    scores = [sum(score(same, other, threshold)) for threshold in range(NEVER)]
+    equal = [threshold for threshold, value in enumerate(scores) if value == max(scores)]
+    best = equal[len(equal) // 2]
+    print(f"chosen on {len(paths[::2])} photographs: {best}, the middle of {equal[0]} to {equal[-1]}, which score alike")
     same, other = scored_on
     print(f"scored on {len(paths[1::2])}, {sum(map(len, same.values()))} positives and {len(other)} negatives:")
     for name, some in same.items():

@@ -24,6 +24,9 @@ BORDER_SHARE: Final = 0.15
 BORDER_RANGE: Final = 6
 """Lines of one level: so many levels between a line's darkest and lightest pixels, and between lines."""
 
+EDGE_LENGTH: Final = 0.5
+"""A border ends where more than this share of a line has another level."""
+
 PAGE_SHARE: Final = 0.4
 """Text: more than this share of the pixels of both halves within `PAGE_RANGE` levels of the commonest, and ..."""
 
@@ -81,11 +84,17 @@ def _is_page(grey: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> bool
 
 
 def _border_share(lines: npt.NDArray[np.uint8]) -> float:
-    """The share of lines, from both ends inwards, that are of the same level as the outermost."""
-    low, high = lines.min(axis=1).astype(int), lines.max(axis=1).astype(int)
-    count = 0
-    for order in (slice(None), slice(None, None, -1)):
-        level = int(low[order][0])
-        inside = (high[order] > level + BORDER_RANGE) | (low[order] < level - BORDER_RANGE)
-        count += int(inside.argmax()) if inside.any() else len(lines)
+    """The share of lines, from both ends inwards, that are of one level and end at a straight edge, as no sky does."""
+    count = sum(_border_lines(order) for order in (lines, lines[::-1]))
     return min(1.0, count / len(lines))
+
+
+def _border_lines(lines: npt.NDArray[np.uint8]) -> int:
+    """How many lines, from the first on, are a border."""
+    low, high = lines.min(axis=1).astype(int), lines.max(axis=1).astype(int)
+    level = int(low[0])
+    inside = (high > level + BORDER_RANGE) | (low < level - BORDER_RANGE)
+    count = int(inside.argmax()) if inside.any() else len(lines)
+    behind = lines[min(count + 1, len(lines) - 1)].astype(int)  # the line at the edge itself may be a mixture
+    is_edge = (np.abs(behind - level) > BORDER_RANGE).mean() > EDGE_LENGTH
+    return count if is_edge else 0
