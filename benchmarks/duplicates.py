@@ -130,7 +130,9 @@ def main() -> None:
     scores = [sum(score(same, other, threshold)) for threshold in range(NEVER)]
     equal = [threshold for threshold, value in enumerate(scores) if value == max(scores)]
     best = equal[len(equal) // 2]
-    print(f"chosen on {len(paths[::2])} photographs: {best}, the middle of {equal[0]} to {equal[-1]}, which score alike")
+    print(
+        f"chosen on {len(paths[::2])} photographs: {best}, the middle of {equal[0]} to {equal[-1]}, which score alike"
+    )
     same, other = scored_on
     print(f"scored on {len(paths[1::2])}, {sum(map(len, same.values()))} positives and {len(other)} negatives:")
     for name, some in same.items():

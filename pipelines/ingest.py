@@ -30,6 +30,7 @@ from transforms.samples import SPLITS, Sample
 from transforms.sources import Found, find_photographs
 from transforms.storage import join
 from transforms.training_shards import DATASET, REJECTS, StagedSample, TrainingSet, read_dataset
+from transforms.web import ANSWERS_READ
 
 ALL_REASONS = "all"
 HOSTS_SHOWN = 12
@@ -147,7 +148,8 @@ def plan(options: IngestOptions) -> Found:
         check_sizes(options, base)
     if options.retry_rejects:
         return rejects_to_retry(options, base)
-    found = find_photographs(options.sources, out, options.manners, options.depth)
+    with track("Pages and answers read", 0, lambda: ANSWERS_READ.count):
+        found = find_photographs(options.sources, out, options.manners, options.depth)
     if not base:
         return found
     known = {row["source"] for row in base.rows} | {reject.source for reject in base.rejects}

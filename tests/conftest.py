@@ -167,6 +167,45 @@ class LocalServer:
             task.cancel()
         await self._runner.cleanup()
 
+    @staticmethod
+    async def stall(request):
+        """Never answers."""
+        await asyncio.sleep(600)
+
+    @staticmethod
+    async def trickle(request):
+        """A byte a second."""
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(b"x")
+            await asyncio.sleep(1)
+        return response
+
+    @staticmethod
+    async def drop(request):
+        """Hangs up."""
+        request.transport.close()
+        return b""
+
+    @staticmethod
+    async def cut(request):
+        """Hangs up before all that was announced has been sent."""
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"x" * 10)
+        request.transport.close()
+        return response
+
+    @staticmethod
+    async def endless(request):
+        """Ten megabytes of unannounced length."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(1000):
+            await response.write(b"x" * 10_000)
+        return response
+
 
 @pytest.fixture
 def web_server():

@@ -27,6 +27,10 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 600.0
 """A server that asks for more patience than this is left alone, and the photograph rejected."""
 
+GIVE_UP_AFTER: Final = 20
+"""A host of which so many files in a row could not be had, for faults of its own, is asked for no more in this run."""
+
+_FAULTS: Final = {"timeout", "connection", "server_error", "too_many_requests"}
 ROBOTS_CAP_BYTES: Final = 512 * 1024
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _REASONS = {401: "forbidden", 403: "forbidden", 451: "forbidden", 404: "not_found", 410: "not_found"}
@@ -112,17 +116,21 @@ class Fetcher:
         Raises:
             FetchError: it could not be had; tried again as often as there was hope.
         """
-        attempt = 0
+        host, attempt = self._host(host_of(url)), 0
         while True:
+            if host.failures >= GIVE_UP_AFTER:
+                raise FetchError("host_down", f"{host_of(url)} failed {host.failures} times in a row")
             attempt += 1
             try:
                 fetched = await self._follow(url, attempt, by_program, parameters)
+                host.failures = 0
             except FetchError as error:
                 error.attempts = attempt
                 pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
                 if error.pause_s is not None:
                     pause_s = error.pause_s
                 if not error.again or attempt >= self._manners.attempts or pause_s > LONGEST_PAUSE_S:
+                    host.failures = host.failures + 1 if error.reason in _FAULTS else 0
                     raise
                 await asyncio.sleep(pause_s)
                 continue

@@ -72,13 +72,18 @@ def host_of(url: str) -> str:
 
 
 class Host:
-    """What we owe to one host: so many requests at once, so many a second, and silence while it asks for that."""
+    """What we owe to one host: so many requests at once, so many a second, and silence while it asks for that.
+
+    Attributes:
+        failures: files in a row that could not be had for faults of the host.
+    """
 
     def __init__(self, manners: Manners, slots: asyncio.Semaphore) -> None:
         self._connections = asyncio.Semaphore(manners.host_connections)
         self._slots = slots
         self._spacing_s = 1 / manners.host_rate
         self._next_s = 0.0
+        self.failures = 0
 
     def slow_down(self, spacing_s: float) -> None:
         """Leaves at least so much time between two requests from now on."""

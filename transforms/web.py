@@ -16,6 +16,7 @@ from transforms.lists import LIST_SUFFIXES, read_list
 from transforms.manners import Manners, host_of, opt_out
 from transforms.pages import Page, is_picture_url, read_page
 from transforms.records import Photograph, Reject
+from transforms.tally import Tally
 
 COMMONS_API = "https://commons.wikimedia.org/w/api.php"
 FLICKR_API = "https://api.flickr.com/services/rest/"
@@ -27,6 +28,9 @@ _FLICKR_SIZES: Final = ("o", "6k", "5k", "4k", "3k", "k", "h", "l", "c", "z")
 MOST_PAGES: Final = 10_000
 
 Item = Photograph | Reject
+
+ANSWERS_READ = Tally()
+"""Counts the pages, lists and answers of APIs that this process has read, for the progress bar."""
 
 
 def is_on_web(source: str) -> bool:
@@ -87,6 +91,7 @@ async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
 
 
 async def _itself(file: Fetched) -> Fetched:
+    ANSWERS_READ.add()
     return file
 
 

@@ -1,6 +1,5 @@
 """Ingest from a real web server on loopback: good manners, faults, and what is fetched once."""
 
-import asyncio
 import io
 import json
 import os
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiohttp import web
 from PIL import Image
 
 from pipelines import cli
@@ -54,31 +52,6 @@ def rejects(out):
     return {row["source"]: row for row in read_rows(f"{out}/rejects.parquet", "rejects", REJECTS_SCHEMA)}
 
 
-async def stall(request):
-    await asyncio.sleep(60)
-
-
-async def trickle(request):
-    response = web.StreamResponse(headers={"Content-Length": "100"})
-    await response.prepare(request)
-    for _ in range(100):
-        await response.write(b"x")
-        await asyncio.sleep(1)
-
-
-async def cut(request):
-    response = web.StreamResponse(headers={"Content-Length": "5000"})
-    await response.prepare(request)
-    await response.write(photograph(1)[:1000])
-    request.transport.close()
-    return response
-
-
-async def drop(request):
-    request.transport.close()
-    return b""
-
-
 def test_whatever_servers_do_every_url_is_accounted_for_once_and_limits_are_kept(web_server, tmp_path):
     asked = {}
 
@@ -92,10 +65,10 @@ def test_whatever_servers_do_every_url_is_accounted_for_once_and_limits_are_kept
     good = serve(web_server, 20)
     web_server.routes |= {
         "/robots.txt": b"User-agent: *\nDisallow: /secret\n",
-        "/drop": drop,
-        "/stall": stall,
-        "/trickle": trickle,
-        "/cut": cut,
+        "/drop": web_server.drop,
+        "/stall": web_server.stall,
+        "/trickle": web_server.trickle,
+        "/cut": web_server.cut,
         "/lies": (200, {}, photograph(30)[:1500]),
         "/circle": (302, {"Location": "/circle"}, b""),
         "/moved": (301, {"Location": "/0.jpg?moved"}, b""),

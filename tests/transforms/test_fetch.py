@@ -6,7 +6,6 @@ from email.utils import formatdate
 from itertools import pairwise
 
 import pytest
-from aiohttp import web
 
 from transforms import fetch as fetch_module
 from transforms.fetch import Fetcher, FetchError, retry_after_s
@@ -155,47 +154,14 @@ def test_retry_after_is_seconds_or_a_date():
     assert retry_after_s(None) is retry_after_s("soon") is None
 
 
-async def stall(request):
-    await asyncio.sleep(60)
-
-
-async def trickle(request):
-    response = web.StreamResponse(headers={"Content-Length": "100"})
-    await response.prepare(request)
-    for _ in range(100):
-        await response.write(b"x")
-        await asyncio.sleep(0.1)
-
-
-async def drop(request):
-    request.transport.close()
-    return b""
-
-
-async def cut(request):
-    response = web.StreamResponse(headers={"Content-Length": "1000"})
-    await response.prepare(request)
-    await response.write(b"x" * 10)
-    request.transport.close()
-    return response
-
-
-async def endless(request):
-    response = web.StreamResponse()
-    await response.prepare(request)
-    for _ in range(1000):
-        await response.write(b"x" * 10_000)
-    return response
-
-
 @pytest.mark.parametrize(
     ("route", "reason"),
     [
-        (stall, "timeout"),
-        (trickle, "timeout"),
-        (drop, "connection"),
-        (cut, "cut_short"),
-        (endless, "too_large"),
+        ("stall", "timeout"),
+        ("trickle", "timeout"),
+        ("drop", "connection"),
+        ("cut", "cut_short"),
+        ("endless", "too_large"),
         ((200, {}, b"x" * 200_001), "too_large"),
         ((302, {"Location": "/a"}, b""), "redirects"),
         ((302, {"Location": "ftp://example.org/a"}, b""), "bad_url"),
@@ -203,10 +169,30 @@ async def endless(request):
     ],
 )
 def test_servers_that_misbehave_hang_nothing(web_server, route, reason):
-    web_server.routes["/a"] = route
+    web_server.routes["/a"] = getattr(web_server, route) if isinstance(route, str) else route
     begin = time.monotonic()
     assert reason_of(f"{web_server.url}/a", attempts=2, cap_bytes=200_000) == reason
     assert time.monotonic() - begin < 5
+
+
+def test_a_host_that_is_down_is_given_up(web_server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "GIVE_UP_AFTER", 3)
+    web_server.routes |= {"/bad": (500, {}, b""), "/good": b"x"}
+
+    async def main():
+        async with Fetcher(Manners(**{**QUICK, "attempts": 1, "host_connections": 1})) as fetcher:
+            paths = ["bad", "bad", "good", "bad", "bad", "bad", "good", "bad"]
+            return [await outcome(fetcher, f"{web_server.url}/{path}") for path in paths]
+
+    async def outcome(fetcher, url):
+        try:
+            return await fetcher.fetch(url, lambda file: asyncio.sleep(0, "file"))
+        except FetchError as error:
+            return error.reason
+
+    error = "server_error"
+    assert asyncio.run(main()) == [error, error, "file", error, error, error, "host_down", "host_down"]
+    assert web_server.asked("/good") == 1
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://", "http://a b/", "http://x:99999/"])
