@@ -10,6 +10,7 @@ writes JSON to --work, where all else goes too.
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from aiohttp import web
 from pictures import make_pictures
-from processes import measure
+from processes import Cost, measure
 
 from transforms.photographs import decode, encode, frame, store
 
@@ -77,7 +78,7 @@ def compare_on_the_web(arguments: argparse.Namespace) -> dict[str, object]:
     folder = work / "large"
     make_pictures(arguments.photographs, folder, arguments.count, (1, 12))
     cores = len(os.sched_getaffinity(0))
-    times: dict[str, list[tuple[float, float]]] = {}
+    costs: dict[str, list[Cost]] = {}
     with serving(folder) as url:
         lists = {"all": work / "all.txt", "one": work / "one.txt"}
         lists["all"].write_text("".join(f"{url}/{index:05d}.jpg\n" for index in range(arguments.count)))
@@ -87,26 +88,32 @@ def compare_on_the_web(arguments: argparse.Namespace) -> dict[str, object]:
                 for program in ("infinitygan", "img2dataset"):
                     out = work / "out"
                     shutil.rmtree(out, ignore_errors=True)
-                    command = ours(urls, out, "--dedup", "off")
+                    command = ours(urls, out, "--dedup", "off", "--no-filters")
                     if program == "img2dataset":
                         command = theirs(arguments.img2dataset, urls, out, cores)
-                    measured = measure(command, work / f"{program}-{name}.log", {"OMP_NUM_THREADS": "1"})
-                    times.setdefault(f"{program} {name}", []).append(measured)
-                    print(
-                        f"{program} {name}: {measured[0]:.1f} s, {measured[1]:.0f} MB, {count_made(out)} kept",
-                        flush=True,
-                    )
-    result: dict[str, object] = {"pictures": arguments.count, "runs": times, "cores": cores}
-    rates = {}
-    for program in ("infinitygan", "img2dataset"):
-        wall_s = statistics.median(second for second, _ in times[f"{program} all"])
-        start_s = statistics.median(second for second, _ in times[f"{program} one"])
-        peak_mb = max(peak for _, peak in times[f"{program} all"])
-        rates[program] = (arguments.count / wall_s, arguments.count / (wall_s - start_s), peak_mb)
-        print(f"{program}: {rates[program][0]:.1f}/s, without start-up {rates[program][1]:.1f}/s, {peak_mb:.0f} MB")
-    ratios = [mine / other for mine, other in zip(rates["infinitygan"], rates["img2dataset"], strict=True)]
-    print("ratios: with start-up {:.2f}, without {:.2f}, memory {:.2f}".format(*ratios))
-    return {**result, "rates": rates, "ratios": ratios}
+                    cost = measure(command, work / f"{program}-{name}.log", {"OMP_NUM_THREADS": "1"})
+                    costs.setdefault(f"{program} {name}", []).append(cost)
+                    print(f"{program} {name}: {cost}; {count_made(out)} kept", flush=True)
+    rates = {program: rates_of(arguments.count, costs, program) for program in ("infinitygan", "img2dataset")}
+    ratios = {name: rates["infinitygan"][name] / rates["img2dataset"][name] for name in rates["infinitygan"]}
+    for name, row in {**rates, "ratio": ratios}.items():
+        print(f"{name}: " + ", ".join(f"{what} {value:.2f}" for what, value in row.items()))
+    runs = {name: [dataclasses.asdict(cost) for cost in some] for name, some in costs.items()}
+    return {"pictures": arguments.count, "cores": cores, "runs": runs, "rates": rates, "ratios": ratios}
+
+
+def rates_of(count: int, costs: dict[str, list[Cost]], program: str) -> dict[str, float]:
+    """Pictures a second, medians of the runs, and the most memory."""
+    runs, starts = costs[f"{program} all"], costs[f"{program} one"]
+    wall_s, start_s = (statistics.median(cost.wall_s for cost in some) for some in (runs, starts))
+    cpu_s, start_cpu_s = (statistics.median(cost.cpu_s for cost in some) for some in (runs, starts))
+    return {
+        "per_s": count / wall_s,
+        "per_s_without_start": count / (wall_s - start_s),
+        "per_cpu_s": count / cpu_s,
+        "per_cpu_s_without_start": count / (cpu_s - start_cpu_s),
+        "peak_mb": max(cost.peak_mb for cost in runs),
+    }
 
 
 def count_made(out: Path) -> int:
@@ -116,7 +123,7 @@ def count_made(out: Path) -> int:
 
 
 def compare_with_a_bare_loop(arguments: argparse.Namespace) -> dict[str, object]:
-    """Pictures a second on one core: ingest of local files against draft decode, resize and encode alone."""
+    """Pictures a processor second on one core: ingest of files against draft decode, resize and encode alone."""
     work = Path(arguments.work)
     folder = work / "large"
     make_pictures(arguments.photographs, folder, arguments.count, (1, 12))
@@ -126,18 +133,20 @@ def compare_with_a_bare_loop(arguments: argparse.Namespace) -> dict[str, object]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     shares = []
     for _ in range(arguments.runs):
-        begin = time.perf_counter()
+        begin_s = time.process_time()
         for path in paths:
             picture = decode(path.read_bytes(), FULL_PX)
             encode(store(picture, frame(picture.width_px, picture.height_px, FULL_PX)), "jpg", QUALITY)
-        bare_s = time.perf_counter() - begin
-        runs_s = []
+        bare_s = time.process_time() - begin_s
+        costs = []
         for urls in (work / "files.txt", work / "one.txt"):
             shutil.rmtree(work / "out", ignore_errors=True)
             command = ours(urls, work / "out", "--dedup", "off")
-            runs_s.append(measure(command, work / "files.log", {"OMP_NUM_THREADS": "1"})[0])
-        shares.append((bare_s, *runs_s, bare_s / (runs_s[0] - runs_s[1])))
-        print("bare {:.1f} s, ingest {:.1f} s of which start-up {:.1f} s: share {:.2f}".format(*shares[-1]), flush=True)
+            costs.append(measure(command, work / "files.log", {"OMP_NUM_THREADS": "1"}).cpu_s)
+        shares.append((bare_s, *costs, bare_s / (costs[0] - costs[1])))
+        print(
+            "bare {:.1f} CPU s, ingest {:.1f}, of which start-up {:.1f}: share {:.2f}".format(*shares[-1]), flush=True
+        )
     return {"pictures": len(paths), "runs": shares, "share": statistics.median(run[-1] for run in shares)}
 
 
@@ -150,13 +159,11 @@ def ingest_fifty_thousand(arguments: argparse.Namespace) -> dict[str, object]:
         urls = work / "fifty.txt"
         urls.write_text("".join(f"{url}/{index:05d}.jpg\n" for index in range(arguments.count)))
         shutil.rmtree(work / "fifty", ignore_errors=True)
-        wall_s, peak_mb = measure(ours(urls, work / "fifty"), work / "fifty.log", {"OMP_NUM_THREADS": "1"})
+        cost = measure(ours(urls, work / "fifty"), work / "fifty.log", {"OMP_NUM_THREADS": "1"})
     dataset = json.loads((work / "fifty" / "dataset.json").read_text())
     made = {"samples": dataset["samples"], "rejects": dataset["rejects"]}
-    print(
-        f"{arguments.count} pictures: {wall_s:.0f} s, {arguments.count / wall_s:.0f}/s, peak {peak_mb:.0f} MB; {made}"
-    )
-    return {"pictures": arguments.count, "wall_s": wall_s, "peak_mb": peak_mb, **made}
+    print(f"{arguments.count} pictures: {cost}; {made}")
+    return {"pictures": arguments.count, **dataclasses.asdict(cost), **made}
 
 
 TASKS = {"web": compare_on_the_web, "files": compare_with_a_bare_loop, "fifty-thousand": ingest_fifty_thousand}

@@ -1,33 +1,59 @@
-"""What a command costs: its time, and the most memory that it and all its descendants held at one moment."""
+"""What a command costs: time, processor time, and the most memory that it and its descendants held at one moment."""
 
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _EVERY_S = 0.2
 
 
-def measure(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> tuple[float, float]:
-    """Runs a command to its end; its time in seconds, and its peak memory in MB.
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took.
+
+    Attributes:
+        wall_s: from its start to its end.
+        cpu_s: of all its processes; on a busy machine it says more than the wall time.
+        peak_mb: of memory, all its processes together.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_s:.1f} s, {self.cpu_s:.1f} CPU s, {self.peak_mb:.0f} MB"
+
+
+def measure(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> Cost:
+    """Runs a command to its end.
 
     Memory is the sum of proportional set sizes: pages that processes share count once.
 
     Raises:
         RuntimeError: it failed; what it said stands in the log.
     """
-    peak_mb = 0.0
+    peak_mb, before_s = 0.0, children_s()
     with log.open("wb") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
         while process.poll() is None:
             peak_mb = max(peak_mb, sum(map(size_mb, tree(process.pid))))
             time.sleep(_EVERY_S)
-        duration_s = time.perf_counter() - begin
+        wall_s = time.perf_counter() - begin
     if process.returncode:
         raise RuntimeError(f"{command[0]} exited with {process.returncode}: see {log}")
-    return duration_s, peak_mb
+    return Cost(wall_s, children_s() - before_s, peak_mb)
+
+
+def children_s() -> float:
+    """Processor time of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tree(root: int) -> list[int]:
