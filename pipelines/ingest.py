@@ -1,110 +1,32 @@
 """Photographs to training shards: ``infinitygan ingest SRC... --out DIR``."""
 
-import dataclasses
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
-from rich.console import Console
-from rich.table import Table
 
 from model.errors import InputError
-from model.version import __version__
+from pipelines.ingest_display import details, show_plan, show_summary
+from pipelines.ingest_options import IngestOptions, check_out_and_size
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from transforms import staging
-from transforms.crawler import PHOTOGRAPHS_DONE, web_host
-from transforms.duplicates import DEDUP_WAYS
+from transforms.crawler import PHOTOGRAPHS_DONE
 from transforms.ingest import AssignShards, DropDuplicates, PreparePhotographs, WriteTables, WriteTrainingShards
 from transforms.manners import Manners
 from transforms.pieces import Piece
-from transforms.prepare import Preparation
 from transforms.report import write_report
-from transforms.samples import SPLITS, Sample
+from transforms.samples import Sample
 from transforms.sources import Found, find_photographs
 from transforms.storage import join
 from transforms.training_shards import DATASET, REJECTS, StagedSample, TrainingSet, read_dataset
 from transforms.web import ANSWERS_READ
 
 ALL_REASONS = "all"
-HOSTS_SHOWN = 12
 POLITE = Manners()
-
-
-@dataclass(frozen=True, slots=True)
-class IngestOptions:
-    """What an ingest run is asked to do.
-
-    Attributes:
-        sources: folders, globs, files, lists, tars, web pages and APIs.
-        out: where the training set goes, or is.
-        full_size_px: and others as in `Preparation`: what becomes of a photograph.
-        samples_per_shard: None to let the number of samples decide.
-        dedup: near, exact or off.
-        manners: how servers are treated.
-        crawlers: how many workers fetch at once.
-        depth: how many links are followed from a web page.
-        retry_rejects: the reasons of the rejects to be tried again, instead of sources.
-    """
-
-    sources: tuple[str, ...]
-    out: str
-    full_size_px: int = 197
-    patch_size_px: int = 101
-    square: bool = False
-    samples_per_shard: int | None = None
-    dedup: str = "near"
-    via_size_px: int | None = None
-    suffix: str = "jpg"
-    quality: int = 95
-    min_side_px: int | None = None
-    max_aspect: float = 20.0
-    content_filters: bool = True
-    manners: Manners = field(default_factory=Manners)
-    crawlers: int = 1
-    depth: int = 1
-    retry_rejects: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.sources and not self.retry_rejects:
-            raise InputError("no source given: name a folder, file, list, tar, web page or API of photographs")
-        if self.sources and self.retry_rejects:
-            raise InputError("--retry-rejects takes no sources: it tries again what rejects.parquet names")
-        check_out_and_size(self.out, self.samples_per_shard)
-        _ = self.preparation  # which checks its own
-        if self.dedup not in DEDUP_WAYS:
-            raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
-        if self.crawlers < 1:
-            raise InputError(f"--crawlers {self.crawlers} is too small: give 1 or more")
-        if self.depth < 0:
-            raise InputError(f"--depth {self.depth} is too small: give 0 or more")
-
-    @property
-    def preparation(self) -> Preparation:
-        """What becomes of a photograph."""
-        return Preparation(*(getattr(self, field.name) for field in dataclasses.fields(Preparation)))
-
-    def configuration(self) -> dict[str, Any]:
-        """What decides the set's bytes, for ``dataset.json``; where it is written and how it was fetched does not."""
-        values = dataclasses.asdict(self)
-        for name in ("out", "manners", "crawlers"):
-            del values[name]
-        lists = {"sources": list(self.sources), "retry_rejects": list(self.retry_rejects)}
-        return {**values, **lists, "infinitygan_version": __version__}
-
-
-def check_out_and_size(out: str, samples_per_shard: int | None) -> None:
-    """Raises InputError if there is nowhere to write to, or shards would be empty."""
-    if not out:
-        raise InputError("--out is empty: name a folder for the training set")
-    if samples_per_shard is not None and samples_per_shard < 1:
-        raise InputError(f"--samples-per-shard {samples_per_shard} is too small: give 1 or more")
 
 
 def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
@@ -238,59 +160,6 @@ def to_sample(row: dict[str, Any], out: str) -> StagedSample:
     return StagedSample(Sample.from_json(metadata), place)
 
 
-def details() -> Callable[[], str]:
-    """What the bar says besides: how many are good, how many were rejected and why, and how fast bytes come in."""
-    start_s = time.monotonic()
-
-    def say() -> str:
-        counts = PHOTOGRAPHS_DONE.named()
-        megabytes_a_second = counts.pop("bytes", 0) / 1e6 / (time.monotonic() - start_s)
-        kept = counts.pop("kept", 0)
-        rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
-        return f"{kept} good, {megabytes_a_second:.1f} MB/s" + (f"; rejected: {rejected}" if rejected else "")
-
-    return say
-
-
-def show_plan(options: IngestOptions, found: Found) -> None:
-    """Prints what a run would do."""
-    done = staging.read_staged(options.out)
-    left = [photograph for photograph in found.photographs if photograph.source not in done]
-    hosts = Counter(web_host(photograph) for photograph in left)
-    files = hosts.pop("", 0)
-    table = Table(title=f"Plan for {options.out}", title_justify="left")
-    table.add_column("what")
-    table.add_column("photographs", justify="right")
-    table.add_column("at least", justify="right")
-    if done:
-        table.add_row("fetched by the run that was cut off", str(len(found.photographs) - len(left)), "")
-    table.add_row("from files", str(files), "")
-    for host, count in hosts.most_common(HOSTS_SHOWN):
-        table.add_row(f"from {host}", str(count), f"{count / options.manners.host_rate:.0f} s")
-    if len(hosts) > HOSTS_SHOWN:
-        others = hosts.most_common()[HOSTS_SHOWN:]
-        slowest_s = others[0][1] / options.manners.host_rate
-        table.add_row(f"from {len(others)} other hosts", str(sum(count for _, count in others)), f"{slowest_s:.0f} s")
-    for reason, count in sorted(Counter(reject.reason for reject in found.rejects).items()):
-        table.add_row(f"rejected: {reason}", str(count), "")
-    Console(stderr=True).print(table)
-
-
-def show_summary(out: str, dataset: dict[str, Any]) -> None:
-    """Prints what was kept, what was not and why, and the files made."""
-    table = Table(title=f"Training set {out}", title_justify="left")
-    table.add_column("what")
-    table.add_column("samples", justify="right")
-    table.add_column("files", justify="right")
-    for split in SPLITS:
-        shards = sum(name.startswith(f"{split}-") for name in dataset["shards"])
-        table.add_row(split, str(dataset["samples"][split]), str(shards))
-    table.add_section()
-    for reason, count in dataset["rejects"].items():
-        table.add_row(f"rejected: {reason}", str(count), "")
-    Console(stderr=True).print(table)
-
-
 def ingest_command(
     context: typer.Context,
     out: Annotated[str, typer.Option(help="Folder or URL for the training set.")],
@@ -388,7 +257,7 @@ def ingest_command(
         tuple(retry_rejects or ()),
     )
     if dry_run:
-        show_plan(options, plan(options))
+        show_plan(out, plan(options), manners)
         return
     dataset = ingest(options, flags)
     show_summary(out, dataset)
