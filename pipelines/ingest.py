@@ -53,7 +53,9 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
 
 
 def plan(options: IngestOptions) -> Found:
-    """What a run would deal with: neither what is in the set, nor what has been rejected from it. Writes nothing.
+    """What a run would deal with: neither what is in the set, nor what has been rejected from it.
+
+    Nothing is written, but that a repacking that was cut off is ended.
 
     Raises:
         InputError: the sources or the target cannot be used.

@@ -115,10 +115,14 @@ class _Search:
 
     def add_item(self, item: Photograph | Reject) -> None:
         """Adds what a list, a tar or the web names."""
+        try:
+            if not self._is_new(item.source):
+                return
+        except InputError as error:  # of a kind that is not known here
+            item = Reject(item.source, "find", "bad_url", str(error))
         if isinstance(item, Reject):
-            if self._is_new(item.source):
-                self.found.rejects.append(item)
-        elif self._is_new(item.source):
+            self.found.rejects.append(item)
+        else:
             self.found.photographs.append(item)
 
     def _add_photograph(self, fs: AbstractFileSystem, file: str, root: str | None) -> None:

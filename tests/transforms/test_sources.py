@@ -170,3 +170,10 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
         find(tmp_path / "empty")
     with pytest.raises(InputError, match="there are 1 other files"):
         find(tmp_path / "texts")
+
+
+def test_rows_of_lists_that_lead_nowhere_are_rejects_and_the_rest_is_taken(photos):
+    (photos / "list.txt").write_text("b.JPG\nno-such://bucket/a.jpg\nb.JPG\nhttp://[/a.jpg\n")
+    found = find(photos / "list.txt")
+    assert "b.JPG" in names(found, photos)
+    assert [(reject.source, reject.reason) for reject in found.rejects] == [("no-such://bucket/a.jpg", "bad_url")]
