@@ -182,10 +182,14 @@ def install_repacked(out: str) -> bool:
     """Puts a repacked set that is whole in the old one's place, or ends doing so; whether there was one.
 
     Meanwhile the folder has no ``dataset.json``, so nobody takes it for a whole set.
+
+    Raises:
+        InputError: another process is at it.
     """
     new = join(out, STAGING, _REPACK)
     if not exists(join(new, DATASET)):
         return False
+    _refuse_run_at_work(out)
     dataset = read_dataset(new)
     fs, path = filesystem(out)
     if fs.exists(join(path, DATASET)):
