@@ -1,4 +1,4 @@
-"""The command line: ``infinitygan ingest | train | render | verify | info``.
+"""The command line: ``infinitygan ingest | train | render | verify | bench | info``.
 
 Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input.
 """
@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train_command",
     "render": "render_command",
     "verify": "verify_command",
+    "bench": "bench_command",
     "info": "info_command",
 }
 """Each command's function, in the module of its name."""

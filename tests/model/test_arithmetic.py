@@ -31,9 +31,7 @@ def test_a_window_costs_what_torch_counts(name, windows):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_a_panorama_needs_is_what_endless_tiles_cost(name):
     """As the margins' share falls with the tile's size, the cost of a pixel falls to what it needs, and never below."""
-    config, shares = CONFIGS[name], []
-    for tile_px in (128, 256, 512, 1024, 2**20):
-        shares.append(margin_share(config, tile_px))
+    shares = [margin_share(CONFIGS[name], tile_px) for tile_px in (128, 256, 512, 1024, 2**20)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.1
     assert 0 < shares[-1] < 1e-3
