@@ -1,4 +1,4 @@
-"""What rendering costs on this machine, against what it could cost. All times are of whole calls, the fastest of some."""
+"""What rendering costs on this machine, against what it could cost. Times are of whole calls, the fastest of some."""
 
 import subprocess
 import sys
