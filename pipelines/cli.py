@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "evaluate_command",
     "render": "render_command",
     "verify": "verify_command",
+    "bench": "bench_command",
     "info": "info_command",
 }
 """Each command's function, in the module of its name."""
