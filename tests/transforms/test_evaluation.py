@@ -44,7 +44,8 @@ def data(tmp_path_factory):
         picture[..., 2] = 12 * index
         Image.fromarray(picture).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    ingest(IngestOptions((str(folder),), out), PipelineOptions(["--runner=FnApiRunner"]))
+    options = IngestOptions((str(folder),), out, dedup="off", content_filters=False)
+    ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
 
