@@ -19,6 +19,7 @@ from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import Picture, World
+from transforms.overlays import read_overlay
 from transforms.plan import Failure, PatchShard, Plan
 from transforms.seams import shared_strips
 from transforms.storage import read_bytes
@@ -68,10 +69,13 @@ class Synthesizer:
 
     def world_of(self, plan: Plan) -> World:
         """The world of a plan."""
-        return self.world(plan.checkpoint_url, plan.checkpoint_sha256, plan.request.definition, plan.precision)
+        checkpoint = plan.checkpoint_url, plan.checkpoint_sha256
+        return self.world(*checkpoint, plan.request.definition, plan.precision, plan.overlays)
 
-    def _world(self, url: str, sha256: str, definition: Definition, precision: str) -> World:
-        return World(self.checkpoint(url, sha256).generator, definition, precision)
+    def _world(self, url: str, sha256: str, definition: Definition, precision: str, overlays: tuple[str, ...]) -> World:
+        named = zip(definition.overlay_names, overlays, strict=True)
+        laid = {name: read_overlay(name, overlay) for name, overlay in named}
+        return World(self.checkpoint(url, sha256).generator, definition, precision, laid)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
         checkpoint = load_checkpoint(read_bytes(resolve(url)), url)
