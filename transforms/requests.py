@@ -219,7 +219,7 @@ def short(request: RenderRequest) -> dict[str, Any]:
     """The JSON values of a request without those that are none or empty."""
 
     def set_only(values: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if value not in (None, [], False)}
+        return {key: value for key, value in values.items() if not (value is None or value is False or value == [])}
 
     values = set_only(request.to_json())
     return values | {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.definition import Edit, Style
 from model.errors import InputError
 from model.fields import LIMIT
-from transforms.requests import RenderRequest, check_ids, read_requests
+from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
 
 GOOD = {"id": "a", "seed": 7, "width_px": 300, "height_px": 200}
 SUFFIXES = ("jsonl", "csv", "parquet")
@@ -315,3 +315,23 @@ def test_any_row_is_a_request_or_refused(suffix, row, tmp_path_factory):
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return  # nothing that such a file can hold
     assert "\n" not in answer(read_requests, str(path))
+
+
+def test_written_requests_are_read_back(tmp_path):
+    requests = [
+        RenderRequest(id="plain", seed=0, width_px=64, height_px=64),
+        RenderRequest(
+            id="all",
+            seed=1,
+            width_px=64,
+            height_px=64,
+            cyclic=True,
+            styles=(Style(seed=0), Style(overlay="o", x_px=9)),
+            edits=(Edit(box_px=(0, 0, 5, 5), seed=0),),
+            overlays=("o",),
+            paste_px=0,
+        ),
+    ]
+    url = str(tmp_path / "requests.jsonl")
+    write_requests(url, requests)
+    assert read_requests(url) == requests
