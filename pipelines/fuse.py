@@ -49,32 +49,10 @@ def lay_out(seeds: Sequence[int], width_px: int, height_px: int) -> tuple[Style,
     return tuple(styles)
 
 
-def fused_request(
-    seeds: Sequence[int],
-    seed: int,
-    width_px: int,
-    height_px: int,
-    fusion_px: int,
-    cyclic: bool,
-    formats: Sequence[str],
-) -> RenderRequest:
-    """The request of a panorama of these styles."""
-    for name, value in (("--width", width_px), ("--height", height_px)):
-        if value < 1:
-            raise InputError(f"{name} {value}: give at least 1 pixel")
+def name_of(seeds: Sequence[int]) -> str:
+    """Seeds as part of an id; a checksum of them where they are too many."""
     names = "-".join(map(str, seeds))
-    if len(names) > 100:
-        names = hashlib.sha256(names.encode()).hexdigest()[:12]
-    return RenderRequest(
-        id=f"fused-{names}_seed-{seed}_{width_px}x{height_px}" + "_cyclic" * cyclic,
-        seed=seed,
-        width_px=width_px,
-        height_px=height_px,
-        cyclic=cyclic,
-        styles=lay_out(seeds, width_px, height_px),
-        fusion_px=fusion_px,
-        formats=tuple(formats),
-    )
+    return names if len(names) <= 100 else hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
 def fuse_command(
@@ -93,7 +71,21 @@ def fuse_command(
 ) -> None:
     """Renders a panorama of several styles; writes the request, too, for changes by hand."""
     flags = beam_options(context.args, own_flags(context))
-    request = fused_request(style_seeds(styles, seed), seed, width, height, fusion, cyclic, format or ["png"])
+    for name, value in (("--width", width), ("--height", height)):
+        if value < 1:
+            raise InputError(f"{name} {value}: give at least 1 pixel")
+    seeds = style_seeds(styles, seed)
+    request = RenderRequest(
+        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic,
+        seed=seed,
+        width_px=width,
+        height_px=height,
+        cyclic=cyclic,
+        styles=lay_out(seeds, width, height),
+        fusion_px=fusion,
+        checkpoint=checkpoint,
+        formats=tuple(format or ["png"]),
+    )
     options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
     render_written(options, join(out, "requests", f"{request.id}.jsonl"), [request], flags)
 

@@ -27,7 +27,7 @@ from pipelines.flags import (
 from pipelines.invert import default_network, invert_all, name_of, overlay_paths
 from pipelines.options import beam_options, own_flags
 from pipelines.render import RenderOptions, render_written
-from transforms.arrange import PASTE_PX, between, spread
+from transforms.arrange import panorama, spread
 from transforms.invert import InversionJob, load_generator, read_target
 from transforms.storage import join
 
@@ -78,7 +78,7 @@ def inbetween_command(
     name = "_".join(map(name_of, paths))[:180] + "_cyclic" * cyclic
     height_px = height or tallest_px
     box = (0, -(height_px // 2), width, height_px)
-    request = between(name, overlays, box, cyclic, seed, checkpoint, PASTE_PX if paste else None, format or ["png"])
+    request = panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
     options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
     render_written(options, join(out, "requests", f"{name}.jsonl"), [request], flags)
 

@@ -24,7 +24,7 @@ from pipelines.flags import (
 from pipelines.invert import default_network, invert_all, name_of
 from pipelines.options import beam_options, own_flags
 from pipelines.render import RenderOptions, render_written
-from transforms.arrange import PASTE_PX, outpainted
+from transforms.arrange import grown, panorama
 from transforms.contact_sheet import write_contact_sheet
 from transforms.invert import SUFFIX, InversionJob
 from transforms.overlays import read_overlay
@@ -64,8 +64,8 @@ def outpaint_command(
     flags = beam_options(context.args, own_flags(context))
     if not 1 <= variants <= MOST_VARIANTS:
         raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
-    if min(left, right, up, down) < 0 or not any((left, right, up, down)):
-        raise InputError("give --left, --right, --up or --down, in pixels")
+    sides = left, right, up, down
+    grown((0, 0, 1, 1), *sides)  # says what is wrong before the photograph is inverted
     name = name_of(photograph)
     job = InversionJob(
         photograph=photograph,
@@ -75,10 +75,11 @@ def outpaint_command(
         size_px=size_px(size),
     )
     url, overlay = overlay_of(photograph, job)
-    formats = format or ["png"]
-    seeds = range(seed, seed + variants)
-    margins = left, right, up, down
-    requests = outpainted(name, overlay, url, margins, seeds, checkpoint, PASTE_PX if paste else None, formats)
+    formats, box = format or ["png"], grown(overlay.box_px, *sides)
+    requests = [
+        panorama(f"{name}-{number + 1}", [(url, overlay)], box, seed + number, paste, checkpoint, formats)
+        for number in range(variants)
+    ]
     options = RenderOptions(tuple(requests), out, checkpoint, tile, replace=replace)
     render_written(options, join(out, "requests", f"{name}.jsonl"), requests, flags)
     if "png" in formats:

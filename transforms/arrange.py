@@ -14,53 +14,55 @@ PASTE_PX = 16
 """Over so many pixels a photograph's own pixels are blended in."""
 
 
-def outpainted(
+def panorama(
     name: str,
-    overlay: Overlay,
-    url: str,
-    margins_px: tuple[int, int, int, int],
-    seeds: Sequence[int],
+    overlays: Sequence[tuple[str, Overlay]],
+    box_px: Box,
+    seed: int,
+    paste: bool,
     checkpoint: str | None,
-    paste_px: int | None,
     formats: Sequence[str],
-) -> list[RenderRequest]:
-    """A panorama around a photograph for each seed.
+) -> RenderRequest:
+    """A panorama with photographs in it, each with its own style, fused between them.
 
     Args:
-        name: the panoramas are called this and their number.
-        overlay: of the photograph.
-        url: of the overlay.
-        margins_px: how far they go beyond it: left, right, up, down.
-        seeds: of the worlds around it.
+        name: its id.
+        overlays: of the photographs, by URL; all for the world without end, or for this panorama's circle.
+        box_px: the panorama's.
+        seed: of the world around the photographs.
+        paste: whether their own pixels are shown.
         checkpoint: URL of the generator.
-        paste_px: as of a request.
         formats: as of a request.
+    """
+    x_px, y_px, width_px, height_px = box_px
+    return RenderRequest(
+        id=name,
+        seed=seed,
+        width_px=width_px,
+        height_px=height_px,
+        origin_x_px=x_px,
+        origin_y_px=y_px,
+        cyclic=any(overlay.cyclic_px is not None for _, overlay in overlays),
+        styles=tuple(style_of(overlay, url) for url, overlay in overlays),
+        overlays=tuple(url for url, _ in overlays),
+        paste_px=PASTE_PX if paste else None,
+        checkpoint=checkpoint,
+        formats=tuple(formats),
+    )
+
+
+def grown(box: Box, left_px: int, right_px: int, up_px: int, down_px: int) -> Box:
+    """A box that goes so much further on each side.
 
     Raises:
-        InputError: the overlay is of a circle of another width.
+        InputError: a distance is negative, or all are 0.
     """
-    left, right, up, down = margins_px
-    x_px, y_px, width_px, height_px = overlay.box_px
-    width_px, height_px = width_px + left + right, height_px + up + down
-    if overlay.cyclic_px not in (None, width_px):
-        raise InputError(f"{url} is of a circle of {overlay.cyclic_px} px, and the panorama has {width_px} px")
-    return [
-        RenderRequest(
-            id=f"{name}-{number}",
-            seed=seed,
-            width_px=width_px,
-            height_px=height_px,
-            origin_x_px=x_px - left,
-            origin_y_px=y_px - up,
-            cyclic=overlay.cyclic_px is not None,
-            styles=(style_of(overlay, url),),
-            overlays=(url,),
-            paste_px=paste_px,
-            checkpoint=checkpoint,
-            formats=tuple(formats),
+    if min(left_px, right_px, up_px, down_px) < 0 or not any((left_px, right_px, up_px, down_px)):
+        raise InputError(
+            f"--left {left_px} --right {right_px} --up {up_px} --down {down_px}: give pixels, and for one side at least"
         )
-        for number, seed in enumerate(seeds, start=1)
-    ]
+    x, y, width, height = box
+    return x - left_px, y - up_px, width + left_px + right_px, height + up_px + down_px
 
 
 def style_of(overlay: Overlay, url: str) -> Style:
@@ -101,42 +103,3 @@ def margin_px(config: GeneratorConfig) -> int:
     cell_px = config.cell_px
     windows = [(x, footprint(config, (x, x), (x, x)).latents[0]) for x in range(cell_px)]
     return max(max(x - low * cell_px, high * cell_px + cell_px - x) for x, (low, high) in windows)
-
-
-def between(
-    name: str,
-    overlays: Sequence[tuple[str, Overlay]],
-    box_px: Box,
-    cyclic: bool,
-    seed: int,
-    checkpoint: str | None,
-    paste_px: int | None,
-    formats: Sequence[str],
-) -> RenderRequest:
-    """A panorama with photographs along it, whose styles are fused between them.
-
-    Args:
-        name: its id.
-        overlays: of the photographs, by URL.
-        box_px: the panorama's.
-        cyclic: whether its ends meet.
-        seed: of the world between.
-        checkpoint: URL of the generator.
-        paste_px: as of a request.
-        formats: as of a request.
-    """
-    x_px, y_px, width_px, height_px = box_px
-    return RenderRequest(
-        id=name,
-        seed=seed,
-        width_px=width_px,
-        height_px=height_px,
-        origin_x_px=x_px,
-        origin_y_px=y_px,
-        cyclic=cyclic,
-        styles=tuple(style_of(overlay, url) for url, overlay in overlays),
-        overlays=tuple(url for url, _ in overlays),
-        paste_px=paste_px,
-        checkpoint=checkpoint,
-        formats=tuple(formats),
-    )
