@@ -4,8 +4,8 @@ python benchmarks/outpaint.py PHOTOGRAPHS OVERLAY... [--checkpoint FILE] [--out 
 
 PHOTOGRAPHS is a folder of photographs that the network has not seen; OVERLAY are those of others it has not seen. To
 the left and the right of each overlay's photograph two squares of its height are taken: as outpainted in several
-variants, as plain worlds have them there, and as mirrored and replicated edges fill them. KID compares them with squares
-of the photographs, scaled to the same height; its error is the bootstrap's over photographs.
+variants, as plain worlds have them there, and as mirrored and replicated edges fill them. KID compares them with
+squares of the photographs, scaled to the same height; its error is the bootstrap's over photographs.
 
 The step across the border is the mean absolute difference of neighbouring columns there, of 255, and of their
 differences to the columns next to them; beside it the same between columns inside the photographs.
