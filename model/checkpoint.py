@@ -23,6 +23,7 @@ from model.checks import is_count
 from model.config import GeneratorConfig
 from model.errors import InputError, one_line
 from model.generator import Generator
+from model.nci import build_generator
 
 FORMAT_VERSION = 1
 HEADER_KEY = "infinitygan"
@@ -67,7 +68,7 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
     header, tensors = load(CHECKPOINT, content, name)
     try:
         with torch.device("meta"):  # all shapes are known to fit before memory is asked for
-            generator = Generator(configs.generator_config(header["generator"]))
+            generator = build_generator(configs.generator_config(header["generator"]))
         generator.load_state_dict({key: x.float() for key, x in tensors.items()}, assign=True)
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None

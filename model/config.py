@@ -12,6 +12,11 @@ from model.errors import InputError
 MOST, MOST_LAYERS = 2**16, 64
 """No number of a network is larger, so that a forged file cannot ask for endless memory or time."""
 
+KINDS = ("infinitygan", "nci", "nci-fcg")
+VERTICAL_LAWS = ("crop", "paper")
+PAPER_TRAVEL_CELLS = 10
+"""V of the paper (Appendix B)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorConfig:
@@ -33,22 +38,43 @@ class GeneratorConfig:
     """M: rows and columns of z_S in one training patch."""
     full_px: int
     """Height of the whole photograph from which a training patch is cropped."""
+    kind: str = "infinitygan"
+    """The paper's network, or one of its ablations without G_S: StyleGAN2 with a non-constant input, z_l, padded as
+    StyleGAN2 is or fully convolutional (paper, Section 4.1)."""
+    vertical_law: str = "crop"
+    """How far training windows travel and by what steps: "crop", as far as crops of the photographs, or "paper"."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            limit = MOST_LAYERS if field.name.endswith("_layers") else MOST
-            value = getattr(self, field.name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if type(number) is not int or not 1 <= number <= limit:
-                    raise InputError(f"generator {field.name} is {value!r}; give whole numbers from 1 to {limit}")
+        self._check_fields()
         if not 1 <= len(self.texture_channels) <= 10:
             raise InputError(f"generator texture_channels has {len(self.texture_channels)} pairs; 1 to 10 are possible")
         if self.structure_kernel % 2 == 0:
             raise InputError(f"generator structure_kernel is {self.structure_kernel}; it must be odd")
+        if not self.tileable and self.structure_channels != self.z_l_dim:
+            raise InputError(f"generator structure_channels is {self.structure_channels}; without G_S it is z_l_dim")
         if self.patch_px < 1:
             raise InputError(f"generator visible_cells is {self.visible_cells}; so few give no pixel")
         if self.full_px <= self.patch_px:
             raise InputError(f"generator full_px is {self.full_px}; it must exceed the patch, {self.patch_px} px")
+
+    def _check_fields(self) -> None:
+        choices = {"kind": KINDS, "vertical_law": VERTICAL_LAWS}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in choices:
+                if value not in choices[field.name]:
+                    known = " or ".join(choices[field.name])
+                    raise InputError(f"generator {field.name} is {value!r}; choose {known}")
+                continue
+            limit = MOST_LAYERS if field.name.endswith("_layers") else MOST
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or not 1 <= number <= limit:
+                    raise InputError(f"generator {field.name} is {value!r}; give whole numbers from 1 to {limit}")
+
+    @property
+    def tileable(self) -> bool:
+        """Whether it has G_S and coordinates, and renders tile by tile; the ablations render in one shot only."""
+        return self.kind == "infinitygan"
 
     @property
     def pairs(self) -> int:
@@ -62,13 +88,15 @@ class GeneratorConfig:
 
     @property
     def structure(self) -> tuple[geometry.Layer, ...]:
-        """The layers of G_S."""
+        """The layers of G_S; none in an ablation."""
+        if not self.tileable:
+            return ()
         return geometry.structure_layers(self.structure_layers, self.structure_kernel)
 
     @property
     def texture(self) -> tuple[geometry.Layer, ...]:
         """The layers of G_T."""
-        return geometry.texture_layers(self.pairs)
+        return geometry.texture_layers(self.pairs, padded=self.kind == "nci")
 
     @property
     def latent_cells(self) -> int:
@@ -83,12 +111,19 @@ class GeneratorConfig:
 
     @property
     def travel_cells(self) -> float:
-        """V: how far, in cells, a window travels from t = -1 to t = 1; the same way in pixels as a crop."""
+        """V: how far, in cells, a window travels from t = -1 to t = 1; by our law the same way in pixels as a crop."""
+        if self.vertical_law == "paper":
+            return PAPER_TRAVEL_CELLS
         return (self.full_px - self.patch_px) / self.cell_px
 
     @property
     def vertical_step(self) -> float:
-        """d: what one row adds to v. The rows that G_T sees in training end at v = ±3, tanh ±0.995."""
+        """d: what one row adds to v. By our law the rows that G_T sees in training end at v = ±3, tanh ±0.995.
+
+        By the paper's, those that G_S sees do.
+        """
+        if self.vertical_law == "paper":
+            return 2 * 3 / (self.latent_cells + self.travel_cells)
         return 2 * 3 / (self.visible_cells + self.travel_cells - 1)
 
     @property
@@ -97,37 +132,59 @@ class GeneratorConfig:
         return 4 * self.latent_cells
 
 
+PAPER = GeneratorConfig(
+    z_g_dim=512,
+    z_l_dim=256,
+    structure_channels=256,
+    w_dim=512,
+    mapping_layers=8,
+    texture_channels=(512, 512, 512, 512),
+    full_px=197,
+)
+SMALL = GeneratorConfig(
+    z_g_dim=128,
+    z_l_dim=48,
+    structure_channels=48,
+    w_dim=128,
+    mapping_layers=4,
+    texture_channels=(128, 96, 64, 32),
+    full_px=197,
+)
+TINY = GeneratorConfig(
+    z_g_dim=16,
+    z_l_dim=8,
+    structure_channels=8,
+    w_dim=16,
+    mapping_layers=2,
+    texture_channels=(16, 12, 8, 8),
+    full_px=197,
+)
+PADDED_CELLS = 6
+"""What gives a padded network, whose cells are all of its picture, a patch of about the size of the others': 96 px."""
+
+
+def ablation(config: GeneratorConfig, kind: str) -> GeneratorConfig:
+    """The network without G_S: z_l is the input of G_T."""
+    cells = PADDED_CELLS if kind == "nci" else config.visible_cells
+    return dataclasses.replace(config, kind=kind, structure_channels=config.z_l_dim, visible_cells=cells)
+
+
 PRESETS: Mapping[str, GeneratorConfig] = MappingProxyType(
     {
-        "paper": GeneratorConfig(
-            z_g_dim=512,
-            z_l_dim=256,
-            structure_channels=256,
-            w_dim=512,
-            mapping_layers=8,
-            texture_channels=(512, 512, 512, 512),
-            full_px=197,
-        ),
-        "small": GeneratorConfig(
-            z_g_dim=128,
-            z_l_dim=48,
-            structure_channels=48,
-            w_dim=128,
-            mapping_layers=4,
-            texture_channels=(128, 96, 64, 32),
-            full_px=197,
-        ),
-        "tiny": GeneratorConfig(
-            z_g_dim=16,
-            z_l_dim=8,
-            structure_channels=8,
-            w_dim=16,
-            mapping_layers=2,
-            texture_channels=(16, 12, 8, 8),
-            full_px=197,
-        ),
+        "paper": PAPER,
+        "paper-197": dataclasses.replace(PAPER, texture_channels=(512, 512, 512, 512, 256), full_px=389),
+        "paper-389": dataclasses.replace(PAPER, texture_channels=(512, 512, 512, 512, 256, 128), full_px=773),
+        "stylegan2-nci": ablation(PAPER, "nci"),
+        "stylegan2-nci-fcg": ablation(PAPER, "nci-fcg"),
+        "small": SMALL,
+        "small-nci": ablation(SMALL, "nci"),
+        "small-nci-fcg": ablation(SMALL, "nci-fcg"),
+        "tiny": TINY,
     }
 )
+
+
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +204,13 @@ class TrainingConfig:
     r1_weight: float
     """λ_R1; 0 where the recipe does without."""
     r1_every: int = 16
+    path_weight: float = 0.0
+    """λ_path; 0 where the recipe does without."""
+    path_every: int = 4
+    style_mixing: float = 0.0
+    """Share of the pictures whose later layers take the style of another z_g."""
+    iterations: int = 0
+    """Steps after which a run ends, if nothing else is asked for; 0 for no end."""
     augment_colour: float
     """Share of the pictures whose colours are augmented."""
     augment_shift_px: int
@@ -157,13 +221,22 @@ class TrainingConfig:
     """Images seen before these draws begin: a network that knows the frame learns more from them."""
     ema_images: tuple[int, int]
     """Half-life of the averaged generator: a tenth of the images seen, but within these two numbers of images."""
+    accumulate: int = 1
+    """Parts into which each process cuts its share of a batch, to hold one at a time in memory."""
+    precision: str = "float32"
+    """Of the networks' products. R1 and path length are taken in float32 always."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.recipe not in ("paper", "projected"):
             raise InputError(f"recipe is {self.recipe!r}; choose paper or projected")
-        if self.batch < 1:
-            raise InputError(f"batch is {self.batch}; it must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}; choose {' or '.join(PRECISIONS)}")
+        for name in ("batch", "accumulate", "r1_every", "path_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch % self.accumulate:
+            raise InputError(f"accumulate is {self.accumulate}; it must divide the batch, {self.batch}")
         if not 0 <= self.beyond_share < 1:
             raise InputError(f"beyond_share is {self.beyond_share}; it must be from 0 to less than 1")
         if not 0 <= self.seed < 2**63:
@@ -178,6 +251,9 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
             discriminator_lr=2e-3,
             diversity_weight=1.0,
             r1_weight=10.0,
+            path_weight=2.0,
+            style_mixing=0.9,
+            iterations=800_000,
             augment_colour=0.0,
             augment_shift_px=0,
             ema_images=(10_000, 10_000),
@@ -197,12 +273,29 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
     }
 )
 
-DEFAULT_RECIPE: Mapping[str, str] = MappingProxyType({"paper": "paper", "small": "projected", "tiny": "paper"})
-"""The recipe of each preset, unless another is asked for."""
+
+def default_recipe(preset: str) -> str:
+    """The recipe of a preset, unless another is asked for."""
+    return "projected" if preset.startswith("small") else "paper"
+
+
+def recipe_for(network: GeneratorConfig, recipe: str) -> TrainingConfig:
+    """A recipe's settings; a network without coordinates has nothing to be told apart by position or by z_S."""
+    settings = RECIPES[recipe]
+    if network.tileable:
+        return settings
+    return dataclasses.replace(settings, vertical_weight=0.0, diversity_weight=0.0, beyond_share=0.0)
+
+
+def check_tileable(config: GeneratorConfig, name: str) -> None:
+    """Raises InputError for a checkpoint of this name whose pictures are no windows of a world."""
+    if not config.tileable:
+        reason = f"a {config.kind} network renders in one shot only; take an infinitygan one"
+        raise InputError(f"checkpoint {name}: {reason}")
 
 
 def generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
-    """A generator's configuration from its JSON form.
+    """A generator's configuration from its JSON form; a field that an earlier version lacked has its default.
 
     Raises:
         InputError: a field is unknown, missing or out of range.
@@ -211,3 +304,15 @@ def generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
         return GeneratorConfig(**{**values, "texture_channels": tuple(values["texture_channels"])})
     except (TypeError, KeyError) as error:
         raise InputError(f"this is no generator's configuration: {error}") from None
+
+
+def training_config(values: Mapping[str, Any]) -> TrainingConfig:
+    """A training run's configuration from its JSON form; a field that an earlier version lacked has its default.
+
+    Raises:
+        InputError: a field is unknown, missing or out of range.
+    """
+    try:
+        return TrainingConfig(**{**values, "ema_images": tuple(values["ema_images"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"this is no training run's configuration: {error}") from None

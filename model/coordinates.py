@@ -3,6 +3,9 @@
 c = (tanh v, cos φ, sin φ) with v = d·row and φ = 2π·column/T. Row 0 is the horizon; rows grow downwards. A photograph
 cropped at top = (full - patch)(t + 1)/2 and a generated window whose middle row is V/2·t cells from the horizon are
 drawn by the same t, uniform in [-1, 1], and carry the same label.
+
+The paper's law, for its reproduction, starts windows at V + 1 whole rows and T whole columns, each moved by up to half
+a cell. Its windows travel further than the photographs' crops do.
 """
 
 import math
@@ -55,18 +58,39 @@ def draw_windows(
     Returns:
         Coordinates [N,3,R,R] and t [N], each window's vertical position clamped to [-1, 1].
     """
-    t = torch.rand(batch, generator=random) * 2 - 1
+    t = draw_positions(config, batch, random)
     if beyond_share:
         chosen, far = torch.rand(2, batch, generator=random)
         outside = t.sign() * (1 + 2 * BEYOND_CELLS / config.travel_cells * far)
         t = torch.where(chosen < beyond_share, outside, t)
-    middle_column = torch.rand(batch, generator=random) * config.period_cells
+    middle_column = draw_columns(config, batch, random)
     offsets = torch.arange(config.latent_cells) - (config.latent_cells - 1) / 2
     fields = [
         coordinate_field(config, config.travel_cells / 2 * position + offsets, column + offsets)
         for position, column in zip(t, middle_column, strict=True)
     ]
     return torch.stack(fields), t.clamp(-1, 1)
+
+
+def draw_positions(config: GeneratorConfig, batch: int, random: torch.Generator) -> Tensor:
+    """The t [N] of middle rows: uniform in [-1, 1]; by the paper's law up to ±(1 + 1/V)."""
+    if config.vertical_law == "paper":
+        travel = int(config.travel_cells)
+        row = torch.randint(travel + 1, (batch,), generator=random)
+        return (row + half_a_cell(batch, random)) * 2 / travel - 1
+    return torch.rand(batch, generator=random) * 2 - 1
+
+
+def draw_columns(config: GeneratorConfig, batch: int, random: torch.Generator) -> Tensor:
+    """The middle columns [N], anywhere in the period."""
+    if config.vertical_law == "paper":
+        return torch.randint(config.period_cells, (batch,), generator=random) + half_a_cell(batch, random)
+    return torch.rand(batch, generator=random) * config.period_cells
+
+
+def half_a_cell(batch: int, random: torch.Generator) -> Tensor:
+    """By how much the paper's law moves windows [N]: up to half a cell either way, cos and sin together."""
+    return torch.rand(batch, generator=random) - 0.5
 
 
 def vertical_label(config: GeneratorConfig, t: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ agree on it. A window is an inclusive pair ``(low, high)``, in rows or in column
 
 where "up" is a transposed 3×3 convolution with stride 2, whose output o of n inputs lies at 2 low + o - 1, less the
 incomplete value on each side, then a blur [1, 2, 1] without padding.
+
+A padded layer keeps a window's extent, n -> n and n -> 2n, as it takes what is beyond it for 0. Two windows that meet
+then disagree at their borders: such a network renders in one shot only, and only sizes and `forward` are for it.
 """
 
 from collections.abc import Iterable
@@ -20,10 +23,11 @@ Window: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What geometry needs to know of a layer: its kernel's side, and whether it doubles the grid."""
+    """What geometry needs to know of a layer: its kernel's side, whether it doubles the grid, and if it is padded."""
 
     kernel: int = 3
     up: bool = False
+    padded: bool = False
 
     @property
     def stride(self) -> int:
@@ -32,11 +36,15 @@ class Layer:
 
     def size(self, n: int) -> int:
         """How many values n inputs give."""
+        if self.padded:
+            return n * self.stride
         return 2 * n - 3 if self.up else n - 2 * (self.kernel // 2)
 
     def forward(self, window: Window) -> Window:
         """The output positions that an input window gives in full."""
         low, high = window
+        if self.padded:
+            return self.stride * low, self.stride * (high + 1) - 1
         if self.up:
             return 2 * low + 1, 2 * high - 1
         return low + self.kernel // 2, high - self.kernel // 2
@@ -61,9 +69,9 @@ def structure_layers(count: int, kernel: int) -> tuple[Layer, ...]:
     return (Layer(kernel=kernel),) * count
 
 
-def texture_layers(pairs: int) -> tuple[Layer, ...]:
+def texture_layers(pairs: int, padded: bool = False) -> tuple[Layer, ...]:
     """The layers of G_T: pairs of (up, plain)."""
-    return (Layer(up=True), Layer()) * pairs
+    return (Layer(up=True, padded=padded), Layer(padded=padded)) * pairs
 
 
 def size(layers: Iterable[Layer], n: int) -> int:

@@ -1,5 +1,6 @@
 """The losses (paper, Sections 3.4 and C). Verdicts are lists of maps: one map [N,1], or one a head and scale."""
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -71,3 +72,22 @@ def r1_penalty(real: Verdicts, pictures: Tensor) -> Tensor:
     total = torch.stack([x.sum() for x in real]).sum()
     (gradient,) = torch.autograd.grad(total, pictures, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_length_penalty(pictures: Tensor, ws: Tensor, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Path length regularisation (StyleGAN2, Section 3.2): each picture's Jacobian by w is to keep to the mean length.
+
+    Args:
+        pictures: [N,3,h,w], computed from `ws`.
+        ws: each picture's w of each layer [N,layers,w_dim].
+        mean: the running mean of lengths, a scalar.
+        noise: normal numbers of the pictures' shape, the random direction y.
+
+    Returns:
+        The penalty, mean over pictures of (|Jᵀy| - mean)², to be weighted by λ and, when it is applied lazily, by the
+        interval; and the lengths [N], detached.
+    """
+    pixels = pictures.shape[2] * pictures.shape[3]
+    (gradient,) = torch.autograd.grad((pictures * noise).sum() / math.sqrt(pixels), ws, create_graph=True)
+    lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
+    return (lengths - mean).square().mean(), lengths.detach()

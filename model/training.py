@@ -1,16 +1,21 @@
 """The training step (paper, Sections 3.4 and C), and all that a run must remember to go on as if never interrupted.
 
-What is random in a step is a function of (seed, step), so no random state is ever stored. One forward pass of the
-generator serves the discriminator's step and its own.
+What is random in a step is a function of (seed, step, process, part of the batch), so no random state is ever stored.
+One forward pass of the generator serves the discriminator's step and its own, unless a batch is cut into parts: then
+their pictures are generated twice, so that memory holds the graph of one part only.
+
+Several processes each take a share of the batch and average their gradients; all then hold the same networks.
 """
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from model.augment import augment
@@ -18,24 +23,61 @@ from model.config import GeneratorConfig, TrainingConfig
 from model.coordinates import draw_windows, vertical_label
 from model.discriminator import Discriminator
 from model.errors import DivergenceError, InputError, one_line
-from model.generator import Generator, draw_noise
-from model.losses import ADVERSARIAL, diversity, r1_penalty, vertical_task
+from model.generator import draw_noise
+from model.losses import ADVERSARIAL, diversity, path_length_penalty, r1_penalty, vertical_task
+from model.nci import build_generator
+from model.optimizer_state import below, load_second_moments, second_moments
 from model.projected import ProjectedDiscriminator, enlarge_at_random
 
 MAX_GRADIENT_NORM = 50.0
 TWIN_SHARE = 4
 """A quarter of the batch is enough to estimate the diversity loss."""
+PATH_SHARE = 2
+"""Half of the batch is enough for path length regularisation (StyleGAN2)."""
+PATH_DECAY = 0.01
+"""How far each estimate moves the mean path length."""
+
+Losses = dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Windows:
-    """A batch of random windows of random worlds: what the generator is given, and their vertical positions."""
+    """A batch of random windows of random worlds: what the generator is given, and their vertical positions.
+
+    Where styles are mixed, the layers from `other_from` on, [N,1], take theirs from `other_z_g`.
+    """
 
     z_l: Tensor
     coordinates: Tensor
     z_g: Tensor
     z_n: list[Tensor]
     t: Tensor
+    other_z_g: Tensor | None = None
+    other_from: Tensor | None = None
+
+    def first(self, n: int) -> "Windows":
+        """The first n windows."""
+        return Windows(
+            self.z_l[:n],
+            self.coordinates[:n],
+            self.z_g[:n],
+            [noise[:n] for noise in self.z_n],
+            self.t[:n],
+            None if self.other_z_g is None else self.other_z_g[:n],
+            None if self.other_from is None else self.other_from[:n],
+        )
+
+
+@dataclasses.dataclass(slots=True)
+class Part:
+    """What passes through the networks at once: photographs, as many windows, and their source of randomness."""
+
+    photographs: Tensor
+    t: Tensor
+    windows: Windows
+    random: torch.Generator
+    generated: tuple[Tensor, Tensor] | None = None
+    """Pictures and z_S, with their graph, where the discriminator's step leaves it to the generator's."""
 
 
 class Trainer:
@@ -44,52 +86,87 @@ class Trainer:
     Args:
         generator_config: the network.
         config: the recipe.
-        device: where to train.
+        fabric: this process's device and its place among the others; a lone one on the CPU by default.
+
+    Raises:
+        InputError: the batch cannot be shared out evenly.
     """
 
-    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, device: str = "cpu"):
-        self.generator_config, self.config, self.device = generator_config, config, device
+    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, fabric: Fabric | None = None):
+        self.generator_config, self.config = generator_config, config
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        if config.batch % (self.fabric.world_size * config.accumulate):
+            shares = f"{self.fabric.world_size} processes of {config.accumulate} parts each"
+            raise InputError(f"a batch of {config.batch} cannot be shared out to {shares}; give a multiple of both")
+        self.device = str(self.fabric.device)
         torch.manual_seed(config.seed)
-        self.generator = placed(Generator(generator_config), device)
+        self.generator = placed(build_generator(generator_config), self.device)
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.discriminator = placed(build_discriminator(generator_config, config), device)
+        self.discriminator = placed(build_discriminator(generator_config, config), self.device)
         betas = (0.0, config.beta2)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.generator_lr, betas)
         self.judges = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.d_optimizer = torch.optim.Adam(self.judges, config.discriminator_lr, betas)
+        self.path_mean = torch.zeros(())
         self.steps = 0
         self.images_before = 0
         """Images that an earlier run had seen when this one took over its networks."""
 
     @property
     def images(self) -> int:
-        """Photographs seen so far, with those of earlier runs."""
+        """Photographs seen so far by all processes, with those of earlier runs."""
         return self.images_before + self.steps * self.config.batch
+
+    @property
+    def share(self) -> int:
+        """How many photographs of each batch this process takes."""
+        return self.config.batch // self.fabric.world_size
 
     def step(self, photographs: Tensor, t: Tensor) -> dict[str, float]:
         """One step of the discriminator and one of the generator.
 
         Args:
-            photographs: patches [N,3,patch,patch] in [-1, 1].
+            photographs: this process's patches [N,3,patch,patch] in [-1, 1].
             t: their vertical positions [N] in [-1, 1].
 
         Returns:
-            The losses by name.
+            The losses by name, averaged over all processes.
 
         Raises:
             DivergenceError: a loss is not finite; nothing of the step was kept in the average.
         """
-        random = step_generator(self.config.seed, self.steps)
-        windows = self.draw(len(photographs), random)
-        fakes, z_s = self.generator(windows.z_l, windows.coordinates, windows.z_g, windows.z_n)
-        losses = self.step_discriminator(photographs.to(self.device), t, fakes.detach(), windows.t, random)
-        losses |= self.step_generator(fakes, z_s, windows, random)
-        values = {name: loss.item() for name, loss in losses.items()}
+        parts = self.parts(photographs, t)
+        losses = [self.discriminator_backward(part, len(parts)) for part in parts]
+        self.average_gradients(self.judges)
+        self.d_optimizer.step()
+        for parameter in self.judges:
+            parameter.requires_grad_(False)
+        for part, entry in zip(parts, losses, strict=True):
+            entry |= self.generator_backward(part, len(parts))
+        self.average_gradients(self.generator.parameters())
+        nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT_NORM)
+        self.g_optimizer.step()
+        for parameter in self.judges:
+            parameter.requires_grad_(True)
+        values = self.mean_losses(losses)
         if not all(np.isfinite(value) for value in values.values()):
             raise DivergenceError(f"training diverged at image {self.images}: {values}; go on from the last checkpoint")
+        if "path_length" in values:
+            self.path_mean.lerp_(torch.tensor(values["path_length"]), PATH_DECAY)
         self.steps += 1
         self.average()
         return values
+
+    def parts(self, photographs: Tensor, t: Tensor) -> list[Part]:
+        """Cuts this process's share of a batch, and draws as many windows. Clears both optimisers' gradients."""
+        self.d_optimizer.zero_grad(set_to_none=True)
+        self.g_optimizer.zero_grad(set_to_none=True)
+        n = len(photographs) // self.config.accumulate
+        parts = []
+        for number, (some_photographs, some_t) in enumerate(zip(photographs.split(n), t.split(n), strict=True)):
+            random = step_generator(self.config.seed, self.steps, self.fabric.global_rank, number)
+            parts.append(Part(some_photographs, some_t, self.draw(n, random), random))
+        return parts
 
     def draw(self, batch: int, random: torch.Generator) -> Windows:
         """Random windows of random worlds."""
@@ -101,7 +178,31 @@ class Trainer:
         z_g = torch.randn(batch, config.z_g_dim, generator=random)
         z_n = [noise.to(self.device) for noise in draw_noise(config, batch, random)]
         z_l = z_l.to(self.device, memory_format=torch.channels_last)
-        return Windows(z_l, coordinates.to(self.device), z_g.to(self.device), z_n, t)
+        windows = Windows(z_l, coordinates.to(self.device), z_g.to(self.device), z_n, t)
+        return self.mix(windows, random) if self.config.style_mixing > 0 else windows
+
+    def mix(self, windows: Windows, random: torch.Generator) -> Windows:
+        """Gives a share of the windows another style from a random layer on (StyleGAN, Section 3.1)."""
+        batch, layers = len(windows.z_g), 2 * self.generator_config.pairs + 1
+        other_z_g = torch.randn(windows.z_g.shape, generator=random)
+        other_from = torch.randint(1, layers, (batch, 1), generator=random)
+        mixed = torch.rand(batch, 1, generator=random) < self.config.style_mixing
+        other_from = torch.where(mixed, other_from, layers)
+        return dataclasses.replace(windows, other_z_g=other_z_g.to(self.device), other_from=other_from.to(self.device))
+
+    def styles(self, windows: Windows) -> list[Tensor]:
+        """The w [N,w_dim] of each layer of G_T, and of the last to-RGB."""
+        layers = 2 * self.generator_config.pairs + 1
+        w = self.generator.mapping(windows.z_g)
+        if windows.other_z_g is None or windows.other_from is None:
+            return [w] * layers
+        other = self.generator.mapping(windows.other_z_g)
+        return [torch.where(windows.other_from > layer, w, other) for layer in range(layers)]
+
+    def generate(self, windows: Windows) -> tuple[Tensor, Tensor]:
+        """Pictures of the windows and their z_S, float32."""
+        z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
+        return self.generator.texture(z_s, self.styles(windows), windows.z_n).float(), z_s.float()
 
     def judge(self, pictures: Tensor, t: Tensor, random: torch.Generator) -> tuple[list[Tensor], Tensor, Tensor]:
         """The discriminator's verdicts on augmented pictures, its prediction of their positions, and the labels."""
@@ -109,54 +210,94 @@ class Trainer:
         if self.config.recipe == "projected":
             pictures = enlarge_at_random(pictures, random)
         verdicts, predicted = self.discriminator(pictures.contiguous(memory_format=torch.channels_last))
-        return verdicts, predicted, vertical_label(self.generator_config, t).to(self.device)
+        label = vertical_label(self.generator_config, t).to(self.device)
+        return [x.float() for x in verdicts], predicted.float(), label
 
-    def step_discriminator(
-        self, real: Tensor, real_t: Tensor, fake: Tensor, fake_t: Tensor, random: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Improves the discriminator; returns its losses."""
-        real_verdicts, real_predicted, real_label = self.judge(real, real_t, random)
-        fake_verdicts, fake_predicted, fake_label = self.judge(fake, fake_t, random)
-        losses = {
-            "discriminator": ADVERSARIAL[self.config.recipe][0](real_verdicts, fake_verdicts),
-            "vertical_real": vertical_task(real_predicted, real_label),
-            "vertical_fake": vertical_task(fake_predicted, fake_label),
-        }
-        weight = self.config.vertical_weight
-        loss = losses["discriminator"] + weight * (losses["vertical_real"] + losses["vertical_fake"])
-        if self.config.r1_weight > 0 and self.steps % self.config.r1_every == 0:
+    def discriminator_backward(self, part: Part, parts: int) -> Losses:
+        """Adds one of so many parts to the discriminator's gradients; returns its losses."""
+        config, real = self.config, part.photographs.to(self.device)
+        with self.reduced_precision():
+            with torch.set_grad_enabled(parts == 1):
+                generated = self.generate(part.windows)
+            real_verdicts, real_predicted, real_label = self.judge(real, part.t, part.random)
+            fakes = generated[0].detach()
+            fake_verdicts, fake_predicted, fake_label = self.judge(fakes, part.windows.t, part.random)
+        losses = {"discriminator": ADVERSARIAL[config.recipe][0](real_verdicts, fake_verdicts)}
+        loss = losses["discriminator"]
+        if config.vertical_weight > 0:
+            losses["vertical_real"] = vertical_task(real_predicted, real_label)
+            losses["vertical_fake"] = vertical_task(fake_predicted, fake_label)
+            loss = loss + config.vertical_weight * (losses["vertical_real"] + losses["vertical_fake"])
+        if config.r1_weight > 0 and self.steps % config.r1_every == 0:
             pictures = real.detach().requires_grad_()
             losses["r1"] = r1_penalty(self.discriminator(pictures)[0], pictures)
-            loss = loss + self.config.r1_weight / 2 * self.config.r1_every * losses["r1"]
-        self.d_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.d_optimizer.step()
-        return losses
+            loss = loss + config.r1_weight / 2 * config.r1_every * losses["r1"]
+        (loss / parts).backward()
+        part.generated = generated if parts == 1 else None
+        return {name: loss.detach() for name, loss in losses.items()}
 
-    def step_generator(
-        self, fakes: Tensor, z_s: Tensor, windows: Windows, random: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Improves the generator; returns its losses."""
-        for parameter in self.judges:
-            parameter.requires_grad_(False)
-        verdicts, predicted, label = self.judge(fakes, windows.t, random)
-        twins = max(1, len(fakes) // TWIN_SHARE)
-        z_l = windows.z_l[:twins]
-        twin_z_l = torch.randn(z_l.shape, generator=random).to(z_l)
-        twin_z_s = self.generator.structure(twin_z_l, windows.coordinates[:twins], windows.z_g[:twins])
-        losses = {
-            "generator": ADVERSARIAL[self.config.recipe][1](verdicts),
-            "diversity": diversity(z_s[:twins], twin_z_s, z_l, twin_z_l),
-        }
-        loss = losses["generator"] + self.config.diversity_weight * losses["diversity"]
-        loss = loss + self.config.vertical_weight * vertical_task(predicted, label)
-        self.g_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT_NORM)
-        self.g_optimizer.step()
-        for parameter in self.judges:
-            parameter.requires_grad_(True)
-        return losses
+    def generator_backward(self, part: Part, parts: int) -> Losses:
+        """Adds one of so many parts to the generator's gradients; returns its losses."""
+        config, windows = self.config, part.windows
+        with self.reduced_precision():
+            fakes, z_s = part.generated or self.generate(windows)
+            verdicts, predicted, label = self.judge(fakes, windows.t, part.random)
+            losses = {"generator": ADVERSARIAL[config.recipe][1](verdicts)}
+            loss = losses["generator"]
+            if config.diversity_weight > 0:
+                losses["diversity"] = self.diversity(windows, z_s, part.random)
+                loss = loss + config.diversity_weight * losses["diversity"]
+        if config.vertical_weight > 0:
+            loss = loss + config.vertical_weight * vertical_task(predicted, label)
+        (loss / parts).backward()
+        part.generated = None
+        if config.path_weight > 0 and self.steps % config.path_every == 0:
+            losses["path"], losses["path_length"] = self.path_length(part)
+            (config.path_weight * config.path_every * losses["path"] / parts).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def diversity(self, windows: Windows, z_s: Tensor, random: torch.Generator) -> Tensor:
+        """The diversity loss, from structures of other z_l with the same z_g and coordinates."""
+        some = windows.first(max(1, len(z_s) // TWIN_SHARE))
+        twin_z_l = torch.randn(some.z_l.shape, generator=random).to(some.z_l)
+        twin_z_s = self.generator.structure(twin_z_l, some.coordinates, some.z_g)
+        return diversity(z_s[: len(twin_z_s)], twin_z_s.float(), some.z_l, twin_z_l)
+
+    def path_length(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Path length regularisation on some windows: the penalty and the mean length."""
+        windows = part.windows.first(max(1, len(part.t) // PATH_SHARE))
+        ws = torch.stack(self.styles(windows), dim=1)
+        z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
+        pictures = self.generator.texture(z_s, ws.unbind(1), windows.z_n)
+        noise = torch.randn(pictures.shape, generator=part.random).to(self.device)
+        penalty, lengths = path_length_penalty(pictures, ws, self.path_mean.to(self.device), noise)
+        return penalty, lengths.mean()
+
+    def reduced_precision(self) -> AbstractContextManager[None]:
+        """In its block the networks' products are taken in bfloat16, if the recipe says so."""
+        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Gives all processes the mean of their gradients."""
+        if self.fabric.world_size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        mean = self.mean(torch.cat([x.flatten() for x in gradients]))
+        for gradient, part in zip(gradients, mean.split([x.numel() for x in gradients]), strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def mean_losses(self, losses: Sequence[Losses]) -> dict[str, float]:
+        """The losses averaged over parts and processes; all processes see the same."""
+        values = torch.stack([torch.stack(list(entry.values())).detach() for entry in losses]).mean(dim=0)
+        return dict(zip(losses[0], self.mean(values).tolist(), strict=True))
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it holds in any process; all must ask together."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes."""
+        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
 
     def average(self) -> None:
         """Moves the averaged generator: its half-life is a tenth of the images seen, within the recipe's bounds."""
@@ -168,12 +309,13 @@ class Trainer:
                 average.lerp_(current, weight)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that training goes on from. Adam's first moment is not among them, as its beta is 0."""
+        """All tensors that training goes on from."""
         tensors = {f"generator.{name}": x for name, x in self.generator.state_dict().items()}
         tensors |= {f"ema.{name}": x for name, x in self.ema.state_dict().items()}
         tensors |= {f"discriminator.{name}": x for name, x in self.discriminator.state_dict().items()}
         tensors |= second_moments("g_optimizer", self.g_optimizer)
         tensors |= second_moments("d_optimizer", self.d_optimizer)
+        tensors["path_mean"] = self.path_mean
         return {name: x.detach().contiguous() for name, x in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor], steps: int, images_before: int) -> None:
@@ -189,6 +331,7 @@ class Trainer:
                 module.load_state_dict(below(name, tensors))
             for name, optimizer in optimizers.items():
                 load_second_moments(optimizer, below(name, tensors))
+            self.path_mean.copy_(tensors.get("path_mean", torch.zeros(())))  # earlier versions stored none
         except (RuntimeError, KeyError) as error:
             raise InputError(f"the training state does not fit this configuration: {one_line(error)}") from None
         self.steps, self.images_before = steps, images_before
@@ -209,41 +352,7 @@ def build_discriminator(generator: GeneratorConfig, config: TrainingConfig) -> n
     return Discriminator(generator.patch_px, max(generator.texture_channels))
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The source of all randomness of one step."""
-    state = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+def step_generator(seed: int, step: int, rank: int = 0, part: int = 0) -> torch.Generator:
+    """The source of all randomness of one step in one process and part of its batch."""
+    state = int(np.random.SeedSequence((seed, step, rank, part)).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state >> 1)
-
-
-def second_moments(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
-    """Adam's running squares and number of steps, by the parameter's index."""
-    tensors = {}
-    for index, parameter in enumerate(parameters_of(optimizer)):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if key != "exp_avg":
-                tensors[f"{name}.{index}.{key}"] = value
-    return tensors
-
-
-def load_second_moments(optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `second_moments`; an optimiser that has not stepped yet has none."""
-    for index, parameter in enumerate(parameters_of(optimizer) if tensors else ()):
-        step, square = tensors[f"{index}.step"], tensors[f"{index}.exp_avg_sq"].to(parameter)
-        if step.shape or square.shape != parameter.shape:
-            raise RuntimeError(f"moments of parameter {index} are {list(square.shape)}, not {list(parameter.shape)}")
-        optimizer.state[parameter] = {
-            "step": step.float(),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.empty_like(parameter).copy_(square),
-        }
-
-
-def parameters_of(optimizer: torch.optim.Adam) -> Iterable[nn.Parameter]:
-    """The parameters of an optimiser with one group."""
-    return optimizer.param_groups[0]["params"]
-
-
-def below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors named below a prefix, by the rest of their names."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}

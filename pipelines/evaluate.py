@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +10,12 @@ from typing import Annotated, TypeVar
 
 import torch
 import typer
-from PIL import Image
+from PIL.Image import Image as Picture
 from torch import Tensor
 
 from model.bundled import resolve
-from model.checkpoint import load_checkpoint
-from model.config import GeneratorConfig
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.config import GeneratorConfig, check_tileable
 from model.described import describe
 from model.diversity import diversity, variations
 from model.errors import InputError
@@ -34,7 +33,7 @@ from transforms.evaluation_photographs import read_photographs
 from transforms.evaluation_pictures import bands_picture, colours_picture, diversity_picture, frames_picture
 from transforms.evaluation_results import DescribedSets, References, Results, measure
 from transforms.evaluation_worlds import Renderer, cut_worlds, open_world, render_window
-from transforms.storage import exists, join, read_bytes, write_bytes, write_json
+from transforms.storage import exists, filesystem, join, read_bytes, write_bytes, write_json
 
 METRICS = "metrics.json"
 """Written last: a folder with it holds a whole evaluation."""
@@ -75,41 +74,47 @@ def evaluate(options: EvaluateOptions) -> Results:
         InputError: something asked for does not fit; nothing was written.
     """
     reuse_freed_memory()
-    start, device = time.monotonic(), "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = load_checkpoint(read_file(resolve(options.checkpoint), "checkpoint"), options.checkpoint)
-    generator = checkpoint.generator.to(device)
+    check_tileable(checkpoint.generator.config, options.checkpoint)
+    generator, evaluation = checkpoint.generator.to(device), options.evaluation
     inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
     lpips = Lpips().to(device) if is_installed() else None
+    if lpips is None:
+        print(f"LPIPS diversity and figures in AlexNet's features are left out; {CURE}", file=sys.stderr)
     networks = feature_networks(lpips, inception, device)
-    references = describe_photographs(options.data, generator.config, options.evaluation, networks)
+    references = describe_photographs(options.data, generator.config, evaluation, networks)
     worlds = describe_worlds(partial(open_world, generator), references, networks)
-    results = measure(worlds, references) | {"repetition": measure_repetition(generator, options.evaluation)}
+    results = measure(worlds, references) | {"repetition": measure_repetition(generator, evaluation)}
     pictures = {
         "bands.png": bands_picture(worlds, references),
         "frames.png": frames_picture(worlds, references),
         "colours.png": colours_picture(worlds, references),
     }
-    if lpips is None:
-        print(f"LPIPS diversity and figures in AlexNet's features are left out: {CURE}", file=sys.stderr)
-    else:
-        varied = vary(generator, options.evaluation)
-        photographs = references.held_out[frame()].examples
-        results["LPIPS"] = dataclasses.asdict(diversity(lpips, varied))
-        results["LPIPS"]["photographs"] = apart(lpips, photographs.to(device))
+    if lpips is not None:
+        varied = vary(generator, evaluation)
+        apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
+        results["LPIPS"] = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
         pictures["diversity.png"] = diversity_picture(varied[:2].cpu())
+    write(options, checkpoint, results, pictures)
+    return results
+
+
+def write(options: EvaluateOptions, checkpoint: Checkpoint, results: Results, pictures: Mapping[str, Picture]) -> None:
+    """Writes the pictures, then the figures with all that they depend on."""
+    for name, picture in pictures.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        write_bytes(join(options.out, name), buffer.getvalue())
     report = {
         "version": __version__,
         "checkpoint": {"url": options.checkpoint, "sha256": checkpoint.sha256, "provenance": checkpoint.provenance},
         "data": options.data,
+        "inception": options.inception,
         "evaluation": dataclasses.asdict(options.evaluation),
-        "device": device,
-        "seconds": round(time.monotonic() - start),
         "results": results,
     }
-    for name, picture in pictures.items():
-        write_bytes(join(options.out, name), encode_png(picture))
     write_json(join(options.out, METRICS), report)
-    return results
 
 
 def describe_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation, networks: Networks) -> References:
@@ -164,7 +169,7 @@ def vary(generator: Generator, evaluation: Evaluation) -> Tensor:
 
 
 @torch.inference_mode()
-def apart(lpips: Lpips, photographs: Tensor) -> float:
+def photographs_apart(lpips: Lpips, photographs: Tensor) -> float:
     """Mean LPIPS of photographs uint8 [N,3,H,W], each to the next."""
     pictures = photographs.float() / 127.5 - 1
     return float(lpips(pictures, pictures.roll(1, dims=0)).mean())
@@ -185,16 +190,10 @@ def read_file(url: str, name: str) -> bytes:
     Raises:
         InputError: there is none.
     """
-    if not exists(url):
+    fs, path = filesystem(url)
+    if not fs.isfile(path):
         raise InputError(f"{name} {url}: there is no such file")
     return read_bytes(url)
-
-
-def encode_png(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def evaluate_command(

@@ -1,153 +1,268 @@
 """Photographs to training shards: ``infinitygan ingest SRC... --out DIR``."""
 
-import dataclasses
 import sys
-from dataclasses import dataclass
+from collections import Counter
 from typing import Annotated, Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
-from rich.console import Console
-from rich.table import Table
 
 from model.errors import InputError
-from model.version import __version__
+from pipelines.ingest_display import details, show_plan, show_summary
+from pipelines.ingest_options import IngestOptions, check_out_and_size
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from transforms import staging
-from transforms.ingest import (
-    DEDUP_WAYS,
-    PHOTOGRAPHS_DONE,
-    AssignShards,
-    DropDuplicates,
-    PreparePhotographs,
-    WriteTables,
-    WriteTrainingShards,
-)
-from transforms.photographs import LONGEST_SIDE_PX
-from transforms.samples import SPLITS
+from transforms.crawler import PHOTOGRAPHS_DONE
+from transforms.ingest import AssignShards, DropDuplicates, PreparePhotographs, WriteTables, WriteTrainingShards
+from transforms.manners import Manners
+from transforms.pieces import Piece
+from transforms.report import write_report
+from transforms.samples import Sample
 from transforms.sources import Found, find_photographs
 from transforms.storage import join
-from transforms.training_shards import REJECTS, read_dataset
+from transforms.training_shards import DATASET, REJECTS, StagedSample, TrainingSet, read_dataset
+from transforms.web import ANSWERS_READ
 
-
-@dataclass(frozen=True, slots=True)
-class IngestOptions:
-    """What an ingest run is asked to do.
-
-    Attributes:
-        sources: folders, globs and files, as paths or URLs.
-        out: where the training set goes.
-        full_size_px: height to which photographs are scaled.
-        patch_size_px: side of the patches that training and evaluation will crop.
-        square: cut every photograph to its middle square.
-        samples_per_shard: None to let the number of samples decide.
-        dedup: exact or off.
-    """
-
-    sources: tuple[str, ...]
-    out: str
-    full_size_px: int = 197
-    patch_size_px: int = 101
-    square: bool = False
-    samples_per_shard: int | None = None
-    dedup: str = "exact"
-
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise InputError("no source given: name a folder, a glob or a file of photographs")
-        if not self.out:
-            raise InputError("--out is empty: name a folder for the training set")
-        if self.patch_size_px < 1:
-            raise InputError(f"--patch-size {self.patch_size_px} is too small: give 1 or more pixels")
-        if not self.patch_size_px <= self.full_size_px <= LONGEST_SIDE_PX:
-            bounds = f"the patch size, {self.patch_size_px}, to {LONGEST_SIDE_PX} pixels"
-            raise InputError(f"--full-size {self.full_size_px} is out of range: give from {bounds}")
-        if self.samples_per_shard is not None and self.samples_per_shard < 1:
-            raise InputError(f"--samples-per-shard {self.samples_per_shard} is too small: give 1 or more")
-        if self.dedup not in DEDUP_WAYS:
-            raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
-
-    def configuration(self) -> dict[str, Any]:
-        """What decides the set's bytes, for ``dataset.json``; where it is written does not."""
-        values = dataclasses.asdict(self)
-        del values["out"]
-        return {**values, "sources": list(self.sources), "infinitygan_version": __version__}
+ALL_REASONS = "all"
+POLITE = Manners()
 
 
 def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
-    """Makes a training set; returns what its ``dataset.json`` says.
+    """Makes a training set, or adds to one, or goes on where a run was cut off; returns what ``dataset.json`` says.
 
     Raises:
         InputError: the sources or the target cannot be used; nothing has been written then.
-        OSError: the target's storage failed; what had been written is removed as far as that can be done.
+        OSError: the target's storage failed; what had been done waits for the next run as far as it was stored.
     """
-    staging.check_out(options.out)
-    found = find_photographs(options.sources, options.out)
-    staging.begin(options.out)
+    found = plan(options)
+    if not found.photographs and not found.rejects:
+        return read_dataset(options.out)
+    staging.begin(options.out, options.configuration(), found)
     PHOTOGRAPHS_DONE.reset()
     try:
-        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count), storage_errors():
+        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
             run(options, found, beam_flags or beam_options([]))
+        write_report(options.out)
     except BaseException:
-        staging.discard(options.out)
+        staging.discard_shards(options.out)
         raise
     staging.finish(options.out)
     return read_dataset(options.out)
 
 
+def plan(options: IngestOptions) -> Found:
+    """What a run would deal with: neither what is in the set, nor what has been rejected from it.
+
+    Nothing is written, but that a repacking that was cut off is ended.
+
+    Raises:
+        InputError: the sources or the target cannot be used.
+    """
+    out = options.out
+    if staging.install_repacked(out):
+        print(f"{out}: the repacking that was cut off has been ended", file=sys.stderr)
+    staging.check_out(out, options.configuration())
+    if staging.is_unfinished(out):
+        print(f"{out}: going on with the run that was cut off", file=sys.stderr)
+        return staging.read_plan(out)
+    base = staging.read_base(out)
+    if base:
+        check_sizes(options, base)
+    if options.retry_rejects:
+        return rejects_to_retry(options, base)
+    with track("Pages and answers read", 0, lambda: ANSWERS_READ.count):
+        found = find_photographs(options.sources, out, options.manners, options.depth)
+    if not base:
+        return found
+    known = {row["source"] for row in base.rows} | {reject.source for reject in base.rejects}
+    return Found(
+        [photograph for photograph in found.photographs if photograph.source not in known],
+        [reject for reject in found.rejects if reject.source not in known],
+    )
+
+
+def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
+    """Raises InputError if what is to be added has other sizes than the set."""
+    for flag, name in (("--full-size", "full_size_px"), ("--patch-size", "patch_size_px")):
+        asked, there = getattr(options, name), base.dataset[name]
+        if asked != there:
+            raise InputError(f"{options.out} holds a set made with {flag} {there}, not {asked}: give {flag} {there}")
+
+
+def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
+    """The photographs that were rejected for certain reasons.
+
+    Raises:
+        InputError: there is no set, or nothing was rejected for one of the reasons.
+    """
+    if not base:
+        raise InputError(f"{options.out} holds no training set whose rejects could be tried again")
+    photographs = [reject for reject in base.rejects if reject.stage != "find"]
+    reasons = Counter(reject.reason for reject in photographs)
+    asked = set(reasons) if ALL_REASONS in options.retry_rejects else set(options.retry_rejects)
+    unknown = sorted(asked - set(reasons))
+    if unknown or not asked:
+        there = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "nothing"
+        said = unknown[0] if unknown else ALL_REASONS
+        raise InputError(f"--retry-rejects {said}: {options.out} has none of these; rejected were: {there}")
+    return Found([reject.photograph() for reject in photographs if reject.reason in asked])
+
+
 def run(options: IngestOptions, found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
-    prepare = PreparePhotographs(options.out, options.full_size_px, options.patch_size_px, options.square)
+    out = options.out
+    prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers)
     with beam.Pipeline(options=beam_flags) as pipeline:
         read = pipeline | "Photographs" >> beam.Create(found.photographs) | prepare
-        distinct = read.prepared | DropDuplicates(options.dedup)
-        shards = distinct.kept | AssignShards(options.samples_per_shard) | WriteTrainingShards(options.out)
+        distinct = read.prepared | DropDuplicates(out, options.dedup)
+        shards = distinct.kept | AssignShards(out, options.samples_per_shard) | WriteTrainingShards(out)
         not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
         rejects = (not_photographs, read.rejected, distinct.rejected) | "All rejects" >> beam.Flatten()
-        _ = (shards, rejects) | WriteTables(options.out, options.configuration())
+        _ = (shards, rejects) | WriteTables(out, provenance(staging.read_base(out), options.configuration()))
 
 
-def show_summary(options: IngestOptions, dataset: dict[str, Any]) -> None:
-    """Prints what was kept, what was not and why, and the files made."""
-    table = Table(title=f"Training set {options.out}", title_justify="left")
-    table.add_column("what")
-    table.add_column("samples", justify="right")
-    table.add_column("files", justify="right")
-    for split in SPLITS:
-        shards = sum(name.startswith(f"{split}-") for name in dataset["shards"])
-        table.add_row(split, str(dataset["samples"][split]), str(shards))
-    table.add_section()
-    for reason, count in dataset["rejects"].items():
-        table.add_row(f"rejected: {reason}", str(count), "")
-    Console(stderr=True).print(table)
+def provenance(base: TrainingSet | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
+    """What made a set, and what has added to it since."""
+    if not base:
+        return {"configuration": configuration}
+    later = base.dataset.get("later_configurations", []) + ([configuration] if configuration else [])
+    return {"configuration": base.dataset["configuration"], **({"later_configurations": later} if later else {})}
+
+
+def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
+    """Deals all samples of a set out anew, as one run would have; returns what its ``dataset.json`` says then.
+
+    Raises:
+        InputError: there is no set, or a run on it is unfinished.
+    """
+    check_out_and_size(out, samples_per_shard)
+    staging.install_repacked(out)
+    configuration = {"repack": samples_per_shard}
+    staging.check_out(out, configuration)
+    base = staging.read_base(out)
+    if base is None:
+        raise InputError(f"{out} is no training set (it has no {DATASET}): there is nothing to repack")
+    new = staging.begin_repack(out, configuration)
+    samples = [to_sample(row, out) for row in base.rows]
+    with storage_errors(), beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
+        assigned = pipeline | "Samples" >> beam.Create(samples) | AssignShards(new, samples_per_shard)
+        rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
+        _ = (assigned | WriteTrainingShards(new), rejects) | WriteTables(new, provenance(base, None))
+    staging.install_repacked(out)
+    write_report(out)
+    return read_dataset(out)
+
+
+def to_sample(row: dict[str, Any], out: str) -> StagedSample:
+    """A sample of a set, whose image lies in one of its shards."""
+    place = Piece(join(out, row["shard"]), row["offset"], row["size"])
+    metadata = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
+    return StagedSample(Sample.from_json(metadata), place)
 
 
 def ingest_command(
     context: typer.Context,
-    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Folders, globs, files; paths or URLs.")],
     out: Annotated[str, typer.Option(help="Folder or URL for the training set.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SRC...",
+            help="Folders, globs, pictures, lists of URLs (.txt, .csv, .tsv, .jsonl, .parquet), WebDataset tars; as "
+            "paths or URLs. Web pages. commons:Category:NAME. flickr:group/ID.",
+        ),
+    ] = None,
     full_size: Annotated[int, typer.Option(help="Height to which photographs are scaled, px.")] = 197,
     patch_size: Annotated[int, typer.Option(help="Side of the patches cropped from them, px.")] = 101,
     square: Annotated[bool, typer.Option("--square", help="Cut every photograph to its middle square.")] = False,
+    via_size: Annotated[
+        int | None, typer.Option(help="Height to which they are scaled first, px; the paper's is 128, with --square.")
+    ] = None,
+    suffix: Annotated[str, typer.Option("--format", help="What they are stored as: jpg, webp or png.")] = "jpg",
+    quality: Annotated[int, typer.Option(help="Of the stored jpg or webp, 1 to 100.")] = 95,
+    min_side: Annotated[
+        int | None, typer.Option(help="Least short side of a photograph, px.", show_default="the patch size")
+    ] = None,
+    max_aspect: Annotated[float, typer.Option(help="Most that a long side may be of the short one.")] = 20.0,
+    no_filters: Annotated[
+        bool, typer.Option("--no-filters", help="Keep what is nearly black, flat, mostly text or mostly border.")
+    ] = False,
     samples_per_shard: Annotated[
         int | None, typer.Option(help="Samples in a shard.", show_default="at least 16 train shards")
     ] = None,
     dedup: Annotated[
-        str, typer.Option(help="exact keeps one of the photographs with equal bytes, off keeps all.")
-    ] = "exact",
+        str, typer.Option(help="near keeps one of those that look alike, exact of those with equal bytes, off all.")
+    ] = "near",
+    depth: Annotated[int, typer.Option(help="Links to follow from a web page, on its own site.")] = 1,
+    connections: Annotated[int, typer.Option(help="Requests at once.")] = POLITE.connections,
+    host_connections: Annotated[int, typer.Option(help="Requests at once to one host.")] = POLITE.host_connections,
+    host_rate: Annotated[float, typer.Option(help="Requests a second to one host.")] = POLITE.host_rate,
+    deadline: Annotated[float, typer.Option(help="Time for a request and its whole answer, s.")] = POLITE.deadline_s,
+    cap_mb: Annotated[float, typer.Option(help="Largest file fetched, MB.")] = POLITE.cap_bytes / 1e6,
+    attempts: Annotated[int, typer.Option(help="Times that a request is made that may yet succeed.")] = POLITE.attempts,
+    contact: Annotated[str | None, typer.Option(help="Address or URL for server owners; sent to each server.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
+    ] = False,
+    no_robots: Annotated[bool, typer.Option("--no-robots", help="Ask for no robots.txt: on your own servers.")] = False,
+    crawlers: Annotated[int, typer.Option(help="Workers that fetch at once; a host belongs to one of them.")] = 1,
+    retry_rejects: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REASON", help="Instead of SRC: try again what was rejected so; all for any reason."),
+    ] = None,
+    repack_set: Annotated[bool, typer.Option("--repack", help="Instead of SRC: deal the set out evenly.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
 ) -> None:
-    """Makes a training set of photographs: WebDataset shards, an index, and the rejects with their reasons.
+    """Makes or extends a training set of photographs: WebDataset shards, an index, and the rejects with their reasons.
 
-    Beam's own flags are passed on in the form --flag=value.
+    The same command again goes on with a run that was cut off, or adds what is new. Beam's own flags are passed on in
+    the form --flag=value.
     """
     # The parser leaves flags that it does not know, which are Beam's, among the sources.
-    flags = [value for value in sources if value.startswith("--")]
-    paths = tuple(value for value in sources if not value.startswith("--"))
-    options = IngestOptions(paths, out, full_size, patch_size, square, samples_per_shard, dedup)
-    dataset = ingest(options, beam_options([*flags, *context.args], own_flags(context)))
-    show_summary(options, dataset)
+    given = sources or []
+    flags = beam_options([*(value for value in given if value.startswith("--")), *context.args], own_flags(context))
+    paths = tuple(value for value in given if not value.startswith("--"))
+    if repack_set:
+        if paths or retry_rejects or dry_run:
+            raise InputError("--repack stands alone: it takes no sources, --retry-rejects or --dry-run")
+        show_summary(out, repack(out, samples_per_shard, flags))
+        return
+    manners = Manners(
+        connections,
+        host_connections,
+        host_rate,
+        deadline,
+        int(cap_mb * 1e6),
+        attempts,
+        contact,
+        allow_private,
+        not no_robots,
+    )
+    options = IngestOptions(
+        paths,
+        out,
+        full_size,
+        patch_size,
+        square,
+        samples_per_shard,
+        dedup,
+        via_size,
+        suffix,
+        quality,
+        min_side,
+        max_aspect,
+        not no_filters,
+        manners,
+        crawlers,
+        depth,
+        tuple(retry_rejects or ()),
+    )
+    if dry_run:
+        show_plan(out, plan(options), manners)
+        return
+    dataset = ingest(options, flags)
+    show_summary(out, dataset)
     if not sum(dataset["samples"].values()):
         print(f"no photograph could be used: {join(out, REJECTS)} says why of each", file=sys.stderr)
         raise typer.Exit(1)

@@ -18,8 +18,16 @@ from pipelines.flags import Checkpoint, PhotographSeed, Size, Steps, size_px, sp
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from transforms.inversions import INVERSIONS, read_inversions, write_inversions
-from transforms.invert import INVERTED_DONE, STEPS_DONE, SUFFIX, InversionJob, Inverted, InvertPhotographs, invert
-from transforms.sources import find_photographs
+from transforms.invert import (
+    INVERTED_DONE,
+    STEPS_DONE,
+    SUFFIX,
+    InversionJob,
+    Inverted,
+    InvertPhotographs,
+    invert,
+    photographs_at,
+)
 from transforms.storage import join
 
 
@@ -67,7 +75,7 @@ def overlay_paths(photographs: Iterable[str], folder: str) -> list[str]:
 
 def invert_command(
     context: typer.Context,
-    photographs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Files, folders, globs; paths or URLs.")],
+    photographs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Files and folders; paths or URLs.")],
     out: Annotated[str, typer.Option(help="The overlay, FILE.safetensors; a folder for those of many.")],
     checkpoint: Checkpoint = None,
     steps: Steps = 3000,
@@ -110,7 +118,7 @@ def invert_command(
     single = out.endswith(SUFFIX)
     if single and len(paths) > 1:
         raise InputError(f"--out {out} is one file for {len(paths)} photographs; give a folder")
-    found = paths if single else [photograph.source for photograph in find_photographs(paths, out).photographs]
+    found = paths if single else photographs_at(paths)
     outs = [out] if single else overlay_paths(found, out)
     jobs = [
         InversionJob(

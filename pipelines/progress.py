@@ -14,7 +14,9 @@ _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def track(description: str, total: int, count: Callable[[], int]) -> Iterator[None]:
+def track(
+    description: str, total: int, count: Callable[[], int], note: Callable[[], str] = lambda: ""
+) -> Iterator[None]:
     """Shows, while the block runs, how many of the total are done.
 
     Args:
@@ -22,10 +24,11 @@ def track(description: str, total: int, count: Callable[[], int]) -> Iterator[No
         total: how many there are; 0 if there is no end to them.
         count: says how many are done; called from another thread, twice a second. While it says 0 nothing is drawn
             but the total, which is right for work that other processes do.
+        note: says what else is to be seen of the work, in a few words.
     """
     stop = threading.Event()
     watch = _draw_bar if sys.stderr.isatty() else _print_lines
-    thread = threading.Thread(target=watch, args=(description, total, count, stop), daemon=True)
+    thread = threading.Thread(target=watch, args=(description, total, count, note, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -34,16 +37,21 @@ def track(description: str, total: int, count: Callable[[], int]) -> Iterator[No
         thread.join()
 
 
-def _draw_bar(description: str, total: int, count: Callable[[], int], stop: threading.Event) -> None:
+def _draw_bar(
+    description: str, total: int, count: Callable[[], int], note: Callable[[], str], stop: threading.Event
+) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total or None)
+    rest = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, *rest, console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total or None, note="")
         while not stop.wait(_POLL_S):
-            progress.update(task, completed=count())
-        progress.update(task, completed=count())
+            progress.update(task, completed=count(), note=note())
+        progress.update(task, completed=count(), note=note())
 
 
-def _print_lines(description: str, total: int, count: Callable[[], int], stop: threading.Event) -> None:
+def _print_lines(
+    description: str, total: int, count: Callable[[], int], note: Callable[[], str], stop: threading.Event
+) -> None:
     start, before = time.monotonic(), count()
     last, shown = start, -1
     while not stop.wait(_POLL_S):
@@ -52,5 +60,6 @@ def _print_lines(description: str, total: int, count: Callable[[], int], stop: t
             continue
         left_s = (now - start) * max(total - done, 0) / max(done - before, 1)
         rest = f"/{total}, about {left_s:.0f} s left" if total else ""
-        print(f"{description}: {done}{rest}", file=sys.stderr, flush=True)
+        said = ", ".join(part for part in (f"{description}: {done}{rest}", note()) if part)
+        print(said, file=sys.stderr, flush=True)
         last, shown = now, done

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
-from model.config import GeneratorConfig
+from model.config import GeneratorConfig, check_tileable
 from model.definition import Definition, check_definition
 from model.engine import PRECISIONS
 from model.errors import InputError
@@ -147,6 +147,7 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
         if not fs.isfile(path):
             raise InputError(f"checkpoint {url}: there is no such file")
         found = load_checkpoint(fs.cat_file(path), url)
+        check_tileable(found.generator.config, url)
         return found.sha256, found.generator.config
 
     plans = {}

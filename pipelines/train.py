@@ -1,36 +1,43 @@
 """Train: streamed shards in, a run folder with checkpoints out."""
 
 import dataclasses
-import signal
+import os
+import platform
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
+from lightning_fabric import Fabric
 
 from model import checkpoint as files
 from model.bundled import resolve
-from model.checks import is_count
-from model.config import DEFAULT_RECIPE, PRESETS, RECIPES, GeneratorConfig, TrainingConfig
+from model.config import (
+    PRECISIONS,
+    PRESETS,
+    RECIPES,
+    VERTICAL_LAWS,
+    GeneratorConfig,
+    TrainingConfig,
+    default_recipe,
+    recipe_for,
+)
 from model.errors import InputError
 from model.memory import reuse_freed_memory
+from model.processes import launch
 from model.training import Trainer
 from model.version import __version__
-from pipelines.progress import track
-from transforms.previews import GRID, grid, sample_grid, strip
+from pipelines.training_run import Metric, Run
 from transforms.run_folder import RunFolder, state_beside
 from transforms.storage import exists, join, read_bytes
-from transforms.stream import PatchBatch, PatchStream
+from transforms.stream import PatchStream
 from transforms.training_shards import DATASET, read_dataset, read_index
 
-TICK_S = 300.0
+PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
+"""Those that decide what a run computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,12 @@ class TrainOptions:
         init: checkpoint to start from, or "bundled".
         resume: go on with the run in `out`.
         seed: of everything random.
+        batch: photographs a step, over all processes; the recipe's by default.
+        accumulate: parts into which each process cuts its share of a batch.
+        precision: of the networks' products; by default float32 on a CPU and TF32 on a GPU.
+        deterministic: keep a GPU to kernels that give the same bits again.
+        vertical_law: how training windows are drawn along the height; "paper" for its reproduction.
+        strict: end when a shard cannot be read, instead of going on without it.
     """
 
     data: str
@@ -58,13 +71,24 @@ class TrainOptions:
     init: str | None = None
     resume: bool = False
     seed: int = 0
+    batch: int | None = None
+    accumulate: int = 1
+    precision: str | None = None
+    deterministic: bool = False
+    vertical_law: str = "crop"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
         if exists(join(self.out, DATASET)):
             raise InputError(f"--out {self.out} holds a training set; choose another folder")
-        for name, value, choices in (("preset", self.preset, PRESETS), ("recipe", self.recipe, RECIPES)):
+        for name, value, choices in (
+            ("preset", self.preset, PRESETS),
+            ("recipe", self.recipe, RECIPES),
+            ("precision", self.precision, PRECISIONS),
+            ("vertical-law", self.vertical_law, VERTICAL_LAWS),
+        ):
             if value is not None and value not in choices:
                 raise InputError(f"--{name} {value}: choose {' or '.join(choices)}")
         if self.images is not None and self.images < 1:
@@ -75,16 +99,27 @@ class TrainOptions:
     @property
     def network(self) -> GeneratorConfig:
         """The preset's configuration."""
-        return PRESETS[self.preset]
+        return dataclasses.replace(PRESETS[self.preset], vertical_law=self.vertical_law)
 
     @property
     def settings(self) -> TrainingConfig:
         """The recipe's configuration."""
-        return dataclasses.replace(RECIPES[self.recipe or DEFAULT_RECIPE[self.preset]], seed=self.seed)
+        recipe = recipe_for(self.network, self.recipe or default_recipe(self.preset))
+        return dataclasses.replace(
+            recipe,
+            batch=recipe.batch if self.batch is None else self.batch,
+            accumulate=self.accumulate,
+            precision=self.precision or ("tf32" if torch.cuda.is_available() else "float32"),
+            seed=self.seed,
+        )
 
 
-def train(options: TrainOptions) -> Trainer:
-    """Trains until the images or minutes asked for are reached, or for ever.
+def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
+    """Trains until the images or minutes asked for are reached; with neither, to the recipe's number of steps.
+
+    Args:
+        options: what is asked for.
+        metric: measures the averaged generator at each tick, the lower the better; the best checkpoint is kept.
 
     Raises:
         InputError: something asked for does not fit; nothing was written.
@@ -92,117 +127,37 @@ def train(options: TrainOptions) -> Trainer:
     """
     reuse_freed_memory()
     settings, network = options.settings, options.network
-    stream = PatchStream(options.data, network.patch_px, network.full_px, options.seed)
+    fabric = launch(settings.precision, options.deterministic)
+    trainer = Trainer(network, settings, fabric)
+    stream = PatchStream(
+        options.data,
+        network.patch_px,
+        network.full_px,
+        options.seed,
+        edge_share=settings.beyond_share,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        strict=options.strict,
+    )
     folder = RunFolder(options.out)
-    trainer = Trainer(network, settings, "cuda" if torch.cuda.is_available() else "cpu")
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
-    run = Run(trainer, folder, options, provenance(options, parent))
-    config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **run.provenance}
-    folder.begin(config, options.resume)
+    origin = provenance(options, parent)
+    config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **origin}
+    images = options.images
+    if images is None and options.minutes is None and settings.iterations:
+        images = settings.iterations * settings.batch
+    run = Run(trainer, folder, origin, images, options.minutes, metric)
+    if fabric.is_global_zero:
+        folder.begin(config, options.resume)
+        folder.write_environment(environment(options, fabric))
+    fabric.barrier()
     if options.resume:
         run.resume()
-    else:
+    elif fabric.is_global_zero:
         run.save()  # so that a run killed at once goes on from where it started
-    run.go(stream)
+    edge_after = (settings.beyond_after - trainer.images_before) // fabric.world_size
+    run.go(dataclasses.replace(stream, edge_after=edge_after))
     return trainer
-
-
-class Run:
-    """One run: its trainer, its folder, its log and its clock."""
-
-    def __init__(self, trainer: Trainer, folder: RunFolder, options: TrainOptions, provenance: dict[str, Any]):
-        self.trainer, self.folder, self.options, self.provenance = trainer, folder, options, provenance
-        self.log: list[dict[str, Any]] = []
-        self.images_this_run = 0
-
-    def resume(self) -> None:
-        """Takes up the run's last state."""
-        content = self.folder.read_state()
-        header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
-        steps, before = header.get("steps"), header.get("images_before")
-        if not (is_count(steps) and is_count(before)):
-            raise InputError(f"the state of {self.folder.url} is damaged; start a new run with --init")
-        self.trainer.load_state(tensors, steps, before)
-        self.log = self.folder.read_log(self.trainer.images)
-
-    def go(self, stream: PatchStream) -> None:
-        """Trains to the end, saving at every tick, at the end and when interrupted."""
-        batch = self.trainer.config.batch
-        self.images_this_run = self.trainer.steps * batch
-        settings = self.trainer.config
-        edge_after = settings.beyond_after - self.trainer.images_before
-        stream = dataclasses.replace(stream, edge_share=settings.beyond_share, edge_after=edge_after)
-        batches = stream.batches(batch, after=self.images_this_run)
-        photographs = next(stream.batches(GRID * GRID)).pixels
-        self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
-        with self.shown(), stop_between_steps() as asked:
-            self.loop(batches, asked)
-        if asked:
-            raise KeyboardInterrupt
-
-    def shown(self) -> AbstractContextManager[None]:
-        """Progress: in images, or in seconds where only the time is limited."""
-        if self.options.images is None and self.options.minutes is not None:
-            start = time.monotonic()
-            return track("Seconds of training", round(60 * self.options.minutes), lambda: int(time.monotonic() - start))
-        return track("Images", self.options.images or 0, lambda: self.images_this_run)
-
-    def loop(self, batches: Iterator[PatchBatch], asked_to_stop: Sequence[int]) -> None:
-        """Steps and ticks."""
-        start = last_tick = time.monotonic()
-        losses: list[Mapping[str, float]] = []
-        done = self.ended(start)
-        while not done:
-            batch = next(batches)
-            patches, t = torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions)
-            losses.append(self.trainer.step(patches, t))
-            self.images_this_run += self.trainer.config.batch
-            done = self.ended(start) or bool(asked_to_stop)
-            since_tick = time.monotonic() - last_tick
-            if done or since_tick >= TICK_S:
-                self.tick(losses, since_tick)
-                losses, last_tick = [], time.monotonic()
-
-    def ended(self, start: float) -> bool:
-        """Whether enough has been done."""
-        images, minutes = self.options.images, self.options.minutes
-        enough_images = images is not None and self.images_this_run >= images
-        return enough_images or (minutes is not None and time.monotonic() - start >= 60 * minutes)
-
-    def tick(self, losses: list[Mapping[str, float]], seconds: float) -> None:
-        """Logs the mean losses since the last tick, draws samples and saves."""
-        names = sorted({name for entry in losses for name in entry})
-        means = {name: float(np.mean([entry[name] for entry in losses if name in entry])) for name in names}
-        rate = len(losses) * self.trainer.config.batch / seconds
-        self.log.append({"images": self.trainer.images, "images_per_s": round(rate, 2), **means})
-        images = self.trainer.images
-        self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(self.trainer.ema))
-        self.folder.write_picture(f"strip-{images:08d}.png", strip(self.trainer.ema))
-        self.save()
-        summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-        print(f"{images} images, {rate:.1f}/s: {summary}", file=sys.stderr, flush=True)
-
-    def save(self) -> None:
-        """Writes the checkpoint, the log and the training state."""
-        trainer = self.trainer
-        provenance = {**self.provenance, "images_seen": trainer.images}
-        checkpoint = files.save_checkpoint(trainer.ema.state_dict(), trainer.generator_config, provenance, "unstated")
-        header = {"steps": trainer.steps, "images_before": trainer.images_before}
-        self.folder.write_log(self.log)
-        self.folder.write_state(checkpoint, files.save(files.TRAINING_STATE, trainer.state(), header))
-
-
-@contextmanager
-def stop_between_steps() -> Iterator[list[int]]:
-    """Ctrl-C and a request to terminate end up in the list, so that the step under way is finished and saved."""
-    asked: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in signals}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
@@ -242,6 +197,21 @@ def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str
     }
 
 
+def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
+    """What a run was started with, and on."""
+    gpu = fabric.device.type == "cuda"
+    return {
+        "options": dataclasses.asdict(options),
+        "python": platform.python_version(),
+        "packages": {"infinitygan": __version__, **{name: metadata.version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(fabric.device) if gpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": fabric.world_size,
+    }
+
+
 def train_command(
     data: Annotated[str, typer.Option(help="Training set made by ingest; folder or URL.")],
     out: Annotated[str, typer.Option(help="Folder or URL for the run.")],
@@ -254,9 +224,39 @@ def train_command(
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or bundled.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    batch: Annotated[
+        int | None, typer.Option(help="Photographs a step, over all processes.", show_default="16")
+    ] = None,
+    accumulate: Annotated[int, typer.Option(help="Parts of a batch, to hold one at a time in memory.")] = 1,
+    precision: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PRECISIONS)}.", show_default="float32 on a CPU, tf32 on a GPU")
+    ] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits again on a GPU.")] = False,
+    vertical_law: Annotated[
+        str, typer.Option(help=f"Of windows along the height: {', '.join(VERTICAL_LAWS)}.")
+    ] = "crop",
+    strict: Annotated[bool, typer.Option("--strict", help="End when a shard cannot be read.")] = False,
 ) -> None:
     """Trains a generator from shards; what it leaves in --out explains itself."""
-    train(TrainOptions(data, out, preset, recipe, images, minutes, init, resume, seed))
+    train(
+        TrainOptions(
+            data=data,
+            out=out,
+            preset=preset,
+            recipe=recipe,
+            images=images,
+            minutes=minutes,
+            init=init,
+            resume=resume,
+            seed=seed,
+            batch=batch,
+            accumulate=accumulate,
+            precision=precision,
+            deterministic=deterministic,
+            vertical_law=vertical_law,
+            strict=strict,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,19 @@
-"""What the tests of rendering share: a tiny checkpoint, and a world painted without a network."""
+"""What tests share: a tiny checkpoint, a world painted without a network, and a web server on loopback."""
+
+import asyncio
+import threading
+import time
 
 import pytest
 import torch
+from aiohttp import web
 
 from model.checkpoint import save_checkpoint
 from model.config import PRESETS
 from model.generator import Generator
 from model.quantise import quantise
 from model.world import Picture
+from transforms.patches import encode_patch
 from transforms.plan import Plan
 from transforms.requests import RenderRequest
 from transforms.synthesize import patch
@@ -81,6 +87,9 @@ class PaintedWorld:
     def patches(self, shard):
         return [patch(self, shard.plan, index) for index in shard.indices]
 
+    def samples(self, shard):
+        return [encode_patch(shard.plan, patch) for patch in self.patches(shard)]
+
 
 @pytest.fixture(scope="session")
 def painted():
@@ -106,3 +115,104 @@ def contents():
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     return contents
+
+
+class LocalServer:
+    """A real web server on loopback, in a thread of its own, that answers as its routes say.
+
+    Attributes:
+        routes: a path's answer: bytes, a (status, headers, body) triple, or a coroutine function of the request.
+        log: the time and path of each request, as they came.
+        most_at_once: so many requests were being answered at the same time.
+    """
+
+    def __init__(self):
+        self.routes, self.log, self.most_at_once, self._now = {}, [], 0, 0
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self.port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    async def _start(self):
+        self._runner = web.ServerRunner(web.Server(self._answer))
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0)
+        await site.start()
+        return site._server.sockets[0].getsockname()[1]
+
+    async def _answer(self, request):
+        self.log.append((time.monotonic(), request.path, request.headers.get("User-Agent")))
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            answer = self.routes.get(request.path, (404, {}, b""))
+            if callable(answer):
+                answer = await answer(request)
+            if isinstance(answer, bytes):
+                answer = (200, {"Content-Type": "text/html" if answer[:1] == b"<" else "image/jpeg"}, answer)
+            if isinstance(answer, tuple):
+                status, headers, body = answer
+                return web.Response(status=status, headers=headers, body=body)
+            return answer
+        finally:
+            self._now -= 1
+
+    def asked(self, path):
+        """How often a path was asked for."""
+        return sum(entry[1] == path for entry in self.log)
+
+    def close(self):
+        """Ends the server, whatever it is busy with."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _stop(self):
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await self._runner.cleanup()
+
+    @staticmethod
+    async def stall(request):
+        """Never answers."""
+        await asyncio.sleep(600)
+
+    @staticmethod
+    async def trickle(request):
+        """A byte a second."""
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(b"x")
+            await asyncio.sleep(1)
+        return response
+
+    @staticmethod
+    async def drop(request):
+        """Hangs up."""
+        request.transport.close()
+        return b""
+
+    @staticmethod
+    async def cut(request):
+        """Hangs up before all that was announced has been sent."""
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"x" * 10)
+        request.transport.close()
+        return response
+
+    @staticmethod
+    async def endless(request):
+        """Ten megabytes of unannounced length."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(1000):
+            await response.write(b"x" * 10_000)
+        return response
+
+
+@pytest.fixture
+def web_server():
+    server = LocalServer()
+    yield server
+    server.close()

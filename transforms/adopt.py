@@ -10,7 +10,8 @@ from model.definition import Edit
 from model.errors import InputError
 from model.geometry import Window
 from model.latents import patchwork
-from transforms.patch_shards import PatchReader, write_files
+from transforms.patch_shards import PatchReader, write_patch_shard
+from transforms.patches import encode_patch
 from transforms.plan import MOST_TILES_PER_SHARD, PatchShard, Plan
 from transforms.plan_tiles import missing_shards
 from transforms.render_folder import PLAN_FILE, existing_shards, other_plans
@@ -27,14 +28,11 @@ def adopt_patches(out: str, plan: Plan, config: GeneratorConfig) -> int:
     for donor in donors(out, plan):
         edits = {*plan.request.edits[shared(plan, donor) :], *donor.request.edits[shared(plan, donor) :]}
         reader = PatchReader(out, donor)
+        held = {index for _, indices in reader.parts() for index in indices}
         wanted = (index for shard in missing_shards(plan, existing_shards(out, plan), 1) for index in shard.indices)
-        free = [
-            index
-            for index in wanted
-            if reader.holds(index) and not any(touches(edit, plan, index, config) for edit in edits)
-        ]
+        free = [i for i in wanted if i in held and not any(touches(edit, plan, i, config) for edit in edits)]
         for shard in runs(plan, free):
-            write_files(out, shard, (reader.files(index) for index in shard.indices))
+            write_patch_shard(out, shard, (encode_patch(plan, reader.patch(index)) for index in shard.indices))
         adopted += len(free)
     return adopted
 

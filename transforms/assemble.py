@@ -1,7 +1,9 @@
 """Panoramas out of patches, when all of them are there."""
 
+import dataclasses
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,63 +11,75 @@ import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from model.errors import one_line
-from transforms.formats import pixel_sha256, write_panorama
+from transforms.formats import write_panorama
+from transforms.layout import cut_strips, digested
 from transforms.manifest import DONE, FAILED, manifest_row
 from transforms.patch_shards import PatchReader
-from transforms.plan import Failure, PatchShard, Plan
-from transforms.render_folder import is_complete, panorama_path, read_record, record_path
-from transforms.seams import audit_seams
+from transforms.plan import REFERENCE, Failure, PatchShard, Plan
+from transforms.render_folder import panorama_path, read_record, record_path
+from transforms.seams import SeamAudit, audited
 from transforms.storage import exists, write_json
 
 
 def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> dict[str, Any]:
-    """Makes a panorama's files if its patches are all there; returns its row of the manifest.
-
-    What is there already, whole and of this plan, stays. The JSON beside the files is written last.
-    """
+    """Makes a panorama's files if its patches are all there; returns its row of the manifest."""
     reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
-    if is_complete(out, plan):
-        return manifest_row(plan, DONE, None, read_record(out, plan.request.id))
     try:
-        reader = PatchReader(out, plan)
-        missing = reader.missing()
-        if missing:
-            raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
-        record = write_files(out, plan, reader, version)
+        record = write_files(out, plan, reasons, version)
     except Exception as error:  # whatever it is, it is this panorama's state, and others go on
         return manifest_row(plan, FAILED, one_line(error), {})
     return manifest_row(plan, DONE, None, record)
 
 
-def write_files(out: str, plan: Plan, reader: PatchReader, version: str) -> dict[str, Any]:
-    """Makes those of a panorama's files that are not there yet, and the JSON beside them; returns that."""
+def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> dict[str, Any]:
+    """Makes those of a panorama's files that are not there yet, then the JSON beside them; returns that.
+
+    Args:
+        out: folder of the job.
+        plan: of the panorama; files by another are made anew.
+        reasons: why patches may be missing.
+        version: of this package.
+
+    Raises:
+        FileNotFoundError: patches are missing.
+    """
     record = read_record(out, plan.request.id)
-    if record.get("plan") != plan.digest:
-        record = {}
-    there = {name for name in record.get("files", {}) if exists(panorama_path(out, record["files"][name]))}
-    wanted = [name for name in plan.request.formats if name not in there]
-    columns = plan.shape[1]
-    layout, checksum = plan.layout, record.get("pixel_sha256")
-
-    def read_tile(row: int, column: int) -> Any:
-        return reader.pixels(row * columns + column)
-
-    metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.to_json(), sort_keys=True)}
+    files = record.get("files", {}) if record.get("plan") == plan.digest else {}
+    files = {name: file for name, file in files.items() if exists(panorama_path(out, file))}
+    wanted = [name for name in plan.request.formats if name not in files]
+    if not wanted:
+        return record
+    reader = PatchReader(out, plan)
+    missing = reader.missing()
+    if missing:
+        raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
     for name in wanted:
-        url = panorama_path(out, f"{plan.request.id}.{name}")
-        checksum = write_panorama(name, url, layout, read_tile, metadata) or checksum
+        files[name] = f"{plan.request.id}.{name}"
+        found = write_file(name, panorama_path(out, files[name]), reader, version)
     record = {
         **plan.to_json(),
         "plan": plan.digest,
         "version": version,
         "width_px": plan.request.width_px,
         "height_px": plan.request.height_px,
-        "files": {name: f"{plan.request.id}.{name}" for name in sorted(there | set(wanted))},
-        "pixel_sha256": checksum or pixel_sha256(layout, read_tile),
-        "seam_audit": record.get("seam_audit") or audit_seams(plan, reader.edges).to_json(),
+        "files": dict(sorted(files.items())),
+        **found,
     }
+    if plan.precision != REFERENCE:
+        apart = reader.patch(plan.tiles // 2).difference
+        record["precision_difference"] = dataclasses.asdict(apart) if apart else None
     write_json(record_path(out, plan.request.id), record)
     return record
+
+
+def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[str, Any]:
+    """Makes a file of a panorama in one pass over its patches; returns the checksum and the seam audit of that pass."""
+    plan, audit, digest = reader.plan, SeamAudit(), hashlib.sha256()
+    metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.to_json(), sort_keys=True)}
+    patches = audited(plan, reader.patches(), audit)
+    strips = digested(cut_strips(plan.layout, (patch.pixels for patch in patches)), digest)
+    write_panorama(name, url, plan.layout, strips, metadata)
+    return {"pixel_sha256": digest.hexdigest(), "seam_audit": audit.to_json()}
 
 
 @dataclass(eq=False)

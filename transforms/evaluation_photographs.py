@@ -60,8 +60,10 @@ class Photographs:
                 name, shard = row["shard"], read_shard(join(self.data, row["shard"]))
             picture = read_picture(shard, row, f"{self.data}, photograph {row['key']},")
             random = np.random.default_rng((self.evaluation.seed, number))
-            positions = [patch["vertical_position"] for patch in row["patches"]]
-            yield crop_photograph(picture, positions, self.config, self.evaluation, random)
+            # Planned patches stand from top to bottom: where few are taken, photographs take turns at the heights.
+            planned = [patch["vertical_position"] for patch in row["patches"]]
+            step = max(1, len(planned) // self.evaluation.patches)
+            yield crop_photograph(picture, planned[number % step :: step], self.config, self.evaluation, random)
 
 
 def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation) -> tuple[Photographs, Photographs]:
@@ -129,7 +131,7 @@ def crop_photograph(
     def patches(tops: Sequence[int]) -> Tensor:
         return cut(picture, size, zip(tops, spread(width - size, len(tops), random), strict=True))
 
-    sets = {PATCH: patches([round(free * (t + 1) / 2) for t in positions[: evaluation.patches]])}
+    sets = {PATCH: patches([round(free * (t + 1) / 2) for t in positions])}
     for band_px in sorted({clamp_to_frame(band_px, config) for band_px in evaluation.bands_px}):
         top = min(max(round(free / 2) + band_px, 0), free)
         sets[band(band_px)] = patches([top] * evaluation.band_crops)

@@ -69,7 +69,7 @@ class References:
     evaluation: Evaluation
 
     def compare(self, worlds: DescribedSets, name: str, held_out: str) -> tuple[Compared, Compared]:
-        """A set of the worlds against a held-out one of the photographs, and, without errors, those trained on likewise."""
+        """A set of worlds against one of the held-out photographs, and, without errors, those trained on likewise."""
         x, y, trained = worlds[name], self.held_out[held_out], self.trained[held_out]
         x_weights, y_weights, trained_weights = (
             bootstrap_weights(groups_of(sets), self.evaluation.bootstraps, self.evaluation.seed + number)

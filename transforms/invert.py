@@ -8,7 +8,7 @@
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,7 @@ from PIL import Image
 from model import checkpoint as safetensors
 from model.bundled import resolve
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.config import GeneratorConfig
+from model.config import GeneratorConfig, check_tileable
 from model.definition import check_position
 from model.errors import DivergenceError, InputError, one_line
 from model.inversion import Inversion, InversionConfig, Target
@@ -31,9 +31,10 @@ from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
 from model.version import __version__
+from transforms.lists import PICTURE_SUFFIXES
 from transforms.overlays import read_overlay
 from transforms.photographs import Rejection, decode
-from transforms.storage import exists, filesystem, read_bytes, write_bytes
+from transforms.storage import exists, filesystem, join, list_files, read_bytes, write_bytes
 from transforms.tally import Tally
 
 SUFFIX = ".safetensors"
@@ -82,6 +83,24 @@ class InversionJob:
     def stem(self) -> str:
         """The overlay's path without its suffix."""
         return self.out.removesuffix(SUFFIX)
+
+
+def photographs_at(places: Iterable[str]) -> list[str]:
+    """The photographs at some places, in order: files, and those in folders.
+
+    Raises:
+        InputError: a folder holds none.
+    """
+    found: list[str] = []
+    for place in places:
+        fs, path = filesystem(place)
+        inside = (
+            [name for name in list_files(place) if name.lower().endswith(PICTURE_SUFFIXES)] if fs.isdir(path) else None
+        )
+        if inside == []:
+            raise InputError(f"{place} holds no photograph; give files, or a folder of them")
+        found += [place] if inside is None else [join(place, name) for name in inside]
+    return list(dict.fromkeys(found))
 
 
 def invert(job: InversionJob, after_step: Callable[[], None] = STEPS_DONE.add) -> Overlay:
@@ -200,6 +219,7 @@ def load_generator(url: str) -> Checkpoint:
     if not fs.isfile(path):
         raise InputError(f"checkpoint {url}: there is no such file")
     checkpoint = load_checkpoint(fs.cat_file(path), url)
+    check_tileable(checkpoint.generator.config, url)
     checkpoint.generator.to("cuda" if torch.cuda.is_available() else "cpu")
     return checkpoint
 

@@ -1,19 +1,21 @@
-"""A panorama as a grid of tiles: how it is cut, and its pixels across the tiles, by strips of rows or by regions."""
+"""A panorama as a grid of tiles: how it is cut, and its pixels across the tiles, by strips of rows."""
 
 import itertools
 import tempfile
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import Any
 
 import numpy as np
 
-STRIP_BYTES = 64 << 20
-"""The most that a strip of full rows may hold, unless a single row is longer."""
+STRIP_PX = 256
+"""Rows of a strip."""
 
-ReadTile = Callable[[int, int], np.ndarray]
-"""Gives the tile at (row, column) of a layout as uint8 [h,w,3], the same pixels each time it is asked."""
+MEMORY_BYTES = 16 << 20
+"""Rows that are more than this wait in a local file."""
+
+BLOCK_BYTES = 1 << 20
+"""About as much is written there or read from there at once."""
 
 
 @dataclass(frozen=True)
@@ -46,57 +48,108 @@ class TileLayout:
         return self.row_edges_px[-1]
 
 
-def scanline_strips(layout: TileLayout, read_tile: ReadTile) -> Iterator[np.ndarray]:
-    """A panorama's rows from top to bottom, as many at once as a row of tiles and ``STRIP_BYTES`` allow.
+class Canvas:
+    """The rows of a panorama that are neither complete nor used yet: a ring of rows, all of its width.
 
-    Where a row of tiles is more than that, it waits in a local file; each tile is read once all the same.
+    They are in memory, or in a local file where they would be more than `MEMORY_BYTES`.
+    """
 
-    Yields:
-        uint8 [rows,width,3]; one buffer serves all, so a strip holds its pixels until the next is asked for.
+    def __init__(self, rows: int, width_px: int):
+        self.rows, self.width_px = rows, width_px
+        self.file = tempfile.SpooledTemporaryFile()  # noqa: SIM115 - its owner closes it
+        if 3 * rows * width_px > MEMORY_BYTES:
+            self.file.rollover()
+
+    def write(self, top: int, left: int, block: np.ndarray) -> None:
+        """Puts down uint8 [h,w,3] at a row and a column of the panorama."""
+        for y, row in enumerate(np.ascontiguousarray(block), start=top):
+            self.file.seek(self._place(y, left))
+            self.file.write(row.data)
+
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """uint8 [height,width,3] from a row and a column of the panorama on."""
+        block = np.empty((height, width, 3), np.uint8)
+        for y, row in enumerate(block, start=top):
+            self.file.seek(self._place(y, left))
+            row[:] = np.frombuffer(self.file.read(row.nbytes), np.uint8).reshape(row.shape)
+        return block
+
+    def _place(self, y: int, x: int) -> int:
+        return 3 * (y % self.rows * self.width_px + x)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of a panorama from its left edge to its right. Its pixels can be read until the next strip is asked for.
+
+    Attributes:
+        canvas: that holds its pixels.
+        top: its first row.
+        height_px: how many there are.
+    """
+
+    canvas: Canvas
+    top: int
+    height_px: int
+
+    def row_blocks(self) -> Iterator[np.ndarray]:
+        """Its rows from top to bottom, some at a time, uint8 [n,width,3]."""
+        width_px = self.canvas.width_px
+        rows = max(1, BLOCK_BYTES // (3 * width_px))
+        for y in range(self.top, self.top + self.height_px, rows):
+            yield self.canvas.read(y, 0, min(rows, self.top + self.height_px - y), width_px)
+
+    def squares(self, side_px: int) -> Iterator[np.ndarray]:
+        """Its pixels from left to right, uint8 [height,side,3] at a time; the last may be narrower."""
+        width_px = self.canvas.width_px
+        step = side_px * max(1, BLOCK_BYTES // (3 * side_px * self.height_px))
+        for x in range(0, width_px, step):
+            block = self.canvas.read(self.top, x, self.height_px, min(step, width_px - x))
+            yield from np.split(block, range(side_px, block.shape[1], side_px), axis=1)
+
+
+def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Strip]:
+    """A panorama in strips of `STRIP_PX` rows from top to bottom; the last may be lower.
+
+    Args:
+        layout: its tiles.
+        tiles: the pixels of each, row by row of tiles from left to right, uint8 [h,w,3]; each is taken once.
+
+    Raises:
+        ValueError: a tile has not the shape that the layout says, or is not uint8.
     """
     heights_px = [bottom - top for top, bottom in itertools.pairwise(layout.row_edges_px)]
-    rows = min(max(heights_px), max(1, STRIP_BYTES // (3 * layout.width_px)))
-    buffer = np.empty((rows, layout.width_px, 3), np.uint8)
-    with tempfile.TemporaryFile() as spool:
-        if rows < max(heights_px):
-            read_tile = _spooled(spool, read_tile)
-        for top, bottom in itertools.pairwise(layout.row_edges_px):
-            for y in range(top, bottom, rows):
-                strip = buffer[: min(rows, bottom - y)]
-                fill_region(strip, y, 0, layout, read_tile)
+    canvas, done, each = Canvas(max(heights_px) + STRIP_PX - 1, layout.width_px), 0, iter(tiles)
+    with canvas.file:
+        for row, (top, bottom) in enumerate(itertools.pairwise(layout.row_edges_px)):
+            for left, block in side_by_side(layout, row, each):
+                canvas.write(top, left, block)
+            while bottom - done >= STRIP_PX or done < bottom == layout.height_px:
+                strip = Strip(canvas, done, min(STRIP_PX, bottom - done))
                 yield strip
+                done += strip.height_px
 
 
-def fill_region(region: np.ndarray, top: int, left: int, layout: TileLayout, read_tile: ReadTile) -> None:
-    """Fills region [h,w,3] with the panorama's pixels from (left, top) on, of all tiles that it meets."""
-    for row, y0, y1 in intervals_met(layout.row_edges_px, top, top + region.shape[0]):
-        for column, x0, x1 in intervals_met(layout.column_edges_px, left, left + region.shape[1]):
-            tile_top, tile_left = layout.row_edges_px[row], layout.column_edges_px[column]
-            part = read_tile(row, column)[y0 - tile_top : y1 - tile_top, x0 - tile_left : x1 - tile_left]
-            region[y0 - top : y1 - top, x0 - left : x1 - left] = part
+def digested(strips: Iterable[Strip], digest: Any) -> Iterator[Strip]:
+    """Passes strips on and their RGB bytes to a checksum: row by row, however the panorama is cut into tiles."""
+    for strip in strips:
+        for rows in strip.row_blocks():
+            digest.update(rows.data)
+        yield strip
 
 
-def intervals_met(edges: Sequence[int], low: int, high: int) -> list[tuple[int, int, int]]:
-    """The intervals between edges that meet [low, high): the index of each, and the part that it shares."""
-    first, last = bisect_right(edges, low) - 1, bisect_left(edges, high) - 1
-    return [(index, max(low, edges[index]), min(high, edges[index + 1])) for index in range(first, last + 1)]
-
-
-def _spooled(file: IO[bytes], read_tile: ReadTile) -> ReadTile:
-    """Reads each tile once while the same row of tiles is asked for: its pixels then come from a local file."""
-    places: dict[tuple[int, int], tuple[int, tuple[int, ...]]] = {}
-
-    def read(row: int, column: int) -> np.ndarray:
-        if (row, column) in places:
-            offset, shape = places[row, column]
-            return np.memmap(file, np.uint8, "r", offset, shape)
-        if places and row != next(iter(places))[0]:
-            places.clear()
-            file.truncate(0)
-        tile = read_tile(row, column)
-        places[row, column] = file.seek(0, 2), tile.shape
-        file.write(tile.tobytes())
-        file.flush()
-        return tile
-
-    return read
+def side_by_side(layout: TileLayout, row: int, tiles: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """The tiles of a row, joined to blocks, and the left edge of each block."""
+    top, bottom = layout.row_edges_px[row : row + 2]
+    joined: list[np.ndarray] = []
+    start = 0
+    for column, (left, right) in enumerate(itertools.pairwise(layout.column_edges_px)):
+        tile = next(tiles)
+        shape = (bottom - top, right - left, 3)
+        if tile.shape != shape or tile.dtype != np.uint8:
+            got = f"{tile.dtype} {list(tile.shape)}"
+            raise ValueError(f"tile ({row}, {column}) should be uint8 {list(shape)}, but is {got}")
+        joined.append(tile)
+        if right == layout.width_px or 3 * (right - start) * (bottom - top) >= BLOCK_BYTES:
+            yield start, np.concatenate(joined, axis=1)
+            joined, start = [], right

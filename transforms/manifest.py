@@ -25,13 +25,15 @@ MANIFEST_SCHEMA = pa.schema(
         ("pixel_sha256", pa.string()),
         ("seam_max_difference", pa.int32()),
         ("seam_differing_share", pa.float64()),
+        ("precision_max_difference", pa.int32()),
+        ("precision_mean_difference", pa.float64()),
     ]
 )
 
 
 def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, Any]) -> dict[str, Any]:
     """What the manifest says of a request."""
-    audit = record.get("seam_audit", {})
+    audit, precision = record.get("seam_audit", {}), record.get("precision_difference") or {}
     return {
         "id": plan.request.id,
         "state": state,
@@ -45,6 +47,8 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, A
         "pixel_sha256": record.get("pixel_sha256"),
         "seam_max_difference": audit.get("max_difference"),
         "seam_differing_share": audit.get("differing_share"),
+        "precision_max_difference": precision.get("max"),
+        "precision_mean_difference": precision.get("mean"),
     }
 
 

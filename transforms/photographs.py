@@ -17,10 +17,8 @@ from model.errors import one_line
 PIXEL_CAP: Final = 200_000_000
 """Larger pictures are not decoded: a small file can claim any size (a decompression bomb)."""
 
-LONGEST_SIDE_PX: Final = 65_500
-"""JPEG can store no longer side."""
-
-JPEG_QUALITY: Final = 95
+LONGEST_SIDE_PX: Final = {"jpg": 65_500, "webp": 16_383, "png": 65_500}
+"""What a picture can be stored as, and the longest side of it that is possible."""
 
 Image.init()
 _WANTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM", "TGA")
@@ -42,8 +40,6 @@ _TURNS: Final = {
 }
 _QUARTER_TURNS: Final = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 _SRGB = ImageCms.createProfile("sRGB")
-_HASH_SIDE: Final = 8
-_HASH_GRID: Final = 32
 _TRUNCATED = re.compile(r"truncat|unexpected end|broken data stream|not enough data|incomplete", re.IGNORECASE)
 
 
@@ -91,20 +87,20 @@ class Framing:
     height_px: int
 
 
-def frame(width_px: int, height_px: int, full_px: int, square: bool = False) -> Framing:
+def frame(width_px: int, height_px: int, full_px: int, square: bool = False, longest_px: int = 65_500) -> Framing:
     """How an original of this size is stored.
 
-    A wide picture keeps its width and is scaled to the height ``full_px``. A tall one, or any with ``square``, is cut
-    to the square in its middle first.
+    A wide picture keeps its width, as far as ``longest_px`` lets it, and is scaled to the height ``full_px``. A tall
+    one, or any with ``square``, is cut to the square in its middle first.
     """
     if square or height_px > width_px:
         kept_px = min(width_px, height_px)
     else:
-        kept_px = min(width_px, LONGEST_SIDE_PX * height_px // full_px)
+        kept_px = min(width_px, longest_px * height_px // full_px)
     side_px = min(width_px, height_px)
     left_px, top_px = (width_px - kept_px) // 2, (height_px - side_px) // 2
     box = (left_px, top_px, left_px + kept_px, top_px + side_px)
-    return Framing(box, min(LONGEST_SIDE_PX, max(full_px, round(kept_px * full_px / side_px))), full_px)
+    return Framing(box, min(longest_px, max(full_px, round(kept_px * full_px / side_px))), full_px)
 
 
 def decode(content: bytes, full_px: int) -> Picture:
@@ -155,42 +151,35 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def store(picture: Picture, framing: Framing) -> Image.Image:
-    """Cuts and resizes a picture as the framing says, with antialiasing."""
+def store(picture: Picture, framing: Framing, via_px: int | None = None) -> Image.Image:
+    """Cuts and resizes a picture as the framing says, with antialiasing; on the way to the height ``via_px`` first."""
     scale_x = picture.image.width / picture.width_px
     scale_y = picture.image.height / picture.height_px
     left, top, right, bottom = framing.crop_box_px
-    box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
-    return picture.image.resize((framing.width_px, framing.height_px), Image.Resampling.LANCZOS, box=box)
+    box: tuple[float, float, float, float] | None = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+    image = picture.image
+    if via_px is not None:
+        via_width_px = max(1, round(via_px * framing.width_px / framing.height_px))
+        image, box = image.resize((via_width_px, via_px), Image.Resampling.LANCZOS, box=box), None
+    return image.resize((framing.width_px, framing.height_px), Image.Resampling.LANCZOS, box=box)
 
 
-def encode_jpeg(image: Image.Image) -> bytes:
-    """A JPEG with all colour kept (4:4:4), and nothing in it that depends on when or where it was made."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=False)
-    return buffer.getvalue()
+def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
+    """A picture's file, with nothing in it that depends on when or where it was made.
 
-
-def perceptual_hash(image: Image.Image) -> str:
-    """64 bits, as 16 hex digits, of which pictures that look alike share most.
-
-    The lowest 8×8 frequencies of the grey picture at 32×32, each against their median. All of it in whole numbers, so
-    that no machine's rounding decides a bit.
+    Args:
+        image: mode RGB.
+        suffix: jpg (with all colour kept, 4:4:4), webp or png (which loses nothing, whatever the quality).
+        quality: from 1 to 100.
     """
-    grey = image.convert("L").resize((_HASH_GRID, _HASH_GRID), Image.Resampling.BOX)
-    pixels = np.asarray(grey, dtype=np.int64)
-    low = _COSINES @ pixels @ _COSINES.T  # [8, 8]
-    bits = (low > int(np.median(low))).reshape(-1)
-    return f"{int.from_bytes(np.packbits(bits).tobytes(), 'big'):016x}"
-
-
-def _cosines() -> np.ndarray:
-    frequency = np.arange(_HASH_SIDE)[:, None]
-    position = np.arange(_HASH_GRID)[None, :]
-    return np.rint(4096 * np.cos(np.pi * frequency * (2 * position + 1) / (2 * _HASH_GRID))).astype(np.int64)
-
-
-_COSINES = _cosines()
+    buffer = io.BytesIO()
+    if suffix == "jpg":
+        image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=False)
+    elif suffix == "webp":
+        image.save(buffer, "WEBP", quality=quality)
+    else:
+        image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _check_pixel_count(width_px: int, height_px: int) -> None:

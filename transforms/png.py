@@ -1,48 +1,49 @@
 """PNG, encoded as the rows come."""
 
-import hashlib
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO
 
 import numpy as np
-
-from transforms.layout import ReadTile, TileLayout, scanline_strips
+from isal import isal_zlib
 
 FILTER_BYTES = 1 << 18
 """The rows that are filtered at once: few enough for the processor's cache."""
 
 
-def write_png(file: IO[bytes], layout: TileLayout, read_tile: ReadTile, metadata: Mapping[str, str]) -> str:
+def write_png(
+    file: IO[bytes], width_px: int, height_px: int, blocks: Iterable[np.ndarray], metadata: Mapping[str, str]
+) -> None:
     """Writes a PNG: 8 bits, RGB, not interlaced.
 
     It is encoded here, since Pillow wants the whole picture in memory, libvips as pyvips brings it reads no stream of
     raw pixels, and pypng, which takes rows as they come, filters none: photographs become a fifth larger.
 
-    The average filter with run-length deflate makes photographs as small as Pillow's adaptive filters at level 3, at
-    three times the speed.
+    The average filter with ISA-L's deflate makes a world's patches 7% smaller than Pillow's adaptive filters with zlib
+    at level 1, at eight times the speed.
 
-    Returns:
-        What ``formats.pixel_sha256`` gives.
+    Args:
+        file: where to.
+        width_px: of the picture.
+        height_px: of the picture.
+        blocks: its rows from top to bottom, uint8 [n,width,3] each.
+        metadata: text chunks.
     """
-    digest = hashlib.sha256()
-    deflate = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    deflate = isal_zlib.compressobj(level=1)
     file.write(b"\x89PNG\r\n\x1a\n")
-    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", layout.width_px, layout.height_px, 8, 2, 0, 0, 0))
+    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0))
     for key in sorted(metadata):
         _write_chunk(file, b"iTXt", _text(key, metadata[key]))
-    above = np.zeros(3 * layout.width_px, np.uint8)
-    block = max(1, FILTER_BYTES // above.nbytes)
-    for strip in scanline_strips(layout, read_tile):
-        digest.update(strip.data)
-        for start in range(0, len(strip), block):
-            rows = strip[start : start + block].reshape(-1, above.nbytes)
+    above = np.zeros(3 * width_px, np.uint8)
+    rows_at_once = max(1, FILTER_BYTES // above.nbytes)
+    for block in blocks:
+        for start in range(0, len(block), rows_at_once):
+            rows = block[start : start + rows_at_once].reshape(-1, above.nbytes)
             _write_chunk(file, b"IDAT", deflate.compress(_average_filtered(rows, above).data))
             above = rows[-1].copy()
     _write_chunk(file, b"IDAT", deflate.flush())
     _write_chunk(file, b"IEND", b"")
-    return digest.hexdigest()
 
 
 def _write_chunk(file: IO[bytes], kind: bytes, body: bytes) -> None:

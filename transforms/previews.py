@@ -1,12 +1,17 @@
 """Pictures by which a person follows a training run: always of the same windows of the same worlds."""
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model import geometry
+from model.config import GeneratorConfig
 from model.coordinates import draw_windows
 from model.generator import Generator, draw_noise
+from model.nci import render_once
 from model.quantise import quantise
 from model.world import World
 
@@ -32,8 +37,17 @@ def sample_grid(generator: Generator) -> npt.NDArray[np.uint8]:
 def strip(generator: Generator) -> npt.NDArray[np.uint8]:
     """A wide window of one world around the horizon, uint8 [h,w,3]."""
     width, height = STRIP_PX
+    if not generator.config.tileable:
+        rows, columns = (cells_for(generator.config, px) for px in (height, width))
+        pixels = render_once(generator, SEED, rows, columns)[:, :height, :width]
+        return quantise(pixels).permute(1, 2, 0).cpu().numpy()
     pixels = World(generator, SEED).render((-height // 2, height // 2 - 1), (0, width - 1))
     return quantise(pixels).permute(1, 2, 0).cpu().numpy()
+
+
+def cells_for(config: GeneratorConfig, px: int) -> int:
+    """The fewest cells that give so many pixels in one shot."""
+    return next(cells for cells in itertools.count(1) if geometry.size(config.texture, cells) >= px)
 
 
 def grid(pictures: Tensor) -> npt.NDArray[np.uint8]:

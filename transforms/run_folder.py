@@ -1,14 +1,19 @@
 """What a training run leaves behind, so that its folder explains itself and the run can go on after a kill.
 
 config.json              the network, the recipe and the data set
+environment.json         the versions, the device and the command of the last start
 log.jsonl                a line a tick: images, losses, images/s
+tensorboard/             the same, for TensorBoard
 photographs.png          a grid of what it learns from
 samples-<images>.png     a grid of fixed windows of fixed worlds
 strip-<images>.png       1024×256 of one fixed world
 checkpoint.safetensors   the averaged generator: what render takes
 training.safetensors     all that training goes on from
+previous.safetensors     the checkpoint of the tick before, with previous.training.safetensors
+best.safetensors         the checkpoint with the best measure, where one is taken
 """
 
+import dataclasses
 import io
 import json
 from collections.abc import Mapping
@@ -19,10 +24,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from model.config import generator_config, training_config
 from model.errors import InputError
 from transforms.storage import exists, join, read_bytes, read_json, write_bytes, write_json
 
-CONFIG, LOG, CHECKPOINT, STATE = "config.json", "log.jsonl", "checkpoint.safetensors", "training.safetensors"
+CONFIG, ENVIRONMENT, LOG, CURVES = "config.json", "environment.json", "log.jsonl", "tensorboard"
+CHECKPOINT, STATE = "checkpoint.safetensors", "training.safetensors"
+PREVIOUS, PREVIOUS_STATE, BEST = "previous.safetensors", "previous.training.safetensors", "best.safetensors"
+
+MAY_CHANGE = ("init", "version", "training.accumulate", "training.precision")
+"""What a run may be resumed with another value of: it says how to compute, not what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +53,8 @@ class RunFolder:
                 raise InputError(f"{self.url} already holds a run; add --resume to go on, or choose another --out")
             write_json(join(self.url, CONFIG), config)
             return
-        before, given = self.read_config(), json.loads(json.dumps(config))
-        changed = sorted(key for key in given if key not in ("init", "version") and before.get(key) != given[key])
+        before, given = (flat(upgraded(x)) for x in (self.read_config(), json.loads(json.dumps(config))))
+        changed = sorted(key for key in given if key not in MAY_CHANGE and before.get(key) != given[key])
         if changed:
             raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); resume with the same")
 
@@ -55,6 +66,10 @@ class RunFolder:
         """
         path = join(self.url, CONFIG)
         config = read_json(path) if exists(path) else None
+        if isinstance(config, dict) and not all(
+            isinstance(config.get(name), dict) for name in ("generator", "training")
+        ):
+            raise InputError(f"{path} is damaged; start a new run in another folder with --init")
         if not isinstance(config, dict):
             raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
         return config
@@ -83,10 +98,25 @@ class RunFolder:
         """Writes the whole log; object stores cannot append."""
         write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Writes what the run was last started with and on."""
+        write_json(join(self.url, ENVIRONMENT), environment)
+
+    def write_curves(self, images: int, events: bytes) -> None:
+        """Writes one tick's values for TensorBoard, in a file of their own."""
+        write_bytes(join(self.url, CURVES, f"events.out.tfevents.{images:010d}"), events)
+
     def write_state(self, checkpoint: bytes, state: bytes) -> None:
-        """Writes the generator and the training state; the state last, as a run resumes from it."""
+        """Writes the generator and the training state, the state last, as a run resumes from it; keeps those before."""
+        for name, previous in ((CHECKPOINT, PREVIOUS), (STATE, PREVIOUS_STATE)):
+            if exists(join(self.url, name)):
+                write_bytes(join(self.url, previous), read_bytes(join(self.url, name)))
         write_bytes(join(self.url, CHECKPOINT), checkpoint)
         write_bytes(join(self.url, STATE), state)
+
+    def write_best(self, checkpoint: bytes) -> None:
+        """Writes the generator that measures best."""
+        write_bytes(join(self.url, BEST), checkpoint)
 
     def write_picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> str:
         """Writes uint8 [h,w,3] as PNG; returns its URL."""
@@ -94,6 +124,19 @@ class RunFolder:
         Image.fromarray(pixels).save(buffer, "PNG")
         write_bytes(join(self.url, name), buffer.getvalue())
         return join(self.url, name)
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what an earlier version did not write: it had the defaults of today."""
+    generator, training = generator_config(config["generator"]), training_config(config["training"])
+    parts = {"generator": dataclasses.asdict(generator), "training": dataclasses.asdict(training)}
+    return {**config, **json.loads(json.dumps(parts))}
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The training settings one by one, by their names after a dot; all else as it is."""
+    settings = {f"training.{name}": value for name, value in config["training"].items()}
+    return {**{name: value for name, value in config.items() if name != "training"}, **settings}
 
 
 def state_beside(checkpoint_url: str) -> str:

@@ -49,8 +49,8 @@ class Sample:
     Attributes:
         key: names the sample's files in its shard.
         source: URL or path of the photograph.
-        licence: as its folder's inventory says, if it has one.
-        author: as its folder's inventory says, if it has one.
+        licence: as the source's list, page, API or inventory says.
+        author: likewise.
         sha256: of the photograph's file.
         perceptual_hash: 64 bits as hex digits; pictures that look alike differ in few of them.
         original_width_px: of the upright photograph.
@@ -62,6 +62,8 @@ class Sample:
         split: train, val or test.
         full_rows_px: the rows of the stored image at which the full picture begins and ends.
         patches: the planned evaluation patches.
+        title: as the source's list, page or API says.
+        detail_hash: 144 bits of the picture without its outermost 5%, as hex digits; by it near-duplicates are known.
     """
 
     key: str
@@ -79,6 +81,8 @@ class Sample:
     split: str
     full_rows_px: tuple[int, int]
     patches: tuple[PlannedPatch, ...]
+    title: str | None = None
+    detail_hash: str | None = None
 
     def __post_init__(self) -> None:
         _check("key", self.key, KEY_PATTERN.fullmatch(self.key), "16 hex digits, then perhaps -1, -2, ...")
@@ -87,6 +91,8 @@ class Sample:
         _check(
             "perceptual_hash", self.perceptual_hash, re.fullmatch(r"[0-9a-f]{16}", self.perceptual_hash), "16 digits"
         )
+        detail = self.detail_hash or "0" * 36  # sets made before there was one
+        _check("detail_hash", self.detail_hash, re.fullmatch(r"[0-9a-f]{36}", detail), "36 hex digits")
         _check("key", self.key, self.sha256.startswith(self.key[:16]), f"the start of sha256, {self.sha256[:16]}")
         _check("split", self.split, self.split in SPLITS, " or ".join(SPLITS))
         for name in ("original_width_px", "original_height_px", "stored_width_px", "stored_height_px"):

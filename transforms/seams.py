@@ -1,84 +1,100 @@
 """The seam audit: neighbouring tiles each compute the strip around their border; here the two are compared."""
 
-import dataclasses
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from model.world import Picture
-from transforms.plan import Plan, Tile
+from transforms.patches import Patch
+from transforms.plan import Plan
 
 SIDES = ("left", "right", "top", "bottom")
 
-ReadEdges = Callable[[int], npt.NDArray[np.uint8]]
+MEMORY_BYTES = 1 << 20
+"""The strips of a row of tiles that are more than this wait in a local file for the row below."""
+
+Pixels = npt.NDArray[np.uint8]
 
 
-def shared_strips(picture: Picture, plan: Plan, tile: Tile) -> npt.NDArray[np.uint8]:
-    """What a tile and each of its neighbours both compute.
+def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
+    """What a tile and each of its neighbours both compute, as `Patch.edges`.
 
-    A tile computes `before` pixels beyond its first row and column and `after` beyond its last; so does its neighbour,
-    and the strip that both have is `before + after` wide around their border.
+    A tile computes `before` pixels beyond its first row and column and a few beyond its last; so does its neighbour,
+    and the strip that both have is as wide as the two together, around their border.
+
+    Args:
+        levels: the computed pixels [h,w,3].
+        before: how many of them lie beyond the tile's first row, and first column.
+        tile_px: side of the tile.
     """
-    (top, bottom), (left, right) = plan.pixels(tile)
-    before, after = top - picture.rows[0], picture.rows[1] - bottom
-    strips = [
-        picture.crop((top, bottom), (left - before, left + after - 1)).transpose(1, 2),
-        picture.crop((top, bottom), (right - before + 1, right + after)).transpose(1, 2),
-        picture.crop((top - before, top + after - 1), (left, right)),
-        picture.crop((bottom - before + 1, bottom + after), (left, right)),
-    ]
-    return torch.cat(strips, dim=1).permute(1, 2, 0).contiguous().numpy()
+    inside, first, last = slice(before, before + tile_px), slice(len(levels) - tile_px), slice(tile_px, None)
+    columns = [levels[inside, part].swapaxes(0, 1) for part in (first, last)]
+    return np.concatenate([*columns, *(levels[part, inside] for part in (first, last))])
 
 
-@dataclass(frozen=True, slots=True)
+def strip(edges: Pixels, side: str) -> Pixels:
+    """The strip of one side out of a patch's edges."""
+    return np.split(edges, len(SIDES))[SIDES.index(side)]
+
+
+@dataclass(slots=True)
 class SeamAudit:
     """How far apart neighbours are where both know the answer.
 
     Attributes:
         borders: how many pairs of neighbours were compared.
         max_difference: the largest, of 255.
-        differing_share: share of the values that differ at all.
+        differing: how many values differ at all.
+        values: how many there are.
     """
 
-    borders: int
-    max_difference: int
-    differing_share: float
+    borders: int = 0
+    max_difference: int = 0
+    differing: int = 0
+    values: int = 0
+
+    def compare(self, ours: Pixels, theirs: Pixels) -> None:
+        """Takes note of a border, as both of its sides have it."""
+        difference = np.abs(ours.astype(np.int16) - theirs)
+        self.borders += 1
+        self.max_difference = max(self.max_difference, int(difference.max()))
+        self.differing += int(np.count_nonzero(difference))
+        self.values += difference.size
 
     def to_json(self) -> dict[str, float]:
         """As JSON values."""
-        return dataclasses.asdict(self)
+        return {
+            "borders": self.borders,
+            "max_difference": self.max_difference,
+            "differing_share": self.differing / max(self.values, 1),
+        }
 
 
-def audit_seams(plan: Plan, read_edges: ReadEdges) -> SeamAudit:
-    """Compares all neighbours in a panorama."""
-    read = lru_cache(maxsize=256)(read_edges)
-    borders = differing = values = largest = 0
-    for first, second, side in neighbours(plan):
-        ours = strip(read(first), side)
-        theirs = strip(read(second), {"right": "left", "bottom": "top"}[side])
-        difference = np.abs(ours.astype(np.int16) - theirs)
-        borders += 1
-        values += difference.size
-        differing += int(np.count_nonzero(difference))
-        largest = max(largest, int(difference.max()))
-    return SeamAudit(borders, largest, differing / max(values, 1))
+def audited(plan: Plan, patches: Iterable[Patch], audit: SeamAudit) -> Iterator[Patch]:
+    """Passes a panorama's patches on, all of them by index, and compares each with those to its left and above.
 
-
-def neighbours(plan: Plan) -> Iterator[tuple[int, int, str]]:
-    """Each pair of neighbouring tiles, by index, and the first one's side on which the second lies."""
-    rows, columns = plan.shape
-    for index in range(plan.tiles):
-        row, column = divmod(index, columns)
-        if column + 1 < columns:
-            yield index, index + 1, "right"
-        if row + 1 < rows:
-            yield index, index + columns, "bottom"
-
-
-def strip(edges: npt.NDArray[np.uint8], side: str) -> npt.NDArray[np.uint8]:
-    """The strip of one side out of a patch's edges."""
-    return np.split(edges, len(SIDES))[SIDES.index(side)]
+    Where both ends of a cyclic panorama are borders of tiles the last tile of a row is compared with its first, too.
+    """
+    columns = plan.shape[1]
+    ends = plan.request.columns[0], plan.request.width_px
+    closed = plan.request.cyclic and not any(end % plan.tile_px for end in ends)
+    first = before = np.empty(0, np.uint8)
+    with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as row_above:
+        for patch in patches:
+            column = patch.index % columns
+            left, right, top, bottom = (strip(patch.edges, side) for side in SIDES)
+            if column == 0:
+                first = left
+            else:
+                audit.compare(before, left)
+            if closed and column == columns - 1:
+                audit.compare(right, first)
+            before = right
+            if patch.index >= columns:
+                row_above.seek(column * top.nbytes)
+                audit.compare(np.frombuffer(row_above.read(top.nbytes), np.uint8).reshape(top.shape), top)
+            row_above.seek(column * top.nbytes)
+            row_above.write(bottom.tobytes())
+            yield patch

@@ -1,4 +1,4 @@
-"""Finds photographs: folders with all that is in them, globs and single files, on any file system.
+"""Finds photographs: in folders with all that is in them, globs, files, lists, tars, web pages and APIs.
 
 Nothing found is dropped in silence: what is no photograph is a ``Reject`` of stage ``find``. Only the inventory tables
 of folders are neither, because they are read.
@@ -16,47 +16,14 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError
+from transforms.archives import TAR_SUFFIX, read_archive
+from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, read_list
+from transforms.manners import Manners
+from transforms.records import Photograph, Reject
 from transforms.storage import filesystem, read_bytes
+from transforms.web import find_on_web, is_on_web
 
-PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff"),
-    *(".bmp", ".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".tga", ".mpo"),
-)
 INVENTORY_NAMES = ("inventory.tsv", "inventory.csv", "ATTRIBUTION.tsv", "ATTRIBUTION.csv")
-
-
-@dataclass(frozen=True, slots=True)
-class Photograph:
-    """A file that is taken for a photograph until it is opened.
-
-    Attributes:
-        source: its URL or path.
-        licence: from its folder's inventory, if there is one.
-        author: from its folder's inventory, if there is one.
-    """
-
-    source: str
-    licence: str | None = None
-    author: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A source that is not in the data set.
-
-    Attributes:
-        source: its URL or path.
-        stage: find, read, decode, frame or deduplicate.
-        reason: one stable word.
-        message: what is wrong with this one.
-        attempts: how often it was tried.
-    """
-
-    source: str
-    stage: str
-    reason: str
-    message: str
-    attempts: int = 1
 
 
 @dataclass
@@ -67,25 +34,34 @@ class Found:
     rejects: list[Reject] = field(default_factory=list)
 
 
-def find_photographs(sources: Iterable[str], out: str) -> Found:
-    """Lists every file at the sources once, sorted.
+def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
+    """Lists every photograph at the sources once, sorted.
 
     Args:
-        sources: folders (recursive), globs and single files, as paths or URLs.
+        sources: folders (recursive), globs, single files, lists and WebDataset tars, as paths or URLs; web pages, which
+            are crawled; ``commons:Category:NAME`` and ``flickr:group/ID``.
         out: where the data set will be; what lies there is no source.
+        manners: how servers are treated.
+        depth: how many links are followed from a web page.
 
     Raises:
-        InputError: a source does not exist, there is no photograph at all, or an inventory cannot be read.
+        InputError: a source does not exist, there is no photograph at all, or a list or inventory cannot be read.
     """
     sources = list(sources)
     search = _Search(filesystem(out)[1].rstrip("/") + "/")
+    web = [source for source in sources if is_on_web(source)]
     for source in sources:
-        for place in _expand(source):
-            search.add(place)
+        if source not in web:
+            for place in _expand(source):
+                search.add(place)
+    for item in find_on_web(web, manners, depth):
+        search.add_item(item)
     found = search.found
     if not found.photographs:
         others = f" (there are {len(found.rejects)} other files)" if found.rejects else ""
-        raise InputError(f"{', '.join(sources)}: no photographs{others}; give files ending in {_suffixes()}")
+        reason = f": {found.rejects[0].source}: {found.rejects[0].message}" if web and found.rejects else ""
+        what = f"give files ending in {_suffixes()}" if not web else f"of {len(web)} on the web none has any{reason}"
+        raise InputError(f"{', '.join(sources)}: no photographs{others}; {what}")
     found.photographs.sort(key=lambda photograph: photograph.source)
     found.rejects.sort(key=lambda reject: reject.source)
     return found
@@ -119,7 +95,11 @@ class _Search:
         """Adds a file, or all files of a folder."""
         fs, path = filesystem(place)
         if not fs.isdir(path):
-            self._add_photograph(fs, place, None)
+            if place.lower().endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
+                for item in read_archive(place) if place.endswith(TAR_SUFFIX) else read_list(place, read_bytes(place)):
+                    self.add_item(item)
+            else:
+                self._add_photograph(fs, place, None)
             return
         root = place.rstrip("/") or "/"
         files = self._walk(path, root) if isinstance(fs, LocalFileSystem) else _list(fs, path, root)
@@ -128,8 +108,22 @@ class _Search:
                 continue
             if file.lower().endswith(PICTURE_SUFFIXES):
                 self._add_photograph(fs, file, root)
+            elif file.lower().endswith(TAR_SUFFIX):
+                self.add(file)
             else:
                 self._reject(file, "not_a_picture", f"its name does not end in {_suffixes()}")
+
+    def add_item(self, item: Photograph | Reject) -> None:
+        """Adds what a list, a tar or the web names."""
+        try:
+            if not self._is_new(item.source):
+                return
+        except InputError as error:  # of a kind that is not known here
+            item = Reject(item.source, "find", "bad_url", str(error))
+        if isinstance(item, Reject):
+            self.found.rejects.append(item)
+        else:
+            self.found.photographs.append(item)
 
     def _add_photograph(self, fs: AbstractFileSystem, file: str, root: str | None) -> None:
         if isinstance(fs, LocalFileSystem):
@@ -149,7 +143,7 @@ class _Search:
             self.found.rejects.append(Reject(shown, "find", reason, message))
 
     def _is_new(self, file: str) -> bool:
-        path = filesystem(file)[1]
+        path = file if is_on_web(file) else filesystem(file)[1]
         if path in self._seen or path.startswith(self._out_path):
             return False
         self._seen.add(path)

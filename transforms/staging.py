@@ -1,63 +1,173 @@
-"""The folder of a training set while it is being made, and what is left there when that goes wrong.
+"""The folder of a training set while it is being made, and how a run goes on where another was cut off.
 
-``.staging`` below it holds the encoded images on their way into shards. It is made first and removed last, so where it
-stands without a ``dataset.json`` a run was killed, and what that run wrote can go.
+``.staging`` below it holds what an unfinished run has done so far:
+
+    run.json            which process is at work, and with what options
+    base.json           the set's dataset.json as it was when the run began; null if there was no set
+    plan.jsonl          the photographs to be dealt with, and the files that are none
+    <name>.tar/.jsonl   the encoded images of some photographs, and a row for each of these and for each reject
+    repack/             the same set with its samples dealt out anew, until it takes the old one's place
+
+A photograph with a row is done, however the run ended. The folder is removed when the set is whole.
 """
 
+import io
+import json
 import os
 import posixpath
 import re
 import socket
+import tarfile
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from model.errors import InputError
-from transforms.storage import TEMPORARY, exists, filesystem, join, list_files, read_json, write_json
-from transforms.training_shards import DATASET
+from transforms.pieces import Piece
+from transforms.prepare import Prepared
+from transforms.records import Photograph, Reject
+from transforms.samples import Sample
+from transforms.sources import Found
+from transforms.storage import (
+    TEMPORARY,
+    exists,
+    filesystem,
+    join,
+    list_files,
+    read_bytes,
+    read_json,
+    write_bytes,
+    write_json,
+)
+from transforms.training_shards import DATASET, StagedSample, TrainingSet, add_member, read_dataset, read_training_set
 
 STAGING = ".staging"
-_RUN = "run.json"
+_RUN, _BASE, _PLAN, _REPACK = "run.json", "base.json", "plan.jsonl", "repack"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
-_OURS = re.compile(rf"{_SHARD.pattern}|index\.parquet|rejects\.parquet|dataset\.json")
+_TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
 
 
-def check_out(out: str) -> None:
-    """Makes sure that a new training set can be written to a folder. Changes nothing.
+def check_out(out: str, configuration: dict[str, Any]) -> None:
+    """Makes sure that a run can write to a folder. Changes nothing.
 
     Raises:
-        InputError: there is a data set already, a run at work, or shards that no killed run explains.
+        InputError: there is a run at work, an unfinished one with other options, or shards that no run explains.
     """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
     if fs.isfile(path):
         raise InputError(f"{out} is a file: --out must be a folder")
-    if exists(join(out, DATASET)):
-        raise InputError(f"{out} already holds a data set; choose another --out or remove it")
     if exists(join(out, STAGING)):
         _refuse_run_at_work(out)
-    elif any(_SHARD.fullmatch(name) for name in list_files(out)):
+        _refuse_other_options(out, configuration)
+    elif not exists(join(out, DATASET)) and any(_SHARD.fullmatch(name) for name in list_files(out)):
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
-def begin(out: str) -> None:
-    """Removes what a killed run left, and marks the folder as being written by this process.
+def is_unfinished(out: str) -> bool:
+    """Whether a run was cut off that can go on."""
+    return exists(join(out, STAGING, _PLAN))
+
+
+def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
+    """Marks the folder as being written by this process, and notes what is to be done.
 
     Raises:
         InputError: as `check_out` does, which may have been called a while ago.
     """
-    check_out(out)
-    if exists(join(out, STAGING)):
-        discard(out)
-    write_json(join(out, STAGING, _RUN), {"host": socket.gethostname(), "process": os.getpid()})
+    check_out(out, configuration)
+    going_on = is_unfinished(out)
+    if not going_on:
+        finish(out)
+    _mark(out, configuration)
+    discard_shards(out)
+    if not going_on:
+        write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
+        lines = [{"photograph": photograph.to_json()} for photograph in found.photographs]
+        _write_lines(join(out, STAGING, _PLAN), [*lines, *({"reject": _fields(reject)} for reject in found.rejects)])
 
 
-def discard(out: str) -> None:
-    """Removes what an unfinished run has written, half-written files included."""
+def begin_repack(out: str, configuration: dict[str, Any]) -> str:
+    """Marks the folder as being written by this process; where the repacked set is to be written.
+
+    Raises:
+        InputError: as `check_out` does.
+    """
+    check_out(out, configuration)
+    finish(out)
+    _mark(out, configuration)
+    new = join(out, STAGING, _REPACK)
+    write_json(join(new, STAGING, _BASE), None)
+    return new
+
+
+def read_base(out: str) -> TrainingSet | None:
+    """The set that a run adds to, as it was before; none if there was none.
+
+    Raises:
+        InputError: it is damaged, or of another format.
+    """
+    base = join(out, STAGING, _BASE)
+    if exists(base):
+        dataset = read_json(base)
+    elif exists(join(out, DATASET)):
+        dataset = read_dataset(out)
+    else:
+        return None
+    return None if dataset is None else read_training_set(out, dataset)
+
+
+def read_plan(out: str) -> Found:
+    """What the unfinished run set out to do."""
+    found = Found()
+    for line in _read_lines(join(out, STAGING, _PLAN)):
+        if "reject" in line:
+            found.rejects.append(Reject(**line["reject"]))
+        else:
+            found.photographs.append(Photograph.from_json(line["photograph"]))
+    return found
+
+
+def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
+    """Stores the images of some photographs and their rows; all of them or, if this is cut off, none."""
+    url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
+    buffer = io.BytesIO()
+    staged: list[StagedSample | Reject] = []
+    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        for outcome in done:
+            if isinstance(outcome, Reject):
+                staged.append(outcome)
+                continue
+            offset = add_member(tar, outcome.sample.sha256, outcome.image)
+            image = Piece(url, offset, len(outcome.image))
+            staged.append(StagedSample(outcome.sample, image, outcome.crop_hashes, outcome.origin))
+    write_bytes(url, buffer.getvalue())
+    _write_lines(f"{url.removesuffix('.tar')}.jsonl", [_row(item) for item in staged])
+    return staged
+
+
+def read_staged(out: str) -> dict[str, StagedSample | Reject]:
+    """What has been done so far, by source."""
+    done: dict[str, StagedSample | Reject] = {}
+    for name in list_files(join(out, STAGING)):
+        if name.endswith(".jsonl") and name != _PLAN:
+            for row in _read_lines(join(out, STAGING, name)):
+                item = _from_row(row)
+                done[item.source] = item
+    return done
+
+
+def discard_shards(out: str) -> None:
+    """Removes the shards that an unfinished run has written, half-written files included; never those of a set."""
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
+    whole = set(read_dataset(out)["shards"]) if exists(join(out, DATASET)) else None
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
-        if entry["type"] == "file" and _is_ours(entry["name"]):
+        name = posixpath.basename(entry["name"])
+        final = TEMPORARY.sub("", name)
+        stray = _SHARD.fullmatch(final) and final not in (whole or ())
+        if entry["type"] == "file" and (stray or (_TABLE.fullmatch(final) and (whole is None or final != name))):
             fs.rm_file(entry["name"])
-    finish(out)
 
 
 def finish(out: str) -> None:
@@ -68,9 +178,82 @@ def finish(out: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def _is_ours(path: str) -> bool:
-    """Whether a run of this job writes a file of this name; it does so under a temporary name first."""
-    return _OURS.fullmatch(TEMPORARY.sub("", posixpath.basename(path))) is not None
+def install_repacked(out: str) -> bool:
+    """Puts a repacked set that is whole in the old one's place, or ends doing so; whether there was one.
+
+    Meanwhile the folder has no ``dataset.json``, so nobody takes it for a whole set.
+
+    Raises:
+        InputError: another process is at it.
+    """
+    new = join(out, STAGING, _REPACK)
+    if not exists(join(new, DATASET)):
+        return False
+    _refuse_run_at_work(out)
+    dataset = read_dataset(new)
+    fs, path = filesystem(out)
+    if fs.exists(join(path, DATASET)):
+        fs.rm_file(join(path, DATASET))
+    for name in list_files(new):
+        if name != DATASET:
+            fs.mv(filesystem(join(new, name))[1], join(path, name))
+    for name in list_files(out):
+        if _SHARD.fullmatch(name) and name not in dataset["shards"]:
+            fs.rm_file(join(path, name))
+    write_json(join(out, DATASET), dataset)
+    finish(out)
+    return True
+
+
+def _mark(out: str, configuration: dict[str, Any]) -> None:
+    run = {"host": socket.gethostname(), "process": os.getpid(), "configuration": configuration}
+    write_json(join(out, STAGING, _RUN), run)
+
+
+def _row(item: StagedSample | Reject) -> dict[str, Any]:
+    if isinstance(item, Reject):
+        return {"reject": _fields(item)}
+    return {
+        "sample": item.sample.to_json(),
+        "image": _fields(item.image),
+        "crop_hashes": item.crop_hashes.hex(),
+        "origin": item.origin and _fields(item.origin),
+    }
+
+
+def _from_row(row: dict[str, Any]) -> StagedSample | Reject:
+    if "reject" in row:
+        return Reject(**row["reject"])
+    origin = Piece(**row["origin"]) if row["origin"] else None
+    sample, image = Sample.from_json(row["sample"]), Piece(**row["image"])
+    return StagedSample(sample, image, bytes.fromhex(row["crop_hashes"]), origin)
+
+
+def _fields(record: Reject | Piece) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _write_lines(url: str, rows: list[dict[str, Any]]) -> None:
+    write_bytes(url, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def _read_lines(url: str) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in read_bytes(url).split(b"\n") if line)
+
+
+def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
+    """Raises InputError if the run that was cut off had been asked for something else."""
+    before = _read_run(out).get("configuration")
+    if not is_unfinished(out) or not before:
+        return
+    after = json.loads(json.dumps(configuration))
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            said = f"{name} {before.get(name)}, not {after.get(name)}"
+            raise InputError(
+                f"{out} holds an unfinished run with other options ({said}): give the same, or remove "
+                f"{join(out, STAGING)} to begin anew"
+            )
 
 
 def _refuse_run_at_work(out: str) -> None:
@@ -78,17 +261,25 @@ def _refuse_run_at_work(out: str) -> None:
 
     Whether a process of another host is alive cannot be known from here, so it is taken to be.
     """
-    mark = join(out, STAGING, _RUN)
+    run = _read_run(out)
     try:
-        run: dict[str, Any] = read_json(mark)
         host, process = run["host"], run["process"]
         dead = host == socket.gethostname() and (process == os.getpid() or not _is_alive(process))
-    except (FileNotFoundError, InputError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return  # a run at work has its mark there, whole
     if not dead:
+        mark = join(out, STAGING, _RUN)
         raise InputError(
             f"{out} is being written by process {process} of {host}; wait for it or, if it is dead, remove {mark}"
         )
+
+
+def _read_run(out: str) -> dict[str, Any]:
+    try:
+        run = read_json(join(out, STAGING, _RUN))
+    except (FileNotFoundError, InputError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 def _is_alive(process: int) -> bool:

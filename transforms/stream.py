@@ -1,31 +1,45 @@
 """Training patches streamed from shards by webdataset.
 
-The order of the samples, the window cropped from each and its flip are functions of (seed, epoch, place in the epoch),
-so a run that stopped after n images goes on with the n+1st. A damaged shard or sample ends the stream with an
-``InputError``: an epoch that lacked samples would be another one.
+The order of the samples, the window cropped from each and its flip are functions of (seed, epoch, place in the epoch,
+number of processes), so a run that stopped after n images goes on with the n+1st. What order that is follows from the
+set's ``dataset.json`` alone: a run that goes on reads no shard that it has done with.
+
+Each process takes every so-maniest shard of an epoch's order and reads them in blocks, whose samples it shuffles. One
+thread reads the next block while others decode and crop the patches of this one; how many there are changes no order.
 """
 
 import io
 import json
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from random import Random
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import webdataset as wds
 from PIL import Image
 
 from model.errors import InputError, one_line
-from transforms.samples import Sample, vertical_position
-from transforms.storage import filesystem, join
+from transforms.read_ahead import map_ahead, one_ahead
+from transforms.samples import vertical_position
+from transforms.shards import RawSample, Shards, damaged
 from transforms.training_shards import read_dataset
 
-SHUFFLE_BUFFER = 1000
+SHUFFLED_SAMPLES = 1000
+"""A block has at least as many samples, unless the epoch has fewer."""
+
 GEOMETRY_TOLERANCE = 0.1
+DECODERS = min(4, os.cpu_count() or 1)
+PART, PARTS_AHEAD = 16, 4
+"""Patches that a thread decodes in one go, and how many such parts are decoded ahead."""
+
+LEVELS = np.arange(256, dtype=np.float32) / 127.5 - 1
+"""What each of a picture's levels is in [-1, 1]."""
+
+Patch = tuple[npt.NDArray[np.float32], float]
+Place = tuple[RawSample, str, float]
+"""A raw sample, the seed of its window and flip, and the share of windows at the edges when its turn comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ class PatchBatch:
 
 @dataclass(frozen=True, slots=True)
 class PatchStream:
-    """An endless stream of random patches of a training set's photographs.
+    """An endless stream of random patches of a training set's photographs, or one process's share of it.
 
     Attributes:
         data: URL of the training set.
@@ -52,9 +66,13 @@ class PatchStream:
         seed: of the order, the windows and the flips.
         edge_share: of the windows, cropped at the very top or bottom: the partners of generated windows beyond it.
         edge_after: patches of the stream before these begin.
+        rank: which of the processes this is.
+        ranks: how many processes share the set.
+        strict: whether a shard that cannot be read is an error.
+        skipped: the shards that were given up so far, and why.
 
     Raises:
-        InputError: the set has no training samples, or its photographs are of another height.
+        InputError: the set has no training samples, fewer shards than processes, or photographs of another height.
     """
 
     data: str
@@ -63,10 +81,15 @@ class PatchStream:
     seed: int = 0
     edge_share: float = 0.0
     edge_after: int = 0
+    rank: int = 0
+    ranks: int = 1
+    strict: bool = False
+    skipped: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         dataset = read_dataset(self.data)
-        if dataset["samples"]["train"] == 0:
+        samples = dataset["samples"]["train"]
+        if samples == 0:
             raise InputError(f"{self.data} holds no training samples; ingest more photographs")
         travel, wanted = dataset["full_size_px"] - self.patch_px, self.full_px - self.patch_px
         if abs(travel - wanted) > GEOMETRY_TOLERANCE * wanted:
@@ -75,74 +98,82 @@ class PatchStream:
                 f"{self.patch_px} px from {self.full_px}: ingest them with --full-size {self.full_px} "
                 f"--patch-size {self.patch_px}"
             )
+        shards = sum(name.startswith("train-") for name in dataset["shards"])
+        if shards < self.ranks:
+            raise InputError(
+                f"{self.data} holds {shards} training shards for {self.ranks} processes: start {shards} at most, or "
+                f"ingest with --samples-per-shard {max(1, samples // self.ranks)}"
+            )
 
     def batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
-        """Batches of `size` patches, without the first `after` patches of the stream."""
+        """Batches of `size` patches, without the first `after` patches of this process's stream."""
         patches = self.patches(after)
         while True:
             pixels, positions = zip(*(next(patches) for _ in range(size)), strict=True)
             yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
 
-    def patches(self, after: int = 0) -> Iterator[tuple[npt.NDArray[np.float32], float]]:
+    def patches(self, after: int = 0) -> Iterator[Patch]:
         """Single patches and their t, without the first `after`.
 
         Raises:
-            InputError: a shard or a sample is damaged.
+            InputError: a sample is damaged; or a shard, and that is an error or none can be read.
         """
-        dataset = read_dataset(self.data)
-        counts = {name: shard["samples"] for name, shard in sorted(dataset["shards"].items())}
-        shards = {name: count for name, count in counts.items() if name.startswith("train-")}
-        epoch, skipped = divmod(after, dataset["samples"]["train"])
-        number = after
+        parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
+        return chain.from_iterable(map_ahead(self.patches_of, parts, DECODERS, PARTS_AHEAD))
+
+    def patches_of(self, places: Sequence[Place]) -> list[Patch]:
+        """The patches of some places."""
+        windows = [crop(raw, self.patch_px, Random(seed), edge_share) for raw, seed, edge_share in places]
+        pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]
+        return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
+
+    def blocks(self, after: int) -> Iterator[list[Place]]:
+        """The samples of one block after the other."""
+        records = read_dataset(self.data)["shards"]
+        shards = Shards(self.data, records, self.strict, self.skipped)
+        names = sorted(name for name in records if name.startswith("train-"))
+        epoch, number, skip = 0, 0, after
         while True:
-            for place, raw in enumerate(read_epoch(self.data, shards, f"{self.seed} {epoch}")):
-                if place >= skipped:
-                    edge_share = self.edge_share if number >= self.edge_after else 0.0
-                    yield crop(raw, self.patch_px, Random(f"{self.seed} {epoch} {place}"), edge_share)
-                    number += 1
-            epoch, skipped = epoch + 1, 0
+            order = deal(names, f"{self.seed} {epoch}", self.rank, self.ranks)
+            place = self.rank
+            for block in cut(order, shards):
+                size = shards.samples(block)
+                if skip < size:
+                    samples = list(shards.read(block, order))
+                    Random(f"{self.seed} {epoch} {block[0]}").shuffle(samples)
+                    yield [
+                        (
+                            raw,
+                            f"{self.seed} {epoch} {place + self.ranks * index}",
+                            self.edge_share if number + index >= self.edge_after else 0.0,
+                        )
+                        for index, raw in enumerate(samples)
+                        if index >= skip
+                    ]
+                skip = max(0, skip - size)
+                number, place = number + size, place + self.ranks * size
+            epoch += 1
 
 
-def read_epoch(data: str, shards: Mapping[str, int], seed: str) -> Iterator[dict[str, Any]]:
-    """The raw samples of all shards, given with their numbers of samples, once, in an order that the seed decides."""
-    random = Random(seed)
-    order = random.sample(list(shards), len(shards))
-    samples = chain.from_iterable(read_shard(join(data, name), shards[name]) for name in order)
-    return wds.filters.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=random)(samples)
+def deal(names: Sequence[str], seed: str, rank: int, ranks: int) -> list[str]:
+    """The shards of one process in one epoch, in order; over all processes each shard comes once."""
+    return Random(seed).sample(names, len(names))[rank::ranks]
 
 
-def read_shard(url: str, count: int) -> Iterator[dict[str, Any]]:
-    """The raw samples of a shard that should have `count` of them.
-
-    Raises:
-        InputError: the shard is missing, no tar, or cut short.
-    """
-    fs, path = filesystem(url)
-    read = 0
-    try:
-        with fs.open(path, "rb") as stream:
-            files = wds.tariterators.tar_file_expander([{"url": url, "stream": stream}])
-            for raw in wds.tariterators.group_by_keys(files):
-                read += 1
-                yield raw
-    except FileNotFoundError:
-        raise damaged(url, "it is missing") from None
-    except (tarfile.TarError, ValueError, EOFError):
-        raise damaged(url, "it is no tar of samples, or is cut short") from None
-    if read != count:
-        # A tar that ends between two files, or that has a broken header, is read as a shorter one.
-        raise damaged(url, f"{read} of its {count} samples can be read")
+def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
+    """Cuts an epoch's shards into blocks of at least a thousand samples, but for the last."""
+    block: list[str] = []
+    for name in order:
+        block.append(name)
+        if shards.samples(block) >= SHUFFLED_SAMPLES:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
-def damaged(what: str, why: str) -> InputError:
-    """What is said of a shard or sample that cannot be read."""
-    return InputError(f"{what} is damaged ({why}): copy the shard again, or ingest the photographs again")
-
-
-def crop(
-    raw: dict[str, Any], patch_px: int, random: Random, edge_share: float = 0.0
-) -> tuple[npt.NDArray[np.float32], float]:
-    """A random window anywhere in a sample's picture, flipped half the time, float32 [3,patch,patch], and its t.
+def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0) -> tuple[npt.NDArray[np.uint8], float]:
+    """A random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at its top or bottom.
 
@@ -150,24 +181,21 @@ def crop(
         InputError: the sample's metadata or picture are missing or damaged.
     """
     try:
-        sample, picture = read_sample(raw)
-        top, bottom = sample.full_rows_px
-        x = random.randint(0, sample.stored_width_px - patch_px)
-        highest, lowest = max(top, 0), min(bottom, sample.stored_height_px) - patch_px
+        (top, bottom), picture = open_sample(raw)
+        x = random.randint(0, picture.width - patch_px)
+        highest, lowest = max(top, 0), min(bottom, picture.height) - patch_px
         y = random.randint(highest, lowest)
         if random.random() < edge_share:
             y = random.choice((highest, lowest))
+        window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)).convert("RGB"))
+        t = vertical_position(y, (top, bottom), patch_px)
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
-    window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)))
-    if random.random() < 0.5:
-        window = window[:, ::-1]
-    t = vertical_position(y, sample.full_rows_px, patch_px)
-    return window.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1, t
+    return (window[:, ::-1] if random.random() < 0.5 else window), t
 
 
-def read_sample(raw: dict[str, Any]) -> tuple[Sample, Image.Image]:
-    """A sample's metadata and its picture, RGB.
+def open_sample(raw: RawSample) -> tuple[tuple[int, int], Image.Image]:
+    """The rows at which a sample's full picture begins and ends, and its picture, decoded when it is first looked at.
 
     Raises:
         Exception: of any kind, if either is missing or damaged.
@@ -175,8 +203,9 @@ def read_sample(raw: dict[str, Any]) -> tuple[Sample, Image.Image]:
     encoded = next((raw[name] for name in ("jpg", "png", "webp") if name in raw), None)
     if encoded is None or "json" not in raw:
         raise InputError("one of its two files is missing")
-    sample = Sample.from_json(json.loads(raw["json"]))
-    with Image.open(io.BytesIO(encoded)) as image:
-        if image.size != (sample.stored_width_px, sample.stored_height_px):
-            raise InputError(f"the picture's size, {image.size}, is not that of its metadata")
-        return sample, image.convert("RGB")
+    metadata = json.loads(raw["json"])
+    top, bottom = metadata["full_rows_px"]
+    image = Image.open(io.BytesIO(encoded))
+    if image.size != (metadata["stored_width_px"], metadata["stored_height_px"]):
+        raise InputError(f"the picture's size, {image.size}, is not that of its metadata")
+    return (top, bottom), image

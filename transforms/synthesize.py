@@ -1,5 +1,6 @@
 """Computing the patches of a shard: the model's life on a worker, through Beam's RunInference."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,37 +12,29 @@ import numpy.typing as npt
 import torch
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 from apache_beam.typehints.decorators import no_annotations
+from torch import Tensor
 
+from model import geometry
 from model.bundled import resolve
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.definition import Definition
 from model.errors import InputError
+from model.geometry import Window
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
-from model.world import Picture, World
+from model.world import World
+from transforms.ahead import map_ahead
 from transforms.overlays import read_overlay
-from transforms.plan import Failure, PatchShard, Plan
+from transforms.patches import Difference, Patch, encode_patch
+from transforms.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.seams import shared_strips
 from transforms.storage import read_bytes
 from transforms.tally import Tally
 
 PATCHES_DONE = Tally()
 
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """A tile's pixels.
-
-    Attributes:
-        index: of the tile in its plan.
-        pixels: uint8 [h,w,3], cropped to the panorama.
-        edges: uint8 [4·overlap,tile,3], the strips that this tile and each neighbour both compute, as this tile has
-            them, left, right, top and bottom; the first two are turned to lie along the rows.
-    """
-
-    index: int
-    pixels: npt.NDArray[np.uint8]
-    edges: npt.NDArray[np.uint8]
+PATCHES_AHEAD = 4
+"""That are computed while the first of them is encoded."""
 
 
 class Synthesizer:
@@ -62,10 +55,20 @@ class Synthesizer:
         self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
         self.world = lru_cache(maxsize=4)(self._world)
 
-    def patches(self, shard: PatchShard) -> list[Patch]:
-        """The patches of a shard, in the order of their indices."""
-        world = self.world_of(shard.plan)
-        return [patch(world, shard.plan, index) for index in shard.indices]
+    def samples(self, shard: PatchShard) -> list[dict[str, Any]]:
+        """The patches of a shard as `encode_patch` has them, in the order of their indices.
+
+        They are fetched from the device and encoded by other threads while the next are computed.
+        """
+        world, plan = self.world_of(shard.plan), shard.plan
+        computed = ((compute_tile(world, plan, index), self.reference(plan, index)) for index in shard.indices)
+        return list(map_ahead(lambda tiles: finish(plan, *tiles), computed, ahead=PATCHES_AHEAD))
+
+    def reference(self, plan: Plan, index: int) -> "ComputedTile | None":
+        """The middle tile of a plan of reduced precision in float32, by which the two are compared."""
+        if plan.precision == REFERENCE or index != plan.tiles // 2:
+            return None
+        return compute_tile(self.world_of(dataclasses.replace(plan, precision=REFERENCE)), plan, index)
 
     def world_of(self, plan: Plan) -> World:
         """The world of a plan."""
@@ -85,14 +88,66 @@ class Synthesizer:
         return checkpoint
 
 
+@dataclass(frozen=True, slots=True)
+class ComputedTile:
+    """A tile's pixels on their way to the host.
+
+    Attributes:
+        index: of the tile in its plan.
+        levels: uint8 [H,W,3] on the host, with what was computed beyond the tile.
+        rows: of world pixels in it.
+        columns: of world pixels in it.
+        copied: the event after which they are there; None where nothing had to be copied.
+    """
+
+    index: int
+    levels: Tensor
+    rows: Window
+    columns: Window
+    copied: torch.cuda.Event | None
+
+    def cut(self, plan: Plan) -> Patch:
+        """The patch, once the pixels are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        tile, levels = plan.tile(self.index), self.levels.numpy()
+        rows, columns = plan.cropped(tile)
+        pixels = levels[geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
+        before = plan.pixels(tile)[0][0] - self.rows[0]
+        return Patch(self.index, pixels, shared_strips(levels, before, plan.tile_px))
+
+
+def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
+    """Computes one tile, whole; on a GPU returns when the work is on its way."""
+    picture = world.compute(*plan.pixels(plan.tile(index)))
+    levels = quantise(picture.pixels).permute(1, 2, 0).contiguous()
+    copied = None
+    if levels.is_cuda:
+        # Into pinned memory, so that the GPU goes on with the next tile meanwhile.
+        levels, copied = levels.to("cpu", non_blocking=True), torch.cuda.Event()
+        copied.record()
+    return ComputedTile(index, levels, picture.rows, picture.columns, copied)
+
+
 def patch(world: World, plan: Plan, index: int) -> Patch:
-    """Computes one tile, whole, and crops it."""
-    tile = plan.tile(index)
-    picture = world.compute(*plan.pixels(tile))
-    levels = Picture(quantise(picture.pixels).cpu(), picture.rows, picture.columns)
-    pixels = levels.crop(*plan.cropped(tile)).permute(1, 2, 0).contiguous().numpy()
+    """Computes one tile and crops it."""
+    return compute_tile(world, plan, index).cut(plan)
+
+
+def finish(plan: Plan, tile: ComputedTile, reference: ComputedTile | None) -> dict[str, Any]:
+    """Crops and encodes a tile, and says how far it is from the reference."""
+    patch = tile.cut(plan)
+    if reference is not None:
+        patch = dataclasses.replace(patch, difference=difference(patch.pixels, reference.cut(plan).pixels))
+    sample = encode_patch(plan, patch)
     PATCHES_DONE.add()
-    return Patch(index, pixels, shared_strips(levels, plan, tile))
+    return sample
+
+
+def difference(pixels: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]) -> Difference:
+    """How far apart the pixels of a tile are."""
+    apart = np.abs(pixels.astype(np.int16) - reference)
+    return Difference(int(apart.max()), float(apart.mean()))
 
 
 class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer]):
@@ -109,7 +164,7 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
         self, batch: Sequence[PatchShard], model: Synthesizer, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
         """The patches of each shard of a batch."""
-        return (PredictionResult(shard, model.patches(shard)) for shard in batch)
+        return (PredictionResult(shard, model.samples(shard)) for shard in batch)
 
     def get_metrics_namespace(self) -> str:
         """Under which Beam shows its counts and times."""
@@ -118,7 +173,7 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
 
 @dataclass(eq=False)
 class SynthesizePatches(beam.PTransform):
-    """Computes shards; outputs (shard, patches) pairs, and failures."""
+    """Computes shards; outputs (shard, encoded patches) pairs, and failures."""
 
     @no_annotations
     def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:

@@ -1,6 +1,6 @@
 """Parquet tables of modest size, as rows."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +16,14 @@ def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> N
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
 
 
-def read_rows(url: str, what: str, schema: pa.Schema) -> list[dict[str, Any]]:
+def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = ()) -> list[dict[str, Any]]:
     """The rows of a table, with the schema's columns.
 
     Args:
         url: the Parquet file.
         what: what the file should be and what to do if it is not, for the message: "index; make it again".
         schema: of the columns that are wanted; others are passed over.
+        later: columns that older files lack; they are null there.
 
     Raises:
         InputError: there is no such file, it is damaged, or it has other columns.
@@ -32,7 +33,11 @@ def read_rows(url: str, what: str, schema: pa.Schema) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(f"{url} is missing; it should be the {what}") from None
     try:
-        return parse_table(content).select(schema.names).cast(schema).to_pylist()
+        table = parse_table(content)
+        for name in later:
+            if name in schema.names and name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+        return table.select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise InputError(f"{url} is damaged, or no {what}: {one_line(error)}") from None
 

@@ -1,46 +1,53 @@
-"""BigTIFF, encoded by tifffile as its tiles come."""
+"""BigTIFF: its tiles are compressed here, and put in their places by tifffile."""
 
-import functools
-import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
 import tifffile
+from isal import isal_zlib
 
-from transforms.layout import ReadTile, TileLayout, fill_region, intervals_met
+from transforms.ahead import map_ahead
+from transforms.layout import STRIP_PX, Strip
 
-TIFF_TILE_PX = 256
-
-CACHE_BYTES = 64 << 20
-"""The decoded tiles of the panorama that are kept, for the TIFF tiles beside and below that meet them too."""
+TIFF_TILE_PX = STRIP_PX
 
 
-def write_tiff(file: IO[bytes], layout: TileLayout, read_tile: ReadTile, metadata: Mapping[str, str]) -> None:
+def write_tiff(
+    file: IO[bytes], width_px: int, height_px: int, strips: Iterable[Strip], metadata: Mapping[str, str]
+) -> None:
     """Writes a BigTIFF of 256 px tiles, deflated with the horizontal predictor.
 
-    Memory beside the tiles: tifffile keeps the place and the size of each TIFF tile, about 1/2000 of the pixels' bytes.
-    One worker, as tifffile's pool would first collect 512 MiB of tiles.
+    tifffile's own pool of threads would first collect 512 MiB of tiles. Memory beside the tiles at work: it keeps the
+    place and the size of each, about 1/2000 of the pixels' bytes.
     """
     with _seekable(file) as file, tifffile.TiffWriter(file, bigtiff=True) as writer:
         writer.write(
-            _tiles(layout, read_tile),
-            shape=(layout.height_px, layout.width_px, 3),
+            map_ahead(compressed, (square for strip in strips for square in strip.squares(TIFF_TILE_PX))),
+            shape=(height_px, width_px, 3),
             dtype=np.uint8,
             photometric="rgb",
             tile=(TIFF_TILE_PX, TIFF_TILE_PX),
             compression="adobe_deflate",
-            compressionargs={"level": 1},
             predictor=True,
             description=json.dumps(dict(metadata), sort_keys=True),
             software=metadata.get("Software", "infinitygan"),
             metadata=None,
             maxworkers=1,
         )
+
+
+def compressed(square: np.ndarray) -> bytes:
+    """A TIFF tile; one at the right or the bottom, which is smaller, is filled up with zeros."""
+    tile = np.zeros((TIFF_TILE_PX, TIFF_TILE_PX, 3), np.uint8)
+    height_px, width_px, _ = square.shape
+    tile[:height_px, :width_px] = square
+    tile[:, 1:] -= tile[:, :-1].copy()
+    return isal_zlib.compress(tile.data, 1)
 
 
 @contextmanager
@@ -53,25 +60,3 @@ def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
         yield local
         local.seek(0)
         shutil.copyfileobj(local, file, 1 << 20)
-
-
-def _tiles(layout: TileLayout, read_tile: ReadTile) -> Iterator[np.ndarray]:
-    """The panorama cut into TIFF's tiles, row-major; those at the right and the bottom are cropped."""
-    read_tile = functools.lru_cache(maxsize=_cached_tiles(layout))(read_tile)
-    for top in range(0, layout.height_px, TIFF_TILE_PX):
-        for left in range(0, layout.width_px, TIFF_TILE_PX):
-            height_px = min(TIFF_TILE_PX, layout.height_px - top)
-            width_px = min(TIFF_TILE_PX, layout.width_px - left)
-            region = np.empty((height_px, width_px, 3), np.uint8)
-            fill_region(region, top, left, layout, read_tile)
-            yield region
-
-
-def _cached_tiles(layout: TileLayout) -> int:
-    """How many of the panorama's tiles to keep: ``CACHE_BYTES`` of them, but at least all that a TIFF tile meets."""
-    most_met, tile_bytes = 1, 3
-    for edges in (layout.row_edges_px, layout.column_edges_px):
-        starts = range(0, edges[-1], TIFF_TILE_PX)
-        most_met *= max(len(intervals_met(edges, low, min(low + TIFF_TILE_PX, edges[-1]))) for low in starts)
-        tile_bytes *= max(high - low for low, high in itertools.pairwise(edges))
-    return max(most_met, CACHE_BYTES // tile_bytes)

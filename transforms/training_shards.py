@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from model.checks import is_count
 from model.errors import InputError
+from transforms.pieces import Piece, read_pieces
+from transforms.records import Reject
 from transforms.samples import SPLITS, Sample
-from transforms.sources import Reject
-from transforms.storage import exists, join, open_atomic, read_bytes, read_json, write_json
+from transforms.storage import exists, join, open_atomic, read_json, write_json
 from transforms.tables import read_rows, write_rows
 
 FORMAT_VERSION = 1
-INDEX, REJECTS, DATASET = "index.parquet", "rejects.parquet", "dataset.json"
+INDEX, REJECTS, DATASET, REPORT = "index.parquet", "rejects.parquet", "dataset.json", "report.html"
 
 TRAIN_SHARDS = 16
 """The least number of train shards, so that readers on several machines each have some."""
@@ -52,8 +53,13 @@ INDEX_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("full_rows_px", pa.list_(pa.int32())),
         ("patches", pa.list_(_PATCH_TYPE)),
+        ("title", pa.string()),
+        ("detail_hash", pa.string()),
     ]
 )
+_LATER_COLUMNS = ("title", "detail_hash", "licence", "author", "archive", "archive_offset", "archive_size")
+"""Null where a table was written before there were such columns."""
+
 REJECTS_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -61,16 +67,36 @@ REJECTS_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("message", pa.string()),
         ("attempts", pa.int32()),
+        ("licence", pa.string()),
+        ("author", pa.string()),
+        ("title", pa.string()),
+        ("archive", pa.string()),
+        ("archive_offset", pa.int64()),
+        ("archive_size", pa.int64()),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StagedSample:
-    """A sample whose encoded image waits in the staging folder."""
+    """A sample whose encoded image lies in a tar: a staged one, or a shard that is to be dealt out anew.
+
+    Attributes:
+        sample: its metadata.
+        image: where its bytes are.
+        crop_hashes: its detail hashes under all crops.
+        origin: where the photograph's own bytes are, if it came out of an archive.
+    """
 
     sample: Sample
-    image_url: str
+    image: Piece
+    crop_hashes: bytes = b""
+    origin: Piece | None = None
+
+    @property
+    def source(self) -> str:
+        """The photograph's URL or path."""
+        return self.sample.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +129,55 @@ def choose_samples_per_shard(train_samples: int) -> int:
     return max(1, min(MOST_SAMPLES_PER_SHARD, train_samples // TRAIN_SHARDS))
 
 
-def assign_shards(staged: Iterable[StagedSample], samples_per_shard: int | None) -> list[TrainingShard]:
-    """Deals samples out in the order of their keys: exactly N a shard, but for the last of a split."""
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """A whole set as its tables describe it.
+
+    Attributes:
+        dataset: what ``dataset.json`` says.
+        rows: of the index, those of the shards that ``dataset.json`` names.
+        rejects: what is not in it.
+    """
+
+    dataset: dict[str, Any]
+    rows: list[dict[str, Any]]
+    rejects: list[Reject]
+
+    def shards_of(self, split: str) -> list[int]:
+        """How many samples each shard of a split has, in order."""
+        shards = sorted(self.dataset["shards"].items())
+        return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
+
+
+def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
+    """The training set that a ``dataset.json`` describes.
+
+    A run that was cut off while it wrote the tables may have left rows of shards that are not in the set.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    rows = [row for row in read_index(url) if row["shard"] in dataset["shards"]]
+    what = "table of rejects of a training set; copy it again, or ingest again"
+    rejects = read_rows(join(url, REJECTS), what, REJECTS_SCHEMA, _LATER_COLUMNS)
+    return TrainingSet(dataset, rows, [Reject(**row) for row in rejects])
+
+
+def assign_shards(
+    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: TrainingSet | None = None
+) -> list[TrainingShard]:
+    """Deals samples out in the order of their keys: exactly N a shard, but for the last of a split.
+
+    The names go on where an existing set's end, and its N is taken over if none is given.
+    """
     by_split: dict[str, list[StagedSample]] = {split: [] for split in SPLITS}
     for item in sorted(staged, key=lambda item: item.sample.key):
         by_split[item.sample.split].append(item)
-    count = samples_per_shard or choose_samples_per_shard(len(by_split["train"]))
+    first = {split: existing.shards_of(split) if existing else [] for split in SPLITS}
+    known = max((count for counts in first.values() for count in counts), default=None)
+    count = samples_per_shard or known or choose_samples_per_shard(len(by_split["train"]))
     return [
-        TrainingShard(f"{split}-{start // count:06d}.tar", tuple(items[start : start + count]))
+        TrainingShard(f"{split}-{len(first[split]) + start // count:06d}.tar", tuple(items[start : start + count]))
         for split, items in by_split.items()
         for start in range(0, len(items), count)
     ]
@@ -126,39 +193,59 @@ def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
     with open_atomic(join(out, shard.name)) as file:
         hashing = _HashingFile(file)
         with tarfile.open(fileobj=cast(IO[bytes], hashing), mode="w|", format=tarfile.USTAR_FORMAT) as tar:
-            for item in shard.samples:
-                image = read_bytes(item.image_url)
+            images = read_pieces(item.image for item in shard.samples)
+            for item, image in zip(shard.samples, images, strict=True):
                 metadata = json.dumps(item.sample.to_json(), ensure_ascii=False, sort_keys=True).encode()
-                offset = _add(tar, f"{item.sample.key}.jpg", image)
-                _add(tar, f"{item.sample.key}.json", metadata)
+                offset = add_member(tar, f"{item.sample.key}.{_suffix(image)}", image)
+                add_member(tar, f"{item.sample.key}.json", metadata)
                 place = {"shard": shard.name, "offset": offset, "size": len(image)}
                 rows.append({**place, **item.sample.to_json()})
     return WrittenShard(shard.name, hashing.digest.hexdigest(), hashing.size_bytes, tuple(rows))
 
 
 def write_tables(
-    out: str, shards: Iterable[WrittenShard], rejects: Iterable[Reject], configuration: dict[str, Any]
+    out: str,
+    shards: Iterable[WrittenShard],
+    rejects: Iterable[Reject],
+    provenance: dict[str, Any],
+    existing: TrainingSet | None = None,
 ) -> dict[str, Any]:
-    """Writes the index, the rejects and then ``dataset.json``; returns what that says."""
+    """Writes the index, the rejects and then ``dataset.json``; returns what that says.
+
+    What an existing set says stays, but for the rejects of sources that have now been tried again.
+
+    Args:
+        out: the set's folder.
+        shards: that were written.
+        rejects: the sources that are not in it.
+        provenance: the ``configuration`` that made the set, and perhaps ``later_configurations`` that added to it.
+        existing: the set that is added to.
+    """
     order = {split: index for index, split in enumerate(SPLITS)}
-    shards = sorted(shards, key=lambda shard: (order[shard.name.split("-")[0]], shard.name))
-    rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
+    shards, rejects = list(shards), list(rejects)
     rows = [row for shard in shards for row in shard.rows]
+    described = {
+        shard.name: {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "samples": len(shard.rows)}
+        for shard in shards
+    }
+    if existing:
+        tried = {row["source"] for row in rows} | {reject.source for reject in rejects}
+        rejects += [reject for reject in existing.rejects if reject.source not in tried]
+        rows, described = existing.rows + rows, existing.dataset["shards"] | described
+    rows.sort(key=lambda row: (order[row["split"]], row["shard"], row["offset"]))
+    rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
     reject_rows = [{name: getattr(reject, name) for name in REJECTS_SCHEMA.names} for reject in rejects]
     write_rows(join(out, INDEX), rows, INDEX_SCHEMA)
     write_rows(join(out, REJECTS), reject_rows, REJECTS_SCHEMA)
     kept = Counter(row["split"] for row in rows)
     dataset = {
         "format_version": FORMAT_VERSION,
-        "full_size_px": configuration["full_size_px"],
-        "patch_size_px": configuration["patch_size_px"],
-        "configuration": configuration,
+        "full_size_px": provenance["configuration"]["full_size_px"],
+        "patch_size_px": provenance["configuration"]["patch_size_px"],
+        **provenance,
         "samples": {split: kept[split] for split in SPLITS},
         "rejects": dict(sorted(Counter(reject.reason for reject in rejects).items())),
-        "shards": {
-            shard.name: {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "samples": len(shard.rows)}
-            for shard in shards
-        },
+        "shards": described,
     }
     write_json(join(out, DATASET), dataset)
     return dataset
@@ -187,7 +274,9 @@ def read_index(url: str) -> list[dict[str, Any]]:
     Raises:
         InputError: it is missing or damaged.
     """
-    return read_rows(join(url, INDEX), "index of a training set; copy it again, or ingest again", INDEX_SCHEMA)
+    return read_rows(
+        join(url, INDEX), "index of a training set; copy it again, or ingest again", INDEX_SCHEMA, _LATER_COLUMNS
+    )
 
 
 def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
@@ -238,7 +327,7 @@ class _HashingFile:
         return len(content)
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     """Adds a member that says nothing of when and by whom; returns where its bytes begin."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
@@ -246,3 +335,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     tar.addfile(member, io.BytesIO(content))
     padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     return tar.offset - padded  # type: ignore[attr-defined, no-any-return]
+
+
+def _suffix(image: bytes) -> str:
+    """What the name of a stored image ends in, by how its bytes begin."""
+    return {b"\x89P": "png", b"RI": "webp"}.get(image[:2], "jpg")

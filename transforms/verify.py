@@ -10,10 +10,10 @@ from model.bundled import BUNDLED
 from model.errors import InputError
 from transforms.manifest import DONE, MANIFEST, read_manifest
 from transforms.patch_shards import DamagedShardError, PatchReader
-from transforms.plan import PatchShard, Plan, plan_from_json
+from transforms.plan import Plan, plan_from_json
 from transforms.render_folder import read_record, record_path
 from transforms.storage import exists, join
-from transforms.synthesize import Synthesizer
+from transforms.synthesize import Synthesizer, patch
 
 EQUAL, ROUNDING, DIFFERENT = "equal", "equal to rounding", "different"
 
@@ -88,10 +88,10 @@ def verify_tiles(out: str, tiles: Sequence[tuple[Plan, int]]) -> Iterator[Verdic
         if reader is None or reader.plan != plan:
             reader = PatchReader(out, plan)
         try:
-            stored = reader.pixels(index)
+            stored = reader.patch(index).pixels
         except (FileNotFoundError, DamagedShardError) as error:
             yield Verdict(plan.request.id, index, reason=str(error))
             continue
-        (patch,) = synthesizer.patches(PatchShard(plan, index, index))
-        difference = np.abs(patch.pixels.astype(np.int16) - stored).max(axis=2)
+        again = patch(synthesizer.world_of(plan), plan, index).pixels
+        difference = np.abs(again.astype(np.int16) - stored).max(axis=2)
         yield Verdict(plan.request.id, index, int(difference.max()), float((difference > 0).mean()))

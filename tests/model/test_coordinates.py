@@ -66,8 +66,7 @@ def test_rows_far_above_or_below_have_the_limit_of_tanh():
 
 def test_the_rows_that_training_shows_end_at_tanh_0995():
     """A window at t = ±1 has its middle row V/2 cells from the horizon and shows M rows."""
-    for name in PRESETS:
-        config = PRESETS[name]
+    for config in PRESETS.values():
         last = config.travel_cells / 2 + (config.visible_cells - 1) / 2
         assert math.tanh(config.vertical_step * last) == pytest.approx(0.995, abs=1e-3)
 
@@ -154,3 +153,24 @@ def test_a_share_of_the_windows_lies_beyond_the_frame_and_is_labelled_with_its_e
     assert (middle[edge] * t[edge] > 2.9).all()
     assert (middle[edge].abs() > 10).double().mean() > 0.4
     assert middle[~edge].abs().max() < 3.1
+
+
+PAPER_LAW = dataclasses.replace(CONFIG, vertical_law="paper")
+
+
+def test_the_papers_law_has_its_numbers():
+    assert PAPER_LAW.travel_cells == 10
+    assert PAPER_LAW.vertical_step == pytest.approx(0.1333, abs=1e-4)
+    assert {dataclasses.replace(PRESETS[name], vertical_law="paper").period_cells for name in PRESETS} >= {140}
+
+
+def test_the_papers_law_moves_whole_rows_and_columns_by_up_to_half_a_cell():
+    """Eleven rows alike; t tells where the window lies, within the frame; cos and sin stay on the circle."""
+    coordinates, t = draw_windows(PAPER_LAW, 3000, torch.Generator().manual_seed(3))
+    rows = coordinates[:, 0, 17, 0].double().atanh() / PAPER_LAW.vertical_step
+    assert rows.abs().max() <= 5.5
+    assert rows.abs().max() > 5.4
+    assert torch.allclose(t.double(), (rows / 5).clamp(-1, 1), atol=1e-4)
+    counts = torch.bincount((rows + 5.5).floor().clamp(0, 10).long())
+    assert counts.min() > 0.8 * 3000 / 11
+    assert torch.allclose(coordinates[:, 1].square() + coordinates[:, 2].square(), torch.ones(()), atol=1e-5)

@@ -103,8 +103,16 @@ def test_a_cell_of_z_s_reaches_45_px_and_one_of_z_l_237_px():
     assert geometry.reach(PAPER_TEXTURE, (5, 5)) == (80 - 45, 80 + 45)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_has_the_papers_patch(name):
+@given(st.integers(1, 40), st.integers(0, 6), st.integers(-50, 50))
+def test_padded_layers_keep_a_windows_extent(n, pairs, low):
+    layers = geometry.texture_layers(pairs, padded=True)
+    factor = 2**pairs
+    assert geometry.size(layers, n) == factor * n
+    assert geometry.forward(layers, (low, low + n - 1)) == (factor * low, factor * (low + n) - 1)
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "tiny"])
+def test_every_width_has_the_papers_patch(name):
     config = PRESETS[name]
     assert (config.patch_px, config.latent_cells, config.cell_px, config.period_cells) == (101, 35, 16, 140)
     assert config.travel_cells == 6

@@ -13,6 +13,7 @@ from model.losses import (
     hinge_generator,
     logistic_discriminator,
     logistic_generator,
+    path_length_penalty,
     r1_penalty,
     vertical_task,
 )
@@ -149,3 +150,24 @@ def test_the_gradient_of_r1_reaches_the_weights():
         values.append(penalty().item())
         weight.data.sub_(step * direction)
     assert (gradient * direction).sum().item() == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4)
+
+
+def test_the_path_length_of_a_linear_network_is_its_gain():
+    """Pictures that are ws times a gain: the Jacobian is gain·identity, so |Jᵀy| = gain·|y|/√(pixels)."""
+    random = torch.Generator().manual_seed(0)
+    ws = torch.randn(4, 1, 3 * 25, generator=random, requires_grad=True)
+    noise = torch.randn(4, 3, 5, 5, generator=random)
+    gain = torch.tensor(3.0, requires_grad=True)
+    penalty, lengths = path_length_penalty((ws * gain).reshape(4, 3, 5, 5), ws, torch.tensor(2.0), noise)
+    expected = 3 * noise.flatten(1).norm(dim=1) / 5
+    assert torch.allclose(lengths, expected)
+    assert penalty.item() == pytest.approx((expected - 2).square().mean().item())
+    penalty.backward()
+    assert gain.grad > 0  # lengths above their mean are to shrink
+
+
+def test_path_lengths_of_layers_are_averaged_as_squares():
+    ws = torch.zeros(1, 3, 2, requires_grad=True)
+    pictures = (ws * torch.tensor([1.0, 2.0, 4.0])[None, :, None]).sum(dim=(1, 2)).reshape(1, 1, 1, 1)
+    _, lengths = path_length_penalty(pictures, ws, torch.zeros(()), torch.ones(1, 1, 1, 1))
+    assert lengths.item() == pytest.approx(((2 * 1 + 2 * 4 + 2 * 16) / 3) ** 0.5)

@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional
 
 from model import checkpoint
-from model.config import PRESETS, RECIPES
+from model.config import PRESETS, RECIPES, ablation, recipe_for
 from model.errors import InputError
 from model.training import DivergenceError, Trainer, step_generator
 
 TINY = PRESETS["tiny"]
 BATCH = 4
 RECIPE = {
-    "paper": dataclasses.replace(RECIPES["paper"], batch=BATCH, r1_every=2, ema_images=(60, 60)),
+    "paper": dataclasses.replace(RECIPES["paper"], batch=BATCH, r1_every=2, path_every=2, ema_images=(60, 60)),
     "projected": dataclasses.replace(RECIPES["projected"], batch=BATCH),
 }
 
@@ -117,7 +117,7 @@ def test_each_step_sees_windows_of_its_own_which_are_those_of_any_run_of_the_see
         assert torch.equal(getattr(second, name), getattr(second_again, name))
 
 
-@pytest.mark.parametrize(("recipe", "names"), [("paper", {"r1"}), ("projected", set())])
+@pytest.mark.parametrize(("recipe", "names"), [("paper", {"r1", "path", "path_length"}), ("projected", set())])
 def test_a_step_tells_its_losses_by_name(recipe, names):
     trainer = Trainer(TINY, RECIPE[recipe])
     common = {"discriminator", "generator", "vertical_real", "vertical_fake", "diversity"}
@@ -126,9 +126,74 @@ def test_a_step_tells_its_losses_by_name(recipe, names):
     assert trainer.images == BATCH
 
 
-def test_r1_is_applied_at_every_kth_step_only():
-    trainer = Trainer(TINY, RECIPE["paper"])
-    assert ["r1" in losses for losses in train(trainer, 4)] == [True, False, True, False]
+@pytest.mark.parametrize(("name", "every"), [("r1", "r1_every"), ("path", "path_every")])
+def test_lazy_regularisers_are_applied_at_every_kth_step_only(name, every):
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], **{every: 3}))
+    assert [name in losses for losses in train(trainer, 4)] == [True, False, False, True]
+
+
+def test_the_mean_path_length_follows_the_lengths_and_is_resumed():
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], path_every=1))
+    first, second = (losses["path_length"] for losses in train(trainer, 2))
+    assert trainer.path_mean.item() == pytest.approx(0.01 * first * 0.99 + 0.01 * second)
+    assert resumed(stored(trainer), RECIPE["paper"]).path_mean == trainer.path_mean
+    older = {name: x for name, x in trainer.state().items() if name != "path_mean"}
+    trainer.load_state(older, 2, 0)
+    assert trainer.path_mean == 0
+
+
+def test_a_share_of_the_pictures_takes_another_style_from_a_layer_on():
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], style_mixing=0.9))
+    windows = trainer.draw(400, step_generator(0, 0))
+    ws = torch.stack(trainer.styles(windows), dim=1)  # [N,9,w_dim]
+    own, other = (trainer.generator.mapping(z)[:, None] for z in (windows.z_g, windows.other_z_g))
+    from_other = (ws == other).all(dim=2)
+    assert torch.equal(from_other, ~(ws == own).all(dim=2))
+    assert (from_other.int().diff(dim=1) >= 0).all()  # once changed, changed to the last layer
+    assert not from_other[:, 0].any()
+    first = (~from_other).sum(dim=1)
+    assert (first == 9).float().mean() == pytest.approx(0.1, abs=0.05)
+    assert set(first.tolist()) == set(range(1, 10))
+
+
+@pytest.mark.parametrize("kind", ["nci", "nci-fcg"])
+def test_an_ablation_trains_without_positions_and_structure(kind):
+    network = ablation(TINY, kind)
+    recipe = dataclasses.replace(recipe_for(network, "paper"), batch=BATCH)
+    trainer = Trainer(network, recipe)
+    pictures, t = photographs(0)
+    losses = trainer.step(pictures[..., : network.patch_px, : network.patch_px], t)
+    assert losses.keys() == {"discriminator", "generator", "r1", "path", "path_length"}
+
+
+@pytest.mark.parametrize(("recipe", "tolerance"), [("paper", 1e-4), ("projected", 1e-2)])
+def test_a_batch_of_two_equal_parts_gives_the_step_of_one(recipe, tolerance, monkeypatch):
+    """Nearly so for spectral norms, which each pass sharpens."""
+    monkeypatch.setattr("model.training.step_generator", lambda seed, step, rank, part: step_generator(seed, step))
+    whole = Trainer(TINY, RECIPE[recipe])
+    parts = Trainer(TINY, dataclasses.replace(RECIPE[recipe], batch=2 * BATCH, accumulate=2))
+    pictures, t = photographs(0)
+    expected = whole.step(pictures, t)
+    assert parts.step(pictures.repeat(2, 1, 1, 1), t.repeat(2)) == pytest.approx(expected, rel=tolerance)
+    for before, after in zip(whole.generator.parameters(), parts.generator.parameters(), strict=True):
+        assert torch.allclose(before.grad, after.grad, rtol=100 * tolerance, atol=tolerance)
+
+
+def test_the_parts_of_a_batch_have_their_own_randomness():
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], accumulate=2))
+    first, second = trainer.parts(*photographs(0))
+    assert not torch.equal(first.windows.z_g, second.windows.z_g)
+
+
+def test_reduced_precision_takes_regularisers_in_float32():
+    """The first step's R1 is of the same network and photographs; its other losses agree to bfloat16's precision."""
+    exact, reduced = (
+        train(Trainer(TINY, dataclasses.replace(RECIPE["paper"], precision=precision)), 1)[0]
+        for precision in ("float32", "bf16")
+    )
+    assert reduced["r1"] == exact["r1"]
+    assert reduced["discriminator"] != exact["discriminator"]
+    assert reduced == pytest.approx(exact, rel=0.1)
 
 
 def test_a_step_changes_generator_and_discriminator_and_moves_the_average():
@@ -166,14 +231,19 @@ def test_the_discriminator_does_not_learn_from_the_generators_step():
     """The generator's step leaves no gradient in the discriminator and lets it train afterwards."""
     trainer = Trainer(TINY, RECIPE["paper"])
     train(trainer, 1)
-    gradients = [parameter.grad.clone() for parameter in trainer.judges]
-    random = step_generator(0, 1)
-    windows = trainer.draw(BATCH, random)
-    fakes, z_s = trainer.generator(windows.z_l, windows.coordinates, windows.z_g, windows.z_n)
-    before = [parameter.clone() for parameter in trainer.judges]
-    trainer.step_generator(fakes, z_s, windows, random)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.judges, strict=True))
-    assert all(torch.equal(a, b.grad) for a, b in zip(gradients, trainer.judges, strict=True))
+    seen = []
+    backward = trainer.generator_backward
+
+    def watched(part, parts):
+        before = [parameter.grad.clone() for parameter in trainer.judges]
+        losses = backward(part, parts)
+        seen.extend(torch.equal(a, b.grad) for a, b in zip(before, trainer.judges, strict=True))
+        return losses
+
+    trainer.generator_backward = watched
+    train(trainer, 1)
+    assert seen
+    assert all(seen)
     assert all(parameter.requires_grad for parameter in trainer.judges)
 
 
@@ -231,7 +301,8 @@ def distance(trainer, windows):
 
 def test_training_on_one_photograph_brings_pictures_closer_to_it():
     """150 steps, by half as large ones as usual; the distance is one that the discriminator does not compute."""
-    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], generator_lr=1e-3, discriminator_lr=1e-3))
+    recipe = dataclasses.replace(RECIPE["paper"], generator_lr=1e-3, discriminator_lr=1e-3, path_every=75)
+    trainer = Trainer(TINY, recipe)
     windows = trainer.draw(24, torch.Generator().manual_seed(99))
     before = distance(trainer, windows)
     train(trainer, 150)

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ from model.world import World
 from pipelines.options import beam_options
 from pipelines.render import RenderOptions, render
 from transforms.manifest import read_manifest
+from transforms.patches import pixel_checksum
 from transforms.requests import RenderRequest
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer
 
@@ -106,7 +108,7 @@ def test_the_record_and_the_manifest_say_what_there_is(rendered, pixels):
     record = json.loads((rendered / "panoramas" / "p.json").read_text())
     (row,) = read_manifest(str(rendered))
     assert record["files"] == {"png": "p.png", "tif": "p.tif"}
-    assert record["pixel_sha256"] == row["pixel_sha256"] == transforms.patch_shards.pixel_checksum(pixels)
+    assert record["pixel_sha256"] == row["pixel_sha256"] == pixel_checksum(pixels)
     assert record["seam_audit"]["borders"] == 38
     assert record["seam_audit"]["max_difference"] == row["seam_max_difference"] <= 1
     assert record["seam_audit"]["differing_share"] < 1e-3
@@ -134,7 +136,7 @@ def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, render
 
 
 def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    in_order, missing = Synthesizer.patches, transforms.plan_tiles.missing_shards
+    in_order, missing = Synthesizer.samples, transforms.plan_tiles.missing_shards
     computed = []
 
     def last_first(self, shard):
@@ -142,7 +144,7 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
         computed.extend(half.first for half in halves)
         return list(reversed([in_order(self, half)[0] for half in halves]))
 
-    monkeypatch.setattr(Synthesizer, "patches", last_first)
+    monkeypatch.setattr(Synthesizer, "samples", last_first)
     monkeypatch.setattr(transforms.plan_tiles, "missing_shards", lambda *arguments: reversed(list(missing(*arguments))))
     make(tiles_per_shard=5)
     assert sorted(computed) == list(range(TILES))
@@ -153,6 +155,7 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
 def failing_once(function, mark):
     """Does its work, but is lost before it says so, the first time."""
 
+    @functools.wraps(function)
     def wrapper(*arguments):
         result = list(function(*arguments))
         try:
@@ -165,12 +168,14 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, planner = transforms.patch_shards.WritePatchShards, transforms.plan_tiles.PlanTiles
-    monkeypatch.setattr(writer, "_write", failing_once(writer._write, str(tmp_path / "mark-1")))
-    monkeypatch.setattr(planner, "_missing", failing_once(planner._missing, str(tmp_path / "mark-2")))
+    writer, planner = transforms.patch_shards._Write, transforms.plan_tiles.PlanTiles
+    marks = [tmp_path / f"mark-{number}" for number in range(3)]
+    for mark, owner, name in zip(
+        marks, (writer, writer, planner), ("process", "finish_bundle", "_missing"), strict=True
+    ):
+        monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), str(mark)))
     make(tiles_per_shard=1, flags=["--runner=BundleBasedDirectRunner"])
-    assert (tmp_path / "mark-1").exists()
-    assert (tmp_path / "mark-2").exists()
+    assert all(mark.exists() for mark in marks)
     assert contents(tmp_path / "out") == contents(rendered)
 
 
@@ -330,7 +335,7 @@ def test_pixels_never_cross_a_shuffle(make, crossing, tmp_path, monkeypatch):
     monkeypatch.setattr(SynthesizePatches, "expand", with_a_shuffle)
     crossing[0] = 0
     make(request, out=tmp_path / "broken", tile_px=128, tiles_per_shard=2)
-    assert crossing[0] > 3 * 512 * 512
+    assert crossing[0] > 512 * 512
 
 
 def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, contents, tmp_path, monkeypatch):
@@ -358,14 +363,14 @@ def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, c
 
 
 def test_a_network_that_fails_costs_one_shard(make, rendered, contents, tmp_path, monkeypatch):
-    original = transforms.synthesize.patch
+    original = transforms.synthesize.compute_tile
 
-    def patch(world, plan, index):
+    def compute_tile(world, plan, index):
         if index == 9:
             raise MemoryError("out of memory")
         return original(world, plan, index)
 
-    monkeypatch.setattr(transforms.synthesize, "patch", patch)
+    monkeypatch.setattr(transforms.synthesize, "compute_tile", compute_tile)
     (row,) = make(tiles_per_shard=4)
     assert row["state"] == "failed"
     assert row["reason"].startswith("4 of 24 patches are missing; 08-11.tar: ")
@@ -451,13 +456,13 @@ def test_two_processes_at_once_make_one_panorama(tiny_checkpoint, rendered, cont
 def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, contents, tmp_path):
     program = (
         "import os, sys, transforms.patch_shards as shards\n"
-        "original, seen = shards.encode, []\n"
-        "def encode(pixels):\n"
+        "original, seen = shards.wds.TarWriter.write, []\n"
+        "def write(tar, sample):\n"
         "    seen.append(1)\n"
-        "    if len(seen) == 20:\n"
+        "    if len(seen) == 10:\n"
         "        os.kill(os.getpid(), 9)\n"
-        "    return original(pixels)\n"
-        "shards.encode = encode\n"
+        "    return original(tar, sample)\n"
+        "shards.SHARDS_ON_THEIR_WAY, shards.wds.TarWriter.write = 1, write\n"
         "from pipelines.render import RenderOptions, RenderRequest, render\n"
         f"request = RenderRequest.from_json({REQUEST.to_json()!r})\n"
         f"render(RenderOptions((request,), {str(tmp_path / 'out')!r}, {tiny_checkpoint!r}, 64, 1))\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +14,18 @@ import pytest
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import pipelines.train
+import pipelines.training_run
 from model.checkpoint import load_checkpoint
+from model.config import PRESETS, ablation
 from model.errors import DivergenceError, InputError
 from model.training import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, train
 
+PRESETS_BY_NAME = dict(PRESETS)
 REPOSITORY = Path(__file__).parents[2]
 BATCH = 16
 
@@ -69,6 +73,19 @@ def test_the_folder_explains_itself(finished):
     assert checkpoint.provenance["data"] == config["data"]
 
 
+def test_the_folder_tells_the_environment_and_the_curves(finished):
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert (environment["processes"], environment["options"]["preset"]) == (1, "tiny")
+    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert 0 <= log[-1]["waiting"] <= 1
+    assert log[-1]["skipped_shards"] == 0
+    assert log[-1]["peak_bytes"] > 2**20
+    curves = EventAccumulator(str(finished / "tensorboard")).Reload()
+    assert curves.Scalars("r1")[-1].step == 4 * BATCH
+    assert curves.Scalars("r1")[-1].value == pytest.approx(log[-1]["r1"])
+
+
 def test_a_resumed_run_equals_one_that_was_not_interrupted(data, finished, tmp_path):
     train(tiny(data, tmp_path / "run", images=2 * BATCH))
     train(tiny(data, tmp_path / "run", images=4 * BATCH, resume=True))
@@ -84,7 +101,7 @@ def test_a_finished_run_stays_as_it_is(data, finished):
 
 def start(data, out, *flags):
     """The command in a process of its own, saving after every step, once it has saved."""
-    code = "import pipelines.train, pipelines.cli, sys; pipelines.train.TICK_S = 0.0; pipelines.cli.main(sys.argv[1:])"
+    code = "import sys; from pipelines import cli, training_run; training_run.TICK_S = 0.0; cli.main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "train", "--data", data, "--out", str(out), "--preset", "tiny", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
@@ -111,7 +128,7 @@ def test_a_killed_run_goes_on(data, finished, tmp_path):
 
 def test_a_run_killed_before_its_first_step_keeps_its_start(data, finished, tmp_path, monkeypatch):
     init = str(finished / "checkpoint.safetensors")
-    monkeypatch.setattr(pipelines.train.Run, "go", lambda self, stream: None)
+    monkeypatch.setattr(pipelines.training_run.Run, "go", lambda self, stream: None)
     train(tiny(data, tmp_path / "run", init=init))
     resumed = train(tiny(data, tmp_path / "run", resume=True))
     assert resumed.images == 4 * BATCH
@@ -153,10 +170,87 @@ def test_divergence_ends_a_run_and_keeps_the_last_good_state(data, tmp_path, mon
     assert (tmp_path / "run" / "training.safetensors").read_bytes() == good
 
 
+def test_a_state_that_is_not_finite_never_replaces_one_that_is(data, tmp_path, monkeypatch):
+    train(tiny(data, tmp_path / "run", images=BATCH))
+    good = (tmp_path / "run" / "training.safetensors").read_bytes()
+    step = Trainer.step
+
+    def poison(self, *arguments):
+        losses = step(self, *arguments)
+        next(self.generator.parameters()).data.view(-1)[0] = torch.nan
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", poison)
+    with pytest.raises(DivergenceError, match=r"generator.structure.* first, are not finite; go on from the last"):
+        train(tiny(data, tmp_path / "run", images=2 * BATCH, resume=True))
+    assert (tmp_path / "run" / "training.safetensors").read_bytes() == good
+
+
+def test_the_best_checkpoint_is_that_of_the_least_measure(data, tmp_path, monkeypatch):
+    """Also over a restart: what was measured before stands in the log."""
+    monkeypatch.setattr(pipelines.training_run, "TICK_S", 0.0)
+    measures = iter([3.0, 1.0, 2.0, 1.5])
+    best = tmp_path / "run" / "best.safetensors"
+    train(tiny(data, tmp_path / "run", images=2 * BATCH), lambda generator: next(measures))
+    assert load_checkpoint(best.read_bytes(), "").provenance["images_seen"] == 2 * BATCH
+    train(tiny(data, tmp_path / "run", images=4 * BATCH, resume=True), lambda generator: next(measures))
+    assert load_checkpoint(best.read_bytes(), "").provenance["images_seen"] == 2 * BATCH
+    previous = load_checkpoint((tmp_path / "run" / "previous.safetensors").read_bytes(), "")
+    assert previous.provenance["images_seen"] == 3 * BATCH
+
+
+def test_a_shard_that_cannot_be_read_is_told_or_fatal(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0,))
+    copy = shutil.copytree(data, tmp_path / "copy")
+    (copy / "train-000003.tar").write_bytes(b"")
+    train(tiny(str(copy), tmp_path / "run", images=BATCH))
+    assert "train-000003.tar is skipped: its checksum is not that of dataset.json" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["skipped_shards"] == 1
+    with pytest.raises(InputError, match=r"train-000003.tar is damaged"):
+        train(tiny(str(copy), tmp_path / "strict", images=BATCH, strict=True))
+
+
+def test_an_ablation_is_trained_and_not_rendered_by_tiles(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS_BY_NAME, "tiny-nci", ablation(PRESETS["tiny"], "nci"))
+    monkeypatch.setattr("pipelines.train.PRESETS", PRESETS_BY_NAME)
+    train(tiny(data, tmp_path / "run", images=BATCH, preset="tiny-nci"))
+    checkpoint = str(tmp_path / "run" / "checkpoint.safetensors")
+    flags = ["--checkpoint", checkpoint, "--width", "256", "--height", "128", "--out", str(tmp_path / "out")]
+    assert run(["render", *flags]) == 2
+    assert "a nci network renders in one shot only" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def in_two_processes(data, out, *flags):
+    """The command under torchrun, on two processes of this machine, over gloo."""
+    command = [sys.executable, *PROCESSES, "-m", "pipelines.train", "--data", data, "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [*command, "--preset", "tiny", *flags], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+
+
+def test_two_processes_train_together_and_resume(data, tmp_path):
+    """Bit for bit, as one does."""
+    for out, goals in (("whole", (32,)), ("parts", (16, 32))):
+        for start, goal in enumerate(goals):
+            flags = ("--images", str(goal), *(("--resume",) if start else ()))
+            done = in_two_processes(data, tmp_path / out, *flags)
+            assert done.returncode == 0, done.stderr
+    for name in ("checkpoint.safetensors", "training.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    assert json.loads((tmp_path / "whole" / "environment.json").read_text())["processes"] == 2
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [entry["images"] for entry in log] == [32]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "huge"}, "--preset huge: choose paper or small or tiny"),
+        ({"preset": "huge"}, "--preset huge: choose paper or paper-197 or"),
         ({"recipe": "secret"}, "--recipe secret"),
         ({"images": 0}, "--images 0"),
         ({"minutes": -1.0}, "--minutes -1.0"),
@@ -166,12 +260,26 @@ def test_divergence_ends_a_run_and_keeps_the_last_good_state(data, tmp_path, mon
         ({"init": "nowhere.safetensors"}, "--init nowhere.safetensors"),
         ({"init": "bundled"}, "another preset"),
         ({"resume": True}, "holds no run to resume"),
+        ({"precision": "half"}, "--precision half: choose float32 or tf32 or bf16"),
+        ({"vertical_law": "newton"}, "--vertical-law newton: choose crop or paper"),
+        ({"batch": 0}, "batch is 0"),
+        ({"accumulate": 3}, "accumulate is 3; it must divide the batch, 16"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         train(tiny(**{"data": data, "out": tmp_path / "run", **options}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"images": None}, 800_000 * 16), ({"images": None, "minutes": 1e-4}, None), ({}, 32)]
+)
+def test_without_an_end_of_its_own_a_run_ends_where_its_recipe_does(data, tmp_path, monkeypatch, options, expected):
+    ends = []
+    monkeypatch.setattr(pipelines.training_run.Run, "go", lambda self, stream: ends.append(self.images))
+    train(tiny(data, tmp_path / "run", **options))
+    assert ends == [expected]
 
 
 def test_a_run_is_not_overwritten(data, finished):
@@ -182,4 +290,4 @@ def test_a_run_is_not_overwritten(data, finished):
 def test_the_command_line_names_a_missing_flag(capsys):
     assert run(["train", "--out", "run"]) == 2
     assert capsys.readouterr().err == "infinitygan: Missing option '--data'.\n"
-    assert pipelines.train.TICK_S > 0
+    assert pipelines.training_run.TICK_S > 0

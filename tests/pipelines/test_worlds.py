@@ -157,6 +157,17 @@ def test_a_damaged_plan_is_of_no_use_to_an_edit_and_in_no_ones_way(tiny_checkpoi
     assert PATCHES_DONE.count == 36
 
 
+def test_a_lower_precision_says_how_far_it_is_from_float32(tiny_checkpoint, tmp_path):
+    row, pixels = run(tmp_path / "a", tiny_checkpoint, PLAIN, precision="bfloat16")
+    plain, reference = run(tmp_path / "b", tiny_checkpoint, PLAIN)
+    difference = np.abs(pixels.astype(int) - reference)
+    assert 1 < difference.max() < 64
+    assert row["plan"] != plain["plan"]
+    assert plain["precision_max_difference"] is None
+    assert 0 < row["precision_mean_difference"] < row["precision_max_difference"] <= difference.max()
+    assert row["precision_mean_difference"] == pytest.approx(difference.mean(), rel=0.5)
+
+
 @pytest.fixture
 def rendered(tiny_checkpoint, tmp_path):
     run(tmp_path / "out", tiny_checkpoint, dataclasses.replace(PLAIN, checkpoint=tiny_checkpoint), tiles_per_shard=1)

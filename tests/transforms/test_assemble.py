@@ -1,5 +1,6 @@
 import io
 import json
+import tracemalloc
 
 import apache_beam as beam
 import fsspec
@@ -11,6 +12,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image
 
 import transforms.assemble
+import transforms.layout
+import transforms.seams
 from model.errors import InputError
 from transforms.assemble import AssemblePanoramas, assemble_panorama
 from transforms.manifest import MANIFEST_SCHEMA, read_manifest, write_manifest
@@ -23,7 +26,7 @@ def store(out, plan, painted, lost=()):
     """All of a plan's shards but those lost."""
     for number, shard in enumerate(missing_shards(plan, [], 4)):
         if number not in lost:
-            write_patch_shard(str(out), shard, painted.patches(shard))
+            write_patch_shard(str(out), shard, painted.samples(shard))
 
 
 @pytest.fixture
@@ -54,6 +57,23 @@ def test_the_checksum_does_not_depend_on_the_format(plan_of, painted, tmp_path):
     assert len(checksums) == 1
 
 
+@pytest.mark.parametrize("name", ["png", "tif"])
+def test_memory_does_not_grow_with_the_panorama(name, plan_of, painted, tmp_path, monkeypatch):
+    """Promise 4, from patches to the panorama: ten times its width takes what the file's own tables need."""
+    monkeypatch.setattr(transforms.layout, "MEMORY_BYTES", 1 << 16)
+    monkeypatch.setattr(transforms.layout, "BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(transforms.seams, "MEMORY_BYTES", 1 << 12)
+    peaks_bytes = []
+    for columns in (8, 8, 80):  # the first meets what is only made once
+        plan = plan_of(64 * columns, 128, 64, id=f"p{len(peaks_bytes)}", formats=(name,))
+        tracemalloc.start()
+        store(tmp_path, plan, painted)
+        assert assemble_panorama(str(tmp_path), plan, [], "1")["state"] == "done"
+        peaks_bytes.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks_bytes[2] < peaks_bytes[1] + 200_000, peaks_bytes
+
+
 def test_a_missing_patch_is_reported_with_what_is_known_of_it(plan, painted, tmp_path):
     store(tmp_path, plan, painted, lost=(1, 3))
     failures = [Failure("p", "04-07.tar", "cannot\nbe written"), Failure("p", "04-07.tar", "cannot\nbe written")]
@@ -70,7 +90,7 @@ def test_a_failure_that_a_retry_made_good_is_no_failure(plan, painted, tmp_path)
 
 def test_the_record_is_written_last(plan, painted, tmp_path, monkeypatch):
     store(tmp_path, plan, painted)
-    monkeypatch.setattr(transforms.assemble, "audit_seams", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(transforms.assemble, "write_json", lambda *arguments: 1 / 0)
     row = assemble_panorama(str(tmp_path), plan, [], "1")
     assert (row["state"], row["reason"]) == ("failed", "division by zero")
     assert sorted(path.name for path in (tmp_path / "panoramas").iterdir()) == ["p.png", "p.tif"]

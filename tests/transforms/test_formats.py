@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from model.errors import InputError
-from transforms.formats import FORMATS, check_format, pixel_sha256, write_panorama
-from transforms.layout import TileLayout, scanline_strips
+from transforms.formats import FORMATS, check_format, write_panorama
+from transforms.layout import TileLayout, cut_strips, digested
 
 METADATA = {"seed": "7", "request": '{"id": "Málaga 日本"}'}
 
@@ -34,14 +34,15 @@ def picture(width_px, height_px, seed=0):
     return ((noise + slope) % 256).astype(np.uint8)
 
 
-def tiles_of(pixels, layout, calls=None):
-    def read_tile(row, column):
-        if calls is not None:
-            calls[row, column] += 1
-        (top, bottom), (left, right) = layout.row_edges_px[row : row + 2], layout.column_edges_px[column : column + 2]
-        return pixels[top:bottom, left:right]
+def tiles_of(pixels, layout):
+    """The tiles of a picture, row by row."""
+    for top, bottom in itertools.pairwise(layout.row_edges_px):
+        for left, right in itertools.pairwise(layout.column_edges_px):
+            yield pixels[top:bottom, left:right]
 
-    return read_tile
+
+def strips_of(pixels, layout):
+    return cut_strips(layout, tiles_of(pixels, layout))
 
 
 def read_back(path):
@@ -58,24 +59,23 @@ def _large_images(monkeypatch):
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=40, deadline=None)
-@given(widths_px=sides_px, heights_px=sides_px, strip_bytes=st.sampled_from([1, 9_999, 64 << 20]))
-def test_any_layout_reads_back_exactly(name, widths_px, heights_px, strip_bytes, tmp_path_factory):
+@given(widths_px=sides_px, heights_px=sides_px, most_bytes=st.sampled_from([1, 9_999, 64 << 20]))
+def test_any_layout_reads_back_exactly(name, widths_px, heights_px, most_bytes, tmp_path_factory):
     layout = layout_of(widths_px, heights_px)
     pixels = picture(layout.width_px, layout.height_px)
     path = tmp_path_factory.mktemp("panorama") / f"p.{name}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.layout.STRIP_BYTES", strip_bytes)
-        patch.setattr("transforms.tiff.CACHE_BYTES", strip_bytes)
-        sha256 = write_panorama(name, str(path), layout, tiles_of(pixels, layout), METADATA)
+        patch.setattr("transforms.layout.MEMORY_BYTES", most_bytes)
+        patch.setattr("transforms.layout.BLOCK_BYTES", most_bytes)
+        write_panorama(name, str(path), layout, strips_of(pixels, layout), METADATA)
     np.testing.assert_array_equal(read_back(path), pixels)
-    assert sha256 in (None, hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_another_library_reads_the_same_pixels(name, tmp_path):
     layout = layout_of([37, 256, 256, 120], [200, 256, 5])
     pixels = picture(layout.width_px, layout.height_px)
-    write_panorama(name, str(tmp_path / "p"), layout, tiles_of(pixels, layout), METADATA)
+    write_panorama(name, str(tmp_path / "p"), layout, strips_of(pixels, layout), METADATA)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "p")), pixels)
 
 
@@ -83,7 +83,7 @@ def test_another_library_reads_the_same_pixels(name, tmp_path):
 def test_a_wide_panorama_reads_back(name, tmp_path):
     layout = layout_of([5_000] * 15, [2, 1])
     pixels = picture(layout.width_px, layout.height_px)
-    write_panorama(name, str(tmp_path / f"p.{name}"), layout, tiles_of(pixels, layout), METADATA)
+    write_panorama(name, str(tmp_path / f"p.{name}"), layout, strips_of(pixels, layout), METADATA)
     np.testing.assert_array_equal(read_back(tmp_path / f"p.{name}"), pixels)
 
 
@@ -93,13 +93,13 @@ def test_bytes_depend_on_pixels_and_metadata_only(name, tmp_path):
     for index, widths_px in enumerate(([700], [100, 256, 256, 88])):
         layout = layout_of(widths_px, [300])
         metadata = dict(sorted(METADATA.items(), reverse=bool(index)))
-        write_panorama(name, str(tmp_path / f"{index}"), layout, tiles_of(pixels, layout), metadata)
+        write_panorama(name, str(tmp_path / f"{index}"), layout, strips_of(pixels, layout), metadata)
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
 
 
 def test_png_carries_its_metadata(tmp_path):
     layout = layout_of([3], [2])
-    write_panorama("png", str(tmp_path / "p.png"), layout, tiles_of(picture(3, 2), layout), METADATA)
+    write_panorama("png", str(tmp_path / "p.png"), layout, strips_of(picture(3, 2), layout), METADATA)
     with Image.open(tmp_path / "p.png") as image:
         assert image.text == METADATA
 
@@ -108,12 +108,12 @@ def test_png_carries_its_metadata(tmp_path):
 def test_png_refuses_metadata_that_readers_would_misread(metadata, tmp_path):
     layout = layout_of([3], [2])
     with pytest.raises(ValueError, match="1 to 79"):
-        write_panorama("png", str(tmp_path / "p.png"), layout, tiles_of(picture(3, 2), layout), metadata)
+        write_panorama("png", str(tmp_path / "p.png"), layout, strips_of(picture(3, 2), layout), metadata)
 
 
 def test_tiff_is_a_compressed_bigtiff_of_tiles_with_its_metadata(tmp_path):
     layout = layout_of([300, 300], [300])
-    write_panorama("tif", str(tmp_path / "p.tif"), layout, tiles_of(picture(600, 300), layout), METADATA)
+    write_panorama("tif", str(tmp_path / "p.tif"), layout, strips_of(picture(600, 300), layout), METADATA)
     with tifffile.TiffFile(tmp_path / "p.tif") as file:
         page = file.pages[0]
         assert file.is_bigtiff
@@ -128,73 +128,60 @@ def test_tiff_is_a_compressed_bigtiff_of_tiles_with_its_metadata(tmp_path):
 def test_the_software_in_the_metadata_is_what_readers_show_as_such(name, tmp_path):
     layout = layout_of([3], [2])
     metadata = {**METADATA, "Software": "infinitygan 1.2"}
-    write_panorama(name, str(tmp_path / "p"), layout, tiles_of(picture(3, 2), layout), metadata)
+    write_panorama(name, str(tmp_path / "p"), layout, strips_of(picture(3, 2), layout), metadata)
     with Image.open(tmp_path / "p") as image:
         software = image.info["Software"] if name == "png" else image.tag_v2[ExifTags.Base.Software]
     assert software == "infinitygan 1.2"
 
 
+def checksum(layout, tiles):
+    digest = hashlib.sha256()
+    for _ in digested(cut_strips(layout, tiles), digest):
+        pass
+    return digest.hexdigest()
+
+
 @settings(max_examples=30, deadline=None)
 @given(widths_px=sides_px, heights_px=sides_px)
-def test_pixel_sha256_does_not_depend_on_the_tiles(widths_px, heights_px):
+def test_the_checksum_does_not_depend_on_the_tiles(widths_px, heights_px):
     layout = layout_of(widths_px, heights_px)
     pixels = picture(layout.width_px, layout.height_px)
-    assert pixel_sha256(layout, tiles_of(pixels, layout)) == hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert checksum(layout, tiles_of(pixels, layout)) == hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
-def test_pixel_sha256_has_not_changed():
-    layout = layout_of([2], [2])
+def test_the_checksum_has_not_changed():
     expected = "fff3a9bcdd37363d703c1c4f9512533686157868f0d4f16a0f02d0f1da24f9a2"
-    assert pixel_sha256(layout, lambda row, column: np.arange(12, dtype=np.uint8).reshape(2, 2, 3)) == expected
+    assert checksum(layout_of([2], [2]), [np.arange(12, dtype=np.uint8).reshape(2, 2, 3)]) == expected
 
 
-def test_png_reads_each_tile_once_even_if_a_row_of_them_is_not_held(monkeypatch, tmp_path):
-    monkeypatch.setattr("transforms.layout.STRIP_BYTES", 10_000)
-    layout = layout_of([37, 256, 256, 120], [16, 256, 31])
-    calls = Counter()
-    pixels = picture(layout.width_px, layout.height_px)
-    write_panorama("png", str(tmp_path / "p"), layout, tiles_of(pixels, layout, calls), METADATA)
-    assert calls == Counter(itertools.product(range(3), range(4)))
+@settings(max_examples=30, deadline=None)
+@given(widths_px=sides_px, heights_px=sides_px)
+def test_strips_are_taken_as_soon_as_their_tiles_are_there(widths_px, heights_px):
+    layout, taken = layout_of(widths_px, heights_px), Counter()
 
+    def counted():
+        for tile in tiles_of(picture(layout.width_px, layout.height_px), layout):
+            taken["tiles"] += 1
+            yield tile
 
-def test_tiff_on_the_same_grid_reads_each_tile_once(monkeypatch, tmp_path):
-    monkeypatch.setattr("transforms.tiff.CACHE_BYTES", 0)
-    layout = layout_of([256, 256, 120], [256, 31])
-    calls = Counter()
-    pixels = picture(layout.width_px, layout.height_px)
-    write_panorama("tif", str(tmp_path / "p"), layout, tiles_of(pixels, layout, calls), METADATA)
-    assert calls == Counter(itertools.product(range(2), range(3)))
-
-
-def test_tiff_on_another_grid_reads_a_tile_at_most_once_a_row_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setattr("transforms.tiff.CACHE_BYTES", 0)
-    layout = layout_of([37, 512, 512, 512, 512, 12], [37, 512, 300])
-    calls = Counter()
-    pixels = picture(layout.width_px, layout.height_px)
-    write_panorama("tif", str(tmp_path / "p"), layout, tiles_of(pixels, layout, calls), METADATA)
-    assert max(calls.values()) == 3
-
-
-def test_strips_are_no_larger_than_allowed(monkeypatch):
-    monkeypatch.setattr("transforms.layout.STRIP_BYTES", 3 * 100 * 7)
-    layout = layout_of([60, 40], [20, 3])
-    heights_px = [len(strip) for strip in scanline_strips(layout, tiles_of(picture(100, 23), layout))]
-    assert heights_px == [7, 7, 6, 3]
+    for strip in cut_strips(layout, counted()):
+        needed = sum(top < strip.top + strip.height_px for top in layout.row_edges_px[:-1])
+        assert taken["tiles"] == needed * len(widths_px)
+    assert (strip.top + strip.height_px, strip.height_px) == (layout.height_px, (layout.height_px - 1) % 256 + 1)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("long_side", ["width", "height"])
 def test_memory_does_not_grow_with_the_area(name, long_side, monkeypatch, tmp_path):
-    monkeypatch.setattr("transforms.layout.STRIP_BYTES", 1 << 20)
-    monkeypatch.setattr("transforms.tiff.CACHE_BYTES", 1 << 20)
-    monkeypatch.setattr(tifffile.TIFF, "MAXWORKERS", 4)
+    monkeypatch.setattr("transforms.layout.MEMORY_BYTES", 1 << 20)
     tile = picture(128, 128)
     peaks_bytes = []
     for count in (10, 80):
         sides_px = [[128] * 3, [128] * count]
         layout = layout_of(*(sides_px if long_side == "height" else reversed(sides_px)))
         tracemalloc.start()
-        write_panorama(name, str(tmp_path / "p"), layout, lambda row, column: tile.copy(), METADATA)
+        tiles = (tile.copy() for _ in range(3 * count))
+        write_panorama(name, str(tmp_path / "p"), layout, cut_strips(layout, tiles), METADATA)
         peaks_bytes.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks_bytes[1] < max(1.2 * peaks_bytes[0], 5 << 20)
@@ -205,13 +192,12 @@ def test_an_error_of_a_tile_is_raised_and_leaves_no_file(name, tmp_path):
     layout = layout_of([256] * 3, [256] * 3)
     pixels = picture(768, 768)
 
-    def read_tile(row, column):
-        if (row, column) == (1, 2):
-            raise OSError("store gone")
-        return tiles_of(pixels, layout)(row, column)
+    def tiles():
+        yield from itertools.islice(tiles_of(pixels, layout), 5)
+        raise OSError("store gone")
 
     with pytest.raises(OSError, match="store gone"):
-        write_panorama(name, str(tmp_path / "p"), layout, read_tile, METADATA)
+        write_panorama(name, str(tmp_path / "p"), layout, cut_strips(layout, tiles()), METADATA)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,14 +207,16 @@ def test_an_error_of_a_tile_is_raised_and_leaves_no_file(name, tmp_path):
 )
 def test_a_tile_of_another_shape_is_refused(name, tile, tmp_path):
     with pytest.raises(ValueError, match=r"tile \(0, 0\) should be uint8 \[5, 4, 3\]"):
-        write_panorama(name, str(tmp_path / "p"), layout_of([4], [5]), lambda row, column: tile, METADATA)
+        write_panorama(
+            name, str(tmp_path / "p"), layout_of([4], [5]), cut_strips(layout_of([4], [5]), [tile]), METADATA
+        )
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_writes_to_a_store(name, tmp_path):
     layout = layout_of([300], [20])
     pixels = picture(300, 20)
-    write_panorama(name, "memory://panoramas/p", layout, tiles_of(pixels, layout), METADATA)
+    write_panorama(name, "memory://panoramas/p", layout, strips_of(pixels, layout), METADATA)
     (tmp_path / f"p.{name}").write_bytes(fsspec.filesystem("memory").cat_file("/panoramas/p"))
     np.testing.assert_array_equal(read_back(tmp_path / f"p.{name}"), pixels)
 
@@ -254,7 +242,7 @@ def test_writes_to_a_store_that_takes_a_stream_only(name, monkeypatch, tmp_path)
     layout = layout_of([300, 20], [20])
     pixels = picture(320, 20)
     monkeypatch.setattr("transforms.formats.open_atomic", open_upload)
-    write_panorama(name, "gs://bucket/p", layout, tiles_of(pixels, layout), METADATA)
+    write_panorama(name, "gs://bucket/p", layout, strips_of(pixels, layout), METADATA)
     (tmp_path / f"p.{name}").write_bytes(upload.getvalue())
     np.testing.assert_array_equal(read_back(tmp_path / f"p.{name}"), pixels)
 
@@ -281,7 +269,7 @@ def test_sizes_beyond_a_format_are_refused_with_one_that_holds_them():
     with pytest.raises(InputError, match=r"tif holds at most .* 5 x 2147483648 px: ask for a smaller one$"):
         check_format("tif", 5, 2**31)
     with pytest.raises(InputError, match="png holds at most"):
-        write_panorama("png", "memory://never", layout_of([10_000_001], [5]), lambda row, column: None, {})
+        write_panorama("png", "memory://never", layout_of([10_000_001], [5]), [], {})
 
 
 @pytest.mark.parametrize("edges", [[], [0], [1, 5], [0, 5, 5], [0, 5, 4], [0, *range(10, 0, -1)]])

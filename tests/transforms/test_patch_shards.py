@@ -1,7 +1,7 @@
 import io
 import json
 import tarfile
-import types
+import time
 
 import apache_beam as beam
 import fsspec
@@ -15,11 +15,9 @@ from transforms.patch_shards import (
     DamagedShardError,
     PatchReader,
     WritePatchShards,
-    decode,
-    encode,
-    pixel_checksum,
     write_patch_shard,
 )
+from transforms.patches import decode, encode, pixel_checksum
 from transforms.plan import Failure, PatchShard
 from transforms.plan_tiles import missing_shards
 from transforms.render_folder import plan_folder
@@ -27,7 +25,7 @@ from transforms.render_folder import plan_folder
 
 def store(out, plan, painted, tiles_per_shard=4):
     for shard in missing_shards(plan, [], tiles_per_shard):
-        write_patch_shard(out, shard, painted.patches(shard))
+        write_patch_shard(out, shard, painted.samples(shard))
 
 
 def put_together(reader, plan):
@@ -36,7 +34,8 @@ def put_together(reader, plan):
     (top, _), (left, _) = plan.request.rows, plan.request.columns
     for index in reversed(range(plan.tiles)):
         rows, columns = plan.cropped(plan.tile(index))
-        picture[rows[0] - top : rows[1] - top + 1, columns[0] - left : columns[1] - left + 1] = reader.pixels(index)
+        part = slice(rows[0] - top, rows[1] - top + 1), slice(columns[0] - left, columns[1] - left + 1)
+        picture[part] = reader.patch(index).pixels
     return picture
 
 
@@ -49,8 +48,11 @@ def test_what_was_written_is_read(out, tiles_per_shard, plan_of, painted, tmp_pa
     reader = PatchReader(out, plan)
     assert reader.missing() == 0
     np.testing.assert_array_equal(put_together(reader, plan), painted.levels(plan))
-    edges = painted.patches(PatchShard(plan, 3, 3))[0].edges
-    np.testing.assert_array_equal(reader.edges(3), edges)
+    expected = painted.patches(PatchShard(plan, 0, plan.tiles - 1))
+    for patch, wanted in zip(reader.patches(), expected, strict=True):
+        assert patch.index == wanted.index
+        np.testing.assert_array_equal(patch.pixels, wanted.pixels)
+        np.testing.assert_array_equal(patch.edges, wanted.edges)
 
 
 def test_a_shard_is_the_same_bytes_each_time(plan_of, painted, tmp_path, contents):
@@ -63,7 +65,7 @@ def test_a_shard_is_the_same_bytes_each_time(plan_of, painted, tmp_path, content
 def test_a_shard_says_what_its_patches_are(plan_of, painted, tmp_path):
     plan = plan_of(390, 70, origin_x_px=-40)
     shard = PatchShard(plan, 0, 15)
-    write_patch_shard(str(tmp_path), shard, painted.patches(shard))
+    write_patch_shard(str(tmp_path), shard, painted.samples(shard))
     (path,) = tmp_path.rglob("*.tar")
     with tarfile.open(path) as tar:
         assert {(member.mtime, member.uname) for member in tar} == {(0, "infinitygan")}
@@ -86,23 +88,27 @@ def test_missing_tiles_are_counted(plan_of, painted, tmp_path):
     reader = PatchReader(str(tmp_path), plan)
     assert reader.missing() == plan.tiles == 20
     with pytest.raises(FileNotFoundError, match="tile 0 is not there"):
-        reader.pixels(0)
+        reader.patch(0)
     for first, last in ((2, 5), (4, 8), (15, 17)):
         shard = PatchShard(plan, first, last)
-        write_patch_shard(str(tmp_path), shard, painted.patches(shard))
-    assert PatchReader(str(tmp_path), plan).missing() == 10
+        write_patch_shard(str(tmp_path), shard, painted.samples(shard))
+    reader = PatchReader(str(tmp_path), plan)
+    assert reader.missing() == 10
+    assert [patch.index for patch in reader.patches()] == [2, 3, 4, 5, 6, 7, 8, 15, 16, 17]
 
 
-def test_a_few_shards_stay_in_memory(plan_of, painted, tmp_path, monkeypatch):
+def test_each_shard_is_read_once(plan_of, painted, tmp_path, monkeypatch):
     plan = plan_of(150, 70)
     store(str(tmp_path), plan, painted)
     read = []
     original = transforms.patch_shards.read_bytes
     monkeypatch.setattr(transforms.patch_shards, "read_bytes", lambda url: read.append(url) or original(url))
     reader = PatchReader(str(tmp_path), plan)
-    for index in [*range(plan.tiles), *range(plan.tiles - 4, plan.tiles)]:
-        reader.pixels(index)
-    assert len(read) == 5
+    assert len(list(reader.patches())) == plan.tiles
+    assert len(read) == len(set(read)) == 5
+    for index in range(plan.tiles - 4, plan.tiles):
+        reader.patch(index)
+    assert len(read) == 6
 
 
 def flip(position):
@@ -144,12 +150,16 @@ def test_a_damaged_shard_is_named_and_gives_no_wrong_pixels(damage, plan_of, pai
     expected = painted.patches(PatchShard(plan, 0, 3))
     answers = []
     for index in range(4):
-        for read, whole in ((reader.pixels, expected[index].pixels), (reader.edges, expected[index].edges)):
-            try:
-                np.testing.assert_array_equal(read(index), whole)
-            except DamagedShardError as error:
-                answers.append(str(error))
+        try:
+            patch = reader.patch(index)
+        except DamagedShardError as error:
+            answers.append(str(error))
+        else:
+            np.testing.assert_array_equal(patch.pixels, expected[index].pixels)
+            np.testing.assert_array_equal(patch.edges, expected[index].edges)
     assert answers
+    with pytest.raises(DamagedShardError):
+        list(reader.patches())
     assert all(str(path) in text and "is damaged" in text and text.endswith("remove it") for text in answers)
 
 
@@ -171,7 +181,7 @@ def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painte
 
     monkeypatch.setattr(transforms.patch_shards, "open_atomic", open_atomic)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pairs = pipeline | beam.Create([(shard, painted.patches(shard)) for shard in shards])
+        pairs = pipeline | beam.Create([(shard, painted.samples(shard)) for shard in shards])
         results = pairs | WritePatchShards(str(tmp_path))
         assert_that(results.written, equal_to([shards[0], shards[2], shards[4]]), label="written")
         reasons = results[NOT_WRITTEN] | beam.Map(
@@ -186,14 +196,37 @@ def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painte
     assert isinstance(Failure("a", "b", "c"), Failure)
 
 
+def test_a_shard_is_written_while_the_next_is_computed(plan_of, painted, tmp_path, monkeypatch):
+    """The first shard's file opens only when the second shard is being computed."""
+    plan, original = plan_of(150, 70), transforms.patch_shards.open_atomic
+    shards, mark = list(missing_shards(plan, [], 4)), tmp_path / "mark"  # a file, since Beam copies what it runs
+
+    def compute(shard):
+        if shard.first > 0:
+            mark.touch()
+        return shard, painted.samples(shard)
+
+    def open_atomic(url):
+        late = time.monotonic() + 20
+        while not mark.exists():
+            assert time.monotonic() < late
+            time.sleep(0.01)
+        return original(url)
+
+    monkeypatch.setattr(transforms.patch_shards, "open_atomic", open_atomic)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        results = pipeline | beam.Create(shards) | beam.Map(compute) | WritePatchShards(str(tmp_path))
+        assert_that(results.written, equal_to(shards))
+
+
 def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):
     plan = plan_of(150, 70)
     shard = PatchShard(plan, 0, 3)
-    patches = [*painted.patches(shard)[:2], types.SimpleNamespace(index=2, pixels=None, edges=None)]
-    with pytest.raises(AttributeError):
-        write_patch_shard(str(tmp_path), shard, patches)
+    samples = [*painted.samples(shard)[:2], {"__key__": "0_2", "png": None}]
+    with pytest.raises(ValueError, match="bytes"):
+        write_patch_shard(str(tmp_path), shard, samples)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
     memory = fsspec.filesystem("memory")
-    with pytest.raises(AttributeError):
-        write_patch_shard("memory://middle", shard, patches)
+    with pytest.raises(ValueError, match="bytes"):
+        write_patch_shard("memory://middle", shard, samples)
     assert memory.find(plan_folder("/middle", plan)) == []

@@ -13,9 +13,8 @@ from transforms.photographs import (
     PIXEL_CAP,
     Rejection,
     decode,
-    encode_jpeg,
+    encode,
     frame,
-    perceptual_hash,
     store,
     to_srgb,
 )
@@ -192,7 +191,7 @@ def test_framing_keeps_the_proportions(width, height, full, square):
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     assert framing.height_px == full
-    assert full <= framing.width_px <= LONGEST_SIDE_PX
+    assert full <= framing.width_px <= LONGEST_SIDE_PX["jpg"]
     assert framing.width_px == pytest.approx((right - left) / (bottom - top) * full, rel=0.02, abs=1)
     if square or height >= width:
         assert framing.width_px == full
@@ -217,20 +216,8 @@ def test_resizing_is_antialiased():
 
 
 def test_the_stored_jpeg_is_reproducible_and_keeps_its_colour():
-    content = encode_jpeg(landscape())
-    assert content == encode_jpeg(landscape())
+    content = encode(landscape(), "jpg", 95)
+    assert content == encode(landscape(), "jpg", 95)
     with Image.open(io.BytesIO(content)) as image:
         assert image.layer[0][1:3] == (1, 1)
         assert difference(image, landscape()) < 4
-
-
-def test_pictures_that_look_alike_have_near_hashes():
-    def bits(one, other):
-        return (int(perceptual_hash(one), 16) ^ int(perceptual_hash(other), 16)).bit_count()
-
-    rng = np.random.default_rng(1)
-    grid = Image.fromarray(rng.integers(0, 256, (6, 12, 3), np.uint8)).resize((480, 240), Image.Resampling.BICUBIC)
-    again = Image.open(io.BytesIO(encoded(grid.resize((300, 150)), "JPEG", quality=50)))
-    assert len(perceptual_hash(grid)) == 16
-    assert bits(grid, again) <= 4
-    assert bits(grid, grid.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 16

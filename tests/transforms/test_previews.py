@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import PRESETS
+from model.config import PRESETS, ablation
 from model.generator import Generator
+from model.nci import build_generator
 from model.quantise import quantise
 from model.world import World
 from transforms.previews import grid, sample_grid, strip
@@ -32,3 +33,11 @@ def test_the_pictures_of_one_generator_are_always_the_same(tiny):
 def test_the_strip_is_world_7_around_its_horizon(tiny):
     whole = quantise(World(tiny, 7).render((-128, 127), (0, 1023))).permute(1, 2, 0)
     assert np.array_equal(strip(tiny), whole.numpy())
+
+
+@pytest.mark.parametrize("kind", ["nci", "nci-fcg"])
+def test_an_ablation_has_its_pictures_in_one_shot(kind):
+    generator = build_generator(ablation(PRESETS["tiny"], kind)).eval()
+    assert strip(generator).shape == (256, 1024, 3)
+    patch_px = generator.config.patch_px
+    assert sample_grid(generator).shape == (4 * patch_px, 8 * patch_px, 3)

@@ -1,15 +1,21 @@
 """The run folder: one run each, and nothing beyond what can be resumed."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from model.config import PRESETS, RECIPES
 from model.errors import InputError
 from transforms.run_folder import RunFolder, state_beside
 
-SETTINGS = {"preset": "tiny", "training": {"ema_images": (500, 5000), "seed": 0}}
+SETTINGS = {
+    "preset": "tiny",
+    "generator": dataclasses.asdict(PRESETS["tiny"]),
+    "training": dataclasses.asdict(RECIPES["paper"]),
+}
 
 
 def test_a_run_is_begun_once(tmp_path):
@@ -31,6 +37,55 @@ def test_a_run_is_resumed_with_its_own_settings(tmp_path):
     folder.begin(SETTINGS, resume=True)
     with pytest.raises(InputError, match="preset"):
         folder.begin({**SETTINGS, "preset": "small"}, resume=True)
+
+
+def changed(part, **values):
+    return {**SETTINGS, part: {**SETTINGS[part], **values}}
+
+
+def test_what_changed_is_named_but_how_to_compute_may_change(tmp_path):
+    folder = RunFolder(str(tmp_path / "run"))
+    folder.begin(SETTINGS, resume=False)
+    folder.begin(changed("training", accumulate=2, precision="bf16"), resume=True)
+    with pytest.raises(InputError, match=r"other settings \(training.batch, training.seed\)"):
+        folder.begin(changed("training", batch=32, seed=1), resume=True)
+    with pytest.raises(InputError, match=r"other settings \(generator\)"):
+        folder.begin(changed("generator", z_g_dim=17), resume=True)
+
+
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path):
+    """It did not write what it did not know; its recipe was then what the defaults are now."""
+    projected = {**SETTINGS, "training": dataclasses.asdict(RECIPES["projected"])}
+    earlier = json.loads(json.dumps(projected))
+    for part, names in (("training", ("path_weight", "iterations", "precision")), ("generator", ("kind",))):
+        for name in names:
+            del earlier[part][name]
+    folder = RunFolder(str(tmp_path / "run"))
+    folder.begin(earlier, resume=False)
+    folder.begin(projected, resume=True)
+
+
+def test_a_damaged_configuration_is_refused_in_one_line(tmp_path):
+    folder = RunFolder(str(tmp_path / "run"))
+    for damaged in ({}, {**SETTINGS, "training": {"batch": 3}}, {**SETTINGS, "generator": 5}):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "config.json").write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=r"config.json is damaged|configuration"):
+            folder.begin(SETTINGS, resume=True)
+
+
+def test_the_last_two_checkpoints_are_kept_with_their_states(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    for tick in (b"1", b"2", b"3"):
+        folder.write_state(b"checkpoint" + tick, b"state" + tick)
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found == {
+        "checkpoint.safetensors": b"checkpoint3",
+        "training.safetensors": b"state3",
+        "previous.safetensors": b"checkpoint2",
+        "previous.training.safetensors": b"state2",
+    }
+    assert state_beside(str(tmp_path / "previous.safetensors")) == str(tmp_path / "previous.training.safetensors")
 
 
 def test_the_log_ends_where_the_state_does(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from model.errors import InputError
 from transforms import sources as sources_module
+from transforms.manners import Manners
 from transforms.sources import find_photographs
 
 
@@ -26,7 +27,7 @@ def photos(tmp_path):
 
 
 def find(*sources, out="/nowhere/out"):
-    return find_photographs([str(source) for source in sources], str(out))
+    return find_photographs([str(source) for source in sources], str(out), Manners(), 1)
 
 
 def test_folders_are_listed_with_all_below_them_and_in_order(photos):
@@ -38,7 +39,8 @@ def test_folders_are_listed_with_all_below_them_and_in_order(photos):
 
 
 def test_files_and_globs_are_taken_at_their_word(photos):
-    assert names(find(photos / "notes.txt"), photos) == ["notes.txt"]
+    make(photos, "picture")
+    assert names(find(photos / "picture"), photos) == ["picture"]
     assert names(find(photos / "*.[pJ]*"), photos) == ["a b ü.png", "b.JPG"]
     assert names(find(photos / "**/*.webp"), photos) == ["deep/er/c.webp"]
 
@@ -154,7 +156,7 @@ def test_a_source_that_does_not_exist_is_named(source, photos, monkeypatch):
     monkeypatch.chdir(photos / "deep" / "er")
     if source == "":
         with pytest.raises(InputError):
-            find_photographs([], "out")
+            find_photographs([], "out", Manners(), 1)
         return
     with pytest.raises(InputError, match=r"no.such") as caught:
         find(source)
@@ -168,3 +170,10 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
         find(tmp_path / "empty")
     with pytest.raises(InputError, match="there are 1 other files"):
         find(tmp_path / "texts")
+
+
+def test_rows_of_lists_that_lead_nowhere_are_rejects_and_the_rest_is_taken(photos):
+    (photos / "list.txt").write_text("b.JPG\nno-such://bucket/a.jpg\nb.JPG\nhttp://[/a.jpg\n")
+    found = find(photos / "list.txt")
+    assert "b.JPG" in names(found, photos)
+    assert [(reject.source, reject.reason) for reject in found.rejects] == [("no-such://bucket/a.jpg", "bad_url")]

@@ -1,5 +1,6 @@
 """The stream of training patches: every photograph once an epoch, in an order that can be taken up anywhere."""
 
+import hashlib
 import io
 import itertools
 import json
@@ -15,7 +16,9 @@ from PIL import Image
 
 from model.errors import InputError
 from pipelines.ingest import IngestOptions, ingest
-from transforms.stream import PatchStream
+from transforms.shards import Shards
+from transforms.storage import read_bytes
+from transforms.stream import PatchStream, cut, deal
 from transforms.training_shards import read_dataset
 
 PHOTOGRAPHS = 30
@@ -120,7 +123,8 @@ def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
     (tmp_path / "photographs").mkdir()
     for index in range(6):
         Image.new("RGB", (200, 120), (9 * index, 0, 0)).save(tmp_path / "photographs" / f"{index}.png")
-    ingest(IngestOptions((str(tmp_path / "photographs"),), str(tmp_path / "set"), PATCH_PX, PATCH_PX))
+    sources = (str(tmp_path / "photographs"),)
+    ingest(IngestOptions(sources, str(tmp_path / "set"), PATCH_PX, PATCH_PX, dedup="off", content_filters=False))
     patches = PatchStream(str(tmp_path / "set"), PATCH_PX, PATCH_PX).patches()
     assert {t for _, t in itertools.islice(patches, 8)} == {0.0}
 
@@ -131,54 +135,35 @@ def copy(data, tmp_path):
     return shutil.copytree(data, tmp_path / "copy")
 
 
-def read_all(copy):
-    """Reads more than an epoch; returns what the stream says of the damage."""
-    with pytest.raises(InputError, match="copy the shard again, or ingest the photographs again") as caught:
-        for _ in itertools.islice(stream(str(copy)).patches(), PHOTOGRAPHS):
-            pass
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.5, 0.7])
-@pytest.mark.parametrize("step", [1, 512], ids=["anywhere", "between blocks"])
-def test_a_shard_that_is_cut_short_is_named(copy, share, step):
-    shard = copy / "train-000002.tar"
-    content = shard.read_bytes()
-    shard.write_bytes(content[: int(share * len(content)) // step * step])
-    assert read_all(copy).startswith(f"{copy}/train-000002.tar")
-
-
-def test_a_shard_that_ends_after_a_file_is_named_and_none_of_it_is_passed_over(copy):
-    shard = copy / "train-000001.tar"
-    content = shard.read_bytes()
-    with tarfile.open(shard) as tar:
-        ends = [member.offset for member in tar][1:]
-    for end in ends:
-        shard.write_bytes(content[:end])
-        assert read_all(copy).startswith(f"{copy}/train-000001.tar")
-
-
-def test_a_shard_with_a_broken_header_or_of_something_else_is_named(copy):
-    shard = copy / "train-000000.tar"
-    content = bytearray(shard.read_bytes())
-    with tarfile.open(shard) as tar:
-        offset = tar.getmembers()[2].offset
-    content[offset : offset + 100] = b"y" * 100
-    for damaged in (bytes(content), b"x" * 5000, b"\x1f\x8b\x08" + bytes(content)):
-        shard.write_bytes(damaged)
-        assert read_all(copy).startswith(f"{copy}/train-000000.tar is damaged")
-
-
-def test_a_shard_that_is_missing_is_named(copy):
-    (copy / "train-000001.tar").unlink()
-    assert read_all(copy).startswith(f"{copy}/train-000001.tar is damaged (it is missing)")
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """No waiting between attempts."""
+    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0, 0.0, 0.0))
 
 
 def jpeg_of(size):
     buffer = io.BytesIO()
     Image.new("RGB", size).save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def rewrite(copy, name, change):
+    """Changes the files of a shard's second sample, and notes the new shard's checksum as if it were right."""
+    shard = copy / name
+    with tarfile.open(shard) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    key = members[2][0].split(".")[0]
+    with tarfile.open(shard, "w") as tar:
+        for member_name, content in members:
+            changed = change(member_name.split(".")[1], content) if member_name.startswith(key) else content
+            if changed is not None:
+                member = tarfile.TarInfo(member_name)
+                member.size = len(changed)
+                tar.addfile(member, io.BytesIO(changed))
+    dataset = json.loads((copy / "dataset.json").read_text())
+    dataset["shards"][name]["sha256"] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    (copy / "dataset.json").write_text(json.dumps(dataset))
+    return key
 
 
 @pytest.mark.parametrize(
@@ -188,40 +173,23 @@ def jpeg_of(size):
         ("jpg", lambda content: b""),
         ("jpg", lambda content: b"once upon a time"),
         ("jpg", lambda content: jpeg_of((150, 150))),
-        ("jpg", None),
+        ("jpg", lambda content: None),
         ("json", lambda content: content[:-9]),
         ("json", lambda content: b"\xff\xff"),
         ("json", lambda content: b"[1]"),
         ("json", lambda content: json.dumps({**json.loads(content), "stored_width_px": 0}).encode()),
         ("json", lambda content: json.dumps({**json.loads(content), "full_rows_px": 7}).encode()),
         ("json", lambda content: json.dumps({**json.loads(content), "full_rows_px": [0, 50]}).encode()),
-        ("json", None),
+        ("json", lambda content: None),
     ],
 )
-def test_a_damaged_sample_is_named_by_its_shard_and_key(copy, suffix, change):
-    shard = copy / "train-000001.tar"
-    with tarfile.open(shard) as tar:
-        members = [(member.name, tar.extractfile(member).read()) for member in tar]
-    key = members[2][0].split(".")[0]
-    with tarfile.open(shard, "w") as tar:
-        for name, content in members:
-            if name != f"{key}.{suffix}" or change:
-                content = change(content) if name == f"{key}.{suffix}" else content
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    assert read_all(copy).startswith(f"{copy}/train-000001.tar, sample {key}, is damaged (")
-
-
-def test_a_store_that_fails_is_no_damage(copy, monkeypatch):
-    def fail(self, path, *arguments, **options):
-        raise OSError(5, "Input/output error", path)
-
-    patches = stream(str(copy)).patches()
-    next(patches)
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem._open", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        list(itertools.islice(patches, PHOTOGRAPHS))
+def test_a_sample_that_was_damaged_before_its_shard_was_written_is_named(copy, suffix, change):
+    key = rewrite(copy, "train-000001.tar", lambda name, content: change(content) if name == suffix else content)
+    with pytest.raises(InputError, match="copy the shard again, or ingest the photographs again") as caught:
+        for _ in itertools.islice(stream(str(copy)).patches(), PHOTOGRAPHS):
+            pass
+    assert str(caught.value).startswith(f"{copy}/train-000001.tar, sample {key}, is damaged (")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_share_of_the_windows_is_cropped_at_the_edges_from_a_patch_on(data):
@@ -232,3 +200,84 @@ def test_a_share_of_the_windows_is_cropped_at_the_edges_from_a_patch_on(data):
     assert 0.3 < np.mean(t[100:][np.abs(t[100:]) == 1] == 1) < 0.7
     later = itertools.islice(whole.patches(after=90), 20)
     assert [position for _, position in later] == t[90:110].tolist()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_share_each_epoch_out_among_them(data, ranks):
+    """Each photograph once an epoch, at one process, whatever their paces."""
+    names = sorted(name for name in read_dataset(data)["shards"] if name.startswith("train-"))
+    counts = {name: read_dataset(data)["shards"][name]["samples"] for name in names}
+    seen = []
+    for rank in range(ranks):
+        share = PatchStream(data, PATCH_PX, FULL_PX, rank=rank, ranks=ranks)
+        samples = sum(counts[name] for name in deal(names, "0 0", rank, ranks))
+        seen += [round(levels(pixels)[2].mean() / 8) for pixels, _ in itertools.islice(share.patches(), samples)]
+    assert sorted(seen) == sorted(set(photographs(data, sum(counts.values()))))
+
+
+@given(shards=st.integers(1, 40), ranks=st.integers(1, 40), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6))
+def test_over_all_processes_each_shard_comes_once_an_epoch(shards, ranks, seed, epoch):
+    names = [f"train-{index:06d}.tar" for index in range(shards)]
+    dealt = [deal(names, f"{seed} {epoch}", rank, ranks) for rank in range(ranks)]
+    assert sorted(name for share in dealt for name in share) == names
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    assert dealt == [deal(names, f"{seed} {epoch}", rank, ranks) for rank in range(ranks)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(after=st.integers(0, 80), rank=st.integers(0, 1))
+def test_a_share_of_the_stream_can_be_taken_up_after_any_patch(data, after, rank):
+    share = PatchStream(data, PATCH_PX, FULL_PX, rank=rank, ranks=2)
+    whole = itertools.islice(share.patches(), after, after + 3)
+    for (pixels, t), (expected, expected_t) in zip(itertools.islice(share.patches(after), 3), whole, strict=True):
+        assert t == expected_t
+        assert np.array_equal(pixels, expected)
+
+
+def test_more_processes_than_shards_are_refused_with_the_numbers_and_the_cure(data, samples):
+    shards = sum(name.startswith("train-") for name in read_dataset(data)["shards"])
+    PatchStream(data, PATCH_PX, FULL_PX, ranks=shards)
+    cure = f"{shards} training shards for 12 processes: start {shards} at most, or ingest with --samples-per-shard 2"
+    with pytest.raises(InputError, match=cure):
+        PatchStream(data, PATCH_PX, FULL_PX, ranks=12)
+    assert samples // 12 == 2
+
+
+def first(data, count, after=0):
+    """The first patches, and t."""
+    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream(data).patches(after), count)]
+
+
+def test_the_number_of_threads_changes_nothing(data, monkeypatch):
+    expected = first(data, 60)
+    monkeypatch.setattr("transforms.stream.DECODERS", 7)
+    monkeypatch.setattr("transforms.stream.PART", 3)
+    assert first(data, 60) == expected
+
+
+def test_a_stream_that_is_taken_up_reads_no_shard_that_it_has_done_with(data, samples, monkeypatch):
+    monkeypatch.setattr("transforms.stream.SHUFFLED_SAMPLES", 8)
+    expected = first(data, samples)[16:]
+    read = []
+    monkeypatch.setattr("transforms.shards.read_bytes", lambda url: read.append(url) or read_bytes(url))
+    assert first(data, samples - 16, after=16) == expected
+    order = deal(sorted(name for name in read_dataset(data)["shards"] if name.startswith("train-")), "0 0", 0, 1)
+    shards = Shards(data, read_dataset(data)["shards"], strict=True)
+    blocks = list(cut(order, shards))
+    ends = itertools.accumulate(map(shards.samples, blocks))
+    left = {name for block, end in zip(blocks, ends, strict=True) if end > 16 for name in block}
+    assert len(left) < len(order)
+    assert {url.rpartition("/")[2] for url in read[: len(left)]} == left
+
+
+def test_a_shard_that_cannot_be_read_leaves_every_other_sample_in_its_place(data, samples, copy):
+    """Its photographs are missing; those of another shard come twice."""
+    expected = first(data, 2 * samples)
+    (copy / "train-000002.tar").unlink()
+    damaged = PatchStream(str(copy), PATCH_PX, FULL_PX)
+    patches = [(pixels.tobytes(), t) for pixels, t in itertools.islice(damaged.patches(), 2 * samples)]
+    other = sum(a != b for a, b in zip(patches, expected, strict=True))
+    assert other == 2 * read_dataset(data)["shards"]["train-000002.tar"]["samples"]
+    assert damaged.skipped == {"train-000002.tar": "it is missing"}
+    taken_up = PatchStream(str(copy), PATCH_PX, FULL_PX).patches(after=7)
+    assert [(pixels.tobytes(), t) for pixels, t in itertools.islice(taken_up, 30)] == patches[7:37]

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import threading
 
 import apache_beam as beam
 import numpy as np
@@ -12,6 +13,7 @@ from model.checkpoint import load_checkpoint, sha256
 from model.errors import InputError
 from model.quantise import quantise
 from model.world import World
+from transforms.patches import Patch, decode
 from transforms.plan import PatchShard, Plan
 from transforms.plan_tiles import missing_shards
 from transforms.requests import RenderRequest
@@ -27,7 +29,18 @@ def plan(tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def patches(plan):
-    return Synthesizer().patches(PatchShard(plan, 0, plan.tiles - 1))
+    return synthesize(plan, 0, plan.tiles - 1)
+
+
+def synthesize(plan, first, last):
+    """The patches of a shard, as they will be read."""
+    shard = PatchShard(plan, first, last)
+    samples = Synthesizer().samples(shard)
+    assert [sample["__key__"] for sample in samples] == [plan.member(index) for index in shard.indices]
+    return [
+        Patch(index, decode(sample["png"]), decode(sample["edge.png"]))
+        for index, sample in zip(shard.indices, samples, strict=True)
+    ]
 
 
 def assert_same(one, other):
@@ -57,13 +70,13 @@ def test_neither_order_nor_company_changes_a_patch(plan, patches):
     for index in torch.randperm(plan.tiles, generator=torch.Generator().manual_seed(0)).tolist():
         assert_same(patch(world, plan, index), patches[index])
     for index in (0, 5, plan.tiles - 1):
-        assert_same(Synthesizer().patches(PatchShard(plan, index, index))[0], patches[index])
+        assert_same(synthesize(plan, index, index)[0], patches[index])
 
 
 def test_one_thread_and_two_give_the_same_bits(plan, patches):
     torch.set_num_threads(2)
     try:
-        again = Synthesizer().patches(PatchShard(plan, 0, plan.tiles - 1))
+        again = synthesize(plan, 0, plan.tiles - 1)
     finally:
         torch.set_num_threads(1)
     for one, other in zip(patches, again, strict=True):
@@ -74,7 +87,7 @@ def test_a_panorama_moved_by_a_few_pixels_has_the_same_pixels(plan, patches):
     """Only the cut moves, since tiles lie on the world's grid."""
     request = dataclasses.replace(plan.request, origin_x_px=-39, origin_y_px=-60, width_px=140)
     moved = dataclasses.replace(plan, request=request)
-    for other in Synthesizer().patches(PatchShard(moved, 0, moved.tiles - 1)):
+    for other in synthesize(moved, 0, moved.tiles - 1):
         one = patches[[plan.tile(i) for i in range(plan.tiles)].index(moved.tile(other.index))]
         windows = [p.cropped(p.tile(i)) for p, i in ((plan, one.index), (moved, other.index))]
         y, x = (max(a[0], b[0]) for a, b in zip(*windows, strict=True))
@@ -96,10 +109,28 @@ def test_shapes(plan, patches):
         assert patch_.edges.shape[0] >= 8
 
 
+def test_a_tile_is_encoded_while_the_next_is_computed(plan, monkeypatch):
+    """The first tile's encoding ends only when the second is being computed."""
+    overlapping, originals = threading.Event(), (transforms.synthesize.compute_tile, transforms.synthesize.finish)
+
+    def compute_tile(world, plan, index):
+        if index == 1:
+            overlapping.set()
+        return originals[0](world, plan, index)
+
+    def finish(plan, *tiles):
+        assert overlapping.wait(20)
+        return originals[1](plan, *tiles)
+
+    monkeypatch.setattr(transforms.synthesize, "compute_tile", compute_tile)
+    monkeypatch.setattr(transforms.synthesize, "finish", finish)
+    assert len(synthesize(plan, 0, 3)) == 4
+
+
 def test_a_checkpoint_that_changed_meanwhile_is_refused(plan):
     changed = dataclasses.replace(plan, checkpoint_sha256="0" * 64)
     with pytest.raises(InputError, match="is no longer the checkpoint of the plan; run render again"):
-        Synthesizer().patches(PatchShard(changed, 0, 0))
+        Synthesizer().samples(PatchShard(changed, 0, 0))
 
 
 def test_worlds_and_checkpoints_are_loaded_once(plan, monkeypatch):
@@ -107,27 +138,29 @@ def test_worlds_and_checkpoints_are_loaded_once(plan, monkeypatch):
     monkeypatch.setattr(transforms.synthesize, "read_bytes", lambda url: loaded.append(url) or read_bytes(url))
     synthesizer = Synthesizer()
     for index in range(3):
-        synthesizer.patches(PatchShard(plan, index, index))
+        synthesizer.samples(PatchShard(plan, index, index))
     assert len(loaded) == 1
     assert synthesizer.world.cache_info().misses == 1
 
 
 def test_a_shard_that_fails_does_not_stop_the_others(plan, monkeypatch):
-    original = transforms.synthesize.patch
+    original = transforms.synthesize.compute_tile
 
     def fail_at_5(world, plan, index):
         if index == 5:
             raise ArithmeticError("at tile 5")
         return original(world, plan, index)
 
-    monkeypatch.setattr(transforms.synthesize, "patch", fail_at_5)
+    monkeypatch.setattr(transforms.synthesize, "compute_tile", fail_at_5)
     PATCHES_DONE.reset()
     shards = list(missing_shards(plan, [], 2))
     assert len(shards) == math.ceil(plan.tiles / 2)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pairs, failures = pipeline | beam.Create(shards) | SynthesizePatches()
-        done = pairs | beam.Map(lambda pair: (pair[0].name, [patch.index for patch in pair[1]]))
-        expected = [(shard.name, list(shard.indices)) for shard in shards if 5 not in shard.indices]
+        done = pairs | beam.Map(lambda pair: (pair[0].name, [sample["__key__"] for sample in pair[1]]))
+        expected = [
+            (shard.name, [plan.member(index) for index in shard.indices]) for shard in shards if 5 not in shard.indices
+        ]
         assert_that(done, equal_to(expected), label="done")
         failed = failures | beam.Map(lambda f: (f.request_id, f.part, "at tile 5" in f.reason))
         assert_that(failed, equal_to([("p", shards[2].name, True)]), label="failed")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from test_samples import make_sample
 
 from model.errors import InputError
+from transforms.pieces import Piece, read_pieces
+from transforms.records import Reject
 from transforms.samples import Sample
-from transforms.sources import Reject
 from transforms.tables import read_rows, write_rows
 from transforms.training_shards import (
     INDEX_SCHEMA,
@@ -27,7 +28,7 @@ from transforms.training_shards import (
     write_tables,
 )
 
-CONFIGURATION = {"full_size_px": 197, "patch_size_px": 101}
+PROVENANCE = {"configuration": {"full_size_px": 197, "patch_size_px": 101}}
 NEVER = Reject("z.jpg", "decode", "truncated", "image file is truncated")
 
 
@@ -35,7 +36,8 @@ def staged(count, folder="/staging"):
     items = []
     for index in range(count):
         sha256 = hashlib.sha256(str(index).encode()).hexdigest()
-        items.append(StagedSample(make_sample(sha256, f"{index}.jpg"), f"{folder}/{sha256}.jpg"))
+        size = 64 * (1 + int(sha256[0], 16))
+        items.append(StagedSample(make_sample(sha256, f"{index}.jpg"), Piece(f"{folder}/{sha256}.jpg", 7, size)))
     return items
 
 
@@ -43,8 +45,8 @@ def staged(count, folder="/staging"):
 def on_disk(tmp_path):
     items = staged(40, str(tmp_path))
     for item in items:
-        with open(item.image_url, "wb") as file:
-            file.write(item.sample.sha256.encode() * (1 + int(item.sample.key[0], 16)))
+        with open(item.image.url, "wb") as file:
+            file.write(b"before " + item.sample.sha256.encode() * (1 + int(item.sample.key[0], 16)) + b" behind")
     return items
 
 
@@ -80,8 +82,7 @@ def test_a_shard_is_the_same_bytes_each_time_and_its_rows_point_at_the_images(on
     assert (tmp_path / "train-000000.tar").read_bytes() == content
     assert (written.sha256, written.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
     for row, item in zip(written.rows, on_disk, strict=True):
-        with open(item.image_url, "rb") as file:
-            assert content[row["offset"] : row["offset"] + row["size"]] == file.read()
+        assert [content[row["offset"] : row["offset"] + row["size"]]] == list(read_pieces([item.image]))
     with tarfile.open(tmp_path / "train-000000.tar") as tar:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
 
@@ -94,8 +95,7 @@ def test_webdataset_reads_a_shard_and_would_have_written_the_same(on_disk, tmp_p
     assert [Sample.from_json(json.loads(sample["json"])) for sample in samples] == [item.sample for item in on_disk]
     for sample, item in zip(samples, on_disk, strict=True):
         assert sample["__key__"] == item.sample.key
-        with open(item.image_url, "rb") as file:
-            assert sample["jpg"] == file.read()
+        assert [sample["jpg"]] == list(read_pieces([item.image]))
     with open(tmp_path / "theirs.tar", "wb") as file, webdataset.TarWriter(file, mtime=0, user="", group="") as writer:
         for sample in samples:
             writer.write({name: sample[name] for name in ("__key__", "jpg", "json")})
@@ -103,7 +103,7 @@ def test_webdataset_reads_a_shard_and_would_have_written_the_same(on_disk, tmp_p
 
 
 def test_a_shard_that_cannot_be_finished_does_not_appear(on_disk, tmp_path):
-    os.remove(on_disk[-1].image_url)
+    os.remove(on_disk[-1].image.url)
     with pytest.raises(FileNotFoundError):
         write_shard(str(tmp_path), TrainingShard("test-000000.tar", tuple(on_disk)))
     assert not [name for name in os.listdir(tmp_path) if name.startswith("test-")]
@@ -112,9 +112,9 @@ def test_a_shard_that_cannot_be_finished_does_not_appear(on_disk, tmp_path):
 def test_tables_say_what_is_there_in_an_order_of_their_own(on_disk, tmp_path):
     written = [write_shard(str(tmp_path), shard) for shard in assign_shards(on_disk, 7)]
     rejects = [NEVER, dataclasses.replace(NEVER, source="a.jpg", reason="empty")]
-    dataset = write_tables(str(tmp_path), written, rejects, CONFIGURATION)
+    dataset = write_tables(str(tmp_path), written, rejects, PROVENANCE)
     before = [(tmp_path / name).read_bytes() for name in ("index.parquet", "rejects.parquet", "dataset.json")]
-    write_tables(str(tmp_path), reversed(written), reversed(rejects), CONFIGURATION)
+    write_tables(str(tmp_path), reversed(written), reversed(rejects), PROVENANCE)
     assert before == [(tmp_path / name).read_bytes() for name in ("index.parquet", "rejects.parquet", "dataset.json")]
     assert read_dataset(str(tmp_path)) == dataset
     assert dataset["rejects"] == {"empty": 1, "truncated": 1}
@@ -140,7 +140,7 @@ def test_a_folder_that_is_no_training_set_is_refused(tmp_path):
 @pytest.fixture
 def made(on_disk, tmp_path):
     """A whole training set."""
-    write_tables(str(tmp_path), [write_shard(str(tmp_path), s) for s in assign_shards(on_disk, 7)], [], CONFIGURATION)
+    write_tables(str(tmp_path), [write_shard(str(tmp_path), s) for s in assign_shards(on_disk, 7)], [], PROVENANCE)
     return tmp_path
 
 

@@ -1,0 +1,81 @@
+"""What a command costs: time, processor time, and the most memory that it and its descendants held at one moment."""
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took.
+
+    Attributes:
+        wall_s: from its start to its end.
+        cpu_s: of all its processes; on a busy machine it says more than the wall time.
+        peak_mb: of memory, all its processes together.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_s:.1f} s, {self.cpu_s:.1f} CPU s, {self.peak_mb:.0f} MB"
+
+
+def measure(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> Cost:
+    """Runs a command to its end.
+
+    Memory is the sum of proportional set sizes: pages that processes share count once.
+
+    Raises:
+        RuntimeError: it failed; what it said stands in the log.
+    """
+    peak_mb, before_s = 0.0, children_s()
+    with log.open("wb") as output:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
+        while process.poll() is None:
+            peak_mb = max(peak_mb, sum(map(size_mb, tree(process.pid))))
+            time.sleep(_EVERY_S)
+        wall_s = time.perf_counter() - begin
+    if process.returncode:
+        raise RuntimeError(f"{command[0]} exited with {process.returncode}: see {log}")
+    return Cost(wall_s, children_s() - before_s, peak_mb)
+
+
+def children_s() -> float:
+    """Processor time of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def tree(root: int) -> list[int]:
+    """A process and all its descendants."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for process in found:
+        found += parents.get(process, [])
+    return found
+
+
+def size_mb(process: int) -> float:
+    """A process's proportional set size; 0 when it has just ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024

@@ -1,0 +1,123 @@
+"""What writing costs: rendering a panorama to a file against computing its tiles alone, and the memory it takes.
+
+python benchmarks/writing.py [--memory] [--out FILE.json]
+
+Computing and rendering alternate; the medians are over the rounds. Beside the time on the wall stands that of the
+processors, which other programs disturb less: run it with OMP_NUM_THREADS=1, since threads that wait for each other
+count there too. With --memory instead the peak memory of rendering ever wider panoramas to BigTIFF, each in a process
+of its own; that takes from ten minutes to an hour.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from model.bundled import BUNDLED, resolve
+from model.checkpoint import sha256
+from pipelines.render import RenderOptions, render
+from transforms.plan import Plan
+from transforms.requests import RenderRequest
+from transforms.storage import read_bytes
+from transforms.synthesize import Synthesizer, compute_tile
+
+HEIGHT_PX, TILE_PX, ROUNDS = 512, 256, 5
+WIDTH_PX = 16_384
+MEMORY_WIDTHS_PX = (10_000, 100_000, 1_000_000)
+FORMATS = ("png", "tif")
+
+
+def request(width_px: int, name: str) -> RenderRequest:
+    return RenderRequest(id="p", seed=7, width_px=width_px, height_px=HEIGHT_PX, formats=(name,))
+
+
+def render_panorama(width_px: int, name: str) -> None:
+    """A render job, from request to manifest."""
+    with tempfile.TemporaryDirectory() as out:
+        (row,) = render(RenderOptions((request(width_px, name),), out, tile_px=TILE_PX))
+        assert row["state"] == "done", row["reason"]
+
+
+def compute_pixels(synthesizer: Synthesizer, plan: Plan) -> None:
+    """The same tiles' pixels, computed and thrown away."""
+    for index in range(plan.tiles):
+        tile = compute_tile(synthesizer.world_of(plan), plan, index)
+    if tile.copied is not None:
+        tile.copied.synchronize()
+
+
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Time on the wall and of the processors, in seconds."""
+    wall_s, processor_s = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall_s, time.process_time() - processor_s
+
+
+def speed() -> list[dict[str, Any]]:
+    """Megapixels a second to each format, and computed alone."""
+    synthesizer = Synthesizer()
+    plan = Plan(request(WIDTH_PX, "png"), BUNDLED, sha256(read_bytes(resolve(BUNDLED))), TILE_PX)
+    ways: dict[str, Callable[[], None]] = {"computing alone": lambda: compute_pixels(synthesizer, plan)}
+    ways |= {f"to {name}": partial(render_panorama, WIDTH_PX, name) for name in FORMATS}
+    render_panorama(TILE_PX, FORMATS[0])  # loads what is only loaded once
+    compute_tile(synthesizer.world_of(plan), plan, 0)
+    rounds = [{way: timed(work) for way, work in ways.items()} for _ in range(ROUNDS)]
+    megapixels = WIDTH_PX * HEIGHT_PX / 1e6
+    return [
+        {
+            "way": way,
+            "MP/s": megapixels / statistics.median(times[way][0] for times in rounds),
+            "of computing alone": statistics.median(times["computing alone"][0] / times[way][0] for times in rounds),
+            "processor ms a tile": statistics.median(times[way][1] for times in rounds) * 1e3 / plan.tiles,
+        }
+        for way in ways
+    ]
+
+
+def memory() -> list[dict[str, Any]]:
+    """Peak memory of rendering panoramas of several widths to BigTIFF."""
+    rows: list[dict[str, Any]] = []
+    for width_px in MEMORY_WIDTHS_PX:
+        child = subprocess.run(
+            [sys.executable, __file__, "--peak", str(width_px)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        peak_mb = float(child.stdout)
+        growth_mb = peak_mb - (rows[0]["peak, MB"] if rows else peak_mb)
+        rows.append({"width, px": width_px, "peak, MB": peak_mb, "growth, MB": growth_mb})
+    return rows
+
+
+def peak_mb(width_px: int) -> float:
+    """Of this process, which has no others, when it has rendered a panorama."""
+    render_panorama(width_px, "tif")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--peak"]:
+        print(peak_mb(int(sys.argv[2])))
+        return
+    rows = memory() if "--memory" in sys.argv else speed()
+    table = Table(title=f"small, {HEIGHT_PX} px high, tiles of {TILE_PX} px, {torch.get_num_threads()} threads")
+    for name in rows[0]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+    if "--out" in sys.argv:
+        with open(sys.argv[sys.argv.index("--out") + 1], "w") as file:
+            json.dump({"threads": torch.get_num_threads(), "rows": rows}, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Adam's state as named tensors. Its first moment is not among them, as its beta is 0 here."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def second_moments(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """Adam's running squares and number of steps, by the parameter's index."""
+    tensors = {}
+    for index, parameter in enumerate(parameters_of(optimizer)):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if key != "exp_avg":
+                tensors[f"{name}.{index}.{key}"] = value
+    return tensors
+
+
+def load_second_moments(optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `second_moments`; an optimiser that has not stepped yet has none."""
+    for index, parameter in enumerate(parameters_of(optimizer) if tensors else ()):
+        step, square = tensors[f"{index}.step"], tensors[f"{index}.exp_avg_sq"].to(parameter)
+        if step.shape or square.shape != parameter.shape:
+            raise RuntimeError(f"moments of parameter {index} are {list(square.shape)}, not {list(parameter.shape)}")
+        optimizer.state[parameter] = {
+            "step": step.float(),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.empty_like(parameter).copy_(square),
+        }
+
+
+def parameters_of(optimizer: torch.optim.Adam) -> Iterable[nn.Parameter]:
+    """The parameters of an optimiser with one group."""
+    return optimizer.param_groups[0]["params"]
+
+
+def below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors named below a prefix, by the rest of their names."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}

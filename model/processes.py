@@ -1,0 +1,48 @@
+"""This process's device and memory, and its place among those that train together, by Lightning Fabric."""
+
+import logging
+import os
+import sys
+
+import torch
+from lightning_fabric import Fabric
+
+
+def launch(precision: str = "float32", deterministic: bool = False) -> Fabric:
+    """One of torchrun's processes, or the only one; on a GPU where torch finds one.
+
+    Args:
+        precision: of products on a GPU: float32 forbids TF32.
+        deterministic: whether a GPU is to keep to kernels that give the same bits again, where there are such.
+    """
+    for name in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    gpu = torch.cuda.is_available()
+    if gpu:
+        choose_kernels(precision, deterministic)
+    accelerator = "cuda" if gpu else "cpu"
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(accelerator=accelerator, devices=1)
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    machines = int(os.environ["WORLD_SIZE"]) // here
+    fabric = Fabric(accelerator=accelerator, strategy="ddp", devices=here, num_nodes=machines)
+    fabric.launch()
+    return fabric
+
+
+def choose_kernels(precision: str, deterministic: bool) -> None:
+    """How a GPU computes."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def peak_bytes(device: str) -> int:
+    """The most memory that this process has held: on its GPU, or its own where it computes on the CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # which not every platform has
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,81 @@
+"""What ``infinitygan ingest`` can be asked to do, checked."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.errors import InputError
+from model.version import __version__
+from transforms.duplicates import DEDUP_WAYS
+from transforms.manners import Manners
+from transforms.prepare import Preparation
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """What an ingest run is asked to do.
+
+    Attributes:
+        sources: folders, globs, files, lists, tars, web pages and APIs.
+        out: where the training set goes, or is.
+        full_size_px: and others as in `Preparation`: what becomes of a photograph.
+        samples_per_shard: None to let the number of samples decide.
+        dedup: near, exact or off.
+        manners: how servers are treated.
+        crawlers: how many workers fetch at once.
+        depth: how many links are followed from a web page.
+        retry_rejects: the reasons of the rejects to be tried again, instead of sources.
+    """
+
+    sources: tuple[str, ...]
+    out: str
+    full_size_px: int = 197
+    patch_size_px: int = 101
+    square: bool = False
+    samples_per_shard: int | None = None
+    dedup: str = "near"
+    via_size_px: int | None = None
+    suffix: str = "jpg"
+    quality: int = 95
+    min_side_px: int | None = None
+    max_aspect: float = 20.0
+    content_filters: bool = True
+    manners: Manners = field(default_factory=Manners)
+    crawlers: int = 1
+    depth: int = 1
+    retry_rejects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.sources and not self.retry_rejects:
+            raise InputError("no source given: name a folder, file, list, tar, web page or API of photographs")
+        if self.sources and self.retry_rejects:
+            raise InputError("--retry-rejects takes no sources: it tries again what rejects.parquet names")
+        check_out_and_size(self.out, self.samples_per_shard)
+        _ = self.preparation  # which checks its own
+        if self.dedup not in DEDUP_WAYS:
+            raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
+        if self.crawlers < 1:
+            raise InputError(f"--crawlers {self.crawlers} is too small: give 1 or more")
+        if self.depth < 0:
+            raise InputError(f"--depth {self.depth} is too small: give 0 or more")
+
+    @property
+    def preparation(self) -> Preparation:
+        """What becomes of a photograph."""
+        return Preparation(*(getattr(self, field.name) for field in dataclasses.fields(Preparation)))
+
+    def configuration(self) -> dict[str, Any]:
+        """What decides the set's bytes, for ``dataset.json``; where it is written and how it was fetched does not."""
+        values = dataclasses.asdict(self)
+        for name in ("out", "manners", "crawlers"):
+            del values[name]
+        lists = {"sources": list(self.sources), "retry_rejects": list(self.retry_rejects)}
+        return {**values, **lists, "infinitygan_version": __version__}
+
+
+def check_out_and_size(out: str, samples_per_shard: int | None) -> None:
+    """Raises InputError if there is nowhere to write to, or shards would be empty."""
+    if not out:
+        raise InputError("--out is empty: name a folder for the training set")
+    if samples_per_shard is not None and samples_per_shard < 1:
+        raise InputError(f"--samples-per-shard {samples_per_shard} is too small: give 1 or more")

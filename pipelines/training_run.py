@@ -1,0 +1,217 @@
+"""One training run: the loop, what it shows, and what it saves at every tick."""
+
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from model import checkpoint as files
+from model.checks import is_count
+from model.errors import DivergenceError, InputError
+from model.generator import Generator
+from model.processes import peak_bytes
+from model.training import Trainer
+from pipelines.progress import track
+from transforms.curves import events
+from transforms.previews import GRID, grid, sample_grid, strip
+from transforms.run_folder import RunFolder
+from transforms.stream import PatchBatch, PatchStream
+
+TICK_S = 300.0
+SHOWN_STEPS = 50
+"""The progress line's losses are means over so many steps."""
+
+Metric = Callable[[Generator], float]
+"""A measure of the averaged generator, the lower the better."""
+
+
+class Steps:
+    """What came of some steps: their losses, and the seconds that they took and waited for photographs.
+
+    Args:
+        most: of many steps only so many of the last are kept.
+    """
+
+    def __init__(self, most: int | None = None):
+        self.entries: deque[tuple[Mapping[str, float], float, float]] = deque(maxlen=most)
+
+    def add(self, losses: Mapping[str, float], step_s: float, wait_s: float) -> None:
+        """One step more, and what of its time went into waiting."""
+        self.entries.append((losses, step_s, wait_s))
+
+    def means(self) -> dict[str, float]:
+        """The mean of each loss over the steps that had it."""
+        losses = [entry for entry, _, _ in list(self.entries)]
+        names = sorted({name for entry in losses for name in entry})
+        return {name: float(np.mean([entry[name] for entry in losses if name in entry])) for name in names}
+
+    def rates(self, batch: int) -> dict[str, float]:
+        """Images a second, and the share of the time spent waiting for photographs."""
+        entries = list(self.entries)
+        seconds = sum(step_s for _, step_s, _ in entries) or float("inf")
+        waited = sum(wait_s for _, _, wait_s in entries)
+        return {"images_per_s": round(len(entries) * batch / seconds, 2), "waiting": round(waited / seconds, 4)}
+
+
+class Run:
+    """One run: its trainer, its folder, its log and its clock.
+
+    Args:
+        trainer: what trains.
+        folder: where the run is kept; only the first process writes there.
+        provenance: what its checkpoints say of themselves, but for the images seen.
+        images: where the run ends, if it is to.
+        minutes: how long this start of it lasts, if it is to end.
+        metric: measured at each tick; the best checkpoint is kept.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        provenance: Mapping[str, Any],
+        images: int | None = None,
+        minutes: float | None = None,
+        metric: Metric | None = None,
+    ):
+        self.trainer, self.folder, self.provenance, self.metric = trainer, folder, provenance, metric
+        self.images, self.minutes = images, minutes
+        self.first = trainer.fabric.is_global_zero
+        self.log: list[dict[str, Any]] = []
+        self.images_this_run = 0
+        self.since_tick, self.lately = Steps(), Steps(SHOWN_STEPS)
+
+    def resume(self) -> None:
+        """Takes up the run's last state."""
+        content = self.folder.read_state()
+        header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
+        steps, before = header.get("steps"), header.get("images_before")
+        if not (is_count(steps) and is_count(before)):
+            raise InputError(f"the state of {self.folder.url} is damaged; start a new run with --init")
+        self.trainer.load_state(tensors, steps, before)
+        self.log = self.folder.read_log(self.trainer.images)
+
+    def go(self, stream: PatchStream) -> None:
+        """Trains to the end, saving at every tick, at the end and when interrupted."""
+        trainer = self.trainer
+        self.images_this_run = trainer.steps * trainer.config.batch
+        batches = stream.batches(trainer.share, after=trainer.steps * trainer.share)
+        if self.first:
+            photographs = next(stream.batches(GRID * GRID)).pixels
+            self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
+        with self.shown(), stop_between_steps() as asked:
+            self.loop(batches, stream.skipped, asked)
+        if asked:
+            raise KeyboardInterrupt
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Progress: in images, or in seconds where only the time is limited."""
+        if not self.first:
+            return nullcontext()
+        if self.images is None and self.minutes is not None:
+            start = time.monotonic()
+            seconds = round(60 * self.minutes)
+            return track("Seconds of training", seconds, lambda: int(time.monotonic() - start), self.note)
+        return track("Images", self.images or 0, lambda: self.images_this_run, self.note)
+
+    def note(self) -> str:
+        """The last steps in a few words."""
+        if not self.lately.entries:
+            return ""
+        means, rates = self.lately.means(), self.lately.rates(self.trainer.config.batch)
+        parts = [f"{rates['images_per_s']:.1f}/s", f"D {means['discriminator']:.2f} G {means['generator']:.2f}"]
+        if "vertical_real" in means:
+            parts.append(f"vertical {means['vertical_real']:.2f} real {means['vertical_fake']:.2f} fake")
+        parts += [f"waiting {rates['waiting']:.0%}", f"{peak_bytes(self.trainer.device) / 2**30:.1f} GiB"]
+        return ", ".join(parts)
+
+    def loop(self, batches: Iterator[PatchBatch], skipped: Mapping[str, str], asked_to_stop: Sequence[int]) -> None:
+        """Steps and ticks."""
+        start = last_tick = time.monotonic()
+        told: set[str] = set()
+        done = self.trainer.anywhere(self.ended(start))
+        while not done:
+            begin = time.monotonic()
+            batch = next(batches)
+            wait_s = time.monotonic() - begin
+            losses = self.trainer.step(torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions))
+            step_s = time.monotonic() - begin
+            self.since_tick.add(losses, step_s, wait_s)
+            self.lately.add(losses, step_s, wait_s)
+            self.images_this_run += self.trainer.config.batch
+            for name in sorted(set(skipped) - told):
+                print(f"{name} is skipped: {skipped[name]}", file=sys.stderr, flush=True)
+                told.add(name)
+            done = self.trainer.anywhere(self.ended(start) or bool(asked_to_stop))
+            if self.first and (done or time.monotonic() - last_tick >= TICK_S):
+                self.tick(len(skipped))
+                last_tick = time.monotonic()
+
+    def ended(self, start: float) -> bool:
+        """Whether enough has been done."""
+        enough_images = self.images is not None and self.images_this_run >= self.images
+        return enough_images or (self.minutes is not None and time.monotonic() - start >= 60 * self.minutes)
+
+    def tick(self, skipped_shards: int) -> None:
+        """Logs the mean losses since the last tick, draws samples, measures and saves."""
+        trainer, images, time_s = self.trainer, self.trainer.images, time.time()
+        check_finite(trainer)
+        means = self.since_tick.means()
+        values = {**self.since_tick.rates(trainer.config.batch), **means, "peak_bytes": peak_bytes(trainer.device)}
+        self.since_tick = Steps()
+        best = min((entry["metric"] for entry in self.log if "metric" in entry), default=float("inf"))
+        if self.metric is not None:
+            values["metric"] = self.metric(trainer.ema)
+        entry = {"images": images, "time_s": round(time_s, 1), "skipped_shards": skipped_shards, **values}
+        self.log.append(entry)
+        self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(trainer.ema))
+        self.folder.write_picture(f"strip-{images:08d}.png", strip(trainer.ema))
+        self.folder.write_curves(images, events(images, time_s, values))
+        if values.get("metric", float("inf")) < best:
+            self.folder.write_best(self.checkpoint())
+        self.save()
+        summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(f"{images} images, {values['images_per_s']:.1f}/s: {summary}", file=sys.stderr, flush=True)
+
+    def checkpoint(self) -> bytes:
+        """The file of the averaged generator."""
+        provenance = {**self.provenance, "images_seen": self.trainer.images}
+        tensors, config = self.trainer.ema.state_dict(), self.trainer.generator_config
+        return files.save_checkpoint(tensors, config, provenance, "unstated")
+
+    def save(self) -> None:
+        """Writes the checkpoint, the log and the training state."""
+        header = {"steps": self.trainer.steps, "images_before": self.trainer.images_before}
+        self.folder.write_log(self.log)
+        state = files.save(files.TRAINING_STATE, self.trainer.state(), header)
+        self.folder.write_state(self.checkpoint(), state)
+
+
+def check_finite(trainer: Trainer) -> None:
+    """Raises DivergenceError for a state that no run could go on from, so that it never replaces one that can."""
+    broken = [name for name, x in trainer.state().items() if not torch.isfinite(x).all()]
+    if broken:
+        raise DivergenceError(
+            f"training diverged before image {trainer.images}: {len(broken)} tensors, {broken[0]} first, are not "
+            "finite; go on from the last checkpoint"
+        )
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[list[int]]:
+    """Ctrl-C and a request to terminate end up in the list, so that the step under way is finished and saved."""
+    asked: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in signals}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,265 @@
+import asyncio
+import json
+import socket
+import time
+from email.utils import formatdate
+from itertools import pairwise
+
+import pytest
+
+from transforms import fetch as fetch_module
+from transforms.fetch import Fetcher, FetchError, retry_after_s
+from transforms.manners import Manners
+
+QUICK = {"host_rate": 1e4, "deadline_s": 0.6, "allow_private": True}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(fetch_module, "FIRST_PAUSE_S", 0.01)
+
+
+def fetch(*urls, **manners):
+    """The file at each URL, or the error instead."""
+
+    async def itself(file):
+        return file
+
+    async def main():
+        async with Fetcher(Manners(**{**QUICK, **manners})) as fetcher:
+            return await asyncio.gather(*(fetcher.fetch(url, itself) for url in urls), return_exceptions=True)
+
+    return asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def reason_of(url, **manners):
+    (error,) = fetch(url, **manners)
+    assert isinstance(error, FetchError), error
+    assert "\n" not in error.message
+    return error.reason
+
+
+def test_a_file_is_fetched_with_a_name_and_without_cookies(web_server):
+    web_server.routes["/a.jpg"] = (200, {"Set-Cookie": "a=b", "X-Kind": "jpeg"}, b"picture")
+    (file,) = fetch(f"{web_server.url}/a.jpg")
+    assert (file.content, file.headers["x-kind"], file.attempts) == (b"picture", "jpeg", 1)
+    assert all(agent.startswith("infinitygan/") for _, _, agent in web_server.log)
+
+
+def test_robots_txt_is_asked_for_once_and_obeyed(web_server):
+    web_server.routes |= {
+        "/robots.txt": b"User-agent: infinitygan\nDisallow: /private\n",
+        "/private/a": b"x",
+        "/b": b"y",
+    }
+    urls = [f"{web_server.url}/{path}" for path in ("private/a", "b", "private/c")]
+    private, public, other = fetch(*urls)
+    assert (private.reason, other.reason, public.content) == ("robots", "robots", b"y")
+    assert web_server.asked("/robots.txt") == 1
+    assert web_server.asked("/private/a") == 0
+    assert fetch(urls[0], heed_robots=False)[0].content == b"x"
+
+
+def test_crawl_delay_is_kept(web_server):
+    web_server.routes |= {"/robots.txt": b"User-agent: *\nCrawl-delay: 0.2\n", "/a": b"x"}
+    fetch(*[f"{web_server.url}/a"] * 4)
+    times = [when for when, path, _ in web_server.log if path == "/a"]
+    assert all(later - earlier > 0.17 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, None), (403, None), (500, "robots_unreachable")])
+def test_robots_txt_that_is_not_there_allows_all_and_one_that_cannot_be_had_nothing(web_server, status, reason):
+    web_server.routes |= {"/robots.txt": (status, {}, b""), "/a": b"x"}
+    (outcome,) = fetch(f"{web_server.url}/a")
+    assert getattr(outcome, "reason", None) == reason
+
+
+def test_robots_txt_holds_for_what_one_is_redirected_to(web_server):
+    web_server.routes |= {
+        "/robots.txt": b"User-agent: *\nDisallow: /private\n",
+        "/a": (302, {"Location": "/private/b"}, b""),
+        "/private/b": b"x",
+    }
+    assert reason_of(f"{web_server.url}/a") == "robots"
+
+
+@pytest.mark.parametrize("directive", ["noai", "noimageai", "noindex, nofollow"])
+def test_an_opt_out_is_heeded_and_the_body_left(web_server, directive):
+    web_server.routes["/a"] = (200, {"X-Robots-Tag": directive}, b"x" * 1000)
+    assert reason_of(f"{web_server.url}/a") == "opt_out"
+    assert web_server.asked("/a") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "asked"),
+    [
+        (404, "not_found", 1),
+        (410, "not_found", 1),
+        (403, "forbidden", 1),
+        (418, "http_error", 1),
+        (204, "http_error", 1),
+    ],
+)
+def test_what_will_never_succeed_is_asked_for_once(web_server, status, reason, asked):
+    web_server.routes["/a"] = (status, {}, b"")
+    assert reason_of(f"{web_server.url}/a") == reason
+    assert web_server.asked("/a") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(500, "server_error"), (503, "server_error"), (429, "too_many_requests")]
+)
+def test_what_may_yet_succeed_is_asked_for_again_with_growing_pauses(web_server, monkeypatch, status, reason):
+    monkeypatch.setattr(fetch_module, "FIRST_PAUSE_S", 0.1)
+    web_server.routes["/a"] = (status, {}, b"")
+    (error,) = fetch(f"{web_server.url}/a", attempts=3)
+    assert (error.reason, error.attempts, web_server.asked("/a")) == (reason, 3, 3)
+    first, second, third = (when for when, path, _ in web_server.log if path == "/a")
+    assert second - first >= 0.05
+    assert third - second >= 0.1
+
+
+def test_a_server_that_recovers_gives_the_file(web_server):
+    async def recovering(request):
+        return (500, {}, b"") if web_server.asked("/a") < 3 else b"picture"
+
+    web_server.routes["/a"] = recovering
+    (file,) = fetch(f"{web_server.url}/a")
+    assert (file.content, file.attempts) == (b"picture", 3)
+
+
+def test_retry_after_silences_the_whole_host(web_server):
+    async def busy(request):
+        return (429, {"Retry-After": "1"}, b"") if web_server.asked("/a") < 2 else b"x"
+
+    web_server.routes |= {"/a": busy, "/b": b"y"}
+    begin = time.monotonic()
+    fetch(f"{web_server.url}/a", *[f"{web_server.url}/b"] * 40, host_rate=200)
+    first = next(when for when, path, _ in web_server.log if path == "/a") - begin
+    silent = [when for when, _, _ in web_server.log if first + 0.1 < when - begin < first + 0.9]
+    assert not silent
+    assert web_server.asked("/b") == 40
+
+
+def test_a_server_that_asks_for_an_hour_is_left_alone(web_server):
+    web_server.routes["/a"] = (503, {"Retry-After": "3600"}, b"")
+    assert reason_of(f"{web_server.url}/a") == "server_error"
+    assert web_server.asked("/a") == 1
+
+
+def test_retry_after_is_seconds_or_a_date():
+    assert retry_after_s("7") == 7
+    assert 8 < retry_after_s(formatdate(time.time() + 10, usegmt=True)) <= 10
+    assert retry_after_s(formatdate(time.time() - 10, usegmt=True)) == 0
+    assert retry_after_s(None) is retry_after_s("soon") is None
+
+
+@pytest.mark.parametrize(
+    ("route", "reason"),
+    [
+        ("stall", "timeout"),
+        ("trickle", "timeout"),
+        ("drop", "connection"),
+        ("cut", "cut_short"),
+        ("endless", "too_large"),
+        ((200, {}, b"x" * 200_001), "too_large"),
+        ((302, {"Location": "/a"}, b""), "redirects"),
+        ((302, {"Location": "ftp://example.org/a"}, b""), "bad_url"),
+        ((302, {"Location": "file:///etc/passwd"}, b""), "bad_url"),
+    ],
+)
+def test_servers_that_misbehave_hang_nothing(web_server, route, reason):
+    web_server.routes["/a"] = getattr(web_server, route) if isinstance(route, str) else route
+    begin = time.monotonic()
+    assert reason_of(f"{web_server.url}/a", attempts=2, cap_bytes=200_000) == reason
+    assert time.monotonic() - begin < 5
+
+
+def test_a_host_that_is_down_is_given_up(web_server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "GIVE_UP_AFTER", 3)
+    web_server.routes |= {"/bad": (500, {}, b""), "/good": b"x"}
+
+    async def main():
+        async with Fetcher(Manners(**{**QUICK, "attempts": 1, "host_connections": 1})) as fetcher:
+            paths = ["bad", "bad", "good", "bad", "bad", "bad", "good", "bad"]
+            return [await outcome(fetcher, f"{web_server.url}/{path}") for path in paths]
+
+    async def outcome(fetcher, url):
+        try:
+            return await fetcher.fetch(url, lambda file: asyncio.sleep(0, "file"))
+        except FetchError as error:
+            return error.reason
+
+    error = "server_error"
+    assert asyncio.run(main()) == [error, error, "file", error, error, error, "host_down", "host_down"]
+    assert web_server.asked("/good") == 1
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://", "http://a b/", "http://x:99999/"])
+def test_what_is_no_url_is_said(url):
+    assert reason_of(url, heed_robots=False, attempts=1) in ("bad_url", "connection")
+
+
+def test_a_port_that_nobody_listens_on_is_a_failed_connection():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and deaf
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a"
+        assert reason_of(url, heed_robots=False, attempts=2) == "connection"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f.1", "2130706433"])
+def test_private_addresses_are_not_connected_to_however_they_are_written(web_server, host):
+    (error,) = fetch(f"http://{host}:{web_server.port}/a", allow_private=False, attempts=1)
+    assert error.reason == "private_address" or host in ("0x7f.1", "2130706433")
+    assert web_server.log == []
+
+
+def test_a_redirect_does_not_lead_to_a_private_address(web_server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "is_private", lambda address: address != "127.0.0.1")
+    web_server.routes["/a"] = (302, {"Location": f"http://127.0.0.2:{web_server.port}/secret"}, b"")
+    (error,) = fetch(f"{web_server.url}/a", allow_private=False)
+    assert error.reason == "private_address"
+    assert web_server.asked("/secret") == 0
+
+
+def test_it_is_the_address_connected_to_that_counts_not_what_a_name_led_to_before(web_server, monkeypatch):
+    """A name server that says something else each time: the check is where the socket is made."""
+    checked = []
+    real = fetch_module.is_private
+    monkeypatch.setattr(fetch_module, "is_private", lambda address: checked.append(address) or real(address))
+    (error,) = fetch(f"http://localhost:{web_server.port}/a", allow_private=False)
+    assert error.reason == "private_address"
+    assert set(checked) <= {"127.0.0.1", "::1"}
+    assert checked
+
+
+def test_secret_parameters_stand_in_no_message(web_server):
+    async def main():
+        async with Fetcher(Manners(**QUICK)) as fetcher:
+
+            async def use(file):
+                return json.loads(file.content)
+
+            await fetcher.fetch(f"{web_server.url}/api", use, by_program=True, parameters={"key": "s3cret"})
+
+    with pytest.raises(FetchError) as caught:
+        asyncio.run(main())
+    assert "s3cret" not in str(caught.value)
+
+
+def test_no_more_files_are_in_memory_than_there_may_be_connections(web_server):
+    web_server.routes["/a"] = b"x"
+    held = [0, 0]
+
+    async def use(file):
+        held[0] += 1
+        held[1] = max(held)
+        await asyncio.sleep(0.005)
+        held[0] -= 1
+
+    async def main():
+        async with Fetcher(Manners(**{**QUICK, "connections": 5, "host_connections": 50})) as fetcher:
+            await asyncio.gather(*(fetcher.fetch(f"{web_server.url}/a", use) for _ in range(60)))
+
+    asyncio.run(main())
+    assert held[1] <= 5

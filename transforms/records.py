@@ -1,0 +1,79 @@
+"""What passes between the stages of ingest: a photograph that was found, and the row of one that is not in the set."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from transforms.pieces import Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """Something that is taken for a photograph until it is opened.
+
+    Attributes:
+        source: its URL or path, which names it in all tables.
+        licence: as its list, page, API or inventory says.
+        author: likewise.
+        title: likewise.
+        piece: where its bytes are, if they are not a file of their own at ``source``.
+    """
+
+    source: str
+    licence: str | None = None
+    author: str | None = None
+    title: str | None = None
+    piece: Piece | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The photograph as JSON writes it; ``from_json`` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Photograph":
+        """Reads a photograph from its JSON form."""
+        piece = value["piece"]
+        return cls(**{**value, "piece": Piece(**piece) if piece else None})
+
+    def reject(self, stage: str, reason: str, message: str, attempts: int = 1) -> "Reject":
+        """The row that says why this photograph is not in the set."""
+        piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
+        return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A source that is not in the data set, with all that is needed to try it again.
+
+    Attributes:
+        source: its URL or path.
+        stage: find, fetch, read, decode, frame, filter or deduplicate.
+        reason: one stable word.
+        message: what is wrong with this one.
+        attempts: how often it was tried.
+        licence: of the photograph.
+        author: of the photograph.
+        title: of the photograph.
+        archive: the tar that the photograph is in, if it is in one.
+        archive_offset: where in the tar its bytes begin.
+        archive_size: how many bytes it has there.
+    """
+
+    source: str
+    stage: str
+    reason: str
+    message: str
+    attempts: int = 1
+    licence: str | None = None
+    author: str | None = None
+    title: str | None = None
+    archive: str | None = None
+    archive_offset: int | None = None
+    archive_size: int | None = None
+
+    def photograph(self) -> Photograph:
+        """The photograph that was rejected."""
+        piece = None
+        if self.archive is not None and self.archive_offset is not None and self.archive_size is not None:
+            piece = Piece(self.archive, self.archive_offset, self.archive_size)
+        return Photograph(self.source, self.licence, self.author, self.title, piece)
