@@ -20,7 +20,7 @@ from torch import Tensor
 from model.fusion import Mixture, StyleMap
 from model.generator import Generator
 from model.geometry import Window
-from model.layers import EPSILON, GAIN, LEAK, ModulatedConvolution, blur, products, upsample_skip
+from model.layers import EPSILON, GAIN, LEAK, ModulatedConvolution, products, upsample_skip
 from model.structure import crop_to
 
 STYLES_KEPT = 4
@@ -58,12 +58,14 @@ class StyledConvolution:
         self.convolution, self.gain, self.dtype = convolution, gain, dtype
         self.scales = convolution.affine.exact(torch.cat(list(styles)))  # [K,I]
         self.bias = (bias * gain).to(dtype)
+        taps = self.bias.new_tensor([1.0, 2.0, 1.0])
+        self.blur = (taps[:, None] * taps / 4).expand(len(bias), 1, 3, 3)
         self.folded = lru_cache(maxsize=STYLES_KEPT)(self._folded)
         self.shared = lru_cache(maxsize=1)(self._shared)
         self.pair = lru_cache(maxsize=PAIRS_KEPT)(self._pair)
 
     def __call__(self, x: Tensor, before: int | Mixture, after: int | Mixture) -> Tensor:
-        """[1,I,H,W] -> [1,O,H',W'], bias added; an up layer's output still awaits its blur, and its bias.
+        """[1,I,H,W] -> [1,O,H',W'], bias added; an up layer's output still awaits its blur, and its bias: `blurred`.
 
         Args:
             x: input, channels last.
@@ -78,6 +80,10 @@ class StyledConvolution:
         if self.convolution.demodulate:
             y = y.mul_(self.demodulation(after).to(self.dtype))
         return y if bias is None else y.add_(bias[:, None, None])
+
+    def blurred(self, x: Tensor) -> Tensor:
+        """[1,O,H,W] -> [1,O,H-2,W-2], bias added: what an up layer still awaits, in one pass."""
+        return F.conv2d(x, self.blur, self.bias, groups=len(self.bias))
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution itself, with a weight as `_laid_out` gives it."""
@@ -170,7 +176,7 @@ class Engine:
             if shape.up:
                 step //= 2
                 unblurred = [(2 * low, 2 * high) for low, high in windows]
-                x = blur(layer(x, before, styles.at(unblurred[0], unblurred[1], step))).add_(layer.bias[:, None, None])
+                x = layer.blurred(layer(x, before, styles.at(unblurred[0], unblurred[1], step)))
             windows = shape.forward(windows[0]), shape.forward(windows[1])
             here = styles.at(*windows, step)
             if not shape.up:

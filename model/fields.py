@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from model.errors import InputError
-from model.geometry import Window
+from model.geometry import Window, length
 
 SCHEME_VERSION = 1
 """Of everything that decides pixels besides the network: counters, positions, coordinates, quantising."""
@@ -34,6 +34,8 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
+_OPENING = 4
+"""Rounds after which each word depends on every word of the counter."""
 _Z_L, _Z_G, _Z_N = 1, 2, 16
 
 
@@ -56,30 +58,33 @@ def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu") -
     Returns:
         float32 [1,1,H,W] of each window.
     """
-    counters, shapes = [], []
-    for layer, rows, (low, high) in windows:
-        row, quad = torch.meshgrid(positions(rows, device), positions((low >> 2, high >> 2), device), indexing="ij")
-        counters.append(torch.stack([quad.flatten(), row.flatten(), torch.full_like(row, _Z_N + layer).flatten()]))
-        shapes.append(row.shape)
-    if not counters:
+    if not windows:
         return []
+    quads = [(low >> 2, high >> 2) for _, _, (low, high) in windows]
+    shapes = [(length(rows), length(quad)) for (_, rows, _), quad in zip(windows, quads, strict=True)]
+    sizes = [height * width for height, width in shapes]
     # One evaluation for all layers: most of them are too small to be worth one of their own.
-    c0, c1, c2 = torch.cat(counters, dim=1)
-    values = torch.stack(normals(philox((c0, c1, c2, torch.zeros_like(c2[:1])), seed)), dim=1)
+    counter = torch.empty(3, sum(sizes), dtype=torch.int64, device=device)
+    parts = counter.split(sizes, dim=1)
+    for (layer, rows, _), quad, shape, part in zip(windows, quads, shapes, parts, strict=True):
+        part[0].view(shape).copy_(positions(quad, device))
+        part[1].view(shape).copy_(positions(rows, device)[:, None])
+        part[2].fill_(_Z_N + layer)
+    words = philox((*counter, torch.zeros(1, dtype=torch.int64, device=device)), seed)
+    values = torch.stack(normals(words), dim=1).split(sizes)
     fields = []
-    parts = values.split([h * q for h, q in shapes])
-    for (_, _, (low, high)), (height, quads), part in zip(windows, shapes, parts, strict=True):
+    for (_, _, (low, high)), (height, width), part in zip(windows, shapes, values, strict=True):
         first = low & 3
-        fields.append(part.reshape(height, 4 * quads)[None, None, :, first : first + high - low + 1])
+        fields.append(part.reshape(height, 4 * width)[None, None, :, first : first + high - low + 1])
     return fields
 
 
-def z_g_vector(seed: int, length: int, device: str = "cpu") -> Tensor:
-    """The global latent float32 [1,length] of a style's seed."""
-    index = torch.arange(-(-length // 4), device=device)
+def z_g_vector(seed: int, size: int, device: str = "cpu") -> Tensor:
+    """The global latent float32 [1,size] of a style's seed."""
+    index = torch.arange(-(-size // 4), device=device)
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     words = philox((zero, zero, torch.full((1,), _Z_G, device=device), index), seed)
-    return torch.stack(normals(words), dim=-1).flatten()[None, :length]
+    return torch.stack(normals(words), dim=-1).flatten()[None, :size]
 
 
 def check_seed(seed: int) -> None:
@@ -104,24 +109,42 @@ def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
     Returns:
         Four int64 tensors of values below 2³², of the broadcast shape.
     """
-    c0, c1, c2, c3 = counter
-    key = [seed & _MASK, seed >> 32]
-    for _ in range(_ROUNDS):
-        # The low half of a product is taken when it is next used: what is above it falls to the mask then.
-        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0 = ((second >> 32) ^ c1).bitwise_xor_(key[0]).bitwise_and_(_MASK)
-        c2 = ((first >> 32) ^ c3).bitwise_xor_(key[1]).bitwise_and_(_MASK)
-        c1, c3 = second, first
-        key = [(word + step) & _MASK for word, step in zip(key, _WEYL, strict=True)]
-    return list(torch.broadcast_tensors(c0, c1 & _MASK, c2, c3 & _MASK))
+    keys = round_keys(seed)
+    words = list(counter)
+    for key in keys[:_OPENING]:
+        first, second = words[0] * _MULTIPLIERS[0], words[2] * _MULTIPLIERS[1]
+        words = [mixed(second >> 32, words[1], key[0]), second, mixed(first >> 32, words[3], key[1]), first]
+    # All words have the full shape now; the other rounds go on in their memory, and that of one more.
+    c0, c1, c2, c3 = (word.contiguous() for word in torch.broadcast_tensors(*words))
+    spare = torch.empty_like(c0)
+    for key in keys[_OPENING:]:
+        first, second = c0.mul_(_MULTIPLIERS[0]), c2.mul_(_MULTIPLIERS[1])
+        mixed(torch.bitwise_right_shift(second, 32, out=spare), c1, key[0])
+        mixed(torch.bitwise_right_shift(first, 32, out=c1), c3, key[1])
+        c0, c1, c2, c3, spare = spare, second, c1, first, c3
+    return [c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)]
+
+
+def mixed(high: Tensor, word: Tensor, key: int) -> Tensor:
+    """The upper half of a product with a word and a round's key: in the product's own memory if it is large enough.
+
+    The word may be a product too, whose lower half counts: what is above it falls to the mask.
+    """
+    total = high.bitwise_xor_(word) if high.shape == word.shape else high ^ word
+    return total.bitwise_xor_(key).bitwise_and_(_MASK)
+
+
+def round_keys(seed: int) -> list[tuple[int, int]]:
+    """The two words of each round's key."""
+    return [((seed + r * _WEYL[0]) & _MASK, ((seed >> 32) + r * _WEYL[1]) & _MASK) for r in range(_ROUNDS)]
 
 
 def normals(words: Sequence[Tensor]) -> list[Tensor]:
-    """Four normal numbers from four words, by Box and Muller's transform in float32."""
-    u = [(word >> 8).float().add_(0.5).mul_(2.0**-24) for word in words]
+    """Four normal numbers from four words, by Box and Muller's transform in float32. The words are used up."""
+    u = [word.bitwise_right_shift_(8).float().add_(0.5).mul_(2.0**-24) for word in words]
     result = []
     for radius, angle in ((u[0], u[1]), (u[2], u[3])):
-        length = radius.log().mul_(-2.0).sqrt_()
+        length = radius.log_().mul_(-2.0).sqrt_()
         angle.mul_(2.0 * math.pi)
-        result += [angle.cos().mul_(length), angle.sin().mul_(length)]
+        result += [angle.cos().mul_(length), angle.sin_().mul_(length)]
     return result

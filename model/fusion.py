@@ -68,8 +68,9 @@ class Fusion:
         near = self.candidates(*pixels)
         numbers = sorted({number for number, _, _ in near})
         if len(numbers) > 1:
-            nearest = self.nearest(near, *pixels)
-            counts = [box_counts(nearest == number, self.size_px, step) for number in numbers]
+            masks = self.owned(near, *pixels)
+            counts = [box_counts(masks[number], self.size_px, step) for number in numbers[:-1]]
+            counts.append(self.size_px**2 - torch.stack(counts).sum(dim=0, dtype=torch.int32))
             present = [k for k, count in enumerate(counts) if count.any()]
             numbers = [numbers[k] for k in present]
             if len(numbers) > 1:
@@ -93,25 +94,28 @@ class Fusion:
         first, last = (columns[0] - x) // self.turn_px, -(-(columns[1] - x) // self.turn_px)
         return range(x + first * self.turn_px, x + last * self.turn_px + 1, self.turn_px)
 
-    def nearest(self, centres: Sequence[tuple[int, int, int]], rows: Window, columns: Window) -> Tensor:
-        """The number of each pixel's style, int64 [H,W]; of equally near ones the first.
+    def owned(self, centres: Sequence[tuple[int, int, int]], rows: Window, columns: Window) -> dict[int, Tensor]:
+        """The pixels of each style, bool [H,W], by its number: those to which it is nearest; of equal ones the first.
 
         Squared distances from a pixel (r + v, c + u) differ between centres by whole numbers that are linear in v and
         u: |r - y|² + |c - x|² + 2v(r - y) + 2u(c - x). The first two terms, whose squares need more than 64 bits, are
-        computed in Python; among candidates they differ by far less.
+        computed in Python; among candidates they differ by far less. So one centre is nearer than another where a
+        term of v is less than a term of u.
         """
         v = torch.arange(geometry.length(rows), device=self.device)[:, None]
         u = torch.arange(geometry.length(columns), device=self.device)[None, :]
         constants = [(rows[0] - y) ** 2 + (columns[0] - x) ** 2 for _, y, x in centres]
-        best, owner = None, torch.zeros((), dtype=torch.int64, device=self.device)
-        for (number, y, x), constant in zip(centres, constants, strict=True):
-            distance = constant - min(constants) + 2 * (rows[0] - y) * v + 2 * (columns[0] - x) * u
-            if best is None:
-                best, owner = distance, torch.full_like(distance, number)
-            else:
-                owner = torch.where(distance < best, number, owner)
-                best = torch.minimum(best, distance)
-        return owner
+        masks: dict[int, Tensor] = {}
+        for (j, (number, y, x)), mine in zip(enumerate(centres), constants, strict=True):
+            mask = None
+            for (k, (_, other_y, other_x)), theirs in zip(enumerate(centres), constants, strict=True):
+                if j != k:
+                    down, right = theirs - mine + 2 * (y - other_y) * v, 2 * (other_x - x) * u
+                    nearer = down >= right if j < k else down > right
+                    mask = nearer if mask is None else mask.logical_and_(nearer)
+            assert mask is not None
+            masks[number] = masks[number] | mask if number in masks else mask
+        return masks
 
 
 def box_counts(mask: Tensor, size: int, step: int) -> Tensor:

@@ -23,6 +23,7 @@ COMMANDS = {
     "outpaint": "outpaint_command",
     "inbetween": "inbetween_command",
     "verify": "verify_command",
+    "bench": "bench_command",
     "info": "info_command",
 }
 """Each command's function, in the module of its name."""

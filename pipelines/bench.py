@@ -1,0 +1,117 @@
+"""Bench: what rendering costs on this machine, as a table and JSON."""
+
+import json
+import platform
+import sys
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model import arithmetic, measure
+from model.config import PRESETS
+from model.errors import InputError
+from model.memory import reuse_freed_memory
+from pipelines.progress import track
+
+TURNS = {"paper": 1, "small": 5, "tiny": 5}
+"""How often each thing is timed; a tile of `paper` takes seconds."""
+
+MARGIN_TILES_PX = (128, 256, 512, 1024)
+
+ROWS = {
+    "roofline_gflops": ("roofline, GFLOP/s", ".0f"),
+    "useful_gflops": ("useful arithmetic, GFLOP/s", ".0f"),
+    "efficiency": ("arithmetic efficiency, 2048×512", ".1%"),
+    "megapixels_per_s": ("megapixels a second", ".3g"),
+    **{f"margins_{px}": (f"arithmetic spent on margins, tiles of {px} px", ".1%") for px in MARGIN_TILES_PX},
+    "randomness_share": ("time spent on randomness", ".1%"),
+    "fused_over_plain": ("four styles over one, 4096×512, time", ".2f"),
+    "warm_near_s": ("one tile of 256 px, warm, s", ".3g"),
+    "warm_far_s": ("the same 10⁹ px away, s", ".3g"),
+    "cold_near_s": ("one tile, from the start of a process, s", ".3g"),
+    "cold_far_s": ("the same 10⁹ px away, s", ".3g"),
+    "bfloat16_over_float32": ("bfloat16 over float32, time", ".2f"),
+    "bfloat16_mean_levels": ("their mean difference, of 255", ".2g"),
+    "bfloat16_most_levels": ("their largest difference, of 255", ".0f"),
+}
+"""Each figure's line in the table, and its format."""
+
+
+def bench(presets: list[str]) -> dict[str, Any]:
+    """All figures of some presets on this machine; a JSON document.
+
+    Raises:
+        InputError: a preset is unknown, or given twice.
+    """
+    for preset in presets:
+        if preset not in PRESETS or presets.count(preset) > 1:
+            raise InputError(f"--preset {preset}: choose from {', '.join(PRESETS)}, each once")
+    reuse_freed_memory()
+    done: list[None] = []
+    with track("Measurements", len(presets) * (measure.TILES + 4), lambda: len(done)):
+        figures = {preset: measured(preset, done) for preset in presets}
+    return {"machine": machine(), "presets": figures}
+
+
+def measured(preset: str, done: list[None]) -> dict[str, float]:
+    """All figures of a preset; what is done is counted."""
+    generator, turns = measure.network(preset), TURNS[preset]
+    config = generator.config
+    figures = {f"margins_{px}": arithmetic.margin_share(config, px) for px in MARGIN_TILES_PX}
+    figures |= measure.speed(generator, turns, lambda: done.append(None))
+    for part in (measure.randomness, measure.warm_latency, measure.precision):
+        figures |= part(generator, turns)
+        done.append(None)
+    figures |= measure.cold_latency(preset, turns=1 if turns == 1 else 2)
+    done.append(None)
+    return figures
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    device = measure.device()
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "roofline": measure.roofline(device).name,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def table(document: dict[str, Any]) -> Table:
+    """The figures, a column a preset."""
+    presets, host = document["presets"], document["machine"]
+    shown = Table(
+        title=f"{host['device']}, {host['instructions']}, {host['threads']} threads",
+        caption=f"Roofline: {host['roofline']}",
+    )
+    shown.add_column("figure")
+    for preset in presets:
+        shown.add_column(preset, justify="right")
+    for name, (title, form) in ROWS.items():
+        shown.add_row(title, *(format(figures[name], form) for figures in presets.values()))
+    return shown
+
+
+def bench_command(
+    preset: Annotated[list[str] | None, typer.Option(help="Network to measure; may be repeated.")] = None,
+    out: Annotated[str | None, typer.Option(help="File for the figures, as JSON.")] = None,
+) -> None:
+    """Measures what rendering costs on this machine, against the best that the machine can do."""
+    document = bench(preset or ["paper", "small"])
+    Console().print(table(document))
+    if out:
+        with open(out, "w") as file:
+            json.dump(document, file, indent=2)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    main(["bench", *sys.argv[1:]])

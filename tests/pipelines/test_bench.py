@@ -1,0 +1,54 @@
+import json
+
+import pytest
+import torch
+
+from model import measure
+from pipelines.bench import ROWS, bench_command
+from pipelines.cli import run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two tiles instead of sixteen, and a small convolution."""
+    monkeypatch.setattr(measure, "TILES", 2)
+    monkeypatch.setattr(measure, "CHANNELS", 64)
+
+
+def test_bench_prints_every_figure_and_writes_them_as_json(quick, tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    bench_command(["tiny"], str(out))
+    document = json.loads(out.read_text())
+    figures = document["presets"]["tiny"]
+    assert set(ROWS) <= set(figures)
+    assert all(value >= 0 for value in figures.values())
+    assert figures["margins_128"] > figures["margins_1024"] > 0
+    assert 0 < figures["efficiency"] == pytest.approx(figures["useful_gflops"] / figures["roofline_gflops"])
+    assert figures["cold_near_s"] > figures["warm_near_s"]
+    assert document["machine"]["threads"] == torch.get_num_threads()
+    printed = capsys.readouterr().out
+    assert "arithmetic efficiency" in printed
+    assert "tiny" in printed
+
+
+@pytest.mark.parametrize("preset", ["huge", ""])
+def test_an_unknown_preset_is_refused_in_one_line(preset, capsys):
+    assert run(["bench", "--preset", preset]) == 2
+    said = capsys.readouterr().err
+    assert f"--preset {preset}" in said
+    assert "tiny" in said
+    assert said.count("\n") == 1
+
+
+def test_the_place_far_away_is_a_billion_pixels_away_and_within_the_world():
+    assert measure.FAR_PX == 10**9
+    assert measure.FAR_PX % measure.TILE_PX == 0
+
+
+def test_the_fused_panorama_meets_all_four_styles():
+    """Else it would measure a plain one."""
+    world = measure.World(measure.network("tiny"), measure.Definition(7, styles=measure.STYLES))
+    rows, met = measure.tile_window(-1), set()
+    for column in range(measure.TILES):
+        met.update(world.fusion.map(rows, measure.tile_window(column), 1).styles)
+    assert met == {0, 1, 2, 3}
