@@ -25,9 +25,9 @@ from torch import Tensor
 
 from model import geometry
 from model.checks import is_integer
-from model.definition import Definition
+from model.definition import Definition, check_integer
 from model.errors import DivergenceError, InputError
-from model.fields import z_g_vector
+from model.fields import check_seed, z_g_vector
 from model.footprint import Footprint, Windows, footprint
 from model.generator import Generator
 from model.latents import Latents
@@ -80,6 +80,8 @@ class InversionConfig:
     def __post_init__(self) -> None:
         if not is_integer(self.steps) or not 1 <= self.steps <= 10**6:
             raise InputError(f"steps is {self.steps!r}; give a whole number from 1 to 1000000")
+        check_integer("seed", self.seed)
+        check_seed(self.seed)
         if not is_integer(self.tile_px) or not 2 * LEAST_SIDE_PX <= self.tile_px <= 4096:
             raise InputError(f"tile is {self.tile_px!r}; give {2 * LEAST_SIDE_PX} to 4096 pixels")
         if self.network not in BACKBONES:
@@ -94,6 +96,13 @@ def check_weight(name: str, value: Any) -> None:
     """Raises InputError for a number that is no weight."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise InputError(f"{name} is {value!r}; give a number from 0 on")
+
+
+def check_sides(width_px: int, height_px: int) -> None:
+    """Raises InputError for a photograph that is too small or too large."""
+    if not LEAST_SIDE_PX <= min(width_px, height_px) <= max(width_px, height_px) <= MOST_SIDE_PX:
+        bounds = f"{LEAST_SIDE_PX} to {MOST_SIDE_PX}"
+        raise InputError(f"a photograph of {width_px}×{height_px} px: its sides must be {bounds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +127,7 @@ class Target:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        _, height, width = self.pixels.shape
-        if not LEAST_SIDE_PX <= min(height, width) <= max(height, width) <= MOST_SIDE_PX:
-            raise InputError(
-                f"a photograph of {width}×{height} px: its sides must be {LEAST_SIDE_PX} to {MOST_SIDE_PX}"
-            )
+        check_sides(self.pixels.shape[2], self.pixels.shape[1])
 
     @property
     def box_px(self) -> tuple[int, int, int, int]:

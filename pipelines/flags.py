@@ -49,8 +49,6 @@ def size_px(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
-    if not (1 <= width <= 65535 and 1 <= height <= 65535):
-        raise InputError(f"--size {text}: give 1 to 65535 pixels a side")
     return width, height
 
 

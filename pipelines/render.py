@@ -4,9 +4,9 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any
 
 import apache_beam as beam
@@ -21,7 +21,7 @@ from model.config import GeneratorConfig, check_tileable
 from model.definition import Definition, check_definition
 from model.engine import PRECISIONS
 from model.errors import InputError
-from model.overlay import check_overlay
+from model.overlay import Overlay, check_overlay
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
@@ -150,6 +150,7 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
         check_tileable(found.generator.config, url)
         return found.sha256, found.generator.config
 
+    overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
     plans = {}
     for request in options.requests:
         url = request.checkpoint or options.checkpoint or BUNDLED
@@ -159,7 +160,7 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
             raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
         try:
             check_definition(request.definition, config)
-            overlays = overlay_checksums(request.definition, config, sha256)
+            overlays = overlay_checksums(request.definition, config, sha256, overlay)
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
         plan = Plan(request, url, sha256, options.tile_px, options.precision, overlays)
@@ -169,15 +170,17 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
     return plans
 
 
-def overlay_checksums(definition: Definition, config: GeneratorConfig, checkpoint_sha256: str) -> tuple[str, ...]:
-    """The sha256 of each overlay of a world.
+def overlay_checksums(
+    definition: Definition, config: GeneratorConfig, checkpoint_sha256: str, read: Callable[[str], Overlay]
+) -> tuple[str, ...]:
+    """The sha256 of each overlay of a world, as `read` finds it.
 
     Raises:
         InputError: one is missing, damaged, or of another checkpoint or coordinate law.
     """
     checksums = []
     for name in definition.overlay_names:
-        overlay = read_overlay(name)
+        overlay = read(name)
         check_overlay(overlay, name, config, definition.cyclic_px, checkpoint_sha256)
         checksums.append(overlay.sha256)
     return tuple(checksums)

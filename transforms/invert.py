@@ -8,7 +8,7 @@
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.definition import check_position
 from model.errors import DivergenceError, InputError, one_line
-from model.inversion import Inversion, InversionConfig, Target
+from model.inversion import Inversion, InversionConfig, Target, check_sides
 from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
@@ -103,7 +103,7 @@ def photographs_at(places: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def invert(job: InversionJob, after_step: Callable[[], None] = STEPS_DONE.add) -> Overlay:
+def invert(job: InversionJob) -> Overlay:
     """Inverts a photograph, or goes on where a run was killed; does nothing where the overlay is there.
 
     Raises:
@@ -116,9 +116,10 @@ def invert(job: InversionJob, after_step: Callable[[], None] = STEPS_DONE.add) -
         return finished(job, identity)
     inversion = Inversion(checkpoint.generator, target, job.config)
     resume(inversion, job, identity)
+    STEPS_DONE.add(inversion.step)
     while inversion.step < job.config.steps:
         inversion.advance()
-        after_step()
+        STEPS_DONE.add()
         if inversion.step % SAVE_EVERY == 0 and inversion.step < job.config.steps:
             write_bytes(f"{job.stem}.state{SUFFIX}", safetensors.save(STATE, inversion.state(), {"job": identity}))
             write_bytes(f"{job.stem}.preview.jpg", preview(inversion))
@@ -192,9 +193,15 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
 
 
 def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:
-    """A photograph uint8 [h,w,3]: scaled to a height, or so that its middle fills a width and a height."""
+    """A photograph uint8 [h,w,3]: scaled to a height, or so that its middle fills a width and a height.
+
+    Raises:
+        Rejection: it cannot be decoded.
+        InputError: it would be too small or too large.
+    """
     image = decode(content, max(size_px or (height_px,))).image
     width, height = size_px or (max(1, round(image.width * height_px / image.height)), height_px)
+    check_sides(width, height)
     scale = max(width / image.width, height / image.height)
     cut_px = width / scale, height / scale
     left, top = (image.width - cut_px[0]) / 2, (image.height - cut_px[1]) / 2

@@ -40,7 +40,7 @@ PATCHES_AHEAD = 4
 class Synthesizer:
     """Computes patches on this worker's device: the GPU where there is one.
 
-    The last few checkpoints and worlds stay loaded; what is computed does not depend on which.
+    The last few checkpoints, overlays and worlds stay loaded; what is computed does not depend on which.
     """
 
     def __init__(self) -> None:
@@ -53,6 +53,7 @@ class Synthesizer:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
+        self.overlay = lru_cache(maxsize=4)(read_overlay)
         self.world = lru_cache(maxsize=4)(self._world)
 
     def samples(self, shard: PatchShard) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ class Synthesizer:
 
     def _world(self, url: str, sha256: str, definition: Definition, precision: str, overlays: tuple[str, ...]) -> World:
         named = zip(definition.overlay_names, overlays, strict=True)
-        laid = {name: read_overlay(name, overlay) for name, overlay in named}
+        laid = {name: self.overlay(name, overlay) for name, overlay in named}
         return World(self.checkpoint(url, sha256).generator, definition, precision, laid)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:

@@ -149,6 +149,7 @@ def test_the_rate_rises_and_falls_to_nothing():
     [
         ({"steps": 0}, "steps is 0"),
         ({"steps": True}, "steps is True"),
+        ({"seed": -1}, "seed is -1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"w_weight": float("nan")}, "w_weight is nan"),
         ({"tile_px": 10}, "tile is 10"),
