@@ -1,4 +1,4 @@
-"""What a world is made of besides its network: a seed, and if wanted a circle, styles and edits.
+"""What a world is made of besides its network: a seed, and if wanted a circle, styles, edits and overlays.
 
 Nothing here computes. A definition is checked when it is made, and against a network by `check_definition`.
 """
@@ -18,6 +18,7 @@ FUSION_PX = 127
 """Side of the box over which neighbouring styles blend (paper, Section 4.3)."""
 
 MOST_FUSION_PX = 4095
+MOST_PASTE_PX = 4096
 MOST_LIKE_PX = 16384
 """A box whose statistics an edit takes over is computed at once, so its sides are bounded."""
 
@@ -33,8 +34,9 @@ class Style:
     """A style and the point around which it holds sway.
 
     Attributes:
-        seed: from which z_g is drawn; this or `z_g` is given.
+        seed: from which z_g is drawn; this, `z_g` or `overlay` is given.
         z_g: the global latent itself, as numbers.
+        overlay: the name of an overlay, whose z_g and W+ are taken.
         texture_seed: takes w from the z_g of another seed, so that only the texture differs.
         x_px: the centre, in world pixels.
         y_px: the centre, in world pixels.
@@ -45,13 +47,16 @@ class Style:
 
     seed: int | None = None
     z_g: tuple[float, ...] | None = None
+    overlay: str | None = None
     texture_seed: int | None = None
     x_px: int = 0
     y_px: int = 0
 
     def __post_init__(self) -> None:
-        if (self.seed is None) == (self.z_g is None):
-            raise InputError("a style has either a seed or z_g: give one of the two")
+        if [self.seed, self.z_g, self.overlay].count(None) != 2:
+            raise InputError("a style has either a seed or z_g or overlay: give one of them")
+        if self.overlay is not None:
+            check_name("overlay", self.overlay)
         for name in ("seed", "texture_seed"):
             value = getattr(self, name)
             if value is not None:
@@ -134,6 +139,9 @@ class Definition:
         styles: with their centres; none stands for the one of the world's own seed.
         fusion_px: side of the box over which styles blend; odd.
         edits: applied in turn.
+        overlays: the names of those whose fields are laid over the world's own, in turn, before the edits.
+        paste_px: their photographs' own pixels are shown, blended with the world's over so many pixels from their
+            borders inwards; None to show the world's alone.
 
     Raises:
         InputError: a value is out of range.
@@ -144,10 +152,13 @@ class Definition:
     styles: tuple[Style, ...] = ()
     fusion_px: int = FUSION_PX
     edits: tuple[Edit, ...] = ()
+    overlays: tuple[str, ...] = ()
+    paste_px: int | None = None
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed)
         check_seed(self.seed)
+        self._check_overlays()
         if not is_integer(self.fusion_px) or not (1 <= self.fusion_px <= MOST_FUSION_PX and self.fusion_px % 2):
             raise InputError(f"fusion_px is {self.fusion_px!r}; it must be an odd number from 1 to {MOST_FUSION_PX}")
         for name, kind in (("styles", Style), ("edits", Edit)):
@@ -162,6 +173,23 @@ class Definition:
         for edit in self.edits:
             if self.cyclic_px is not None and edit.box_px[2] > self.cyclic_px:
                 raise InputError(f"box_px is {edit.box_px[2]} px wide, but the world only {self.cyclic_px} px")
+
+    def _check_overlays(self) -> None:
+        if not isinstance(self.overlays, tuple):
+            raise InputError(f"overlays is {self.overlays!r}; it must be a list of paths or URLs")
+        for name in self.overlays:
+            check_name("overlays", name)
+        if len(set(self.overlays)) < len(self.overlays):
+            raise InputError("overlays names one file twice; leave one away")
+        if self.paste_px is not None:
+            check_integer("paste_px", self.paste_px)
+            if not 0 <= self.paste_px <= MOST_PASTE_PX:
+                raise InputError(f"paste_px is {self.paste_px}; it must be from 0 to {MOST_PASTE_PX}")
+
+    @property
+    def overlay_names(self) -> tuple[str, ...]:
+        """The names of all overlays, also those that only give a style, each once."""
+        return tuple(dict.fromkeys((*self.overlays, *(style.overlay for style in self.styles if style.overlay))))
 
     def canonical_px(self, x_px: int) -> int:
         """A column of pixels in the first turn of a cyclic world; in another, as it is."""
@@ -204,6 +232,12 @@ def check_integer(name: str, value: Any) -> None:
     """Raises InputError for a value that is no whole number."""
     if not is_integer(value):
         raise InputError(f"{name} is {value!r}; it must be a whole number")
+
+
+def check_name(field: str, value: Any) -> None:
+    """Raises InputError for a value that cannot name a file."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{field} is {value!r}; give a path or URL")
 
 
 def check_position(name: str, value: Any) -> None:

@@ -1,6 +1,7 @@
-"""The fields of a world as it is defined: latents, noise and coordinates, around its circle and with its edits."""
+"""The fields of a world as it is defined: latents, noise and coordinates, with its circle, overlays and edits."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,10 +11,32 @@ from model.config import GeneratorConfig
 from model.coordinates import coordinate_field
 from model.definition import NOISE, Z_L, Box, Definition, Edit, cells, image, positions_per_cell
 from model.fields import NoiseWindow, z_l_field, z_n_fields
+from model.footprint import Windows
 from model.geometry import Window
+from model.overlay import Overlay
 
 Patchwork = list[tuple[Window, slice]]
 """Windows of the first turn, and where each lies in the window that they make up."""
+
+Place = tuple[slice, slice, slice, slice]
+"""Of a window in a field [1,C,H,W]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """What a window and a box have in common.
+
+    Attributes:
+        rows: of positions.
+        columns: of positions, in the first turn.
+        place: in a field of the window.
+        box_place: in a field of the box.
+    """
+
+    rows: Window
+    columns: Window
+    place: Place
+    box_place: Place
 
 
 class Latents:
@@ -23,10 +46,14 @@ class Latents:
         definition: the world; fits the network (`definition.check_definition`).
         config: the network.
         device: where to compute.
+        overlays: those of the definition, on the device; they fit it (`overlay.check_overlay`).
     """
 
-    def __init__(self, definition: Definition, config: GeneratorConfig, device: str = "cpu"):
+    def __init__(
+        self, definition: Definition, config: GeneratorConfig, device: str = "cpu", overlays: Sequence[Overlay] = ()
+    ):
         self.definition, self.config, self.device = definition, config, device
+        self.overlays = [(overlay, overlay.footprint(config)) for overlay in overlays]
         self.turn_cells = definition.cyclic_cells(config.cell_px)
         self.likeness: list[tuple[Tensor, Tensor] | None] = []
         """Mean and deviation that each edit's z_l takes over."""
@@ -38,14 +65,17 @@ class Latents:
         parts = patchwork(columns, self.turn_cells)
         channels = self.config.z_l_dim
         field = torch.cat([z_l_field(self.definition.seed, rows, part, channels, self.device) for part, _ in parts], 3)
+        for overlay, place in self.overlays:
+            for meeting in meetings((rows, columns), place.latents, self.turn_cells):
+                field[meeting.place] = overlay.z_l[meeting.box_place]
         # Edits whose likeness is not known yet are those after the one that asks for it.
         for edit, likeness in zip(self.definition.edits, self.likeness, strict=False):
             if Z_L not in edit.fields:
                 continue
             mean, deviation = likeness or (0, 1)
-            for part_rows, part_columns, place in self.met(edit, rows, columns):
-                new = z_l_field(edit.seed, part_rows, part_columns, channels, self.device)
-                field[place] = new * deviation + mean
+            for meeting in self.met(edit, rows, columns):
+                new = z_l_field(edit.seed, meeting.rows, meeting.columns, channels, self.device)
+                field[meeting.place] = new * deviation + mean
         return field
 
     def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
@@ -57,6 +87,10 @@ class Latents:
         ]
         pieces = iter(z_n_fields(self.definition.seed, wanted, self.device))
         fields = [torch.cat([next(pieces) for _ in work], 3) if len(work) > 1 else next(pieces) for work in parts]
+        for overlay, place in self.overlays:
+            for (layer, rows, columns), turn, field in zip(windows, turns, fields, strict=True):
+                for meeting in meetings((rows, columns), place.noise[layer], turn):
+                    field[meeting.place] = overlay.z_n[layer][meeting.box_place]
         for edit in self.definition.edits:
             if NOISE in edit.fields:
                 self.edit_noise(edit, windows, fields)
@@ -66,9 +100,9 @@ class Latents:
         """Draws the noise within an edit's box anew."""
         wanted, targets = [], []
         for (layer, rows, columns), field in zip(windows, fields, strict=True):
-            for part_rows, part_columns, place in self.met(edit, rows, columns, positions_per_cell(layer)):
-                wanted.append((layer, part_rows, part_columns))
-                targets.append(field[place])
+            for meeting in self.met(edit, rows, columns, positions_per_cell(layer)):
+                wanted.append((layer, meeting.rows, meeting.columns))
+                targets.append(field[meeting.place])
         for target, new in zip(targets, z_n_fields(edit.seed, wanted, self.device), strict=True):
             target.copy_(new)
 
@@ -77,33 +111,11 @@ class Latents:
         row, column = (torch.arange(low, high + 1, device=self.device) for low, high in (rows, columns))
         return coordinate_field(self.config, row, column, self.turn_cells)[None]
 
-    def met(
-        self, edit: Edit, rows: Window, columns: Window, positions: int = 1
-    ) -> Iterator[tuple[Window, Window, tuple[slice, ...]]]:
-        """Where a window of a grid with so many positions a cell meets an edit's box.
-
-        Yields:
-            Rows, columns (of the first turn) and their place in a field [1,C,H,W] of the window.
-        """
+    def met(self, edit: Edit, rows: Window, columns: Window, positions: int = 1) -> Iterator[Meeting]:
+        """Where a window of a grid with so many positions a cell meets an edit's box."""
         cell_px = self.config.cell_px
         box_rows, box_columns = (image(box, positions) for box in (edit.rows(cell_px), edit.columns(cell_px)))
-        met_rows = geometry.overlap(rows, box_rows)
-        turn = self.turn_cells and self.turn_cells * positions
-        for box_part, _ in patchwork(box_columns, turn):
-            for part, place in patchwork(columns, turn):
-                met = geometry.overlap(part, box_part)
-                if met_rows and met:
-                    left, top = place.start + met[0] - part[0], met_rows[0] - rows[0]
-                    yield (
-                        met_rows,
-                        met,
-                        (
-                            slice(None),
-                            slice(None),
-                            slice(top, top + geometry.length(met_rows)),
-                            slice(left, left + geometry.length(met)),
-                        ),
-                    )
+        return meetings((rows, columns), (box_rows, box_columns), self.turn_cells and self.turn_cells * positions)
 
     def statistics(self, box: Box) -> tuple[Tensor, Tensor]:
         """Mean and deviation float32 [1,z_l_dim,1,1] of each channel of z_l in a box, as the edits so far leave it."""
@@ -112,6 +124,26 @@ class Latents:
         field = self.z_l(cells(y, height, cell_px), cells(x, width, cell_px)).double()
         deviation, mean = torch.std_mean(field, dim=(2, 3), keepdim=True, correction=0)
         return mean.float(), deviation.float()
+
+
+def meetings(window: Windows, box: Windows, turn: int | None) -> Iterator[Meeting]:
+    """Where a window meets a box, around a circle of so many positions."""
+    (rows, columns), (box_rows, box_columns) = window, box
+    met_rows = geometry.overlap(rows, box_rows)
+    for box_part, box_slice in patchwork(box_columns, turn) if met_rows else ():
+        for part, part_slice in patchwork(columns, turn):
+            met = geometry.overlap(part, box_part)
+            if met_rows and met:
+                first, box_first = part_slice.start + met[0] - part[0], box_slice.start + met[0] - box_part[0]
+                yield Meeting(
+                    met_rows, met, place_at(met_rows, met, rows, first), place_at(met_rows, met, box_rows, box_first)
+                )
+
+
+def place_at(met_rows: Window, met_columns: Window, rows: Window, left: int) -> Place:
+    """The place of positions in a field of these rows, from its column `left` on."""
+    across = slice(left, left + geometry.length(met_columns))
+    return slice(None), slice(None), geometry.part(met_rows, rows), across
 
 
 def patchwork(window: Window, turn: int | None) -> Patchwork:

@@ -4,6 +4,7 @@ Every pixel is a pure function of (generator, definition, position). A window co
 and no more, so memory is that of the window, wherever in the world it lies.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,13 @@ from model.definition import Definition, Style, check_definition
 from model.engine import Engine, StyleVectors
 from model.errors import InputError
 from model.fields import LIMIT, z_g_vector
+from model.footprint import footprint
 from model.fusion import Fusion
 from model.generator import Generator
 from model.geometry import Window
 from model.latents import Latents
+from model.overlay import Overlay, check_overlay
+from model.paste import Paste
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +44,34 @@ class World:
         generator: in evaluation mode, on the device that is to compute.
         definition: what the world is made of; a seed stands for the plain world of that seed.
         precision: of the texture synthesizer, one of `engine.PRECISIONS`.
+        overlays: those that the definition names.
 
     Raises:
-        InputError: the definition does not fit the network, or the seed is out of range.
+        InputError: the definition or an overlay does not fit the network, or the seed is out of range.
     """
 
-    def __init__(self, generator: Generator, definition: Definition | int, precision: str = "float32"):
+    def __init__(
+        self,
+        generator: Generator,
+        definition: Definition | int,
+        precision: str = "float32",
+        overlays: Mapping[str, Overlay] | None = None,
+    ):
         self.definition = Definition(definition) if isinstance(definition, int) else definition
         self.config = generator.config
         check_definition(self.definition, self.config)
         device = str(next(generator.parameters()).device)
         with torch.inference_mode():
-            self.latents = Latents(self.definition, self.config, device)
+            given = {name: (overlays or {})[name].to(device) for name in self.definition.overlay_names}
+            for name, overlay in given.items():
+                check_overlay(overlay, name, self.config, self.definition.cyclic_px)
+            laid = [given[name] for name in self.definition.overlays]
+            self.latents = Latents(self.definition, self.config, device, laid)
+            self.paste = Paste(self.definition, laid)
             self.fusion = Fusion(self.definition, device)
             styles = self.definition.styles or (Style(seed=self.definition.seed),)
-            self.engine = Engine(generator, [style_vectors(style, generator, device) for style in styles], precision)
+            vectors = [style_vectors(style, generator, device, given) for style in styles]
+            self.engine = Engine(generator, vectors, precision)
 
     def render(self, rows: Window, columns: Window) -> Tensor:
         """The pixels [3,h,w] of a window."""
@@ -69,29 +86,30 @@ class World:
         """
         check_window(rows)
         check_window(columns)
-        structure, texture, cell_px = self.config.structure, self.config.texture, self.config.cell_px
-        cells = geometry.backward(texture, rows), geometry.backward(texture, columns)
-        latents = geometry.backward(structure, cells[0]), geometry.backward(structure, cells[1])
-        z_l, coordinates = self.latents.z_l(*latents), self.latents.coordinates(*latents)
-        z_s = self.engine.z_s(z_l, coordinates, self.fusion.map(*latents, cell_px))
-        outputs = list(zip(*(geometry.outputs(texture, window) for window in cells), strict=True))
-        z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(outputs)])
-        rows_px, columns_px = ((low * cell_px, high * cell_px) for low, high in cells)
-        picture = self.engine.picture(z_s, z_n, *cells, self.fusion.map(rows_px, columns_px, 1))
-        return Picture(picture[0], *outputs[-1])
+        cell_px, place = self.config.cell_px, footprint(self.config, rows, columns)
+        z_l, coordinates = self.latents.z_l(*place.latents), self.latents.coordinates(*place.latents)
+        z_s = self.engine.z_s(z_l, coordinates, self.fusion.map(*place.latents, cell_px))
+        z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(place.noise)])
+        rows_px, columns_px = ((low * cell_px, high * cell_px) for low, high in place.cells)
+        picture = self.engine.picture(z_s, z_n, *place.cells, self.fusion.map(rows_px, columns_px, 1))
+        return Picture(self.paste(picture, *place.pixels)[0], *place.pixels)
 
 
-def style_vectors(style: Style, generator: Generator, device: str) -> StyleVectors:
+def style_vectors(style: Style, generator: Generator, device: str, overlays: Mapping[str, Overlay]) -> StyleVectors:
     """A style as the network takes it."""
-    length = generator.config.z_g_dim
-    if style.z_g is not None:
+    length, layers = generator.config.z_g_dim, 2 * generator.config.pairs + 1
+    overlay = overlays[style.overlay] if style.overlay else None
+    if overlay is not None:
+        z_g = overlay.z_g
+    elif style.z_g is not None:
         z_g = torch.tensor([style.z_g], dtype=torch.float32, device=device)
     else:
         assert style.seed is not None
         z_g = z_g_vector(style.seed, length, device)
+    if overlay is not None and style.texture_seed is None:
+        return StyleVectors(z_g, list(overlay.w.split(1)))
     textured = z_g if style.texture_seed is None else z_g_vector(style.texture_seed, length, device)
-    w = generator.mapping.exact(textured)
-    return StyleVectors(z_g, [w] * (2 * generator.config.pairs + 1))
+    return StyleVectors(z_g, [generator.mapping.exact(textured)] * layers)
 
 
 def check_window(window: Window) -> None:

@@ -17,6 +17,11 @@ COMMANDS = {
     "train": "train_command",
     "evaluate": "evaluate_command",
     "render": "render_command",
+    "fuse": "fuse_command",
+    "edit": "edit_command",
+    "invert": "invert_command",
+    "outpaint": "outpaint_command",
+    "inbetween": "inbetween_command",
     "verify": "verify_command",
     "bench": "bench_command",
     "info": "info_command",
@@ -26,7 +31,7 @@ COMMANDS = {
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
 
-RUNS_BEAM = ("ingest", "render")
+RUNS_BEAM = ("ingest", "render", "fuse", "edit", "invert", "outpaint", "inbetween")
 
 INTERRUPTED = 130
 """The exit code for Ctrl-C; typer returns it too."""

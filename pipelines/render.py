@@ -4,9 +4,9 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any
 
 import apache_beam as beam
@@ -18,20 +18,22 @@ from rich.table import Table
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
 from model.config import GeneratorConfig, check_tileable
-from model.definition import check_definition
+from model.definition import Definition, check_definition
 from model.engine import PRECISIONS
 from model.errors import InputError
+from model.overlay import Overlay, check_overlay
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from transforms.adopt import adopt_patches
 from transforms.assemble import AssemblePanoramas
 from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
+from transforms.overlays import read_overlay
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
 from transforms.plan_tiles import PlanTiles, shards_to_do
 from transforms.render_folder import PANORAMAS, begin, check_plan, is_complete
-from transforms.requests import RenderRequest, check_ids, read_requests
+from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
 from transforms.storage import exists, filesystem, join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches
 
@@ -148,6 +150,7 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
         check_tileable(found.generator.config, url)
         return found.sha256, found.generator.config
 
+    overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
     plans = {}
     for request in options.requests:
         url = request.checkpoint or options.checkpoint or BUNDLED
@@ -157,13 +160,30 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
             raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
         try:
             check_definition(request.definition, config)
+            overlays = overlay_checksums(request.definition, config, sha256, overlay)
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
-        plan = Plan(request, url, sha256, options.tile_px, options.precision)
+        plan = Plan(request, url, sha256, options.tile_px, options.precision, overlays)
         if not options.replace:
             check_plan(options.out, plan)
         plans[plan] = config
     return plans
+
+
+def overlay_checksums(
+    definition: Definition, config: GeneratorConfig, checkpoint_sha256: str, read: Callable[[str], Overlay]
+) -> tuple[str, ...]:
+    """The sha256 of each overlay of a world, as `read` finds it.
+
+    Raises:
+        InputError: one is missing, damaged, or of another checkpoint or coordinate law.
+    """
+    checksums = []
+    for name in definition.overlay_names:
+        overlay = read(name)
+        check_overlay(overlay, name, config, definition.cyclic_px, checkpoint_sha256)
+        checksums.append(overlay.sha256)
+    return tuple(checksums)
 
 
 def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:
@@ -214,7 +234,25 @@ def render_command(
         values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
         asked = [RenderRequest.from_json(values)]
     flags = beam_options(context.args, own_flags(context))
-    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision)
+    render_and_report(RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision), flags)
+
+
+def render_written(
+    options: RenderOptions, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions
+) -> None:
+    """Writes requests down, as a file for `--requests`, and renders those of the options.
+
+    Raises:
+        InputError: something is wrong with them; nothing was written.
+    """
+    make_plans(options)
+    write_requests(file, requests)
+    print(f"What is asked for stands in {file}", file=sys.stderr)
+    render_and_report(options, flags)
+
+
+def render_and_report(options: RenderOptions, flags: PipelineOptions) -> None:
+    """Renders, says what came of it, and exits with code 1 if something is missing."""
     rows = render(options, flags)
     show_summary(options, rows)
     if any(row["state"] != DONE for row in rows):

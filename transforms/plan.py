@@ -42,6 +42,7 @@ class Plan:
         checkpoint_sha256: which it is.
         tile_px: side of a tile, a multiple of the network's cell.
         precision: of the network's convolutions, one of `engine.PRECISIONS`.
+        overlays: the sha256 of each of the request's overlays, in the order of `Definition.overlay_names`.
 
     Raises:
         InputError: a tile, which is computed whole, would leave the world.
@@ -52,8 +53,11 @@ class Plan:
     checkpoint_sha256: str
     tile_px: int
     precision: str = REFERENCE
+    overlays: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.overlays) != len(self.request.definition.overlay_names):
+            raise InputError(f"request {self.request.id}: the plan does not say which file each of its overlays is")
         for tiles in (self.tile_rows, self.tile_columns):
             low, high = whole(tiles[0], self.tile_px)[0], whole(tiles[1], self.tile_px)[1]
             if not -LIMIT < low <= high < LIMIT:
@@ -76,6 +80,12 @@ class Plan:
         content = self.to_json()
         for name in ("id", "formats", "checkpoint"):
             del content["request"][name]
+        # Which file an overlay is decides the pixels; where it lies does not.
+        sha256 = content.pop("overlays")
+        request = content["request"]
+        request["overlays"] = [sha256[name] for name in request["overlays"]]
+        for style in request["styles"]:
+            style["overlay"] = style["overlay"] and sha256[style["overlay"]]
         return content
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +96,7 @@ class Plan:
             "tile_px": self.tile_px,
             "precision": self.precision,
             "scheme_version": SCHEME_VERSION,
+            "overlays": dict(zip(self.request.definition.overlay_names, self.overlays, strict=True)),
         }
 
     @property
@@ -194,9 +205,11 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
         raise InputError(f"{name} is of scheme {values.get('scheme_version')}; this version's is {SCHEME_VERSION}")
     try:
         fields = {field: values[field] for field in ("checkpoint_sha256", "tile_px", "precision")}
-    except KeyError as error:
+        request = RenderRequest.from_json(values["request"])
+        overlays = tuple(values["overlays"][overlay] for overlay in request.definition.overlay_names)
+    except (KeyError, TypeError) as error:
         raise InputError(f"{name} lacks {error}") from None
-    plan = Plan(RenderRequest.from_json(values["request"]), checkpoint_url, **fields)
+    plan = Plan(request, checkpoint_url, **fields, overlays=overlays)
     if plan.digest != values.get("plan"):
         raise InputError(f"{name} does not agree with its own plan, {values.get('plan')}: it has been changed")
     return plan

@@ -16,14 +16,11 @@ from model.definition import FUSION_PX, Definition, Edit, Style
 from model.errors import InputError, one_line
 from model.fields import LIMIT
 from transforms.formats import check_format
-from transforms.storage import exists, read_bytes
+from transforms.storage import exists, read_bytes, write_bytes
 from transforms.tables import parse_table
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER = ("overlays", "overlay")
-"""Fields that no code serves yet."""
-
-LISTS = ("formats", "styles", "edits", "z_g", "fields", "box_px", "like_box_px")
+LISTS = ("formats", "styles", "edits", "overlays", "z_g", "fields", "box_px", "like_box_px")
 """Fields that are lists in JSON."""
 
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
@@ -44,6 +41,8 @@ class RenderRequest:
         styles: of the world, with their centres; by default the one of its seed.
         fusion_px: side of the box over which styles blend.
         edits: boxes that are drawn anew.
+        overlays: paths or URLs of the overlays that lie in the world.
+        paste_px: how narrowly their photographs are blended in; None to leave them out.
         checkpoint: URL of the generator; None for the bundled one.
         formats: the files to make, of `formats.FORMATS`.
 
@@ -61,6 +60,8 @@ class RenderRequest:
     styles: tuple[Style, ...] = ()
     fusion_px: int = FUSION_PX
     edits: tuple[Edit, ...] = ()
+    overlays: tuple[str, ...] = ()
+    paste_px: int | None = None
     checkpoint: str | None = None
     formats: tuple[str, ...] = ("png",)
 
@@ -102,7 +103,7 @@ class RenderRequest:
     def definition(self) -> Definition:
         """The world that it is a window of."""
         turn_px = self.width_px if self.cyclic else None
-        return Definition(self.seed, turn_px, self.styles, self.fusion_px, self.edits)
+        return Definition(self.seed, turn_px, self.styles, self.fusion_px, self.edits, self.overlays, self.paste_px)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -143,8 +144,6 @@ def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, A
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
-    if unknown and unknown[0] in LATER:
-        raise InputError(f"{name}: {unknown[0]} is not supported by this version; leave it away")
     if unknown:
         raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
     given = {key: value for key, value in values.items() if value is not None}
@@ -188,8 +187,8 @@ def as_lists(value: Any) -> Any:
 def read_requests(url: str) -> list[RenderRequest]:
     """The requests that a .jsonl, .csv or .parquet file lists.
 
-    In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles
-    and edits are JSON.
+    In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles,
+    edits and overlays are JSON.
 
     Raises:
         InputError: there is no such file, it cannot be read, a request in it is wrong, or two have one id.
@@ -209,6 +208,21 @@ def read_requests(url: str) -> list[RenderRequest]:
         raise InputError(f"--requests {url} lists no request")
     check_ids(requests)
     return requests
+
+
+def write_requests(url: str, requests: Iterable[RenderRequest]) -> None:
+    """Writes a .jsonl of requests, atomically; what is not set is left out."""
+    write_bytes(url, "".join(json.dumps(short(request), ensure_ascii=False) + "\n" for request in requests).encode())
+
+
+def short(request: RenderRequest) -> dict[str, Any]:
+    """The JSON values of a request without those that are none or empty."""
+
+    def set_only(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if not (value is None or value is False or value == [])}
+
+    values = set_only(request.to_json())
+    return values | {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}
 
 
 def parse(url: str, number: int, row: Any) -> RenderRequest:
@@ -247,10 +261,10 @@ def read_csv(content: bytes) -> list[dict[str, Any]]:
     rows = []
     for cells in csv.DictReader(io.StringIO(content.decode("utf-8-sig")), restkey="(beyond the header)"):
         row: dict[str, Any] = {name: value for name, value in cells.items() if value}
-        row |= {name: whole_number(row[name]) for name in INTEGERS if name in row}
+        row |= {name: whole_number(row[name]) for name in (*INTEGERS, "paste_px") if name in row}
         if "formats" in row:
             row["formats"] = row["formats"].split()
-        row |= {name: json_value(row[name]) for name in ("styles", "edits") if name in row}
+        row |= {name: json_value(row[name]) for name in ("styles", "edits", "overlays") if name in row}
         if "cyclic" in row:
             row["cyclic"] = json_value(row["cyclic"].lower())
         rows.append(row)

@@ -24,6 +24,7 @@ from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import World
 from transforms.ahead import map_ahead
+from transforms.overlays import read_overlay
 from transforms.patches import Difference, Patch, encode_patch
 from transforms.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.seams import shared_strips
@@ -39,7 +40,7 @@ PATCHES_AHEAD = 4
 class Synthesizer:
     """Computes patches on this worker's device: the GPU where there is one.
 
-    The last few checkpoints and worlds stay loaded; what is computed does not depend on which.
+    The last few checkpoints, overlays and worlds stay loaded; what is computed does not depend on which.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class Synthesizer:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
+        self.overlay = lru_cache(maxsize=4)(read_overlay)
         self.world = lru_cache(maxsize=4)(self._world)
 
     def samples(self, shard: PatchShard) -> list[dict[str, Any]]:
@@ -71,10 +73,13 @@ class Synthesizer:
 
     def world_of(self, plan: Plan) -> World:
         """The world of a plan."""
-        return self.world(plan.checkpoint_url, plan.checkpoint_sha256, plan.request.definition, plan.precision)
+        checkpoint = plan.checkpoint_url, plan.checkpoint_sha256
+        return self.world(*checkpoint, plan.request.definition, plan.precision, plan.overlays)
 
-    def _world(self, url: str, sha256: str, definition: Definition, precision: str) -> World:
-        return World(self.checkpoint(url, sha256).generator, definition, precision)
+    def _world(self, url: str, sha256: str, definition: Definition, precision: str, overlays: tuple[str, ...]) -> World:
+        named = zip(definition.overlay_names, overlays, strict=True)
+        laid = {name: self.overlay(name, overlay) for name, overlay in named}
+        return World(self.checkpoint(url, sha256).generator, definition, precision, laid)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
         checkpoint = load_checkpoint(read_bytes(resolve(url)), url)

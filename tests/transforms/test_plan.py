@@ -234,3 +234,13 @@ def test_the_transform_outputs_what_is_missing(plan_of, tmp_path):
         expected = [*missing_shards(plan, existing, 20), *missing_shards(other, [], 20)]
         assert_that(shards, equal_to(expected))
     assert [shard.name for shard in expected] == ["00-19.tar", "30-39.tar", "40-59.tar", "60-79.tar", "0-3.tar"]
+
+
+def test_which_overlays_there_are_decides_a_plan_and_where_they_lie_does_not():
+    request = RenderRequest(id="p", seed=1, width_px=64, height_px=64, overlays=("a", "b"))
+    moved = dataclasses.replace(request, overlays=("x", "y"))
+    plan = Plan(request, "", "0" * 64, 64, overlays=("1", "2"))
+    assert Plan(moved, "", "0" * 64, 64, overlays=("1", "2")).digest == plan.digest
+    assert Plan(request, "", "0" * 64, 64, overlays=("2", "1")).digest != plan.digest
+    with pytest.raises(InputError, match="which file each of its overlays is"):
+        Plan(request, "", "0" * 64, 64)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.definition import Edit, Style
 from model.errors import InputError
 from model.fields import LIMIT
-from transforms.requests import RenderRequest, check_ids, read_requests
+from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
 
 GOOD = {"id": "a", "seed": 7, "width_px": 300, "height_px": 200}
 SUFFIXES = ("jsonl", "csv", "parquet")
@@ -185,7 +185,8 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("styles", [{"x_px": 3}], "styles: a style has either a seed or z_g"),
         ("styles", [{"seed": 1, "z_g": [0.5]}], "styles: a style has either a seed or z_g"),
         ("styles", [{"z_g": [0.5, "x"]}], "styles: z_g is (0.5, 'x'); give a list of finite numbers"),
-        ("styles", [{"seed": 1, "overlay": "u"}], "styles: overlay is not supported by this version"),
+        ("styles", [{"seed": 1, "overlay": "u"}], "styles: a style has either a seed or z_g or overlay"),
+        ("styles", [{"overlay": 3}], "styles: overlay is 3"),
         ("styles", [{"seed": 1, "y_px": 2**31}], f"styles: y_px is {2**31}; positions are below"),
         ("styles", [{"seed": 1}, {"seed": 2}], "two styles have the same centre"),
         ("edits", [{"seed": 1}], "edits: box_px is missing"),
@@ -198,7 +199,11 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
             "fields is ('z_n',); name some of z_l, noise",
         ),
         ("edits", [{"seed": 1, "box_px": [0, 0, 5, 5], "like_box_px": [0, 0, 10**6, 5]}], "its sides may be 16384 px"),
-        ("overlays", ["x"], "overlays is not supported by this version"),
+        ("overlays", "x", "overlays is 'x'"),
+        ("overlays", [""], "give a path or URL"),
+        ("overlays", ["x", "x"], "names one file twice"),
+        ("paste_px", -1, "paste_px is -1"),
+        ("paste_px", 0.5, "paste_px is 0.5"),
         ("id", None, "id is missing"),
         ("seed", None, "seed is missing"),
         ("width_px", None, "width_px is missing"),
@@ -310,3 +315,23 @@ def test_any_row_is_a_request_or_refused(suffix, row, tmp_path_factory):
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return  # nothing that such a file can hold
     assert "\n" not in answer(read_requests, str(path))
+
+
+def test_written_requests_are_read_back(tmp_path):
+    requests = [
+        RenderRequest(id="plain", seed=0, width_px=64, height_px=64),
+        RenderRequest(
+            id="all",
+            seed=1,
+            width_px=64,
+            height_px=64,
+            cyclic=True,
+            styles=(Style(seed=0), Style(overlay="o", x_px=9)),
+            edits=(Edit(box_px=(0, 0, 5, 5), seed=0),),
+            overlays=("o",),
+            paste_px=0,
+        ),
+    ]
+    url = str(tmp_path / "requests.jsonl")
+    write_requests(url, requests)
+    assert read_requests(url) == requests

@@ -1,0 +1,38 @@
+"""What the pixels of a window are made from: the windows of each field that their receptive field covers."""
+
+from dataclasses import dataclass
+
+from model import geometry
+from model.config import GeneratorConfig
+from model.geometry import Window
+
+Windows = tuple[Window, Window]
+"""Rows and columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The windows of each field behind a window of pixels.
+
+    Attributes:
+        cells: of z_S.
+        latents: of z_l and of the coordinates, in cells.
+        noise: of each layer's z_n, on the layer's own grid.
+    """
+
+    cells: Windows
+    latents: Windows
+    noise: tuple[Windows, ...]
+
+    @property
+    def pixels(self) -> Windows:
+        """All pixels that the cells give: those asked for, and the few beyond them."""
+        return self.noise[-1]
+
+
+def footprint(config: GeneratorConfig, rows: Window, columns: Window) -> Footprint:
+    """The footprint of a window of pixels."""
+    cells = geometry.backward(config.texture, rows), geometry.backward(config.texture, columns)
+    latents = geometry.backward(config.structure, cells[0]), geometry.backward(config.structure, cells[1])
+    row_windows, column_windows = (geometry.outputs(config.texture, window) for window in cells)
+    return Footprint(cells, latents, tuple(zip(row_windows, column_windows, strict=True)))

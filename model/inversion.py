@@ -1,0 +1,375 @@
+"""Inversion: the fields of the world that give a photograph (paper, Section 4.C and Appendix I).
+
+z_g, z_l, W+ and every layer's noise are optimised together, so that the window at the photograph's place looks like it
+and the fields still look drawn. Losses and their weights are the paper's:
+
+    L_pix and LPIPS        10 each     of the picture
+    z_g, z_l               10          their mean from 0 and their deviation from 1
+    W+                     0.01        Mahalanobis distance of v from the mean of 10,000 samples, per dimension, where
+                                       v = leaky ReLU of slope 5 of w/√2, whose distribution is nearly a normal one
+    noise                  1000        its correlation with its neighbours at each scale (StyleGAN2, Appendix D)
+
+The noise is brought back to mean 0 and variance 1 after each step. Adam's rate rises over the first twentieth of the
+steps and falls to 0, along a cosine, over the last quarter.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model import geometry
+from model.checks import is_integer
+from model.definition import Definition, check_integer
+from model.errors import DivergenceError, InputError
+from model.fields import check_seed, z_g_vector
+from model.footprint import Footprint, Windows, footprint
+from model.generator import Generator
+from model.latents import Latents
+from model.layers import GAIN, LEAK
+from model.lpips import BACKBONES, Lpips
+from model.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn
+
+W_SAMPLES = 10_000
+LEAST_SIDE_PX = 32
+"""LPIPS sees nothing in less."""
+
+COARSEST_NOISE = 8
+"""The noise is compared with its neighbours at scales down to so many positions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InversionConfig:
+    """The numbers of an inversion.
+
+    Attributes:
+        steps: of Adam.
+        learning_rate: its highest.
+        pixel_weight: of the mean squared difference of pixels in [-1, 1].
+        lpips_weight: of LPIPS.
+        z_g_weight: of the prior on z_g.
+        z_l_weight: of the prior on z_l.
+        w_weight: of the prior on W+.
+        noise_weight: of the noise's correlation.
+        tile_px: larger photographs are seen in tiles of about this side, one after the other: a step's memory is that
+            of one of them.
+        network: of LPIPS, "alex" or "vgg".
+        seed: of the world whose fields it starts from.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    steps: int = 3000
+    learning_rate: float = 0.1
+    pixel_weight: float = 10.0
+    lpips_weight: float = 10.0
+    z_g_weight: float = 10.0
+    z_l_weight: float = 10.0
+    w_weight: float = 0.01
+    noise_weight: float = 1000.0
+    tile_px: int = 256
+    network: str = "alex"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not is_integer(self.steps) or not 1 <= self.steps <= 10**6:
+            raise InputError(f"steps is {self.steps!r}; give a whole number from 1 to 1000000")
+        check_integer("seed", self.seed)
+        check_seed(self.seed)
+        if not is_integer(self.tile_px) or not 2 * LEAST_SIDE_PX <= self.tile_px <= 4096:
+            raise InputError(f"tile is {self.tile_px!r}; give {2 * LEAST_SIDE_PX} to 4096 pixels")
+        if self.network not in BACKBONES:
+            raise InputError(f"lpips is {self.network!r}; choose {' or '.join(BACKBONES)}")
+        for name in ("learning_rate", "pixel_weight", "lpips_weight", "z_g_weight", "z_l_weight"):
+            check_weight(name, getattr(self, name))
+        for name in ("w_weight", "noise_weight"):
+            check_weight(name, getattr(self, name))
+
+
+def check_weight(name: str, value: Any) -> None:
+    """Raises InputError for a number that is no weight."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise InputError(f"{name} is {value!r}; give a number from 0 on")
+
+
+def check_sides(width_px: int, height_px: int) -> None:
+    """Raises InputError for a photograph that is too small or too large."""
+    if not LEAST_SIDE_PX <= min(width_px, height_px) <= max(width_px, height_px) <= MOST_SIDE_PX:
+        bounds = f"{LEAST_SIDE_PX} to {MOST_SIDE_PX}"
+        raise InputError(f"a photograph of {width_px}×{height_px} px: its sides must be {bounds}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A photograph and its place in the world.
+
+    Attributes:
+        pixels: uint8 [3,h,w].
+        x_px: of its left edge.
+        y_px: of its top edge.
+        cyclic_px: of the world; None for one without end.
+        sha256: of the photograph's file.
+
+    Raises:
+        InputError: the photograph is too small or too large.
+    """
+
+    pixels: Tensor
+    x_px: int
+    y_px: int
+    cyclic_px: int | None = None
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        check_sides(self.pixels.shape[2], self.pixels.shape[1])
+
+    @property
+    def box_px(self) -> tuple[int, int, int, int]:
+        """Where it lies."""
+        _, height, width = self.pixels.shape
+        return self.x_px, self.y_px, width, height
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of the photograph, and what it is made from."""
+
+    place: Footprint
+    windows: Windows
+    pixels: Tensor
+    features: list[Tensor]
+    share: float
+
+
+class Inversion:
+    """An inversion on its way.
+
+    Args:
+        generator: in evaluation mode, frozen, on the device that is to compute.
+        target: what to look like.
+        config: how.
+    """
+
+    def __init__(self, generator: Generator, target: Target, config: InversionConfig):
+        self.generator, self.target, self.config = generator, target, config
+        self.device = str(next(generator.parameters()).device)
+        self.place = footprint(generator.config, *box_windows(target.box_px))
+        check_turn(self.place, target.box_px, generator.config, target.cyclic_px)
+        self.lpips = Lpips(config.network).to(self.device)
+        self.prior = WPrior(generator, self.device)
+        world = Latents(Definition(config.seed, target.cyclic_px), generator.config, self.device)
+        self.coordinates = world.coordinates(*self.place.latents)
+        z_n = world.z_n([(layer, *windows) for layer, windows in enumerate(self.place.noise)])
+        self.variables: dict[str, Tensor] = {
+            "z_g": z_g_vector(config.seed, generator.config.z_g_dim, self.device),
+            "z_l": world.z_l(*self.place.latents),
+            "v": self.prior.mean.repeat(2 * generator.config.pairs + 1, 1),
+        } | {f"z_n.{layer}": normalised(noise) for layer, noise in enumerate(z_n)}
+        for variable in self.variables.values():
+            variable.requires_grad_(True)
+        self.optimiser = torch.optim.Adam(self.variables.values(), lr=config.learning_rate, betas=(0.9, 0.999))
+        self.tiles = list(self.cut())
+        self.step = 0
+
+    def cut(self) -> Iterator[Tile]:
+        """The photograph in tiles, with what LPIPS sees in each."""
+        rows, columns = box_windows(self.target.box_px)
+        for row in pieces(rows, self.config.tile_px):
+            for column in pieces(columns, self.config.tile_px):
+                part = self.target.pixels[:, geometry.part(row, rows), geometry.part(column, columns)]
+                pixels = part[None].to(self.device) / 127.5 - 1
+                with torch.no_grad():
+                    features = self.lpips.features(pixels)
+                share = part[0].numel() / self.target.pixels[0].numel()
+                yield Tile(footprint(self.generator.config, row, column), (row, column), pixels, features, share)
+
+    def advance(self) -> dict[str, float]:
+        """One step; returns its losses, weighted.
+
+        Raises:
+            DivergenceError: a loss is no longer a finite number.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * rate(self.step, self.config.steps)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses = {"pixels": 0.0, "lpips": 0.0}
+        for tile in self.tiles:
+            picture = self.render(tile)
+            pixel = (picture - tile.pixels).square().mean() * (self.config.pixel_weight * tile.share)
+            features = self.lpips.features(picture)
+            lpips = self.lpips.between(features, tile.features)[0] * (self.config.lpips_weight * tile.share)
+            (pixel + lpips).backward()  # here the tile's graph is given back
+            losses["pixels"] += pixel.item()
+            losses["lpips"] += lpips.item()
+        priors = self.priors()
+        torch.stack(list(priors.values())).sum().backward()
+        losses |= {name: value.item() for name, value in priors.items()}
+        if not math.isfinite(sum(losses.values())):
+            raise DivergenceError(f"inversion diverged at step {self.step}; try a lower --learning-rate")
+        self.optimiser.step()
+        with torch.no_grad():
+            for noise in self.z_n:
+                noise.copy_(normalised(noise))
+        self.step += 1
+        return losses
+
+    def priors(self) -> dict[str, Tensor]:
+        """How far the fields are from looking drawn, weighted."""
+        config, values = self.config, self.variables
+        return {
+            "z_g": config.z_g_weight * moments(values["z_g"]),
+            "z_l": config.z_l_weight * moments(values["z_l"]),
+            "w": config.w_weight * self.prior.distance(values["v"]),
+            "noise": config.noise_weight * torch.stack([correlation(noise) for noise in self.z_n]).sum(),
+        }
+
+    @property
+    def z_n(self) -> list[Tensor]:
+        """The noise of each layer."""
+        return [self.variables[f"z_n.{layer}"] for layer in range(len(self.place.noise))]
+
+    def render(self, tile: Tile) -> Tensor:
+        """The picture [1,3,h,w] at a tile."""
+        z_l, coordinates = (
+            cut_out(field, tile.place.latents, self.place.latents)
+            for field in (self.variables["z_l"], self.coordinates)
+        )
+        windows = zip(self.z_n, tile.place.noise, self.place.noise, strict=True)
+        z_n = [cut_out(noise, part, whole) for noise, part, whole in windows]
+        z_s = self.generator.structure(z_l, coordinates, self.variables["z_g"])
+        picture = self.generator.texture(z_s, from_gaussian(self.variables["v"]).split(1), z_n)
+        return cut_out(picture, tile.windows, tile.place.pixels)
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """The whole picture as it is now, [3,h,w], about -1 to 1."""
+        rows, columns = box_windows(self.target.box_px)
+        whole = torch.empty(3, geometry.length(rows), geometry.length(columns), device=self.device)
+        for tile in self.tiles:
+            row, column = tile.windows
+            whole[:, geometry.part(row, rows), geometry.part(column, columns)] = self.render(tile)[0]
+        return whole
+
+    @torch.no_grad()
+    def quality(self) -> dict[str, float]:
+        """PSNR in dB, and LPIPS, the mean over the tiles, as it is now."""
+        pictures = [self.render(tile).clamp(-1, 1) for tile in self.tiles]
+        pairs = list(zip(pictures, self.tiles, strict=True))
+        error = sum((picture - tile.pixels).square().mean().item() * tile.share for picture, tile in pairs)
+        lpips = sum(
+            self.lpips.between(self.lpips.features(picture), tile.features).item() * tile.share
+            for picture, tile in pairs
+        )
+        return {"psnr_db": 10 * math.log10(4 / max(error, 1e-10)), "lpips": lpips}
+
+    def overlay(self, checkpoint_sha256: str, provenance: Mapping[str, Any]) -> Overlay:
+        """What has been found."""
+        found = {name: value.detach().clone() for name, value in self.variables.items()}
+        w, z_n = from_gaussian(found.pop("v")), tuple(found[f"z_n.{layer}"] for layer in range(len(self.place.noise)))
+        box, turn = self.target.box_px, self.target.cyclic_px
+        place = (box, turn, checkpoint_sha256)
+        return Overlay(*place, found["z_g"], w, found["z_l"], z_n, self.target.pixels, provenance)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the rest of the steps depends on, as tensors."""
+        state = {f"variables.{name}": value.detach() for name, value in self.variables.items()}
+        for name, variable in self.variables.items():
+            for key, value in self.optimiser.state[variable].items():
+                state[f"adam.{key}.{name}"] = value
+        return state | {"step": torch.tensor(self.step)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a state.
+
+        Raises:
+            InputError: it is not one of this inversion.
+        """
+        try:
+            for name, variable in self.variables.items():
+                adam = {key: state[f"adam.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                variable.copy_(state[f"variables.{name}"])
+                self.optimiser.state[variable] = {
+                    "step": adam["step"],
+                    **{key: adam[key].to(self.device).reshape(variable.shape) for key in ("exp_avg", "exp_avg_sq")},
+                }
+            self.step = int(state["step"])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"the state does not fit: {error}") from None
+
+
+class WPrior:
+    """Where w comes from: mean and covariance in the space where its distribution is nearly normal."""
+
+    def __init__(self, generator: Generator, device: str):
+        random = torch.Generator().manual_seed(0)
+        z_g = torch.randn(W_SAMPLES, generator.config.z_g_dim, generator=random).to(device)
+        with torch.no_grad():
+            v = to_gaussian(generator.mapping(z_g)).double()
+        mean = v.mean(dim=0)
+        centred = v - mean
+        covariance = centred.T @ centred / (W_SAMPLES - 1)
+        # Directions in which w hardly varies would otherwise outweigh all others.
+        ridge = 1e-3 * covariance.diagonal().mean() * torch.eye(len(mean), device=device)
+        self.mean = mean.float()
+        self.whitening = torch.linalg.inv(torch.linalg.cholesky(covariance + ridge)).float()
+
+    def distance(self, v: Tensor) -> Tensor:
+        """The squared Mahalanobis distance per dimension, averaged over layers: about 1 for what the network draws."""
+        return ((v - self.mean) @ self.whitening.T).square().mean()
+
+
+def to_gaussian(w: Tensor) -> Tensor:
+    """What a w was before the last activation."""
+    return F.leaky_relu(w / GAIN, 1 / LEAK)
+
+
+def from_gaussian(v: Tensor) -> Tensor:
+    """The way back."""
+    return F.leaky_relu(v, LEAK) * GAIN
+
+
+def moments(x: Tensor) -> Tensor:
+    """How far the mean of numbers is from 0, and their deviation from 1."""
+    return x.mean().abs() + (x.square().mean().sqrt() - 1).abs()
+
+
+def correlation(noise: Tensor) -> Tensor:
+    """Of noise [1,1,h,w] with its neighbours, squared, summed over scales."""
+    terms = []
+    while True:
+        terms += [(noise * noise.roll(1, dims=dim)).mean().square() for dim in (2, 3)]
+        if min(noise.shape[2:]) <= COARSEST_NOISE:
+            return torch.stack(terms).sum()
+        noise = F.avg_pool2d(noise, 2)
+
+
+def normalised(noise: Tensor) -> Tensor:
+    """Noise with mean 0 and variance 1."""
+    centred = noise - noise.mean()
+    return centred * centred.square().mean().rsqrt()
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step, 0 to 1."""
+    t = (step + 1) / (steps + 1)
+    return min(1.0, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.25)))
+
+
+def pieces(window: geometry.Window, side: int) -> Sequence[geometry.Window]:
+    """A window cut evenly into pieces of at most `side`."""
+    low, length = window[0], geometry.length(window)
+    count = -(-length // side)
+    cuts = [low + length * k // count for k in range(count + 1)]
+    return [(start, end - 1) for start, end in itertools.pairwise(cuts)]
+
+
+def cut_out(field: Tensor, part: Windows, whole: Windows) -> Tensor:
+    """The part of a field [1,C,H,W] of a whole window at a window inside it."""
+    return field[:, :, geometry.part(part[0], whole[0]), geometry.part(part[1], whole[1])]

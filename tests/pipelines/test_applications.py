@@ -1,0 +1,308 @@
+"""The applications as a person starts them: each ends in panoramas that verify finds again, bit for bit."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.lpips import is_installed
+from model.overlay import load_overlay
+from pipelines.cli import run
+from pipelines.fuse import lay_out
+from transforms.requests import read_requests
+from transforms.synthesize import PATCHES_DONE
+
+needs_weights = pytest.mark.skipif(not is_installed(), reason="the extra lpips is not installed")
+SIZE = ("--size", "64x48", "--steps", "2")
+
+
+def start(capsys, *arguments):
+    """The exit code of a command, and what it said at last."""
+    code = run([str(argument) for argument in arguments])
+    said = capsys.readouterr().err.strip()
+    return code, said.splitlines()[-1] if said else ""
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def assert_verifies(capsys, out, checkpoint):
+    code, said = start(capsys, "verify", out, "--checkpoint", checkpoint, "--tiles", 4)
+    assert code == 0
+    assert ", 0 equal to rounding, 0 different" in said
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Two photographs of different proportions."""
+    folder = tmp_path_factory.mktemp("photographs")
+    y, x = np.mgrid[:120, :200]
+    for name, sky in (("red", (230, 120, 90)), ("blue", (90, 140, 230))):
+        ground = np.stack([60 + x % 40, 90 - x % 20, 40 + 0 * x], axis=2)
+        picture = np.where((y < 60)[..., None], np.array(sky) - y[..., None] // 2, ground).astype(np.uint8)
+        Image.fromarray(picture[:, : 200 if name == "red" else 150]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def overlay(photographs, tiny_checkpoint, tmp_path_factory):
+    """The overlay of the red one; not to be changed."""
+    path = tmp_path_factory.mktemp("overlay") / "red.safetensors"
+    assert (
+        run(["invert", str(photographs / "red.png"), "--out", str(path), "--checkpoint", tiny_checkpoint, *SIZE]) == 0
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "height", "rows"), [(4, 4096, 512, 1), (4, 1024, 1024, 2), (5, 900, 600, 2)]
+)
+def test_centres_lie_in_the_middles_of_equal_fields(count, width, height, rows):
+    styles = lay_out(range(count), width, height)
+    assert [style.seed for style in styles] == list(range(count))
+    lines = sorted({style.y_px for style in styles})
+    assert lines == [height * (2 * row + 1) // (2 * rows) - height // 2 for row in range(rows)]
+    for y_px in lines:
+        across = [style.x_px for style in styles if style.y_px == y_px]
+        assert across == [width * (2 * place + 1) // (2 * len(across)) for place in range(len(across))]
+
+
+def test_fuse_writes_and_renders_a_request_that_render_takes(tiny_checkpoint, tmp_path, capsys):
+    size = ("--width", 300, "--height", 64, "--tile", 64, "--checkpoint", tiny_checkpoint)
+    assert start(capsys, "fuse", "--styles", "3,8,5", "--out", tmp_path / "a", *size)[0] == 0
+    (file,) = (tmp_path / "a" / "requests").iterdir()
+    (request,) = read_requests(str(file))
+    assert [style.seed for style in request.styles] == [3, 8, 5]
+    again = ("--requests", file, "--out", tmp_path / "b", "--tile", 64, "--checkpoint", tiny_checkpoint)
+    assert start(capsys, "render", *again)[0] == 0
+    name = f"panoramas/{request.id}.png"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_edit_and_undo_cost_their_own_tiles_and_end_where_they_began(tiny_checkpoint, tmp_path, capsys):
+    flags = ("--checkpoint", tiny_checkpoint)
+    size = ("--width", 1600, "--height", 64, "--tile", 64)
+    assert start(capsys, "render", "--out", tmp_path, *size, *flags)[0] == 0
+    (record,) = (tmp_path / "panoramas").glob("*.json")
+    picture = record.with_suffix(".png")
+    before = pixels(picture)
+    code, _ = start(capsys, "edit", record, "--box", "100,-20,40,40", "--seed", 5, "--like", "900,-20,40,40", *flags)
+    assert code == 0
+    assert 0 < PATCHES_DONE.count < 40
+    edit = json.loads(record.read_text())["request"]["edits"]
+    assert [(one["seed"], one["box_px"], one["like_box_px"]) for one in edit] == [
+        (5, [100, -20, 40, 40], [900, -20, 40, 40])
+    ]
+    assert (pixels(picture) != before).any()
+    assert_verifies(capsys, tmp_path, tiny_checkpoint)
+    assert start(capsys, "edit", record, "--undo", *flags)[0] == 0
+    assert np.array_equal(pixels(picture), before)
+    assert start(capsys, "edit", record, "--undo", *flags) == (
+        2,
+        f"infinitygan: request {record.stem} has no edit to undo",
+    )
+
+
+def test_edit_changes_one_request_of_a_file_and_refuses_what_is_wrong(tiny_checkpoint, tmp_path, capsys):
+    file, before = tmp_path / "r.jsonl", [{"id": name, "seed": 1, "width_px": 64, "height_px": 64} for name in "ab"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in before))
+    given = ("edit", file, "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, "--tile", 64)
+    box = ("--box", "0,0,20,20", "--seed", 3)
+    for arguments, said in (
+        (box, "say which by --id"),
+        (("--id", "c", *box), "holds no request c"),
+        (("--id", "b", "--box", "70,0,20,20", "--seed", 3), "lies outside of panorama b"),
+        (("--id", "b", "--box", "1,2,3", "--seed", 3), "give 4 whole numbers"),
+        (("--id", "b", "--box", "0,0,20,20"), "give --box X,Y,W,H and --seed N, or --undo"),
+        (("--id", "b", "--fields", "colour", *box), "name some of z_l, noise"),
+        (("--id", "b", "--undo", *box), "--undo stands alone"),
+    ):
+        code, message = start(capsys, *given, *arguments)
+        assert code == 2
+        assert said in message
+    assert [json.loads(line) for line in file.read_text().splitlines()] == before
+    assert not (tmp_path / "out").exists()
+    assert start(capsys, *given, "--id", "b", *box)[0] == 0
+    plain, edited = read_requests(str(file))
+    assert (len(plain.edits), len(edited.edits)) == (0, 1)
+
+
+def test_a_panorama_is_not_edited_by_another_checkpoint(tiny_checkpoint, other_checkpoint, tmp_path, capsys):
+    size = ("--width", 64, "--height", 64, "--tile", 64)
+    assert start(capsys, "render", "--out", tmp_path, "--checkpoint", tiny_checkpoint, *size)[0] == 0
+    (record,) = (tmp_path / "panoramas").glob("*.json")
+    before = record.read_bytes()
+    code, said = start(capsys, "edit", record, "--box", "0,0,9,9", "--seed", 5, "--checkpoint", other_checkpoint)
+    assert code == 2
+    assert "was rendered by checkpoint" in said
+    assert record.read_bytes() == before
+
+
+@needs_weights
+def test_invert_gives_the_same_file_again_also_when_killed_between(
+    photographs, overlay, tiny_checkpoint, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "red.safetensors"
+    arguments = ("invert", photographs / "red.png", "--out", out, "--checkpoint", tiny_checkpoint, *SIZE)
+    monkeypatch.setattr("transforms.invert.SAVE_EVERY", 1)
+    monkeypatch.setattr("transforms.invert.save_overlay", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert start(capsys, *arguments)[0] == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["red.preview.jpg", "red.state.safetensors"]
+    monkeypatch.undo()
+    assert start(capsys, *arguments)[0] == 0
+    assert out.read_bytes() == overlay.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["red.preview.jpg", "red.safetensors"]
+    found = load_overlay(out.read_bytes(), "red")
+    assert (found.box_px, found.cyclic_px) == ((0, -24, 64, 48), None)
+    assert start(capsys, *arguments)[0] == 0  # nothing left to do
+    code, said = start(capsys, *arguments[:-1], 3)
+    assert code == 2
+    assert "is of another photograph, place, checkpoint or setting" in said
+
+
+@needs_weights
+def test_invert_takes_many_photographs_and_says_which_it_could_not(photographs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(photographs, tmp_path / "in")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"\xff\xd8nonsense")
+    arguments = ("invert", tmp_path / "in", "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, *SIZE)
+    code, said = start(capsys, *arguments)
+    assert code == 1
+    assert said.startswith("2 of 3 overlays are there")
+    overlays = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.safetensors")}
+    assert {path.stem for path in overlays} == {"red", "blue"}
+    (tmp_path / "in" / "bad.jpg").unlink()
+    assert start(capsys, *arguments, "--runner=BundleBasedDirectRunner")[0] == 0
+    assert {path: path.read_bytes() for path in overlays} == overlays
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing.jpg",), "photograph missing.jpg: there is no such file"),
+        (("bad.jpg",), "bad.jpg cannot be used"),
+        (("red.png", "--size", "16x16"), "sides must be 32 to 16384"),
+        (("red.png", "--size", "60000x60000"), "sides must be 32 to 16384"),
+        (("red.png", "--size", "16"), "give 2 whole numbers, such as --size 256x128"),
+        (("red.png", "--cyclic-width", "300"), "make it wider"),
+        (("red.png", "--steps", "0"), "steps is 0"),
+        (("red.png", "--lpips", "resnet"), "choose alex or vgg"),
+        (("red.png", "--checkpoint", "nowhere"), "checkpoint nowhere: there is no such file"),
+        (("red.png", "--stepz", "5"), "did you mean --steps?"),
+    ],
+)
+def test_what_cannot_be_inverted_is_said_in_one_line(
+    photographs, tiny_checkpoint, tmp_path, capsys, monkeypatch, arguments, said
+):
+    monkeypatch.chdir(photographs)
+    (photographs / "bad.jpg").write_bytes(b"\xff\xd8nonsense")
+    defaults = () if "--checkpoint" in arguments else ("--checkpoint", tiny_checkpoint)
+    code, message = start(capsys, "invert", *arguments, "--out", tmp_path / "o.safetensors", *defaults)
+    (photographs / "bad.jpg").unlink()
+    assert code == 2
+    assert said in message
+    assert not list(tmp_path.iterdir())
+
+
+@needs_weights
+def test_outpaint_goes_on_around_the_photograph_in_different_ways(overlay, tiny_checkpoint, tmp_path, capsys):
+    flags = ("--checkpoint", tiny_checkpoint, "--tile", 64)
+    sides = ("--left", 600, "--right", 40, "--up", 10, "--variants", 2)
+    assert start(capsys, "outpaint", overlay, *sides, "--out", tmp_path, *flags)[0] == 0
+    one, two = (pixels(tmp_path / "panoramas" / f"red-{number}.png") for number in (1, 2))
+    assert one.shape == (58, 704, 3)
+    photograph = load_overlay(overlay.read_bytes(), "red").photograph.permute(1, 2, 0).numpy()
+    for picture in (one, two):
+        assert np.array_equal(picture[10:, 600:664][16:-16, 16:-16], photograph[16:-16, 16:-16])
+    assert (one[:, :300] != two[:, :300]).mean() > 0.5
+    with Image.open(tmp_path / "red.jpg") as sheet:
+        assert sheet.size == (704, 2 * 58 + 8)
+    assert_verifies(capsys, tmp_path, tiny_checkpoint)
+    bare = ("--left", 600, "--no-paste", "--out", tmp_path / "bare")
+    assert start(capsys, "outpaint", overlay, *bare, *flags)[0] == 0
+    shown = pixels(tmp_path / "bare" / "panoramas" / "red-1.png")[:, 600:]
+    assert not np.array_equal(shown[16:-16, 16:-16], photograph[16:-16, 16:-16])
+
+
+@needs_weights
+def test_an_overlay_decides_the_plan_and_must_stay_what_it_was(overlay, tiny_checkpoint, tmp_path, capsys):
+    mine = tmp_path / "red.safetensors"
+    shutil.copy(overlay, mine)
+    arguments = (
+        "outpaint",
+        mine,
+        "--left",
+        20,
+        "--out",
+        tmp_path / "out",
+        "--checkpoint",
+        tiny_checkpoint,
+        "--tile",
+        64,
+    )
+    assert start(capsys, *arguments)[0] == 0
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(overlay, moved)
+    request = json.loads((tmp_path / "out" / "requests" / "red.jsonl").read_text().replace(str(mine), str(moved)))
+    (tmp_path / "r.jsonl").write_text(json.dumps(request))
+    render = ("render", "--requests", tmp_path / "r.jsonl", "--out", tmp_path / "out", "--tile", 64)
+    assert start(capsys, *render, "--checkpoint", tiny_checkpoint)[0] == 0  # the same bytes elsewhere: the same plan
+    content = bytearray(moved.read_bytes())
+    content[-5] ^= 1
+    moved.write_bytes(content)
+    code, said = start(capsys, *render, "--checkpoint", tiny_checkpoint)
+    assert code == 2
+    assert "by another plan" in said
+    code, said = start(capsys, "verify", tmp_path / "out", "--checkpoint", tiny_checkpoint)
+    assert code == 0
+    mine.write_bytes(content)
+    assert start(capsys, "verify", tmp_path / "out", "--checkpoint", tiny_checkpoint) == (
+        2,
+        f"infinitygan: {mine} is no longer the overlay of the plan; run render again",
+    )
+
+
+@needs_weights
+def test_an_overlay_of_another_checkpoint_or_law_is_refused(
+    overlay, tiny_checkpoint, other_checkpoint, tmp_path, capsys
+):
+    out = ("--out", tmp_path / "out", "--tile", 64)
+    code, said = start(capsys, "outpaint", overlay, "--left", 20, *out, "--checkpoint", other_checkpoint)
+    assert code == 2
+    assert "was made for the checkpoint" in said
+    request = {"id": "c", "seed": 1, "width_px": 1152, "height_px": 64, "cyclic": True, "overlays": [str(overlay)]}
+    (tmp_path / "r.jsonl").write_text(json.dumps(request))
+    render = ("render", "--requests", tmp_path / "r.jsonl", *out, "--checkpoint", tiny_checkpoint)
+    code, said = start(capsys, *render)
+    assert code == 2
+    assert "its position is fixed; invert the photograph again" in said
+    assert not (tmp_path / "out").exists()
+
+
+@needs_weights
+def test_inbetween_joins_photographs_in_a_row_and_one_in_a_circle(photographs, tiny_checkpoint, tmp_path, capsys):
+    flags = ("--checkpoint", tiny_checkpoint, "--tile", 64, *SIZE)
+    both = (photographs / "red.png", photographs / "blue.png")
+    code, said = start(capsys, "inbetween", *both, "--width", 300, "--out", tmp_path / "row", *flags)
+    assert code == 2
+    least = int(said.split("give ")[1].split()[0])
+    assert start(capsys, "inbetween", *both, "--width", least, "--out", tmp_path / "row", *flags)[0] == 0
+    row = pixels(tmp_path / "row" / "panoramas" / "red_blue.png")
+    for name, part in (("red", row[:, :64]), ("blue", row[:, -64:])):
+        content = (tmp_path / "row" / "overlays" / f"{name}.safetensors").read_bytes()
+        photograph = load_overlay(content, name).photograph.permute(1, 2, 0).numpy()
+        assert np.array_equal(part[16:-16, 16:-16], photograph[16:-16, 16:-16])
+    assert_verifies(capsys, tmp_path / "row", tiny_checkpoint)
+    circle = ("--cyclic", "--width", 1152, "--out", tmp_path / "circle")
+    assert start(capsys, "inbetween", both[0], *circle, *flags)[0] == 0
+    turn = pixels(tmp_path / "circle" / "panoramas" / "red_cyclic.png")
+    request = json.loads((tmp_path / "circle" / "requests" / "red_cyclic.jsonl").read_text())
+    (tmp_path / "r.jsonl").write_text(json.dumps({**request, "origin_x_px": 576}))
+    render = ("--requests", tmp_path / "r.jsonl", "--out", tmp_path / "rolled", "--checkpoint", tiny_checkpoint)
+    assert start(capsys, "render", *render, "--tile", 64)[0] == 0
+    rolled = pixels(tmp_path / "rolled" / "panoramas" / "red_cyclic.png")
+    assert np.array_equal(np.roll(turn, -576, axis=1), rolled)  # so the ends meet as any two columns do
