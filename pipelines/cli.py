@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train_command",
     "evaluate": "evaluate_command",
     "render": "render_command",
+    "assemble": "assemble_command",
     "verify": "verify_command",
     "info": "info_command",
 }
@@ -25,7 +26,7 @@ COMMANDS = {
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
 
-RUNS_BEAM = ("ingest", "render")
+RUNS_BEAM = ("ingest", "render", "assemble")
 
 INTERRUPTED = 130
 """The exit code for Ctrl-C; typer returns it too."""

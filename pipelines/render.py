@@ -4,7 +4,7 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -12,8 +12,6 @@ from typing import Annotated, Any
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
-from rich.console import Console
-from rich.table import Table
 
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
@@ -24,19 +22,29 @@ from model.errors import InputError
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
+from pipelines.render_tables import JobNote, show_estimate, show_summary
 from transforms.adopt import adopt_patches
-from transforms.assemble import AssemblePanoramas
+from transforms.ahead import map_ahead
+from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
+from transforms.estimate import estimate
+from transforms.formats import FORMATS
+from transforms.index_page import write_index
 from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
-from transforms.plan_tiles import PlanTiles, shards_to_do
-from transforms.render_folder import PANORAMAS, begin, check_plan, is_complete
+from transforms.plan_tiles import Found, PlanTiles, shards_to_do
+from transforms.render_folder import PANORAMAS, begin, check_plan, existing_shards, is_complete, known_ids
+from transforms.repair import remove_damaged
 from transforms.requests import RenderRequest, check_ids, read_requests
+from transforms.retry import retried
 from transforms.storage import exists, filesystem, join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches
+from transforms.tally import Tally
+
+STORAGE_CALLS = 16
+"""That are under way at the same time while requests are prepared."""
 
 MOST_SHARD_PX = 2**28
-MOST_ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class RenderOptions:
         tile_px: side of a tile.
         tiles_per_shard: how many patches go into one file.
         replace: render panoramas anew whose id is known under another plan.
+        repair: check the shards that are there, and make the bad ones again.
         precision: of the network's convolutions.
     """
 
@@ -60,6 +69,7 @@ class RenderOptions:
     tiles_per_shard: int = 16
     replace: bool = False
     precision: str = REFERENCE
+    repair: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -86,31 +96,56 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     check_out(options)
     networks = make_plans(options)
     plans = list(networks)
-    unfinished = [plan for plan in plans if not is_complete(options.out, plan)]
-    for plan, config in networks.items():
-        if options.replace:
-            adopt_patches(options.out, plan, config)
-        begin(options.out, plan)
-    for folder in (join(options.out, PANORAMAS), options.out):
-        remove_leftovers(folder)
+    found = prepare(options, networks)
+    unfinished = [plan for plan in plans if plan.request.id not in found.known or not is_complete(options.out, plan)]
     write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished])
-    to_do = (shard for plan in unfinished for shard in shards_to_do(options.out, plan, options.tiles_per_shard))
-    tiles = sum(len(shard.indices) for shard in to_do)
-    PATCHES_DONE.reset()
-    with track("Tiles", tiles, lambda: PATCHES_DONE.count), storage_errors():
-        run(options, plans, beam_flags or beam_options([]))
+    tiles = sum(
+        len(shard.indices)
+        for plan in plans
+        for shard in shards_to_do(options.out, plan, options.tiles_per_shard, found)
+    )
+    for tally in (PATCHES_DONE, PANORAMAS_DONE, PANORAMAS_FAILED):
+        tally.reset()
+    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():
+        run(options, plans, found, beam_flags or beam_options([]))
     ids = {plan.request.id for plan in plans}
-    rows = [row for row in read_manifest(options.out) if row["id"] in ids]
+    manifest = read_manifest(options.out)
+    retried(write_index, options.out, manifest)
+    rows = [row for row in manifest if row["id"] in ids]
     if len(rows) < len(ids):
         raise OSError(f"another run wrote the manifest of {options.out} at the same time; run again")
     return rows
 
 
-def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
+def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) -> Found:
+    """Writes the plans down and tidies the folder up; says what is there."""
+    known = retried(known_ids, options.out)
+    if options.replace:
+        for plan, config in networks.items():
+            adopt_patches(options.out, plan, config)
+
+    def write_down(plan: Plan) -> None:
+        retried(begin, options.out, plan, plan.request.id in known)
+
+    for _ in map_ahead(write_down, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS):
+        pass
+    for folder in (join(options.out, PANORAMAS), options.out):
+        retried(remove_leftovers, folder)
+    if not options.repair:
+        return Found(known)
+    shards = [
+        shard for plan in networks if plan.request.id in known for shard in retried(existing_shards, options.out, plan)
+    ]
+    checked = Tally()
+    with track("Shards checked", len(shards), lambda: checked.count):
+        return Found(known, remove_damaged(options.out, shards, checked.add))
+
+
+def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
     with beam.Pipeline(options=beam_flags) as pipeline:
         planned = pipeline | "Plans" >> beam.Create(plans)
-        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard)
+        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
         patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
         results = patches | "WritePatchShards" >> WritePatchShards(options.out)
         failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
@@ -150,7 +185,7 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
             raise InputError(f"checkpoint {url}: a {kind} network renders in one shot only; take an infinitygan one")
         return found.sha256, found.generator.config
 
-    plans = {}
+    plans, known = {}, retried(known_ids, options.out)
     for request in options.requests:
         url = request.checkpoint or options.checkpoint or BUNDLED
         sha256, config = checkpoint(url)
@@ -162,26 +197,10 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
         plan = Plan(request, url, sha256, options.tile_px, options.precision)
-        if not options.replace:
+        if not options.replace and request.id in known:
             check_plan(options.out, plan)
         plans[plan] = config
     return plans
-
-
-def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints what was made and where, and what was not and why."""
-    table = Table(title=f"Panoramas in {options.out}", title_justify="left")
-    for name in ("id", "size, px", "state", "seams, of 255"):
-        table.add_column(name, overflow="fold")
-    lines = []
-    for row in rows[:MOST_ROWS_SHOWN]:
-        table.add_row(row["id"], f"{row['width_px']}×{row['height_px']}", row["state"], str(row["seam_max_difference"]))
-        made = [join(options.out, file) for file in row["files"]]
-        lines += made if row["state"] == DONE else [f"{row['id']}: {row['reason']}"]
-    if len(rows) > MOST_ROWS_SHOWN:
-        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(options.out, MANIFEST)}")
-    Console(stderr=True).print(table)
-    print(*lines, sep="\n", file=sys.stderr)
 
 
 def render_command(
@@ -201,9 +220,13 @@ def render_command(
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile, px; a multiple of the network's cell.")] = 256,
     tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
-    format: Annotated[list[str] | None, typer.Option(help="png or tif; may be repeated.", show_default="png")] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(FORMATS)}; may be repeated.", show_default="png")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
     precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}.")] = REFERENCE,
+    repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     if requests:
@@ -216,9 +239,13 @@ def render_command(
         values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
         asked = [RenderRequest.from_json(values)]
     flags = beam_options(context.args, own_flags(context))
-    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision)
+    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision, repair)
+    if dry_run:
+        check_out(options)
+        show_estimate(out, estimate(out, make_plans(options), tiles_per_shard))
+        return
     rows = render(options, flags)
-    show_summary(options, rows)
+    show_summary(options.out, rows)
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)
 

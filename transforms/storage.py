@@ -125,6 +125,13 @@ def read_json(url: str) -> Any:
         raise InputError(f"{url} is not JSON: {error}") from None
 
 
+def remove(url: str) -> None:
+    """Removes a file, or a folder with all in it; none there is no error."""
+    fs, path = filesystem(url)
+    with suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
 def remove_leftovers(url: str) -> None:
     """Removes the temporary files in a folder that this run left there, and those of others after an hour."""
     fs, path = filesystem(url)
