@@ -45,7 +45,7 @@ def assemble(
         tally.reset()
     with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count), storage_errors():
         run(out, plans, beam_flags or beam_options([]))
-    manifest = read_manifest(out)
+    manifest = retried(read_manifest, out)
     retried(write_index, out, manifest)
     wanted = {plan.request.id for plan in plans}
     return [row for row in manifest if row["id"] in wanted]
@@ -68,13 +68,13 @@ def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> l
     """The plans of panoramas, each with all formats that it shall have."""
     if not formats:
         raise InputError(f"--format is missing; give one or more of {', '.join(FORMATS)}")
-    if not exists(join(out, MANIFEST)):
+    if not retried(exists, join(out, MANIFEST)):
         raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
-    rows = {row["id"]: row for row in read_manifest(out)}
+    rows = {row["id"]: row for row in retried(read_manifest, out)}
     unknown = sorted(set(ids) - set(rows))
     if unknown:
         raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} knows no such panorama")
-    return [stored_plan(out, key, rows[key]["plan"], formats) for key in rows if not ids or key in ids]
+    return [retried(stored_plan, out, key, rows[key]["plan"], formats) for key in rows if not ids or key in ids]
 
 
 def assemble_command(

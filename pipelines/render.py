@@ -38,7 +38,7 @@ from transforms.repair import remove_damaged
 from transforms.requests import RenderRequest, check_ids, read_requests
 from transforms.retry import retried
 from transforms.storage import exists, filesystem, join, remove_leftovers
-from transforms.synthesize import PATCHES_DONE, SynthesizePatches
+from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.tally import Tally
 
 STORAGE_CALLS = 16
@@ -97,7 +97,9 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     networks = make_plans(options)
     plans = list(networks)
     found = prepare(options, networks)
-    unfinished = [plan for plan in plans if plan.request.id not in found.known or not is_complete(options.out, plan)]
+    unfinished = [
+        plan for plan in plans if plan.request.id not in found.known or not retried(is_complete, options.out, plan)
+    ]
     write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished])
     tiles = sum(
         len(shard.indices)
@@ -109,7 +111,7 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():
         run(options, plans, found, beam_flags or beam_options([]))
     ids = {plan.request.id for plan in plans}
-    manifest = read_manifest(options.out)
+    manifest = retried(read_manifest, options.out)
     retried(write_index, options.out, manifest)
     rows = [row for row in manifest if row["id"] in ids]
     if len(rows) < len(ids):
@@ -160,10 +162,10 @@ def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags:
 def check_out(options: RenderOptions) -> None:
     """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
     fs, path = filesystem(options.out)
-    if fs.isfile(path):
+    if retried(fs.isfile, path):
         raise InputError(f"--out {options.out} is a file; give a folder or URL")
-    if exists(join(options.out, MANIFEST)):
-        read_manifest(options.out)
+    if retried(exists, join(options.out, MANIFEST)):
+        retried(read_manifest, options.out)
 
 
 def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
@@ -177,9 +179,9 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
     @cache
     def checkpoint(url: str) -> tuple[str, GeneratorConfig]:
         fs, path = filesystem(resolve(url))
-        if not fs.isfile(path):
+        if not retried(fs.isfile, path):
             raise InputError(f"checkpoint {url}: there is no such file")
-        found = load_checkpoint(fs.cat_file(path), url)
+        found = load_checkpoint(retried(fs.cat_file, path), url)
         if not found.generator.config.tileable:
             kind = found.generator.config.kind
             raise InputError(f"checkpoint {url}: a {kind} network renders in one shot only; take an infinitygan one")
@@ -198,7 +200,7 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
             raise InputError(f"request {request.id}: {error}") from None
         plan = Plan(request, url, sha256, options.tile_px, options.precision)
         if not options.replace and request.id in known:
-            check_plan(options.out, plan)
+            retried(check_plan, options.out, plan)
         plans[plan] = config
     return plans
 
@@ -241,13 +243,20 @@ def render_command(
     flags = beam_options(context.args, own_flags(context))
     options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision, repair)
     if dry_run:
-        check_out(options)
-        show_estimate(out, estimate(out, make_plans(options), tiles_per_shard))
+        say_what_it_costs(options)
         return
     rows = render(options, flags)
     show_summary(options.out, rows)
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)
+
+
+def say_what_it_costs(options: RenderOptions) -> None:
+    """Checks all requests and prints what rendering them would do; writes nothing."""
+    check_out(options)
+    networks = make_plans(options)
+    cost = estimate(options.out, networks, options.tiles_per_shard)
+    show_estimate(options.out, cost, time_tile(next(iter(networks))) if cost.tiles else 0.0)
 
 
 def refuse_beside_requests(context: typer.Context) -> None:

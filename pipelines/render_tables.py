@@ -57,17 +57,20 @@ def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
     print(*lines, sep="\n", file=sys.stderr)
 
 
-def show_estimate(out: str, cost: Estimate) -> None:
-    """Prints what a job would do."""
+def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
+    """Prints what a job would do, and how long it would take where a tile takes so long."""
     table = Table(title=f"Nothing has been written to {out}", title_justify="left", show_header=False)
-    lines = (
+    lines: tuple[tuple[str, str], ...] = (
         ("panoramas", f"{cost.requests:,}, of which {cost.complete:,} are done"),
         ("shards to make", f"{cost.shards:,}"),
         ("tiles to compute", f"{cost.tiles:,}"),
         ("pixels of all panoramas", f"{cost.pixels / 1e6:,.1f} million"),
+        ("multiply-adds", f"{cost.multiply_adds / 1e12:,.1f} T"),
         ("patch shards, about", f"{cost.shard_bytes / 1e6:,.0f} MB"),
         ("panoramas, about", f"{cost.panorama_bytes / 1e6:,.0f} MB"),
     )
+    if cost.tiles:
+        lines = (*lines, ("time to compute on this machine", f"{cost.tiles * tile_s:,.0f} s, {tile_s:.2f} s a tile"))
     for line in lines:
         table.add_row(*line)
     Console(stderr=True).print(table)

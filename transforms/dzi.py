@@ -42,7 +42,7 @@ def write_dzi(url: str, width_px: int, height_px: int, strips: Iterable[Strip], 
         name, pixels = tile
         retried(write_bytes, join(folder, name), encode_jpeg(pixels))
 
-    for _ in map_ahead(write, tiles(width_px, height_px, strips), threads=UPLOADS, ahead=2 * UPLOADS):
+    for _ in map_ahead(write, tiles(width_px, height_px, strips), threads=UPLOADS, ahead=UPLOADS):
         pass
     retried(write_bytes, page, viewer(folder, width_px, height_px, metadata).encode())
     about = DESCRIPTOR.format(tile_px=STRIP_PX, width_px=width_px, height_px=height_px)

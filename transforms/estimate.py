@@ -1,8 +1,11 @@
 """What a render job would do and store, before it does."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from functools import cache, reduce
 
+from model.arithmetic import spent
+from model.config import GeneratorConfig
 from transforms.ahead import map_ahead
 from transforms.plan import Plan
 from transforms.plan_tiles import Found, shards_to_do
@@ -28,6 +31,7 @@ class Estimate:
         pixels: of all panoramas.
         shard_bytes: that the shards to be made take, roughly.
         panorama_bytes: that the files of panoramas not there yet take, roughly.
+        multiply_adds: of the convolutions of the tiles to be computed.
     """
 
     requests: int
@@ -37,11 +41,13 @@ class Estimate:
     pixels: int
     shard_bytes: float
     panorama_bytes: float
+    multiply_adds: float
 
 
-def estimate(out: str, plans: Collection[Plan], tiles_per_shard: int) -> Estimate:
-    """What rendering these plans to a folder would do, by what is there."""
+def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard: int) -> Estimate:
+    """What rendering these plans, each with its network, to a folder would do, by what is there."""
     found = Found(retried(known_ids, out))
+    tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
     def of_plan(plan: Plan) -> Estimate:
         complete = plan.request.id in found.known and retried(is_complete, out, plan)
@@ -50,13 +56,13 @@ def estimate(out: str, plans: Collection[Plan], tiles_per_shard: int) -> Estimat
         pixels = plan.request.width_px * plan.request.height_px
         stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (not complete)
         of_shards = pixels * tiles / plan.tiles * SHARD_BYTES_PER_PX
-        return Estimate(1, int(complete), len(shards), tiles, pixels, of_shards, stored)
+        cost = tiles * tile_cost(networks[plan], plan.tile_px)
+        return Estimate(1, int(complete), len(shards), tiles, pixels, of_shards, stored, cost)
 
-    each = map_ahead(of_plan, plans, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS)
-    requests = complete = shards = tiles = pixels = 0
-    shard_bytes = panorama_bytes = 0.0
-    for one in each:
-        requests, complete, shards = requests + 1, complete + one.complete, shards + one.shards
-        tiles, pixels = tiles + one.tiles, pixels + one.pixels
-        shard_bytes, panorama_bytes = shard_bytes + one.shard_bytes, panorama_bytes + one.panorama_bytes
-    return Estimate(requests, complete, shards, tiles, pixels, shard_bytes, panorama_bytes)
+    each = map_ahead(of_plan, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS)
+    return reduce(added, each, Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))
+
+
+def added(one: Estimate, other: Estimate) -> Estimate:
+    """What two jobs would do."""
+    return Estimate(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))

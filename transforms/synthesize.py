@@ -1,6 +1,7 @@
 """Computing the patches of a shard: the model's life on a worker, through Beam's RunInference."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -178,6 +179,15 @@ def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Par
 def lengthened(shard: PatchShard, samples: list[Sample]) -> Part:
     """A shard of as many tiles as there are samples."""
     return PatchShard(shard.plan, shard.first, shard.first + len(samples) - 1), samples
+
+
+def time_tile(plan: Plan) -> float:
+    """Seconds that a tile of a plan takes on this machine, once the network is loaded and warm."""
+    world = Synthesizer().world_of(plan)
+    patch(world, plan, 0)
+    start = time.monotonic()
+    patch(world, plan, plan.tiles - 1)
+    return time.monotonic() - start
 
 
 def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[str, Any]:

@@ -32,9 +32,9 @@ class Thumbnail:
         """Takes note of a strip."""
         left = 0
         for square in strip.squares(STRIP_PX):
-            part = square[:, : self.width_px - left]
-            if part.shape[1] <= 0:
+            if left >= self.width_px:
                 return
+            part = square[:, : self.width_px - left]
             rows, y = self._sums(part.astype(np.uint64), strip.top, axis=0)
             columns, x = self._sums(rows, left, axis=1)
             self.sums[y : y + columns.shape[0], x : x + columns.shape[1]] += columns

@@ -26,7 +26,7 @@ def write_zarr(url: str, width_px: int, height_px: int, strips: Iterable[Strip],
         name, pixels = chunk
         retried(write_bytes, join(url, "c", name), compressed(pixels))
 
-    for _ in map_ahead(write, chunks(strips), threads=UPLOADS, ahead=2 * UPLOADS):
+    for _ in map_ahead(write, chunks(strips), threads=UPLOADS, ahead=UPLOADS):
         pass
     retried(write_json, join(url, METADATA_FILE), describe(width_px, height_px, metadata))
 

@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_the_area(name, long_side, monkeypatch, tmp_pa
     monkeypatch.setattr("transforms.layout.MEMORY_BYTES", 1 << 20)
     tile = picture(128, 128)
     peaks_bytes = []
-    for count in (10, 80):
+    for count in (24, 96):
         sides_px = [[128] * 3, [128] * count]
         layout = layout_of(*(sides_px if long_side == "height" else reversed(sides_px)))
         tracemalloc.start()
@@ -235,7 +235,9 @@ def test_memory_does_not_grow_with_the_area(name, long_side, monkeypatch, tmp_pa
         write_panorama(name, str(tmp_path / "p"), layout, cut_strips(layout, tiles), METADATA)
         peaks_bytes.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks_bytes[1] < max(1.2 * peaks_bytes[0], 5 << 20)
+    # JPEG, whose width is limited, takes some rows at once.
+    rows_bytes = 1000 * layout.width_px if name == "jpg" else 0
+    assert peaks_bytes[1] < max(1.2 * peaks_bytes[0], (5 << 20) + rows_bytes)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -315,7 +317,9 @@ def test_an_unknown_format_is_refused_with_the_nearest(name, message):
 def test_sizes_beyond_a_format_are_refused_with_one_that_holds_them():
     check_format("png", 10_000_000, 2**31 - 1)
     check_format("tif", 2**31 - 1, 2**31 - 1)
-    with pytest.raises(InputError, match=r"png holds at most 10000000 x .* 10000001 x 5 px: ask for tif or dzi or zarr$"):
+    with pytest.raises(
+        InputError, match=r"png holds at most 10000000 x .* 10000001 x 5 px: ask for tif or dzi or zarr$"
+    ):
         check_format("png", 10_000_001, 5)
     with pytest.raises(InputError, match=r"tif holds at most .* 5 x 2147483648 px: ask for a smaller one$"):
         check_format("tif", 5, 2**31)
@@ -341,7 +345,9 @@ def mean_halved(pixels):
     height, width, _ = pixels.shape
     half = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
     for y, x in itertools.product(range(half.shape[0]), range(half.shape[1])):
-        four = [pixels[min(2 * y + i, height - 1), min(2 * x + j, width - 1)].astype(int) for i in (0, 1) for j in (0, 1)]
+        four = [
+            pixels[min(2 * y + i, height - 1), min(2 * x + j, width - 1)].astype(int) for i in (0, 1) for j in (0, 1)
+        ]
         half[y, x] = (sum(four) + 2) // 4
     return half
 
