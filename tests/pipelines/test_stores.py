@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import fsspec
@@ -32,7 +33,9 @@ TILES = 24
 def gs():
     """A bucket in fake-gcs-server."""
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
-    with FakeGCSServer(), pytest.MonkeyPatch.context() as patch:
+    with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
+        # It says each call on a pipe that nobody reads, and waits when that is full.
+        threading.Thread(target=server._process.stderr.read, daemon=True).start()
         patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
         fsspec.filesystem("gs").mkdir("panoramas")
         yield "gs://panoramas"
@@ -103,7 +106,7 @@ def test_one_call_in_twenty_may_fail(bucket, tiny_checkpoint, rendered, contents
         async def call(self, *arguments, original=original, **named):
             late = draw.random() < 0.5
             if draw.random() < 0.05:
-                lost.append(arguments[0])
+                lost.append(arguments[:2])
                 if late:
                     await original(self, *arguments, **named)
                 raise TimeoutError("the store did not answer")
