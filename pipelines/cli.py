@@ -22,6 +22,7 @@ COMMANDS = {
     "invert": "invert_command",
     "outpaint": "outpaint_command",
     "inbetween": "inbetween_command",
+    "assemble": "assemble_command",
     "verify": "verify_command",
     "bench": "bench_command",
     "info": "info_command",
@@ -31,7 +32,7 @@ COMMANDS = {
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
 
-RUNS_BEAM = ("ingest", "render", "fuse", "edit", "invert", "outpaint", "inbetween")
+RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
 
 INTERRUPTED = 130
 """The exit code for Ctrl-C; typer returns it too."""

@@ -4,7 +4,7 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any
@@ -12,8 +12,6 @@ from typing import Annotated, Any
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
-from rich.console import Console
-from rich.table import Table
 
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
@@ -25,20 +23,30 @@ from model.overlay import Overlay, check_overlay
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
+from pipelines.render_tables import JobNote, show_estimate, show_summary
 from transforms.adopt import adopt_patches
-from transforms.assemble import AssemblePanoramas
+from transforms.ahead import map_ahead
+from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
+from transforms.estimate import estimate
+from transforms.formats import FORMATS
+from transforms.index_page import write_index
 from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
 from transforms.overlays import read_overlay
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
-from transforms.plan_tiles import PlanTiles, shards_to_do
-from transforms.render_folder import PANORAMAS, begin, check_plan, is_complete
+from transforms.plan_tiles import Found, PlanTiles, shards_to_do
+from transforms.render_folder import PANORAMAS, begin, check_plan, existing_shards, is_complete, known_ids
+from transforms.repair import remove_damaged
 from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
+from transforms.retry import retried
 from transforms.storage import exists, filesystem, join, remove_leftovers
-from transforms.synthesize import PATCHES_DONE, SynthesizePatches
+from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
+from transforms.tally import Tally
+
+STORAGE_CALLS = 16
+"""That are under way at the same time while requests are prepared."""
 
 MOST_SHARD_PX = 2**28
-MOST_ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class RenderOptions:
         tile_px: side of a tile.
         tiles_per_shard: how many patches go into one file.
         replace: render panoramas anew whose id is known under another plan.
+        repair: check the shards that are there, and make the bad ones again.
         precision: of the network's convolutions.
     """
 
@@ -62,6 +71,7 @@ class RenderOptions:
     tiles_per_shard: int = 16
     replace: bool = False
     precision: str = REFERENCE
+    repair: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -88,31 +98,58 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     check_out(options)
     networks = make_plans(options)
     plans = list(networks)
-    unfinished = [plan for plan in plans if not is_complete(options.out, plan)]
-    for plan, config in networks.items():
-        if options.replace:
-            adopt_patches(options.out, plan, config)
-        begin(options.out, plan)
-    for folder in (join(options.out, PANORAMAS), options.out):
-        remove_leftovers(folder)
+    found = prepare(options, networks)
+    unfinished = [
+        plan for plan in plans if plan.request.id not in found.known or not retried(is_complete, options.out, plan)
+    ]
     write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished])
-    to_do = (shard for plan in unfinished for shard in shards_to_do(options.out, plan, options.tiles_per_shard))
-    tiles = sum(len(shard.indices) for shard in to_do)
-    PATCHES_DONE.reset()
-    with track("Tiles", tiles, lambda: PATCHES_DONE.count), storage_errors():
-        run(options, plans, beam_flags or beam_options([]))
+    tiles = sum(
+        len(shard.indices)
+        for plan in plans
+        for shard in shards_to_do(options.out, plan, options.tiles_per_shard, found)
+    )
+    for tally in (PATCHES_DONE, PANORAMAS_DONE, PANORAMAS_FAILED):
+        tally.reset()
+    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():
+        run(options, plans, found, beam_flags or beam_options([]))
     ids = {plan.request.id for plan in plans}
-    rows = [row for row in read_manifest(options.out) if row["id"] in ids]
+    manifest = retried(read_manifest, options.out)
+    retried(write_index, options.out, manifest)
+    rows = [row for row in manifest if row["id"] in ids]
     if len(rows) < len(ids):
         raise OSError(f"another run wrote the manifest of {options.out} at the same time; run again")
     return rows
 
 
-def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
+def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) -> Found:
+    """Writes the plans down and tidies the folder up; says what is there."""
+    known = retried(known_ids, options.out)
+    if options.replace:
+        for plan, config in networks.items():
+            adopt_patches(options.out, plan, config)
+
+    def write_down(plan: Plan) -> None:
+        retried(begin, options.out, plan, plan.request.id in known)
+
+    for _ in map_ahead(write_down, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS):
+        pass
+    for folder in (join(options.out, PANORAMAS), options.out):
+        retried(remove_leftovers, folder)
+    if not options.repair:
+        return Found(known)
+    shards = [
+        shard for plan in networks if plan.request.id in known for shard in retried(existing_shards, options.out, plan)
+    ]
+    checked = Tally()
+    with track("Shards checked", len(shards), lambda: checked.count):
+        return Found(known, remove_damaged(options.out, shards, checked.add))
+
+
+def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
     with beam.Pipeline(options=beam_flags) as pipeline:
         planned = pipeline | "Plans" >> beam.Create(plans)
-        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard)
+        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
         patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
         results = patches | "WritePatchShards" >> WritePatchShards(options.out)
         failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
@@ -127,10 +164,10 @@ def run(options: RenderOptions, plans: Sequence[Plan], beam_flags: PipelineOptio
 def check_out(options: RenderOptions) -> None:
     """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
     fs, path = filesystem(options.out)
-    if fs.isfile(path):
+    if retried(fs.isfile, path):
         raise InputError(f"--out {options.out} is a file; give a folder or URL")
-    if exists(join(options.out, MANIFEST)):
-        read_manifest(options.out)
+    if retried(exists, join(options.out, MANIFEST)):
+        retried(read_manifest, options.out)
 
 
 def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
@@ -144,14 +181,14 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
     @cache
     def checkpoint(url: str) -> tuple[str, GeneratorConfig]:
         fs, path = filesystem(resolve(url))
-        if not fs.isfile(path):
+        if not retried(fs.isfile, path):
             raise InputError(f"checkpoint {url}: there is no such file")
-        found = load_checkpoint(fs.cat_file(path), url)
+        found = load_checkpoint(retried(fs.cat_file, path), url)
         check_tileable(found.generator.config, url)
         return found.sha256, found.generator.config
 
     overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
-    plans = {}
+    plans, known = {}, retried(known_ids, options.out)
     for request in options.requests:
         url = request.checkpoint or options.checkpoint or BUNDLED
         sha256, config = checkpoint(url)
@@ -164,8 +201,8 @@ def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
         plan = Plan(request, url, sha256, options.tile_px, options.precision, overlays)
-        if not options.replace:
-            check_plan(options.out, plan)
+        if not options.replace and request.id in known:
+            retried(check_plan, options.out, plan)
         plans[plan] = config
     return plans
 
@@ -186,22 +223,6 @@ def overlay_checksums(
     return tuple(checksums)
 
 
-def show_summary(options: RenderOptions, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints what was made and where, and what was not and why."""
-    table = Table(title=f"Panoramas in {options.out}", title_justify="left")
-    for name in ("id", "size, px", "state", "seams, of 255"):
-        table.add_column(name, overflow="fold")
-    lines = []
-    for row in rows[:MOST_ROWS_SHOWN]:
-        table.add_row(row["id"], f"{row['width_px']}×{row['height_px']}", row["state"], str(row["seam_max_difference"]))
-        made = [join(options.out, file) for file in row["files"]]
-        lines += made if row["state"] == DONE else [f"{row['id']}: {row['reason']}"]
-    if len(rows) > MOST_ROWS_SHOWN:
-        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(options.out, MANIFEST)}")
-    Console(stderr=True).print(table)
-    print(*lines, sep="\n", file=sys.stderr)
-
-
 def render_command(
     context: typer.Context,
     out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and manifest.")],
@@ -219,9 +240,13 @@ def render_command(
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile, px; a multiple of the network's cell.")] = 256,
     tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
-    format: Annotated[list[str] | None, typer.Option(help="png or tif; may be repeated.", show_default="png")] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(FORMATS)}; may be repeated.", show_default="png")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
     precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}.")] = REFERENCE,
+    repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     if requests:
@@ -234,7 +259,11 @@ def render_command(
         values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
         asked = [RenderRequest.from_json(values)]
     flags = beam_options(context.args, own_flags(context))
-    render_and_report(RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision), flags)
+    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision, repair)
+    if dry_run:
+        say_what_it_costs(options)
+        return
+    render_and_report(options, flags)
 
 
 def render_written(
@@ -254,9 +283,17 @@ def render_written(
 def render_and_report(options: RenderOptions, flags: PipelineOptions) -> None:
     """Renders, says what came of it, and exits with code 1 if something is missing."""
     rows = render(options, flags)
-    show_summary(options, rows)
+    show_summary(options.out, rows)
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)
+
+
+def say_what_it_costs(options: RenderOptions) -> None:
+    """Checks all requests and prints what rendering them would do; writes nothing."""
+    check_out(options)
+    networks = make_plans(options)
+    cost = estimate(options.out, networks, options.tiles_per_shard)
+    show_estimate(options.out, cost, time_tile(next(iter(networks))) if cost.tiles else 0.0)
 
 
 def refuse_beside_requests(context: typer.Context) -> None:

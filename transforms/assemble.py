@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.typehints.decorators import no_annotations
 
 from model.errors import one_line
-from transforms.formats import write_panorama
+from transforms.formats import is_written, write_panorama
 from transforms.layout import cut_strips, digested
 from transforms.manifest import DONE, FAILED, manifest_row
 from transforms.patch_shards import PatchReader
 from transforms.plan import REFERENCE, Failure, PatchShard, Plan
-from transforms.render_folder import panorama_path, read_record, record_path
+from transforms.render_folder import panorama_path, read_record, record_path, thumbnail_path
+from transforms.retry import retried
 from transforms.seams import SeamAudit, audited
-from transforms.storage import exists, write_json
+from transforms.storage import write_bytes, write_json
+from transforms.tally import Tally
+from transforms.thumbnail import Thumbnail, noted
+
+PANORAMAS_DONE, PANORAMAS_FAILED = Tally(), Tally()
 
 
 def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> dict[str, Any]:
@@ -27,7 +33,9 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
     try:
         record = write_files(out, plan, reasons, version)
     except Exception as error:  # whatever it is, it is this panorama's state, and others go on
+        PANORAMAS_FAILED.add()
         return manifest_row(plan, FAILED, one_line(error), {})
+    PANORAMAS_DONE.add()
     return manifest_row(plan, DONE, None, record)
 
 
@@ -43,9 +51,9 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
     Raises:
         FileNotFoundError: patches are missing.
     """
-    record = read_record(out, plan.request.id)
+    record = retried(read_record, out, plan.request.id)
     files = record.get("files", {}) if record.get("plan") == plan.digest else {}
-    files = {name: file for name, file in files.items() if exists(panorama_path(out, file))}
+    files = {name: file for name, file in files.items() if retried(is_written, name, panorama_path(out, file))}
     wanted = [name for name in plan.request.formats if name not in files]
     if not wanted:
         return record
@@ -55,7 +63,7 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
         raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
     for name in wanted:
         files[name] = f"{plan.request.id}.{name}"
-        found = write_file(name, panorama_path(out, files[name]), reader, version)
+        found = retried(write_file, name, panorama_path(out, files[name]), reader, version)
     record = {
         **plan.to_json(),
         "plan": plan.digest,
@@ -68,7 +76,7 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
     if plan.precision != REFERENCE:
         apart = reader.patch(plan.tiles // 2).difference
         record["precision_difference"] = dataclasses.asdict(apart) if apart else None
-    write_json(record_path(out, plan.request.id), record)
+    retried(write_json, record_path(out, plan.request.id), record)
     return record
 
 
@@ -77,8 +85,10 @@ def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[s
     plan, audit, digest = reader.plan, SeamAudit(), hashlib.sha256()
     metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.to_json(), sort_keys=True)}
     patches = audited(plan, reader.patches(), audit)
+    thumbnail = Thumbnail(plan.request.width_px, plan.request.height_px)
     strips = digested(cut_strips(plan.layout, (patch.pixels for patch in patches)), digest)
-    write_panorama(name, url, plan.layout, strips, metadata)
+    write_panorama(name, url, plan.layout, noted(strips, thumbnail), metadata)
+    retried(write_bytes, thumbnail_path(reader.out, plan.request.id), thumbnail.to_jpeg())
     return {"pixel_sha256": digest.hexdigest(), "seam_audit": audit.to_json()}
 
 
@@ -105,7 +115,9 @@ class AssemblePanoramas(beam.PTransform):
 
     def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> dict[str, Any]:
         (plan,) = group[1]["plans"]
-        return assemble_panorama(self.out, plan, group[1]["failures"], self.version)
+        row = assemble_panorama(self.out, plan, group[1]["failures"], self.version)
+        Metrics.counter("infinitygan_render", f"panoramas_{row['state']}").inc()
+        return row
 
 
 def shard_by_id(shard: PatchShard) -> tuple[str, str]:

@@ -1,19 +1,22 @@
 """Writes a panorama of any size to a file, strip by strip, in memory that does not grow with its area.
 
-PNG goes by rows of pixels, TIFF by squares of its own. Neither ever holds more than a few of them.
-``FORMATS`` is the register; a further format is one more ``Format`` in it.
+PNG and JPEG go by rows of pixels, the others by squares of their own. None but WebP, whose limits are narrow, ever
+holds more than a few of them. ``FORMATS`` is the register; a further format is one more ``Format`` in it.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from model.errors import InputError
+from transforms.dzi import companions, write_dzi
+from transforms.jpeg import write_jpeg, write_webp
 from transforms.layout import Strip, TileLayout
 from transforms.png import write_png
-from transforms.storage import open_atomic
+from transforms.storage import exists, open_atomic, remove
 from transforms.tiff import write_tiff
+from transforms.zarr import METADATA_FILE, write_zarr
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,17 @@ class Format:
         name: what a request calls it, and the file's extension.
         max_width_px: the widest panorama it holds.
         max_height_px: the tallest.
-        write: writes a panorama's width, height, strips and metadata to a file that may be unable to seek.
+        write: writes a panorama to a URL; its width, height, strips and metadata.
+        proof: path below the URL of what is written last, where the URL is a folder.
+        beside: the other files and folders of a panorama at a URL.
     """
 
     name: str
     max_width_px: int
     max_height_px: int
-    write: Callable[[IO[bytes], int, int, Iterable[Strip], Mapping[str, str]], None]
+    write: Callable[[str, int, int, Iterable[Strip], Mapping[str, str]], None]
+    proof: str = ""
+    beside: Callable[[str], Sequence[str]] = lambda url: ()
 
     def holds(self, width_px: int, height_px: int) -> bool:
         """Whether a panorama of a size can be stored."""
@@ -76,8 +83,34 @@ def write_panorama(
         InputError: there is no such format, or the panorama is too large for it.
     """
     check_format(name, layout.width_px, layout.height_px)
-    with open_atomic(url) as file:
-        FORMATS[name].write(file, layout.width_px, layout.height_px, strips, metadata)
+    try:
+        FORMATS[name].write(url, layout.width_px, layout.height_px, strips, metadata)
+    except BaseException:
+        if FORMATS[name].beside(url) and not is_written(name, url):  # another run may just have finished it
+            remove_panorama(name, url)
+        raise
+
+
+def is_written(name: str, url: str) -> bool:
+    """Whether a panorama is there as a whole."""
+    return name in FORMATS and exists(url + FORMATS[name].proof)
+
+
+def remove_panorama(name: str, url: str) -> None:
+    """Removes a panorama, first what proves it whole."""
+    remove(url + FORMATS[name].proof if name in FORMATS else url)
+    for part in FORMATS[name].beside(url) if name in FORMATS else ():
+        remove(part)
+
+
+def in_one_file(write: Callable[..., None]) -> Callable[[str, int, int, Iterable[Strip], Mapping[str, str]], None]:
+    """A writer to a URL out of one to a file that may be unable to seek."""
+
+    def write_file(url: str, *panorama: Any) -> None:
+        with open_atomic(url) as file:
+            write(file, *panorama)
+
+    return write_file
 
 
 def write_png_strips(
@@ -87,9 +120,18 @@ def write_png_strips(
     write_png(file, width_px, height_px, (block for strip in strips for block in strip.row_blocks()), metadata)
 
 
+WORLD_PX = 2**31 - 1
+
 FORMATS: Mapping[str, Format] = {
-    # PNG itself allows 2^31 - 1 px a side, but its rows are filtered whole, in five times their memory.
-    "png": Format("png", max_width_px=10_000_000, max_height_px=2**31 - 1, write=write_png_strips),
-    "tif": Format("tif", max_width_px=2**31 - 1, max_height_px=2**31 - 1, write=write_tiff),
+    form.name: form
+    for form in (
+        # PNG itself allows 2^31 - 1 px a side, but its rows are filtered whole, in five times their memory.
+        Format("png", max_width_px=10_000_000, max_height_px=WORLD_PX, write=in_one_file(write_png_strips)),
+        Format("tif", max_width_px=WORLD_PX, max_height_px=WORLD_PX, write=in_one_file(write_tiff)),
+        Format("dzi", max_width_px=WORLD_PX, max_height_px=WORLD_PX, write=write_dzi, beside=companions),
+        Format("zarr", WORLD_PX, WORLD_PX, write_zarr, proof=f"/{METADATA_FILE}", beside=lambda url: (url,)),
+        Format("jpg", max_width_px=65_500, max_height_px=65_500, write=in_one_file(write_jpeg)),
+        Format("webp", max_width_px=16_383, max_height_px=16_383, write=in_one_file(write_webp)),
+    )
 }
 """The formats by name."""

@@ -1,16 +1,22 @@
 """The manifest: one row a request, with its state."""
 
+import random
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
 from transforms.plan import Plan
+from transforms.retry import retried
 from transforms.storage import exists, join
 from transforms.tables import read_rows, write_rows
 
 MANIFEST = "manifest.parquet"
 DONE, FAILED = "done", "failed"
+ATTEMPTS, ATTEMPT_AFTER_S = 8, 1.0
+"""How often a manifest is written that another run writes too, and the longest wait between."""
+
 MANIFEST_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -53,11 +59,25 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, A
 
 
 def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes one row a request, by id, keeping those of earlier runs."""
+    """Writes one row a request, by id, keeping those of earlier runs.
+
+    Another run may write it at the same moment: what is there afterwards is read again, and rows that the other did not
+    know of, or says are unfinished though they are done, are put back.
+
+    Raises:
+        OSError: others write it all the time.
+    """
+    ours = {row["id"]: row for row in rows}
     path = join(out, MANIFEST)
-    earlier = read_manifest(out) if exists(path) else []
-    merged = {row["id"]: row for row in [*earlier, *rows]}
-    write_rows(path, (merged[key] for key in sorted(merged)), MANIFEST_SCHEMA)
+    for _ in range(ATTEMPTS):
+        earlier = retried(read_manifest, out) if retried(exists, path) else []
+        merged = {row["id"]: row for row in earlier} | ours
+        retried(write_rows, path, [merged[key] for key in sorted(merged)], MANIFEST_SCHEMA)
+        there = {row["id"]: row["state"] for row in retried(read_manifest, out)}
+        if all(there.get(key) in (row["state"], DONE) for key, row in ours.items()):
+            return
+        time.sleep(random.uniform(0, ATTEMPT_AFTER_S))
+    raise OSError(f"other runs write the manifest of {out} all the time; run again when they have ended")
 
 
 def read_manifest(out: str) -> list[dict[str, Any]]:

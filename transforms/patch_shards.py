@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import webdataset as wds
 from apache_beam import pvalue
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.decorators import no_annotations
 
@@ -23,6 +24,7 @@ from transforms.ahead import map_ahead
 from transforms.patches import ABOUT, EDGES, PIXELS, Difference, Patch, decode, pixel_checksum
 from transforms.plan import Failure, PatchShard, Plan
 from transforms.render_folder import existing_shards, plan_folder
+from transforms.retry import retried
 from transforms.storage import join, open_atomic, read_bytes
 
 SHARDS_KEPT = 2
@@ -30,7 +32,7 @@ SHARDS_ON_THEIR_WAY = 2
 NOT_WRITTEN = "not written"
 
 
-class DamagedShardError(RuntimeError):
+class DamagedShardError(ValueError):
     """A shard on storage is not what was written there."""
 
 
@@ -54,7 +56,7 @@ class StoredShard:
     def __init__(self, plan: Plan, url: str):
         self.plan, self.url = plan, url
         try:
-            with tarfile.open(fileobj=io.BytesIO(read_bytes(url)), mode="r:") as tar:
+            with tarfile.open(fileobj=io.BytesIO(retried(read_bytes, url)), mode="r:") as tar:
                 self.files: Mapping[str, bytes] = {member.name: read_member(tar, member) for member in tar}
         except tarfile.TarError as error:
             raise self.damaged(error) from None
@@ -111,9 +113,9 @@ class PatchReader:
     """Reads the patches of a plan."""
 
     def __init__(self, out: str, plan: Plan):
-        self.folder, self.plan = plan_folder(out, plan), plan
+        self.out, self.folder, self.plan = out, plan_folder(out, plan), plan
         self.shards: list[PatchShard] = []
-        for shard in existing_shards(out, plan):
+        for shard in retried(existing_shards, out, plan):
             if not self.shards or shard.last > self.shards[-1].last:  # else it adds no tile
                 self.shards.append(shard)
         self.stored = lru_cache(maxsize=SHARDS_KEPT)(self._stored)
@@ -186,11 +188,11 @@ class _Write(beam.DoFn):
     def process(self, pair: tuple[PatchShard, Sequence[dict[str, Any]]]) -> Iterator[Any]:
         self.pending.append(self.pool.submit(self.write, *pair))
         if len(self.pending) > SHARDS_ON_THEIR_WAY:
-            yield self.pending.popleft().result()
+            yield self.counted(self.pending.popleft().result())
 
     def finish_bundle(self) -> Iterator[Any]:
         for future in self.pending:
-            result = future.result()
+            result = self.counted(future.result())
             if isinstance(result, pvalue.TaggedOutput):
                 yield pvalue.TaggedOutput(result.tag, GlobalWindows.windowed_value(result.value))
             else:
@@ -199,10 +201,18 @@ class _Write(beam.DoFn):
     def teardown(self) -> None:
         self.pool.shutdown()
 
+    def counted(self, result: Any) -> Any:
+        """A result, told to Beam's metrics: here, since Beam knows nothing of the threads that write."""
+        if isinstance(result, PatchShard):
+            Metrics.counter("infinitygan_render", "tiles_written").inc(len(result.indices))
+        else:
+            Metrics.counter("infinitygan_render", "shards_not_written").inc()
+        return result
+
     def write(self, shard: PatchShard, samples: Sequence[dict[str, Any]]) -> Any:
         """The shard if it could be written, or the failure."""
         try:
-            write_patch_shard(self.out, shard, samples)
+            retried(write_patch_shard, self.out, shard, samples)
         except Exception as error:  # stores raise classes of their own; the other shards go on
             failure = Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}")
             return pvalue.TaggedOutput(NOT_WRITTEN, failure)

@@ -1,18 +1,36 @@
 """Which shards of tiles are still to be made."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from transforms.plan import PatchShard, Plan
 from transforms.render_folder import existing_shards, is_complete
+from transforms.retry import retried
 
 
-def shards_to_do(out: str, plan: Plan, tiles_per_shard: int) -> Iterator[PatchShard]:
-    """The shards to be made: none for a panorama that is complete, whatever has become of its patches."""
-    return iter(()) if is_complete(out, plan) else missing_shards(plan, existing_shards(out, plan), tiles_per_shard)
+@dataclass(frozen=True)
+class Found:
+    """What a run finds in its folder when it begins, so that nothing is asked of storage for requests new to it.
+
+    Attributes:
+        known: ids that anything is there of.
+        damaged: shards that a repair took away, by plan.
+    """
+
+    known: frozenset[str]
+    damaged: Mapping[Plan, Sequence[PatchShard]] = field(default_factory=dict)
+
+
+def shards_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Iterable[PatchShard]:
+    """The shards to be made; for a panorama that is complete only the damaged, whatever became of its other patches."""
+    if plan.request.id not in found.known:
+        return missing_shards(plan, (), tiles_per_shard)
+    if retried(is_complete, out, plan):
+        return found.damaged.get(plan, ())
+    return missing_shards(plan, retried(existing_shards, out, plan), tiles_per_shard)
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
@@ -38,11 +56,12 @@ class PlanTiles(beam.PTransform):
 
     out: str
     tiles_per_shard: int
+    found: Found
 
     @no_annotations
     def expand(self, plans: beam.PCollection) -> beam.PCollection:
         """Beam's hook."""
         return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
 
-    def _missing(self, plan: Plan) -> Iterator[PatchShard]:
-        return shards_to_do(self.out, plan, self.tiles_per_shard)
+    def _missing(self, plan: Plan) -> Iterable[PatchShard]:
+        return shards_to_do(self.out, plan, self.tiles_per_shard, self.found)

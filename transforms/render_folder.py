@@ -2,20 +2,24 @@
 
 patches/<id>/<plan>/plan.json              the plan
 patches/<id>/<plan>/<first>-<last>.tar     patches of consecutive tiles
-panoramas/<id>.{png,tif}                   the panorama
+panoramas/<id>.{png,tif,…}                 the panorama, in each format asked for
 panoramas/<id>.json                        what it is; written last
+thumbnails/<id>.jpg                        a small picture of it
 manifest.parquet                           one row a request
+index.html                                 the same as a page with the thumbnails
 """
 
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from model.errors import InputError
-from transforms.plan import PatchShard, Plan
-from transforms.storage import exists, filesystem, join, list_files, read_json, remove_leftovers, write_json
+from transforms.formats import is_written, remove_panorama
+from transforms.plan import PatchShard, Plan, plan_from_json
+from transforms.storage import exists, filesystem, join, list_files, read_json, remove, remove_leftovers, write_json
 
-PATCHES, PANORAMAS, PLAN_FILE = "patches", "panoramas", "plan.json"
+PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 
@@ -48,6 +52,11 @@ def other_plans(out: str, plan: Plan) -> list[str]:
     return [join(out, PATCHES, plan.request.id, name) for name in names]
 
 
+def thumbnail_path(out: str, request_id: str) -> str:
+    """Where the thumbnail of a panorama is."""
+    return join(out, THUMBNAILS, f"{request_id}.jpg")
+
+
 def record_path(out: str, request_id: str) -> str:
     """Where the JSON of a panorama is."""
     return panorama_path(out, f"{request_id}.json")
@@ -71,7 +80,35 @@ def is_complete(out: str, plan: Plan) -> bool:
     if record.get("plan") != plan.digest:
         return False
     files = [record["files"].get(name) for name in plan.request.formats]
-    return all(file and exists(panorama_path(out, file)) for file in files)
+    return all(f and is_written(n, panorama_path(out, f)) for n, f in zip(plan.request.formats, files, strict=True))
+
+
+def known_ids(out: str) -> frozenset[str]:
+    """The ids that the folder holds anything of."""
+    fs, path = filesystem(join(out, PATCHES))
+    fs.invalidate_cache(path)
+    folders = fs.ls(path, detail=False) if fs.isdir(path) else []
+    records = (name for name in list_files(join(out, PANORAMAS)) if name.endswith(".json"))
+    return frozenset((*map(posixpath.basename, folders), *(name.removesuffix(".json") for name in records)))
+
+
+def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:
+    """The plan of a panorama by what its patches' folder says, with further formats beside those it has.
+
+    Raises:
+        InputError: it is not there or damaged, or a format cannot hold the panorama.
+    """
+    record, url = read_record(out, request_id), join(out, PATCHES, request_id, digest, PLAN_FILE)
+    try:
+        values = read_json(url)
+    except FileNotFoundError:
+        raise InputError(f"{url} is missing: the patches of {request_id} are gone; render it again") from None
+    known = record.get("files", {}) if record.get("plan") == digest else {}
+    if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
+        raise InputError(f"{url} is no plan; render the panorama again")
+    checkpoint = record.get("request", {}).get("checkpoint")
+    request = {**values["request"], "id": request_id, "formats": sorted({*known, *formats}), "checkpoint": checkpoint}
+    return plan_from_json({**values, "request": request, "plan": digest}, checkpoint or "", url)
 
 
 def check_plan(out: str, plan: Plan) -> None:
@@ -83,17 +120,28 @@ def check_plan(out: str, plan: Plan) -> None:
         )
 
 
-def begin(out: str, plan: Plan) -> None:
-    """Writes the plan down; removes what killed runs left of it, and all of a plan that it replaces."""
+def begin(out: str, plan: Plan, known: bool) -> None:
+    """Writes the plan down; removes what killed runs left of it, and all of a plan that it replaces.
+
+    Args:
+        out: folder of the job.
+        plan: to be made.
+        known: whether the folder may hold anything of its id.
+    """
+    path = join(plan_folder(out, plan), PLAN_FILE)
+    if known:
+        remove_replaced(out, plan)
+        remove_leftovers(plan_folder(out, plan))
+    if not known or not exists(path):
+        write_json(path, plan.pixels_json())
+
+
+def remove_replaced(out: str, plan: Plan) -> None:
+    """Removes all of other plans under the same id."""
     for folder in other_plans(out, plan):
-        fs, path = filesystem(folder)
-        fs.rm(path, recursive=True)
+        remove(folder)
     record = read_record(out, plan.request.id)
     if record.get("plan", plan.digest) != plan.digest:
-        for file in (*record["files"].values(), f"{plan.request.id}.json"):
-            fs, path = filesystem(panorama_path(out, file))
-            if fs.exists(path):
-                fs.rm_file(path)
-    remove_leftovers(plan_folder(out, plan))
-    if not exists(join(plan_folder(out, plan), PLAN_FILE)):
-        write_json(join(plan_folder(out, plan), PLAN_FILE), plan.pixels_json())
+        for name, file in record["files"].items():
+            remove_panorama(name, panorama_path(out, file))
+        remove(record_path(out, plan.request.id))

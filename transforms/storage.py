@@ -5,6 +5,7 @@ shows an object only when its upload is closed, so there the final name is writt
 error.
 """
 
+import io
 import json
 import os
 import posixpath
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -23,6 +24,9 @@ from model.errors import InputError
 
 RUN_ID = uuid.uuid4().hex[:12]
 """Names this process's temporary files, so that a run can tell its own leftovers from another's."""
+
+SINGLE_CALL_BYTES = 4 << 20
+"""What is larger goes to an object store in parts."""
 
 ANOTHER_RUN_IS_DEAD_S = 3600.0
 TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
@@ -86,14 +90,48 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
                 fs.rm_file(temporary)
             raise
         return
-    file = fs.open(path, "wb", autocommit=False)
+    upload = Upload(fs, path)
     try:
-        yield file
-        file.close()
-        file.commit()
+        yield cast(IO[bytes], upload)
+        upload.commit()
     except BaseException:
-        file.discard()
+        upload.discard()
         raise
+
+
+class Upload(io.RawIOBase):
+    """A file on its way to an object store: a single call if it is small, which cannot be left half-way, else parts."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str):
+        self.fs, self.path, self.start = fs, path, bytearray()
+        self.parts: Any = None
+
+    def writable(self) -> bool:
+        """RawIOBase's hook."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """RawIOBase's hook."""
+        if self.parts is not None:
+            return int(self.parts.write(content))
+        self.start += content
+        if len(self.start) > SINGLE_CALL_BYTES:
+            self.parts = self.fs.open(self.path, "wb", autocommit=False)
+            self.parts.write(bytes(self.start))
+        return memoryview(content).nbytes
+
+    def commit(self) -> None:
+        """The file appears in the store."""
+        if self.parts is None:
+            self.fs.pipe_file(self.path, bytes(self.start))
+        else:
+            self.parts.close()
+            self.parts.commit()
+
+    def discard(self) -> None:
+        """Nothing appears."""
+        if self.parts is not None:
+            self.parts.discard()
 
 
 def write_bytes(url: str, content: bytes) -> None:
@@ -123,6 +161,13 @@ def read_json(url: str) -> Any:
         return json.loads(read_bytes(url))
     except ValueError as error:
         raise InputError(f"{url} is not JSON: {error}") from None
+
+
+def remove(url: str) -> None:
+    """Removes a file, or a folder with all in it; none there is no error."""
+    fs, path = filesystem(url)
+    with suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def remove_leftovers(url: str) -> None:

@@ -1,15 +1,17 @@
 """Computing the patches of a shard: the model's life on a worker, through Beam's RunInference."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import torch
+from apache_beam import pvalue
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 from apache_beam.typehints.decorators import no_annotations
 from torch import Tensor
@@ -18,7 +20,7 @@ from model import geometry
 from model.bundled import resolve
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.definition import Definition
-from model.errors import InputError
+from model.errors import InputError, one_line
 from model.geometry import Window
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
@@ -27,6 +29,7 @@ from transforms.ahead import map_ahead
 from transforms.overlays import read_overlay
 from transforms.patches import Difference, Patch, encode_patch
 from transforms.plan import REFERENCE, Failure, PatchShard, Plan
+from transforms.retry import retried
 from transforms.seams import shared_strips
 from transforms.storage import read_bytes
 from transforms.tally import Tally
@@ -35,6 +38,12 @@ PATCHES_DONE = Tally()
 
 PATCHES_AHEAD = 4
 """That are computed while the first of them is encoded."""
+
+FAILED_TILES = "failed tiles"
+
+Sample = dict[str, Any]
+Part = tuple[PatchShard, list[Sample]]
+"""A shard and its encoded patches."""
 
 
 class Synthesizer:
@@ -56,14 +65,27 @@ class Synthesizer:
         self.overlay = lru_cache(maxsize=4)(read_overlay)
         self.world = lru_cache(maxsize=4)(self._world)
 
-    def samples(self, shard: PatchShard) -> list[dict[str, Any]]:
-        """The patches of a shard as `encode_patch` has them, in the order of their indices.
+    def parts(self, shard: PatchShard) -> list[Part | Failure]:
+        """A shard as far as it can be computed: one tile that fails, also when tried again alone, costs no other."""
+        samples = self.samples(shard)
+        again = [place for place, sample in enumerate(samples) if isinstance(sample, Exception)]
+        for place in again:
+            index = shard.indices[place]
+            (samples[place],) = self.samples(PatchShard(shard.plan, index, index))
+        return divide(shard, samples)
+
+    def samples(self, shard: PatchShard) -> list[Sample | Exception]:
+        """The patches of a shard as `encode_patch` has them, in the order of their indices, or what went wrong.
 
         They are fetched from the device and encoded by other threads while the next are computed.
         """
         world, plan = self.world_of(shard.plan), shard.plan
-        computed = ((compute_tile(world, plan, index), self.reference(plan, index)) for index in shard.indices)
-        return list(map_ahead(lambda tiles: finish(plan, *tiles), computed, ahead=PATCHES_AHEAD))
+
+        def compute(index: int) -> Any:
+            return compute_tile(world, plan, index), self.reference(plan, index)
+
+        computed = (attempt(compute, index) for index in shard.indices)
+        return list(map_ahead(lambda tiles: attempt(finish, plan, tiles), computed, ahead=PATCHES_AHEAD))
 
     def reference(self, plan: Plan, index: int) -> "ComputedTile | None":
         """The middle tile of a plan of reduced precision in float32, by which the two are compared."""
@@ -82,7 +104,7 @@ class Synthesizer:
         return World(self.checkpoint(url, sha256).generator, definition, precision, laid)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
-        checkpoint = load_checkpoint(read_bytes(resolve(url)), url)
+        checkpoint = load_checkpoint(retried(read_bytes, resolve(url)), url)
         if checkpoint.sha256 != sha256:
             raise InputError(f"{url} is no longer the checkpoint of the plan; run render again")
         checkpoint.generator.to(self.device)
@@ -135,8 +157,47 @@ def patch(world: World, plan: Plan, index: int) -> Patch:
     return compute_tile(world, plan, index).cut(plan)
 
 
-def finish(plan: Plan, tile: ComputedTile, reference: ComputedTile | None) -> dict[str, Any]:
-    """Crops and encodes a tile, and says how far it is from the reference."""
+def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, or the error that it raises; an error among the arguments is passed on."""
+    before = next((argument for argument in arguments if isinstance(argument, Exception)), None)
+    try:
+        return function(*arguments) if before is None else before
+    except Exception as error:
+        return error
+
+
+def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Part | Failure]:
+    """Shards of the samples that lie side by side, and a failure for each that there is none of."""
+    parts: list[Part | Failure] = []
+    run: list[Sample] = []
+    for index, sample in zip(shard.indices, samples, strict=True):
+        if isinstance(sample, Exception):
+            parts.append(Failure(shard.plan.request.id, f"tile {index}", one_line(sample)))
+            run = []
+            continue
+        if not run:
+            parts.append((PatchShard(shard.plan, index, index), run))
+        run.append(sample)
+    return [part if isinstance(part, Failure) else lengthened(*part) for part in parts]
+
+
+def lengthened(shard: PatchShard, samples: list[Sample]) -> Part:
+    """A shard of as many tiles as there are samples."""
+    return PatchShard(shard.plan, shard.first, shard.first + len(samples) - 1), samples
+
+
+def time_tile(plan: Plan) -> float:
+    """Seconds that a tile of a plan takes on this machine, once the network is loaded and warm."""
+    world = Synthesizer().world_of(plan)
+    patch(world, plan, 0)
+    start = time.monotonic()
+    patch(world, plan, plan.tiles - 1)
+    return time.monotonic() - start
+
+
+def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[str, Any]:
+    """Crops and encodes a tile, and says how far it is from the reference, if there is one."""
+    tile, reference = tiles
     patch = tile.cut(plan)
     if reference is not None:
         patch = dataclasses.replace(patch, difference=difference(patch.pixels, reference.cut(plan).pixels))
@@ -164,8 +225,8 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
     def run_inference(
         self, batch: Sequence[PatchShard], model: Synthesizer, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
-        """The patches of each shard of a batch."""
-        return (PredictionResult(shard, model.samples(shard)) for shard in batch)
+        """The parts of each shard of a batch."""
+        return (PredictionResult(shard, model.parts(shard)) for shard in batch)
 
     def get_metrics_namespace(self) -> str:
         """Under which Beam shows its counts and times."""
@@ -180,9 +241,15 @@ class SynthesizePatches(beam.PTransform):
     def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
         """Beam's hook."""
         results, dead = shards | "Infer" >> RunInference(PatchModelHandler()).with_exception_handling()
-        pairs = results | "Pair" >> beam.Map(lambda result: (result.example, result.inference))
-        failures = dead.failed_inferences | "Explain" >> beam.FlatMap(explain)
-        return pairs, failures
+        parts = results | "Part" >> beam.FlatMap(tell_apart).with_outputs(FAILED_TILES, main="pairs")
+        whole = dead.failed_inferences | "Explain" >> beam.FlatMap(explain)
+        return parts.pairs, (parts[FAILED_TILES], whole) | "Failures" >> beam.Flatten()
+
+
+def tell_apart(result: PredictionResult) -> Iterator[Any]:
+    """The parts of a shard, those that failed under their own tag."""
+    for part in cast(list[Part | Failure], result.inference):
+        yield pvalue.TaggedOutput(FAILED_TILES, part) if isinstance(part, Failure) else part
 
 
 def explain(dead: tuple[Sequence[PatchShard], tuple[type, str, list[str]]]) -> Iterator[Failure]:

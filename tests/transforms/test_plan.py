@@ -13,7 +13,7 @@ from model.definition import Edit, Style
 from model.errors import InputError
 from model.fields import LIMIT
 from transforms.plan import PatchShard, Plan, Tile
-from transforms.plan_tiles import PlanTiles, missing_shards
+from transforms.plan_tiles import Found, PlanTiles, missing_shards
 from transforms.render_folder import check_plan, existing_shards, other_plans, plan_folder, record_path
 from transforms.requests import RenderRequest
 
@@ -230,7 +230,7 @@ def test_the_transform_outputs_what_is_missing(plan_of, tmp_path):
     (folder / "20-29.tar").touch()
     existing = existing_shards(str(tmp_path), plan)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        shards = pipeline | beam.Create([plan, other]) | PlanTiles(str(tmp_path), 20)
+        shards = pipeline | beam.Create([plan, other]) | PlanTiles(str(tmp_path), 20, Found(frozenset({"p", "q"})))
         expected = [*missing_shards(plan, existing, 20), *missing_shards(other, [], 20)]
         assert_that(shards, equal_to(expected))
     assert [shard.name for shard in expected] == ["00-19.tar", "30-39.tar", "40-59.tar", "60-79.tar", "0-3.tar"]

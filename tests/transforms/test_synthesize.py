@@ -14,7 +14,7 @@ from model.errors import InputError
 from model.quantise import quantise
 from model.world import World
 from transforms.patches import Patch, decode
-from transforms.plan import PatchShard, Plan
+from transforms.plan import Failure, PatchShard, Plan
 from transforms.plan_tiles import missing_shards
 from transforms.requests import RenderRequest
 from transforms.storage import read_bytes
@@ -143,7 +143,7 @@ def test_worlds_and_checkpoints_are_loaded_once(plan, monkeypatch):
     assert synthesizer.world.cache_info().misses == 1
 
 
-def test_a_shard_that_fails_does_not_stop_the_others(plan, monkeypatch):
+def test_a_tile_that_fails_costs_no_other(plan, monkeypatch):
     original = transforms.synthesize.compute_tile
 
     def fail_at_5(world, plan, index):
@@ -158,10 +158,27 @@ def test_a_shard_that_fails_does_not_stop_the_others(plan, monkeypatch):
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pairs, failures = pipeline | beam.Create(shards) | SynthesizePatches()
         done = pairs | beam.Map(lambda pair: (pair[0].name, [sample["__key__"] for sample in pair[1]]))
-        expected = [
-            (shard.name, [plan.member(index) for index in shard.indices]) for shard in shards if 5 not in shard.indices
-        ]
+        parts = [PatchShard(plan, 4, 4) if 5 in shard.indices else shard for shard in shards]
+        expected = [(shard.name, [plan.member(index) for index in shard.indices]) for shard in parts]
         assert_that(done, equal_to(expected), label="done")
-        failed = failures | beam.Map(lambda f: (f.request_id, f.part, "at tile 5" in f.reason))
-        assert_that(failed, equal_to([("p", shards[2].name, True)]), label="failed")
+        assert_that(failures, equal_to([Failure("p", "tile 5", "at tile 5")]), label="failed")
     assert PATCHES_DONE.count == plan.tiles - 1
+
+
+def test_what_can_be_computed_of_a_shard_is_cut_where_tiles_fail(plan, patches, monkeypatch):
+    original = transforms.synthesize.compute_tile
+
+    def fail(world, plan, index):
+        if index in (0, 3, 4):
+            raise ArithmeticError(f"at {index}")
+        return original(world, plan, index)
+
+    monkeypatch.setattr(transforms.synthesize, "compute_tile", fail)
+    parts = Synthesizer().parts(PatchShard(plan, 0, plan.tiles - 1))
+    failed = [part for part in parts if isinstance(part, Failure)]
+    assert failed == [Failure("p", f"tile {index}", f"at {index}") for index in (0, 3, 4)]
+    made = [part for part in parts if not isinstance(part, Failure)]
+    assert [(shard.first, shard.last) for shard, _ in made] == [(1, 2), (5, plan.tiles - 1)]
+    for shard, samples in made:
+        for index, sample in zip(shard.indices, samples, strict=True):
+            np.testing.assert_array_equal(decode(sample["png"]), patches[index].pixels)

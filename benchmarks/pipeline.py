@@ -1,0 +1,133 @@
+"""What the pipeline costs: a render job through Beam against a plain loop over the same tiles, shards and files.
+
+python benchmarks/pipeline.py [--preset small] [--seconds 120] [--rounds 3] [--out FILE.json]
+
+Both compute the same tiles with the same engine and write the same shards and panoramas; the loop does so without Beam,
+one thing after the other but for what engine and writers overlap by themselves. They alternate, and the medians are
+over the rounds. Starting Beam up, the time of a job of one small panorama, is measured apart and taken off. Run it with
+OMP_NUM_THREADS=1. Then the same job with two of Beam's in-process workers against one.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from model.bundled import BUNDLED
+from model.checkpoint import save_checkpoint
+from model.config import PRESETS
+from model.generator import Generator
+from model.version import __version__
+from pipelines.options import beam_options
+from pipelines.render import RenderOptions, make_plans, render
+from transforms.assemble import assemble_panorama
+from transforms.patch_shards import write_patch_shard
+from transforms.plan_tiles import missing_shards
+from transforms.render_folder import begin
+from transforms.requests import RenderRequest
+from transforms.synthesize import Synthesizer
+
+SIZES_PX = ((4096, 512), (1500, 700), (700, 300), (9000, 256), (256, 1024))
+TWO_WORKERS = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]
+
+
+def requests(count: int) -> tuple[RenderRequest, ...]:
+    """Panoramas of mixed sizes."""
+    sizes = [SIZES_PX[index % len(SIZES_PX)] for index in range(count)]
+    return tuple(
+        RenderRequest(
+            id=f"p{seed:04d}", seed=seed, width_px=width, height_px=height, formats=(("png",), ("tif",))[seed % 2]
+        )
+        for seed, (width, height) in enumerate(sizes)
+    )
+
+
+def through_beam(options: RenderOptions, flags: list[str]) -> float:
+    """Seconds of a job."""
+    start = time.monotonic()
+    rows = render(options, beam_options(flags))
+    assert all(row["state"] == "done" for row in rows)
+    return time.monotonic() - start
+
+
+def plain_loop(options: RenderOptions) -> float:
+    """Seconds of the same without Beam."""
+    start = time.monotonic()
+    synthesizer = Synthesizer()
+    for plan in make_plans(options):
+        begin(options.out, plan, known=False)
+        for shard in missing_shards(plan, (), options.tiles_per_shard):
+            write_patch_shard(options.out, shard, synthesizer.samples(shard))
+        assert assemble_panorama(options.out, plan, (), __version__)["state"] == "done"
+    return time.monotonic() - start
+
+
+def checkpoint(preset: str, folder: Path) -> str:
+    """A checkpoint of a preset: the bundled one of `small`, else one at its random start."""
+    if preset == "small":
+        return BUNDLED
+    generator = Generator(PRESETS[preset])
+    path = folder / "generator.safetensors"
+    path.write_bytes(save_checkpoint(generator.state_dict(), generator.config, {"images": 0}, "CC0-1.0"))
+    return str(path)
+
+
+def measure(preset: str, seconds: float, rounds: int) -> dict[str, float]:
+    """The figures of a preset."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, numbers = Path(name), iter(range(10_000))
+        url = checkpoint(preset, folder)
+
+        def job(count: int) -> RenderOptions:
+            return RenderOptions(requests(count), str(folder / f"{next(numbers)}"), url)
+
+        plain_loop(job(1))  # the first meets what is only made once
+        count = max(5, round(5 * seconds / plain_loop(job(5))))
+        tiny = RenderRequest(id="p", seed=0, width_px=16, height_px=16)
+        start_s = min(through_beam(RenderOptions((tiny,), str(folder / f"{next(numbers)}"), url), []) for _ in range(3))
+        times: dict[str, list[float]] = {"loop": [], "beam": [], "two": []}
+        for _ in range(rounds):
+            times["loop"].append(plain_loop(job(count)))
+            times["beam"].append(through_beam(job(count), []))
+            times["two"].append(through_beam(job(count), TWO_WORKERS))
+    loop_s, beam_s, two_s = (statistics.median(each) for each in times.values())
+    pixels = sum(request.width_px * request.height_px for request in requests(count))
+    return {
+        "panoramas": count,
+        "start_s": start_s,
+        "loop_s": loop_s,
+        "beam_s": beam_s,
+        "loop_mpx_per_s": pixels / 1e6 / loop_s,
+        "beam_over_loop": loop_s / (beam_s - start_s),
+        "two_over_one": (beam_s - start_s) / (two_s - start_s),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", action="append", choices=["tiny", "small"])
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = {
+        preset: measure(preset, arguments.seconds, arguments.rounds) for preset in arguments.preset or ["tiny", "small"]
+    }
+    table = Table("preset", *next(iter(figures.values())))
+    for preset, row in figures.items():
+        table.add_row(preset, *(f"{value:.3g}" for value in row.values()))
+    Console().print(table)
+    if arguments.out:
+        Path(arguments.out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

