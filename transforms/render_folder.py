@@ -120,7 +120,7 @@ def check_plan(out: str, plan: Plan) -> None:
         )
 
 
-def begin(out: str, plan: Plan, known: bool) -> None:
+def begin(out: str, plan: Plan, known: bool = True) -> None:
     """Writes the plan down; removes what killed runs left of it, and all of a plan that it replaces.
 
     Args:

@@ -237,7 +237,9 @@ def test_memory_does_not_grow_with_the_area(name, long_side, monkeypatch, tmp_pa
         tracemalloc.stop()
     # JPEG, whose width is limited, takes some rows at once.
     rows_bytes = 1000 * layout.width_px if name == "jpg" else 0
-    assert peaks_bytes[1] < max(1.2 * peaks_bytes[0], (5 << 20) + rows_bytes)
+    # What waits for its upload is bounded too, but how much that is depends on the threads.
+    most_bytes = 10 << 20 if name in ("dzi", "zarr") else 5 << 20
+    assert peaks_bytes[1] < max(1.2 * peaks_bytes[0], most_bytes + rows_bytes)
 
 
 @pytest.mark.parametrize("name", FORMATS)
