@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model import geometry
 from model.definition import Edit
 from model.errors import InputError
 from model.fields import LIMIT, SCHEME_VERSION
@@ -138,7 +139,11 @@ class Plan:
     def cropped(self, tile: Tile) -> tuple[Window, Window]:
         """Rows and columns of world pixels of a tile inside the panorama."""
         rows, columns = self.pixels(tile)
-        return overlap(rows, self.request.rows), overlap(columns, self.request.columns)
+        met_rows = geometry.overlap(rows, self.request.rows)
+        met_columns = geometry.overlap(columns, self.request.columns)
+        assert met_rows is not None
+        assert met_columns is not None
+        return met_rows, met_columns
 
     @property
     def layout(self) -> TileLayout:
@@ -218,11 +223,6 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
 def whole(index: int, tile_px: int) -> Window:
     """First and last pixel of a row or column of tiles."""
     return index * tile_px, (index + 1) * tile_px - 1
-
-
-def overlap(a: Window, b: Window) -> Window:
-    """What two windows that meet have in common."""
-    return max(a[0], b[0]), min(a[1], b[1])
 
 
 def edges(pixels: Window, tiles: Window, tile_px: int) -> tuple[int, ...]:
