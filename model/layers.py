@@ -112,9 +112,9 @@ class ModulatedConvolution(nn.Module):
         """[N,I,H,W], [N,style_dim] -> [N,O,H',W']; an up layer's output still awaits its blur."""
         scale = self.affine(style)  # [N,I]
         weight = self.weight * self.gain
-        y = (convolve_up if self.up else convolve)(x * scale[:, :, None, None], weight)
+        y = (convolve_up if self.up else convolve)(x * scale[:, :, None, None].to(x.dtype), weight)
         if self.demodulate:
-            y = y * self.demodulation(scale)[:, :, None, None]
+            y = y * self.demodulation(scale)[:, :, None, None].to(y.dtype)
         return y
 
     def demodulation(self, scale: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ class StructureBlock(nn.Module):
 
     def forward(self, x: Tensor, coordinates: Tensor, z_g: Tensor) -> Tensor:
         """[N,I,H,W], [N,3,H,W], [N,z_g_dim] -> [N,structure_channels,H-6,W-6]."""
-        x = self.convolution(torch.cat([x, coordinates], dim=1), z_g)
-        return activate(x + self.bias[:, None, None])
+        x = self.convolution(torch.cat([x, coordinates.to(x.dtype)], dim=1), z_g)
+        return activate(x + self.bias[:, None, None].to(x.dtype))
 
 
 class StructureSynthesizer(nn.Module):

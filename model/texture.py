@@ -47,7 +47,7 @@ class TextureLayer(nn.Module):
         x = self.convolution(x, w)
         if self.convolution.up:
             x = blur(x)
-        return activate(x + self.noise_strength * z_n + self.bias[:, None, None])
+        return activate(x + (self.noise_strength * z_n).to(x.dtype) + self.bias[:, None, None].to(x.dtype))
 
 
 class ToRGB(nn.Module):
