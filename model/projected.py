@@ -1,7 +1,7 @@
 """The projected discriminator, for small data and small machines (Sauer et al. 2021, "Projected GANs Converge Faster").
 
-Its heads see frozen features, mixed by frozen random projections, and are small. One more head sees the pixels: features
-do not tell fine grain from none, nor a hatching from texture.
+Its heads see frozen features, mixed by frozen random projections, and are small. One more head sees the pixels, since
+features do not tell fine grain from none, nor a hatching from texture.
 """
 
 import torch
@@ -29,7 +29,9 @@ class ProjectedDiscriminator(nn.Module):
         self.features = EfficientNetLite0()
         self.projection = RandomProjection()
         sides = [-(-patch_px // stride) for stride in (4, 8, 16, 32)]
-        self.heads = nn.ModuleList(Head(side, PROJECTED_CHANNELS, 2 * PROJECTED_CHANNELS, HEAD_CHANNELS) for side in sides)
+        self.heads = nn.ModuleList(
+            Head(side, PROJECTED_CHANNELS, 2 * PROJECTED_CHANNELS, HEAD_CHANNELS) for side in sides
+        )
         self.pixel_head = Head(patch_px, 3, *PIXEL_CHANNELS)
         self.vertical = VerticalHead(sides[-1])
 
