@@ -20,7 +20,7 @@ from transforms.tables import read_rows
 from transforms.training_shards import REJECTS_SCHEMA, read_index
 
 REPOSITORY = Path(__file__).parents[2]
-QUICK = Manners(host_rate=1e4, deadline_s=1.0, attempts=3, allow_private=True, cap_bytes=300_000)
+QUICK = Manners(host_rate=1e4, deadline_s=2.5, attempts=3, allow_private=True, cap_bytes=300_000)
 
 
 @pytest.fixture(autouse=True)
