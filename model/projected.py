@@ -104,12 +104,15 @@ class VerticalHead(nn.Module):
 
     def __init__(self, side: int):
         super().__init__()
+        self.side = side
         self.convolution = spectral_norm(nn.Conv2d(PROJECTED_CHANNELS, PROJECTED_CHANNELS, 3, padding=1))
         self.linear = nn.Linear(PROJECTED_CHANNELS * side * side, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,64,side,side] -> [N]."""
+        """[N,64,h,w] -> [N]; features of enlarged patches are brought to the side of those of patches as they are."""
         x = F.leaky_relu(self.convolution(x), LEAK)
+        if x.shape[2] != self.side:
+            x = F.adaptive_avg_pool2d(x, self.side)
         return self.linear(x.flatten(1))[:, 0]
 
 

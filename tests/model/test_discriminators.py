@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from model.config import PRESETS
 from model.discriminator import Discriminator, ResidualBlock, minibatch_deviation, smooth
 from model.projected import ProjectedDiscriminator, enlarge_at_random
 
@@ -132,8 +133,10 @@ def test_projected_verdicts_are_maps_of_every_scale_and_of_pixels(projected, sid
     assert all(3 <= x.shape[2] == x.shape[3] <= 6 for x in verdicts)
 
 
-def test_a_projected_judge_for_101_px_takes_enlarged_patches_too(projected):
-    verdicts, vertical = projected(pictures(3, 128))
+@pytest.mark.parametrize("side", [PRESETS[name].patch_px for name in ("small", "small-nci")])
+def test_a_projected_judge_of_patches_takes_enlarged_ones_too(projected, side):
+    judge = projected if side == 101 else ProjectedDiscriminator(side)
+    verdicts, vertical = judge(pictures(3, 128))
     assert len(verdicts) == 5
     assert vertical.shape == (3,)
 
