@@ -29,6 +29,7 @@ from transforms.evaluation import (
 )
 from transforms.evaluation_photographs import crop_photograph, read_photographs, read_picture
 from transforms.evaluation_worlds import cut_pictures, cut_world, cut_worlds, render_window, scale_down_as_the_paper
+from transforms.prepare import Preparation
 from transforms.training_shards import read_index
 
 CONFIG = PRESETS["tiny"]
@@ -45,7 +46,7 @@ def data(tmp_path_factory):
         picture[..., 2] = 12 * index
         Image.fromarray(picture).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, dedup="off", content_filters=False)
+    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), dedup="off")
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
