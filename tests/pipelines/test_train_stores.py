@@ -12,6 +12,7 @@ from PIL import Image
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, train
+from transforms.prepare import Preparation
 from transforms.stream import PatchStream
 from transforms.training_shards import DATASET, INDEX
 
@@ -25,7 +26,7 @@ def data(tmp_path_factory):
     for index in range(24):
         Image.fromarray(random.integers(0, 256, (197, 250, 3), np.uint8)).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, samples_per_shard=3, dedup="off", content_filters=False)
+    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), samples_per_shard=3, dedup="off")
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
