@@ -268,7 +268,7 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
             augment_shift_px=12,
             beyond_share=0.3,
             beyond_after=100_000,
-            ema_images=(500, 5_000),
+            ema_images=(500, 20_000),
         ),
     }
 )
