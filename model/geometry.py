@@ -10,7 +10,8 @@ where "up" is a transposed 3×3 convolution with stride 2, whose output o of n i
 incomplete value on each side, then a blur [1, 2, 1] without padding.
 
 A padded layer keeps a window's extent, n -> n and n -> 2n, as it takes what is beyond it for 0. Two windows that meet
-then disagree at their borders: such a network renders in one shot only, and only sizes and `forward` are for it.
+then disagree at their borders, so a picture of such a network has an end: `backward` may ask for what lies beyond it,
+and `reach` is not for it.
 """
 
 from collections.abc import Iterable
@@ -50,8 +51,10 @@ class Layer:
         return low + self.kernel // 2, high - self.kernel // 2
 
     def backward(self, window: Window) -> Window:
-        """The smallest input window that gives at least these output positions."""
+        """The smallest input window that gives at least these output positions; all that they depend on."""
         low, high = window
+        if self.padded and self.up:
+            return low // 2 - 1, high // 2 + 1
         if self.up:
             return (low - 1) // 2, -((-high - 1) // 2)
         return low - self.kernel // 2, high + self.kernel // 2

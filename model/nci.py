@@ -11,8 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model import geometry
 from model.config import GeneratorConfig
-from model.generator import Generator, noise_sizes
+from model.fields import z_g_vector, z_l_field, z_n_fields
+from model.footprint import Windows
+from model.generator import Generator
+from model.geometry import Window
 from model.layers import activate
 from model.texture import MappingNetwork, TextureLayer, TextureSynthesizer, ToRGB
 
@@ -86,16 +90,36 @@ def smooth_up(x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def render_once(generator: Generator, seed: int, rows: int, columns: int) -> Tensor:
-    """The picture [3,h,w] of one world's grid of rows × columns cells of z_l, in one shot; about -1 to 1.
+def render_once(generator: Generator, seed: int, rows: Window, columns: Window) -> Tensor:
+    """The picture [3,h,w] of a window of cells of z_l, in one shot; about -1 to 1.
 
-    Its latents are drawn in order, so a larger picture is of another world.
+    Latents and noise are a world's, a function of (seed, position): a larger window holds what a smaller one does.
     """
-    config, random = generator.config, torch.Generator().manual_seed(seed)
-    device = next(generator.parameters()).device
-    z_g = torch.randn(1, config.z_g_dim, generator=random).to(device)
-    z_l = torch.randn(1, config.z_l_dim, rows, columns, generator=random).to(device)
-    sizes = zip(noise_sizes(config, rows), noise_sizes(config, columns), strict=True)
-    z_n = [torch.randn(1, 1, *size, generator=random).to(device) for size in sizes]
+    config, device = generator.config, str(next(generator.parameters()).device)
+    z_g = z_g_vector(seed, config.z_g_dim, device)
+    z_l = z_l_field(seed, rows, columns, config.z_l_dim, device)
+    outputs = zip(*(geometry.outputs(config.texture, window) for window in (rows, columns)), strict=True)
+    z_n = z_n_fields(seed, [(layer, *windows) for layer, windows in enumerate(outputs)], device)
     pictures, _ = generator(z_l, z_l.new_zeros(()), z_g, z_n)
     return pictures[0]
+
+
+def render_part(generator: Generator, seed: int, extent: Windows | None, rows: Window, columns: Window) -> Tensor:
+    """The pixels [3,h,w] of a window of the picture that `render_once` gives, equal to rounding.
+
+    Memory is that of the window: a layer pads where the picture ends, and where it goes on takes what is there.
+
+    Args:
+        generator: of any of the two kinds.
+        seed: of the world.
+        extent: rows and columns of cells of a padded network's picture; None for a network without padding, whose
+            picture has no end.
+        rows: of pixels.
+        columns: of pixels.
+    """
+    texture = generator.config.texture
+    cells = [geometry.backward(texture, window) for window in (rows, columns)]
+    if extent is not None:
+        cells = [(max(x[0], end[0]), min(x[1], end[1])) for x, end in zip(cells, extent, strict=True)]
+    given = [geometry.forward(texture, window) for window in cells]
+    return render_once(generator, seed, *cells)[:, geometry.part(rows, given[0]), geometry.part(columns, given[1])]

@@ -1,6 +1,7 @@
 """The projected discriminator, for small data and small machines (Sauer et al. 2021, "Projected GANs Converge Faster").
 
-It never sees pixels, only frozen features of them, mixed by frozen random projections; the trained heads are small.
+Its heads see frozen features, mixed by frozen random projections, and are small. One more head sees the pixels, since
+features do not tell fine grain from none, nor a hatching from texture.
 """
 
 import torch
@@ -13,12 +14,14 @@ from model.layers import LEAK
 
 PROJECTED_CHANNELS = 64
 HEAD_CHANNELS = 256
+PIXEL_CHANNELS = (32, 128)
+"""Of the head that sees pixels, its first layer's and the most."""
 MAP_SIDE = 4
 ENLARGED_PX = 128
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Four heads on four scales of projected features, and the vertical head on the coarsest."""
+    """Four heads on four scales of projected features, the vertical head on the coarsest, and a head on the pixels."""
 
     def __init__(self, patch_px: int):
         super().__init__()
@@ -26,7 +29,10 @@ class ProjectedDiscriminator(nn.Module):
         self.features = EfficientNetLite0()
         self.projection = RandomProjection()
         sides = [-(-patch_px // stride) for stride in (4, 8, 16, 32)]
-        self.heads = nn.ModuleList(Head(side) for side in sides)
+        self.heads = nn.ModuleList(
+            Head(side, PROJECTED_CHANNELS, 2 * PROJECTED_CHANNELS, HEAD_CHANNELS) for side in sides
+        )
+        self.pixel_head = Head(patch_px, 3, *PIXEL_CHANNELS)
         self.vertical = VerticalHead(sides[-1])
 
     def train(self, mode: bool = True) -> "ProjectedDiscriminator":
@@ -38,7 +44,8 @@ class ProjectedDiscriminator(nn.Module):
     def forward(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
         """The verdicts on pictures [N,3,h,w]: maps [N,1,h_i,w_i], and the vertical position predicted [N]."""
         maps = self.projection(self.features(pictures))
-        return [head(x) for head, x in zip(self.heads, maps, strict=True)], self.vertical(maps[-1])
+        verdicts = [head(x) for head, x in zip(self.heads, maps, strict=True)]
+        return [*verdicts, self.pixel_head(pictures)], self.vertical(maps[-1])
 
 
 class RandomProjection(nn.Module):
@@ -69,23 +76,26 @@ def random_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 class Head(nn.Module):
-    """Halves a map of features to about 4×4, then a verdict at each of its positions."""
+    """Halves a map to about 4×4 while it doubles the channels, then a verdict at each position.
 
-    def __init__(self, side: int):
+    Args:
+        side: the map's height and width.
+        channels: of the map.
+        width: channels after the first halving.
+        widest: the most channels.
+    """
+
+    def __init__(self, side: int, channels: int, width: int, widest: int):
         super().__init__()
         layers: list[nn.Module] = []
-        channels = PROJECTED_CHANNELS
         while side > MAP_SIDE + 2:
-            layers += [
-                spectral_norm(nn.Conv2d(channels, min(2 * channels, HEAD_CHANNELS), 4, stride=2, padding=1)),
-                nn.LeakyReLU(LEAK),
-            ]
-            channels, side = min(2 * channels, HEAD_CHANNELS), side // 2
+            layers += [spectral_norm(nn.Conv2d(channels, width, 4, stride=2, padding=1)), nn.LeakyReLU(LEAK)]
+            channels, width, side = width, min(2 * width, widest), side // 2
         layers += [spectral_norm(nn.Conv2d(channels, channels, 3, padding=1)), nn.LeakyReLU(LEAK)]
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,64,h,w] -> [N,1,h',w']."""
+        """[N,channels,h,w] -> [N,1,h',w']."""
         return self.layers(x)
 
 
@@ -94,12 +104,15 @@ class VerticalHead(nn.Module):
 
     def __init__(self, side: int):
         super().__init__()
+        self.side = side
         self.convolution = spectral_norm(nn.Conv2d(PROJECTED_CHANNELS, PROJECTED_CHANNELS, 3, padding=1))
         self.linear = nn.Linear(PROJECTED_CHANNELS * side * side, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,64,side,side] -> [N]."""
+        """[N,64,h,w] -> [N]; features of enlarged patches are brought to the side of those of patches as they are."""
         x = F.leaky_relu(self.convolution(x), LEAK)
+        if x.shape[2] != self.side:
+            x = F.adaptive_avg_pool2d(x, self.side)
         return self.linear(x.flatten(1))[:, 0]
 
 

@@ -18,6 +18,7 @@ from transforms.crawler import PHOTOGRAPHS_DONE
 from transforms.ingest import AssignShards, DropDuplicates, PreparePhotographs, WriteTables, WriteTrainingShards
 from transforms.manners import Manners
 from transforms.pieces import Piece
+from transforms.prepare import Preparation
 from transforms.report import write_report
 from transforms.samples import Sample
 from transforms.sources import Found, find_photographs
@@ -86,7 +87,7 @@ def plan(options: IngestOptions) -> Found:
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
     """Raises InputError if what is to be added has other sizes than the set."""
     for flag, name in (("--full-size", "full_size_px"), ("--patch-size", "patch_size_px")):
-        asked, there = getattr(options, name), base.dataset[name]
+        asked, there = getattr(options.preparation, name), base.dataset[name]
         if asked != there:
             raise InputError(f"{options.out} holds a set made with {flag} {there}, not {asked}: give {flag} {there}")
 
@@ -239,24 +240,11 @@ def ingest_command(
         allow_private,
         not no_robots,
     )
+    preparation = Preparation(
+        full_size, patch_size, square, via_size, suffix, quality, min_side, max_aspect, not no_filters
+    )
     options = IngestOptions(
-        paths,
-        out,
-        full_size,
-        patch_size,
-        square,
-        samples_per_shard,
-        dedup,
-        via_size,
-        suffix,
-        quality,
-        min_side,
-        max_aspect,
-        not no_filters,
-        manners,
-        crawlers,
-        depth,
-        tuple(retry_rejects or ()),
+        paths, out, preparation, samples_per_shard, dedup, manners, crawlers, depth, tuple(retry_rejects or ())
     )
     if dry_run:
         show_plan(out, plan(options), manners)

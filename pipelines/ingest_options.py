@@ -18,7 +18,7 @@ class IngestOptions:
     Attributes:
         sources: folders, globs, files, lists, tars, web pages and APIs.
         out: where the training set goes, or is.
-        full_size_px: and others as in `Preparation`: what becomes of a photograph.
+        preparation: what becomes of a photograph.
         samples_per_shard: None to let the number of samples decide.
         dedup: near, exact or off.
         manners: how servers are treated.
@@ -29,17 +29,9 @@ class IngestOptions:
 
     sources: tuple[str, ...]
     out: str
-    full_size_px: int = 197
-    patch_size_px: int = 101
-    square: bool = False
+    preparation: Preparation = field(default_factory=Preparation)
     samples_per_shard: int | None = None
     dedup: str = "near"
-    via_size_px: int | None = None
-    suffix: str = "jpg"
-    quality: int = 95
-    min_side_px: int | None = None
-    max_aspect: float = 20.0
-    content_filters: bool = True
     manners: Manners = field(default_factory=Manners)
     crawlers: int = 1
     depth: int = 1
@@ -51,7 +43,6 @@ class IngestOptions:
         if self.sources and self.retry_rejects:
             raise InputError("--retry-rejects takes no sources: it tries again what rejects.parquet names")
         check_out_and_size(self.out, self.samples_per_shard)
-        _ = self.preparation  # which checks its own
         if self.dedup not in DEDUP_WAYS:
             raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
         if self.crawlers < 1:
@@ -59,14 +50,10 @@ class IngestOptions:
         if self.depth < 0:
             raise InputError(f"--depth {self.depth} is too small: give 0 or more")
 
-    @property
-    def preparation(self) -> Preparation:
-        """What becomes of a photograph."""
-        return Preparation(*(getattr(self, field.name) for field in dataclasses.fields(Preparation)))
-
     def configuration(self) -> dict[str, Any]:
         """What decides the set's bytes, for ``dataset.json``; where it is written and how it was fetched does not."""
         values = dataclasses.asdict(self)
+        values |= values.pop("preparation")
         for name in ("out", "manners", "crawlers"):
             del values[name]
         lists = {"sources": list(self.sources), "retry_rejects": list(self.retry_rejects)}

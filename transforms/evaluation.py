@@ -76,6 +76,10 @@ class Evaluation:
             if isinstance(value, int) and value < least:
                 raise InputError(f"evaluation {field.name} is {value}; it must be at least {least}")
 
+    def frames_at(self, scale: int) -> int:
+        """How many frames of each world: as many as fit side by side in the largest scale."""
+        return min(self.frames, max(self.scales) // scale)
+
     def of_trained(self) -> "Evaluation":
         """The same for photographs of the training split: fewer crops of many more photographs."""
         return dataclasses.replace(self, patches=2, band_crops=1, frame_crops=1)

@@ -1,15 +1,21 @@
-"""The windows of worlds that photographs are held against. From one large window of each world everything is cut."""
+"""The windows of worlds that photographs are held against. From one large window of each world everything is cut.
+
+A network that pads has no world, only pictures that end: each is rendered at its own size (`cut_pictures`).
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model import geometry
 from model.config import GeneratorConfig
 from model.generator import Generator
 from model.geometry import Window
+from model.nci import render_part
 from model.quantise import quantise
 from model.world import World
 from transforms.evaluation import (
@@ -60,12 +66,38 @@ def cut_world(
         sets[band(band_px)] = patches([band_px] * evaluation.band_patches)
     for scale in evaluation.scales:
         side = full * scale
-        count = min(evaluation.frames, widest // side)
+        count = evaluation.frames_at(scale)
         frames = cut(picture, side, [(-(side // 2) - top, n * (widest // count)) for n in range(count)])
         sets[frame(scale)] = scale_down(frames, full)
         if evaluation.protocol == "paper":
             sets[paper(frame(scale))] = scale_down_as_the_paper(frames, scale, paper_base_px(config))
     return sets
+
+
+def cut_pictures(generator: Generator, seed: int, evaluation: Evaluation, random: np.random.Generator) -> PictureSets:
+    """Pictures of a padded network, whose layers know where a picture ends: patches, and frames at each scale.
+
+    Each is rendered as one picture of its own, at its own size, from other columns of the seed's latents. A frame is
+    the middle of the smallest picture that holds it: cells are whole, so up to 7 px beyond each edge are left away.
+    """
+    config, full = generator.config, generator.config.full_px
+    left = int(random.integers(evaluation.world_columns)) // config.cell_px
+
+    def pictures(side: int, count: int) -> Tensor:
+        cells = -(-side // config.cell_px)
+        beyond = (cells * config.cell_px - side) // 2
+        made = []
+        for number in range(count):
+            first = left + number * cells
+            extent = (-(cells // 2), cells - cells // 2 - 1), (first, first + cells - 1)
+            starts = [geometry.forward(config.texture, window)[0] + beyond for window in extent]
+            rows, columns = ((start, start + side - 1) for start in starts)
+            made.append(render_window(partial(render_part, generator, seed, extent), rows, columns))
+        return torch.stack(made)
+
+    frames = {frame(scale): pictures(full * scale, evaluation.frames_at(scale)) for scale in evaluation.scales}
+    scaled = {name: scale_down(whole, full) for name, whole in frames.items()}
+    return {PATCH: pictures(config.patch_px, evaluation.patches), **scaled}
 
 
 def open_world(generator: Generator, seed: int) -> Renderer:

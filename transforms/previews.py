@@ -39,7 +39,7 @@ def strip(generator: Generator) -> npt.NDArray[np.uint8]:
     width, height = STRIP_PX
     if not generator.config.tileable:
         rows, columns = (cells_for(generator.config, px) for px in (height, width))
-        pixels = render_once(generator, SEED, rows, columns)[:, :height, :width]
+        pixels = render_once(generator, SEED, (0, rows - 1), (0, columns - 1))[:, :height, :width]
         return quantise(pixels).permute(1, 2, 0).cpu().numpy()
     pixels = World(generator, SEED).render((-height // 2, height // 2 - 1), (0, width - 1))
     return quantise(pixels).permute(1, 2, 0).cpu().numpy()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from model.config import PRESETS
 from model.discriminator import Discriminator, ResidualBlock, minibatch_deviation, smooth
 from model.projected import ProjectedDiscriminator, enlarge_at_random
 
@@ -123,18 +124,20 @@ def test_one_picture_alone_has_almost_no_deviation_and_a_finite_gradient():
     assert torch.isfinite(x.grad).all()
 
 
-@pytest.mark.parametrize(("side", "maps"), [(101, [6, 6, 3, 4]), (128, [4, 4, 4, 4])])
-def test_projected_verdicts_are_maps_of_every_scale(projected, side, maps):
+@pytest.mark.parametrize("side", [101, 128])
+def test_projected_verdicts_are_maps_of_every_scale_and_of_pixels(projected, side):
     judge = projected if side == 101 else ProjectedDiscriminator(side)
     verdicts, vertical = judge(pictures(2, side))
     assert vertical.shape == (2,)
-    assert [x.shape[:2] for x in verdicts] == [(2, 1)] * 4
+    assert [x.shape[:2] for x in verdicts] == [(2, 1)] * 5
     assert all(3 <= x.shape[2] == x.shape[3] <= 6 for x in verdicts)
 
 
-def test_a_projected_judge_for_101_px_takes_enlarged_patches_too(projected):
-    verdicts, vertical = projected(pictures(3, 128))
-    assert len(verdicts) == 4
+@pytest.mark.parametrize("side", [PRESETS[name].patch_px for name in ("small", "small-nci")])
+def test_a_projected_judge_of_patches_takes_enlarged_ones_too(projected, side):
+    judge = projected if side == 101 else ProjectedDiscriminator(side)
+    verdicts, vertical = judge(pictures(3, 128))
+    assert len(verdicts) == 5
     assert vertical.shape == (3,)
 
 
@@ -145,7 +148,7 @@ def test_only_the_heads_train(projected):
     before = {name: x.clone() for name, x in frozen}
     assert len(before) > 100
     trained = [parameter for parameter in judge.parameters() if parameter.requires_grad]
-    heads = [*judge.heads.parameters(), *judge.vertical.parameters()]
+    heads = [*judge.heads.parameters(), *judge.pixel_head.parameters(), *judge.vertical.parameters()]
     assert {id(x) for x in trained} == {id(x) for x in heads}
     values = [x.clone() for x in trained]
     optimizer = torch.optim.SGD(trained, 0.1)
@@ -181,6 +184,16 @@ def test_every_scale_is_judged(projected):
     assert all((a - b).abs().max() > 1e-5 for a, b in zip(before, after, strict=True))
     after = judge.projection([features[0] + 1, *features[1:]])
     assert all(torch.equal(a, b) for a, b in zip(before[1:], after[1:], strict=True))
+
+
+def test_a_hatching_of_the_finest_grain_is_judged(projected):
+    """A checkerboard of two levels of 255, which a picture enlarged for the features all but loses."""
+    judge = copy.deepcopy(projected).eval()
+    x = torch.zeros(1, 3, 101, 101)
+    rows = torch.arange(101)
+    hatched = x + ((rows[:, None] + rows[None]) % 2 * 2 - 1) * 2 / 255
+    before, after = (judge(y)[0][-1] for y in (x, hatched))
+    assert (before - after).abs().max() > 1e-4
 
 
 def test_pictures_are_enlarged_in_half_of_the_calls_and_a_constant_stays_constant():

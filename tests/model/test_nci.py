@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model import geometry
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import PRESETS, ablation
 from model.generator import draw_noise
-from model.nci import PaddedLayer, build_generator, render_once
+from model.nci import PaddedLayer, build_generator, render_once, render_part
 
 TINY = PRESETS["tiny"]
 
@@ -15,7 +16,10 @@ TINY = PRESETS["tiny"]
 @pytest.fixture(scope="module", params=["nci", "nci-fcg"])
 def generator(request):
     torch.manual_seed(0)
-    return build_generator(ablation(TINY, request.param)).eval().requires_grad_(False)
+    generator = build_generator(ablation(TINY, request.param)).eval().requires_grad_(False)
+    for layer in generator.texture.layers:
+        layer.noise_strength.fill_(0.3)
+    return generator
 
 
 def latents(config, batch=2):
@@ -31,11 +35,37 @@ def test_a_patch_has_the_presets_size(generator):
 
 
 def test_one_shot_renders_any_number_of_cells(generator):
-    rows, columns = 12, 17
-    sizes = {"nci": (16 * rows, 16 * columns), "nci-fcg": (16 * rows - 75, 16 * columns - 75)}
-    assert render_once(generator, 5, rows, columns).shape == (3, *sizes[generator.config.kind])
-    assert torch.equal(render_once(generator, 5, rows, columns), render_once(generator, 5, rows, columns))
-    assert not torch.equal(render_once(generator, 5, rows, columns), render_once(generator, 6, rows, columns))
+    cells = (-3, 8), (5, 21)
+    sizes = {"nci": (16 * 12, 16 * 17), "nci-fcg": (16 * 12 - 75, 16 * 17 - 75)}
+    assert render_once(generator, 5, *cells).shape == (3, *sizes[generator.config.kind])
+    assert torch.equal(render_once(generator, 5, *cells), render_once(generator, 5, *cells))
+    assert not torch.equal(render_once(generator, 5, *cells), render_once(generator, 6, *cells))
+    assert not torch.equal(render_once(generator, 5, *cells), render_once(generator, 5, (-3, 8), (6, 22)))
+
+
+ROWS, COLUMNS = (-7, 6), (20, 33)
+"""Of cells; pixels -112 to 111 and 320 to 543, of which a network without padding gives all but 30 on each side."""
+
+
+@pytest.mark.parametrize("columns", [(350, 365), (352, 480)])
+@pytest.mark.parametrize("rows", [(-82, -70), (-1, 0), (-82, 66), (50, 66)])
+def test_a_part_of_a_picture_is_what_the_whole_has_there(generator, rows, columns):
+    whole = render_once(generator, 3, ROWS, COLUMNS)
+    (top, _), (left, _) = (geometry.forward(generator.config.texture, cells) for cells in (ROWS, COLUMNS))
+    expected = whole[:, rows[0] - top : rows[1] + 1 - top, columns[0] - left : columns[1] + 1 - left]
+    extent = (ROWS, COLUMNS) if generator.config.kind == "nci" else None
+    part = render_part(generator, 3, extent, rows, columns)
+    assert part.shape == expected.shape
+    assert torch.allclose(part, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("generator", ["nci"], indirect=True)
+def test_a_padded_picture_ends_where_it_is_told_to(generator):
+    """A longer one differs at the end, and nowhere else."""
+    longer = (ROWS[0], ROWS[1] + 5)
+    for rows, same in (((100, 111), False), ((-50, -35), True)):
+        one, other = (render_part(generator, 3, (extent, COLUMNS), rows, (380, 420)) for extent in (ROWS, longer))
+        assert torch.allclose(one, other, atol=1e-5) == same
 
 
 def test_only_a_padded_network_knows_where_its_picture_ends(generator):
@@ -66,4 +96,4 @@ def test_a_checkpoint_of_an_ablation_is_read_back(generator):
     content = save_checkpoint(generator.state_dict(), generator.config, {}, "CC0-1.0")
     loaded = load_checkpoint(content, "file").generator
     assert loaded.config == generator.config
-    assert torch.equal(render_once(loaded, 1, 8, 8), render_once(generator, 1, 8, 8))
+    assert torch.equal(render_once(loaded, 1, (0, 7), (0, 7)), render_once(generator, 1, (0, 7), (0, 7)))

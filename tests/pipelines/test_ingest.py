@@ -24,6 +24,7 @@ from model.errors import InputError
 from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack, show_summary
 from pipelines.progress import track
+from transforms.prepare import Preparation
 from transforms.records import Photograph
 from transforms.samples import Sample, plan_patches
 from transforms.tables import read_rows
@@ -235,7 +236,7 @@ def test_copies_are_kept_where_that_is_asked_for(few, tmp_path):
 def test_square_and_sizes(few, tmp_path):
     scene(50, 200, 320).save(few / "tall.jpg")
     scene(51, 120, 110).save(few / "small.jpg")
-    make(few, tmp_path / "square", square=True, full_size_px=160, patch_size_px=110)
+    make(few, tmp_path / "square", preparation=Preparation(160, 110, square=True))
     rows = read_index(str(tmp_path / "square"))
     assert {(row["stored_width_px"], row["stored_height_px"]) for row in rows} == {(160, 160)}
     boxes = {os.path.basename(row["source"]): row["crop_box_px"] for row in rows}
@@ -268,24 +269,28 @@ def test_object_stores_hold_sources_and_sets(few, tmp_path):
     assert not store.exists("/set-store/one/.staging")
 
 
+def options(**values):
+    return IngestOptions(**{"sources": ("photos",), "out": "out", **values})
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("made", "values", "message"),
     [
-        ({"full_size_px": 100}, r"--full-size 100 is out of range: give from the patch size, 101, to"),
-        ({"full_size_px": 0}, r"--full-size 0 "),
-        ({"full_size_px": -5}, r"--full-size -5 "),
-        ({"full_size_px": 70_000}, r"--full-size 70000 "),
-        ({"patch_size_px": 0}, r"--patch-size 0 is too small: give 1 or more"),
-        ({"patch_size_px": -1}, r"--patch-size -1 "),
-        ({"samples_per_shard": 0}, r"--samples-per-shard 0 is too small: give 1"),
-        ({"dedup": "fuzzy"}, r"--dedup fuzzy is unknown: give near or exact or off"),
-        ({"sources": ()}, "no source given"),
-        ({"out": ""}, "--out is empty"),
+        (Preparation, {"full_size_px": 100}, r"--full-size 100 is out of range: give from the patch size, 101, to"),
+        (Preparation, {"full_size_px": 0}, r"--full-size 0 "),
+        (Preparation, {"full_size_px": -5}, r"--full-size -5 "),
+        (Preparation, {"full_size_px": 70_000}, r"--full-size 70000 "),
+        (Preparation, {"patch_size_px": 0}, r"--patch-size 0 is too small: give 1 or more"),
+        (Preparation, {"patch_size_px": -1}, r"--patch-size -1 "),
+        (options, {"samples_per_shard": 0}, r"--samples-per-shard 0 is too small: give 1"),
+        (options, {"dedup": "fuzzy"}, r"--dedup fuzzy is unknown: give near or exact or off"),
+        (options, {"sources": ()}, "no source given"),
+        (options, {"out": ""}, "--out is empty"),
     ],
 )
-def test_wrong_options_are_named(options, message):
+def test_wrong_options_are_named(made, values, message):
     with pytest.raises(InputError, match=message) as caught:
-        IngestOptions(**{"sources": ("photos",), "out": "out", **options})
+        made(**values)
     assert "\n" not in str(caught.value)
 
 
@@ -368,8 +373,8 @@ def test_what_is_added_has_the_sizes_of_the_set(few, tmp_path):
     make(few, tmp_path / "out")
     write_good_photographs(few, 8)
     with pytest.raises(InputError, match="holds a set made with --full-size 197, not 389: give --full-size 197"):
-        make(few, tmp_path / "out", full_size_px=389)
-    later = make(few, tmp_path / "out", quality=80)
+        make(few, tmp_path / "out", preparation=Preparation(389))
+    later = make(few, tmp_path / "out", preparation=Preparation(quality=80))
     assert (later["configuration"]["quality"], later["later_configurations"][0]["quality"]) == (95, 80)
 
 

@@ -15,11 +15,12 @@ from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest
 from transforms import fetch
 from transforms.manners import Manners
+from transforms.prepare import Preparation
 from transforms.tables import read_rows
 from transforms.training_shards import REJECTS_SCHEMA, read_index
 
 REPOSITORY = Path(__file__).parents[2]
-QUICK = Manners(host_rate=1e4, deadline_s=1.0, attempts=3, allow_private=True, cap_bytes=300_000)
+QUICK = Manners(host_rate=1e4, deadline_s=2.5, attempts=3, allow_private=True, cap_bytes=300_000)
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +178,7 @@ def test_sources_of_all_kinds_are_mixed_at_will(web_server, tmp_path):
     index = read_index(str(tmp_path / "one"))
     assert sorted(row["source"] for row in index) == sorted([*urls, str(tmp_path / "folder" / "a.jpg")])
     assert next(row["title"] for row in index if row["source"] == urls[2]) == "Two"
-    made = ingest(IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), full_size_px=150))
+    made = ingest(IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), Preparation(150)))
     assert sum(made["samples"].values()) == 5
     again = {row["source"]: row for row in read_index(str(tmp_path / "two"))}
     assert set(again) == {row["source"] for row in index}

@@ -10,9 +10,10 @@ import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-from model.config import PRESETS
+from model.config import PRESETS, ablation
 from model.coordinates import draw_windows
 from model.errors import InputError
+from model.nci import build_generator, render_once
 from model.quantise import quantise
 from pipelines.ingest import IngestOptions, ingest
 from transforms.evaluation import (
@@ -27,7 +28,8 @@ from transforms.evaluation import (
     spread,
 )
 from transforms.evaluation_photographs import crop_photograph, read_photographs, read_picture
-from transforms.evaluation_worlds import cut_world, cut_worlds, render_window, scale_down_as_the_paper
+from transforms.evaluation_worlds import cut_pictures, cut_world, cut_worlds, render_window, scale_down_as_the_paper
+from transforms.prepare import Preparation
 from transforms.training_shards import read_index
 
 CONFIG = PRESETS["tiny"]
@@ -44,7 +46,7 @@ def data(tmp_path_factory):
         picture[..., 2] = 12 * index
         Image.fromarray(picture).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, dedup="off", content_filters=False)
+    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), dedup="off")
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
@@ -163,6 +165,24 @@ def test_a_world_is_always_looked_at_in_the_same_places(render):
     for mine, again in zip(first, second, strict=True):
         assert all(torch.equal(mine[name], again[name]) for name in mine)
     assert not torch.equal(first[0][PATCH], first[1][PATCH])
+
+
+def test_a_padded_networks_pictures_are_rendered_each_at_its_own_size():
+    """Of 6 cells a patch, and of 13 and 25 the frames of 197 and 394 px, which are their middles."""
+    config = ablation(CONFIG, "nci")
+    torch.manual_seed(0)
+    generator = build_generator(config).eval()
+    evaluation = Evaluation(patches=2, scales=(1, 2), frames=4, world_columns=1)
+    sets = cut_pictures(generator, 5, evaluation, random())
+    assert {name: len(pictures) for name, pictures in sets.items()} == {PATCH: 2, frame(1): 2, frame(2): 1}
+    once = quantise(render_once(generator, 5, (-3, 2), (6, 11)))
+    assert torch.equal(sets[PATCH][1], once)
+    whole = quantise(render_once(generator, 5, (-6, 6), (13, 25)))
+    assert (sets[frame(1)][1].int() - whole[:, 5:202, 5:202].int()).abs().max() <= 1
+    twice = quantise(render_once(generator, 5, (-12, 12), (0, 24)))
+    expected = scale_down(twice[None, :, 3:397, 3:397], FULL_PX)
+    assert (sets[frame(2)].int() - expected.int()).abs().max() <= 1
+    assert torch.equal(cut_pictures(generator, 5, evaluation, random())[PATCH], sets[PATCH])
 
 
 def blues(photographs):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from model.errors import InputError
 from pipelines.ingest import IngestOptions, ingest
+from transforms.prepare import Preparation
 from transforms.shards import Shards
 from transforms.storage import read_bytes
 from transforms.stream import PatchStream, cut, deal
@@ -36,7 +37,7 @@ def data(tmp_path_factory):
         pixels[..., 2] = 8 * index
         Image.fromarray(pixels).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, FULL_PX, PATCH_PX, samples_per_shard=4)
+    options = IngestOptions((str(folder),), out, Preparation(FULL_PX, PATCH_PX), samples_per_shard=4)
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
@@ -124,7 +125,8 @@ def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
     for index in range(6):
         Image.new("RGB", (200, 120), (9 * index, 0, 0)).save(tmp_path / "photographs" / f"{index}.png")
     sources = (str(tmp_path / "photographs"),)
-    ingest(IngestOptions(sources, str(tmp_path / "set"), PATCH_PX, PATCH_PX, dedup="off", content_filters=False))
+    preparation = Preparation(PATCH_PX, PATCH_PX, content_filters=False)
+    ingest(IngestOptions(sources, str(tmp_path / "set"), preparation, dedup="off"))
     patches = PatchStream(str(tmp_path / "set"), PATCH_PX, PATCH_PX).patches()
     assert {t for _, t in itertools.islice(patches, 8)} == {0.0}
 
