@@ -106,17 +106,27 @@ def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) ->
 def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
     with beam.Pipeline(options=beam_flags) as pipeline:
-        planned = pipeline | "Plans" >> beam.Create(plans)
-        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
-        patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
-        results = patches | "WritePatchShards" >> WritePatchShards(options.out)
-        failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
-        rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
-        _ = (
-            rows
-            | "All rows" >> beam.combiners.ToList()
-            | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
-        )
+        build(pipeline, options, plans, found)
+
+
+def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan], found: Found) -> None:
+    """Puts the steps of a job into a pipeline."""
+    # Both steps want the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
+    hints = {"accelerator": options.accelerator} if options.accelerator else {}
+    synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
+    write = WritePatchShards(options.out).with_resource_hints(**hints)
+
+    planned = pipeline | "Plans" >> beam.Create(plans)
+    shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
+    patches, not_synthesized = shards | "SynthesizePatches" >> synthesize
+    results = patches | "WritePatchShards" >> write
+    failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
+    rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
+    _ = (
+        rows
+        | "All rows" >> beam.combiners.ToList()
+        | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
+    )
 
 
 def check_out(options: RenderOptions) -> None:
@@ -151,6 +161,14 @@ def render_command(
     replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
     precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}.")] = REFERENCE,
     repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="HINT", help="That the workers that compute need, such as 'type:nvidia-l4;count:1'."),
+    ] = None,
+    model_copies: Annotated[
+        int | None,
+        typer.Option(help="Networks that a worker machine's processes share.", show_default="one in each process"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
@@ -164,8 +182,19 @@ def render_command(
         values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
         asked = [RenderRequest.from_json(values)]
     flags = beam_options(context.args, own_flags(context))
-    source = posixpath.basename(requests) if requests else ""
-    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision, repair, source)
+    options = RenderOptions(
+        tuple(asked),
+        out,
+        checkpoint,
+        tile,
+        tiles_per_shard,
+        replace,
+        precision,
+        repair,
+        accelerator,
+        model_copies,
+        source=posixpath.basename(requests) if requests else "",
+    )
     if dry_run:
         say_what_it_costs(options)
         return

@@ -1,13 +1,17 @@
 """What a person asks of a render job."""
 
+import re
 from dataclasses import dataclass
 
+from model.checks import is_integer
 from model.engine import PRECISIONS
 from model.errors import InputError
 from transforms.plan import MOST_TILES_PER_SHARD, REFERENCE
 from transforms.requests import Refused, RenderRequest
 
 MOST_SHARD_PX = 2**28
+MOST_MODEL_COPIES = 64
+ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]?(;install-nvidia-driver(:[a-z0-9.]+)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class RenderOptions:
         replace: render panoramas anew whose id is known under another plan.
         repair: check the shards that are there, and make the bad ones again.
         precision: of the network's convolutions.
+        accelerator: that the workers that compute need, as Beam's resource hint has it; None for none.
+        model_copies: networks that the processes of a worker machine share; None for one in each process.
         source: name of the file that the requests stand in; empty where there is none.
     """
 
@@ -34,6 +40,8 @@ class RenderOptions:
     replace: bool = False
     precision: str = REFERENCE
     repair: bool = False
+    accelerator: str | None = None
+    model_copies: int | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -48,6 +56,17 @@ class RenderOptions:
             )
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        if self.accelerator is not None and not ACCELERATOR.fullmatch(self.accelerator):
+            raise InputError(
+                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, if need be with ;install-nvidia-driver, "
+                "such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
+            )
+        copies = self.model_copies
+        if copies is not None and not (is_integer(copies) and 1 <= copies <= MOST_MODEL_COPIES):
+            raise InputError(f"--model-copies {copies}: give 1 to {MOST_MODEL_COPIES}")
 
     def place(self, number: int | str) -> str:
         """What a row of the requests' file is called that has no id of its own: never an id."""
