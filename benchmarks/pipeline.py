@@ -26,7 +26,9 @@ from model.config import PRESETS
 from model.generator import Generator
 from model.version import __version__
 from pipelines.options import beam_options
-from pipelines.render import RenderOptions, make_plans, render
+from pipelines.render import render
+from pipelines.render_options import RenderOptions
+from pipelines.render_plans import make_plans
 from transforms.assemble import assemble_panorama
 from transforms.patch_shards import write_patch_shard
 from transforms.plan_tiles import missing_shards
@@ -61,7 +63,7 @@ def plain_loop(options: RenderOptions) -> float:
     """Seconds of the same without Beam."""
     start = time.monotonic()
     synthesizer = Synthesizer()
-    for plan in make_plans(options):
+    for plan in make_plans(options).networks:
         begin(options.out, plan, known=False)
         for shard in missing_shards(plan, (), options.tiles_per_shard):
             write_patch_shard(options.out, shard, synthesizer.samples(shard))

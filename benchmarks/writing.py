@@ -25,7 +25,8 @@ from rich.table import Table
 
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import sha256
-from pipelines.render import RenderOptions, render
+from pipelines.render import render
+from pipelines.render_options import RenderOptions
 from transforms.plan import Plan
 from transforms.requests import RenderRequest
 from transforms.storage import read_bytes

@@ -19,7 +19,7 @@ from pipelines.render_tables import show_summary
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.formats import FORMATS
 from transforms.index_page import write_index
-from transforms.manifest import DONE, MANIFEST, read_manifest, write_manifest
+from transforms.manifest import DONE, MANIFEST, REFUSED, read_manifest, write_manifest
 from transforms.plan import Plan
 from transforms.render_folder import stored_plan
 from transforms.retry import retried
@@ -70,7 +70,7 @@ def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> l
         raise InputError(f"--format is missing; give one or more of {', '.join(FORMATS)}")
     if not retried(exists, join(out, MANIFEST)):
         raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
-    rows = {row["id"]: row for row in retried(read_manifest, out)}
+    rows = {row["id"]: row for row in retried(read_manifest, out) if row["state"] != REFUSED}
     unknown = sorted(set(ids) - set(rows))
     if unknown:
         raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} knows no such panorama")

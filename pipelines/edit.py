@@ -9,7 +9,9 @@ from model.definition import FIELDS, Box, Edit
 from model.errors import InputError
 from pipelines.flags import Checkpoint, whole_numbers
 from pipelines.options import beam_options, own_flags
-from pipelines.render import RenderOptions, make_plans, render_written
+from pipelines.render import render_written
+from pipelines.render_options import RenderOptions
+from pipelines.render_plans import make_plans
 from transforms.edit import Edited, find_request, with_edit, without_last_edit
 from transforms.plan import REFERENCE
 
@@ -66,7 +68,9 @@ def edit_command(
 
 def check_checkpoint(found: Edited, options: RenderOptions) -> None:
     """Raises InputError if a panorama would be rendered by another checkpoint than it was."""
-    (plan,) = make_plans(options)
+    planned = make_plans(options)
+    planned.check(options.source)
+    (plan,) = planned.networks
     if found.checkpoint_sha256 not in (None, plan.checkpoint_sha256):
         raise InputError(
             f"panorama {found.request.id} was rendered by checkpoint {found.checkpoint_sha256[:12]}, not by "

@@ -12,7 +12,8 @@ from model.definition import FUSION_PX, Style
 from model.errors import InputError
 from pipelines.flags import Checkpoint, Formats, RenderFolder, Replace, TileSide, whole_numbers
 from pipelines.options import beam_options, own_flags
-from pipelines.render import RenderOptions, render_written
+from pipelines.render import render_written
+from pipelines.render_options import RenderOptions
 from transforms.requests import RenderRequest
 from transforms.storage import join
 

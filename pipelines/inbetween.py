@@ -26,7 +26,8 @@ from pipelines.flags import (
 )
 from pipelines.invert import default_network, invert_all, name_of, overlay_paths
 from pipelines.options import beam_options, own_flags
-from pipelines.render import RenderOptions, render_written
+from pipelines.render import render_written
+from pipelines.render_options import RenderOptions
 from transforms.arrange import panorama, spread
 from transforms.invert import InversionJob, load_generator, read_target
 from transforms.storage import join

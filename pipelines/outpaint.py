@@ -23,7 +23,8 @@ from pipelines.flags import (
 )
 from pipelines.invert import default_network, invert_all, name_of
 from pipelines.options import beam_options, own_flags
-from pipelines.render import RenderOptions, render_written
+from pipelines.render import render_written
+from pipelines.render_options import RenderOptions
 from transforms.arrange import grown, panorama
 from transforms.contact_sheet import write_contact_sheet
 from transforms.invert import SUFFIX, InversionJob

@@ -3,41 +3,37 @@
 requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> manifest
 """
 
+import posixpath
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from model.bundled import BUNDLED, resolve
-from model.checkpoint import load_checkpoint
-from model.config import GeneratorConfig, check_tileable
-from model.definition import Definition, check_definition
+from model.config import GeneratorConfig
 from model.engine import PRECISIONS
 from model.errors import InputError
-from model.overlay import Overlay, check_overlay
 from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
-from pipelines.render_tables import JobNote, show_estimate, show_summary
+from pipelines.render_options import RenderOptions
+from pipelines.render_plans import make_plans
+from pipelines.render_tables import JobNote, show_estimate, show_refused, show_summary
 from transforms.adopt import adopt_patches
 from transforms.ahead import map_ahead
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
 from transforms.estimate import estimate
 from transforms.formats import FORMATS
 from transforms.index_page import write_index
-from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, write_manifest
-from transforms.overlays import read_overlay
+from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, refused_row, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
-from transforms.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
+from transforms.plan import REFERENCE, Plan
 from transforms.plan_tiles import Found, PlanTiles, shards_to_do
-from transforms.render_folder import PANORAMAS, begin, check_plan, existing_shards, is_complete, known_ids
+from transforms.render_folder import PANORAMAS, begin, existing_shards, is_complete, known_ids
 from transforms.repair import remove_damaged
-from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
+from transforms.requests import Refused, RenderRequest, list_requests, write_requests
 from transforms.retry import retried
 from transforms.storage import exists, filesystem, join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
@@ -45,47 +41,6 @@ from transforms.tally import Tally
 
 STORAGE_CALLS = 16
 """That are under way at the same time while requests are prepared."""
-
-MOST_SHARD_PX = 2**28
-
-
-@dataclass(frozen=True, slots=True)
-class RenderOptions:
-    """What a person asks of a render job.
-
-    Attributes:
-        requests: the panoramas.
-        out: URL of the folder for everything.
-        checkpoint: URL of the generator for requests that name none; None for the bundled one.
-        tile_px: side of a tile.
-        tiles_per_shard: how many patches go into one file.
-        replace: render panoramas anew whose id is known under another plan.
-        repair: check the shards that are there, and make the bad ones again.
-        precision: of the network's convolutions.
-    """
-
-    requests: tuple[RenderRequest, ...]
-    out: str
-    checkpoint: str | None = None
-    tile_px: int = 256
-    tiles_per_shard: int = 16
-    replace: bool = False
-    precision: str = REFERENCE
-    repair: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
-        if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
-            raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
-        if self.tiles_per_shard * self.tile_px**2 > MOST_SHARD_PX:
-            raise InputError(
-                f"--tiles-per-shard {self.tiles_per_shard} of --tile {self.tile_px}: a shard, which a worker holds in "
-                f"memory, may have {MOST_SHARD_PX} pixels at the most; make one of the two smaller"
-            )
-        if not self.out:
-            raise InputError("--out is empty; give a folder or URL")
-        check_ids(self.requests)
 
 
 def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
@@ -96,13 +51,16 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
         OSError: storage failed where it is no single panorama's matter.
     """
     check_out(options)
-    networks = make_plans(options)
-    plans = list(networks)
-    found = prepare(options, networks)
+    planned = make_plans(options)
+    planned.check(options.source)
+    plans = list(planned.networks)
+    found = prepare(options, planned.networks)
     unfinished = [
         plan for plan in plans if plan.request.id not in found.known or not retried(is_complete, options.out, plan)
     ]
-    write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished])
+    refused = [refused_row(name, reason) for name, reason in planned.refused.items()]
+    rows = [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished]
+    write_manifest(options.out, rows + refused, anew=options.place(""))
     tiles = sum(
         len(shard.indices)
         for plan in plans
@@ -112,7 +70,7 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
         tally.reset()
     with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():
         run(options, plans, found, beam_flags or beam_options([]))
-    ids = {plan.request.id for plan in plans}
+    ids = {plan.request.id for plan in plans} | planned.refused.keys()
     manifest = retried(read_manifest, options.out)
     retried(write_index, options.out, manifest)
     rows = [row for row in manifest if row["id"] in ids]
@@ -148,17 +106,27 @@ def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) ->
 def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
     with beam.Pipeline(options=beam_flags) as pipeline:
-        planned = pipeline | "Plans" >> beam.Create(plans)
-        shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
-        patches, not_synthesized = shards | "SynthesizePatches" >> SynthesizePatches()
-        results = patches | "WritePatchShards" >> WritePatchShards(options.out)
-        failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
-        rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
-        _ = (
-            rows
-            | "All rows" >> beam.combiners.ToList()
-            | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
-        )
+        build(pipeline, options, plans, found)
+
+
+def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan], found: Found) -> None:
+    """Puts the steps of a job into a pipeline."""
+    # Both steps want the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
+    hints = {"accelerator": options.accelerator} if options.accelerator else {}
+    synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
+    write = WritePatchShards(options.out).with_resource_hints(**hints)
+
+    planned = pipeline | "Plans" >> beam.Create(plans)
+    shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
+    patches, not_synthesized = shards | "SynthesizePatches" >> synthesize
+    results = patches | "WritePatchShards" >> write
+    failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
+    rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
+    _ = (
+        rows
+        | "All rows" >> beam.combiners.ToList()
+        | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
+    )
 
 
 def check_out(options: RenderOptions) -> None:
@@ -168,59 +136,6 @@ def check_out(options: RenderOptions) -> None:
         raise InputError(f"--out {options.out} is a file; give a folder or URL")
     if retried(exists, join(options.out, MANIFEST)):
         retried(read_manifest, options.out)
-
-
-def make_plans(options: RenderOptions) -> dict[Plan, GeneratorConfig]:
-    """A plan for each request, with the network that it is for.
-
-    Raises:
-        InputError: a checkpoint is missing or is none, the tile or the world does not fit it, or an id is known under
-            another plan.
-    """
-
-    @cache
-    def checkpoint(url: str) -> tuple[str, GeneratorConfig]:
-        fs, path = filesystem(resolve(url))
-        if not retried(fs.isfile, path):
-            raise InputError(f"checkpoint {url}: there is no such file")
-        found = load_checkpoint(retried(fs.cat_file, path), url)
-        check_tileable(found.generator.config, url)
-        return found.sha256, found.generator.config
-
-    overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
-    plans, known = {}, retried(known_ids, options.out)
-    for request in options.requests:
-        url = request.checkpoint or options.checkpoint or BUNDLED
-        sha256, config = checkpoint(url)
-        cell_px = config.cell_px
-        if options.tile_px < 1 or options.tile_px % cell_px or options.tile_px > 4096:
-            raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
-        try:
-            check_definition(request.definition, config)
-            overlays = overlay_checksums(request.definition, config, sha256, overlay)
-        except InputError as error:
-            raise InputError(f"request {request.id}: {error}") from None
-        plan = Plan(request, url, sha256, options.tile_px, options.precision, overlays)
-        if not options.replace and request.id in known:
-            retried(check_plan, options.out, plan)
-        plans[plan] = config
-    return plans
-
-
-def overlay_checksums(
-    definition: Definition, config: GeneratorConfig, checkpoint_sha256: str, read: Callable[[str], Overlay]
-) -> tuple[str, ...]:
-    """The sha256 of each overlay of a world, as `read` finds it.
-
-    Raises:
-        InputError: one is missing, damaged, or of another checkpoint or coordinate law.
-    """
-    checksums = []
-    for name in definition.overlay_names:
-        overlay = read(name)
-        check_overlay(overlay, name, config, definition.cyclic_px, checkpoint_sha256)
-        checksums.append(overlay.sha256)
-    return tuple(checksums)
 
 
 def render_command(
@@ -246,12 +161,20 @@ def render_command(
     replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
     precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}.")] = REFERENCE,
     repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="HINT", help="That the workers that compute need, such as 'type:nvidia-l4;count:1'."),
+    ] = None,
+    model_copies: Annotated[
+        int | None,
+        typer.Option(help="Networks that a worker machine's processes share.", show_default="one in each process"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     if requests:
         refuse_beside_requests(context)
-        asked = read_requests(requests)
+        asked: Sequence[RenderRequest | Refused] = list_requests(requests)
     else:
         x_px, y_px = parse_origin(origin)
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
@@ -259,7 +182,19 @@ def render_command(
         values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
         asked = [RenderRequest.from_json(values)]
     flags = beam_options(context.args, own_flags(context))
-    options = RenderOptions(tuple(asked), out, checkpoint, tile, tiles_per_shard, replace, precision, repair)
+    options = RenderOptions(
+        tuple(asked),
+        out,
+        checkpoint,
+        tile,
+        tiles_per_shard,
+        replace,
+        precision,
+        repair,
+        accelerator,
+        model_copies,
+        source=posixpath.basename(requests) if requests else "",
+    )
     if dry_run:
         say_what_it_costs(options)
         return
@@ -274,7 +209,8 @@ def render_written(
     Raises:
         InputError: something is wrong with them; nothing was written.
     """
-    make_plans(options)
+    for reason in make_plans(options).refused.values():
+        raise InputError(reason)
     write_requests(file, requests)
     print(f"What is asked for stands in {file}", file=sys.stderr)
     render_and_report(options, flags)
@@ -289,11 +225,19 @@ def render_and_report(options: RenderOptions, flags: PipelineOptions) -> None:
 
 
 def say_what_it_costs(options: RenderOptions) -> None:
-    """Checks all requests and prints what rendering them would do; writes nothing."""
+    """Checks all requests and prints what rendering them would do; writes nothing.
+
+    Exits with code 2 if one of them cannot be rendered.
+    """
     check_out(options)
-    networks = make_plans(options)
-    cost = estimate(options.out, networks, options.tiles_per_shard)
-    show_estimate(options.out, cost, time_tile(next(iter(networks))) if cost.tiles else 0.0)
+    planned = make_plans(options)
+    if options.source:
+        show_refused(planned.refused)
+    planned.check(options.source)
+    cost = estimate(options.out, planned.networks, options.tiles_per_shard)
+    show_estimate(options.out, cost, time_tile(next(iter(planned.networks))) if cost.tiles else 0.0)
+    if planned.refused:
+        raise typer.Exit(2)
 
 
 def refuse_beside_requests(context: typer.Context) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -41,13 +41,14 @@ class JobNote:
 
 
 def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints what was made and where, and what was not and why."""
+    """Prints what was not made and why, and what was and where."""
     table = Table(title=f"Panoramas in {out}", title_justify="left")
     for name in ("id", "size, px", "state", "seams, of 255"):
         table.add_column(name, overflow="fold")
     lines = []
-    for row in rows[:MOST_ROWS_SHOWN]:
-        table.add_row(row["id"], f"{row['width_px']}×{row['height_px']}", row["state"], str(row["seam_max_difference"]))
+    for row in sorted(rows, key=lambda row: row["state"] == DONE)[:MOST_ROWS_SHOWN]:
+        size = "" if row["plan"] is None else f"{row['width_px']}×{row['height_px']}"
+        table.add_row(row["id"], size, row["state"], str(row["seam_max_difference"] if size else ""))
         made = [join(out, file) for file in row["files"]]
         lines += made if row["state"] == DONE else [f"{row['id']}: {row['reason']}"]
     if len(rows) > MOST_ROWS_SHOWN:
@@ -55,6 +56,12 @@ def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
     Console(stderr=True).print(table)
     lines.append(f"Thumbnails: {join(out, INDEX)}")
     print(*lines, sep="\n", file=sys.stderr)
+
+
+def show_refused(refused: Mapping[str, str]) -> None:
+    """Prints which requests cannot be rendered, and why."""
+    for name, reason in refused.items():
+        print(f"{name}: {' '.join(reason.split())}", file=sys.stderr)
 
 
 def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:

@@ -41,7 +41,8 @@ def page(rows: list[Mapping[str, Any]]) -> str:
 def figure(row: Mapping[str, Any]) -> str:
     """One panorama on the page."""
     name, done = html.escape(row["id"]), row["state"] == DONE
-    about = f"<b>{name}</b> {row['width_px']} × {row['height_px']} px, seed {row['seed']}<br>"
+    asked = "" if row["plan"] is None else f" {row['width_px']} × {row['height_px']} px, seed {row['seed']}"
+    about = f"<b>{name}</b>{asked}<br>"
     if not done:
         said = html.escape(row["reason"] or row["state"])
         return f'<figure class="failed"><figcaption>{about}<span class="reason">{said}</span></figcaption></figure>'

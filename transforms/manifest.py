@@ -13,7 +13,7 @@ from transforms.storage import exists, join
 from transforms.tables import read_rows, write_rows
 
 MANIFEST = "manifest.parquet"
-DONE, FAILED = "done", "failed"
+DONE, FAILED, REFUSED = "done", "failed", "refused"
 ATTEMPTS, ATTEMPT_AFTER_S = 8, 1.0
 """How often a manifest is written that another run writes too, and the longest wait between."""
 
@@ -58,8 +58,13 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, A
     }
 
 
-def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes one row a request, by id, keeping those of earlier runs.
+def refused_row(name: str, reason: str) -> dict[str, Any]:
+    """What the manifest says of a request that cannot be rendered as it is."""
+    return {**dict.fromkeys(MANIFEST_SCHEMA.names), "id": name, "state": REFUSED, "reason": reason, "files": []}
+
+
+def write_manifest(out: str, rows: Iterable[dict[str, Any]], anew: str | None = None) -> None:
+    """Writes one row a request, by id, keeping those of earlier runs, but not those whose id begins with `anew`.
 
     Another run may write it at the same moment: what is there afterwards is read again, and rows that the other did not
     know of, or says are unfinished though they are done, are put back.
@@ -71,7 +76,8 @@ def write_manifest(out: str, rows: Iterable[dict[str, Any]]) -> None:
     path = join(out, MANIFEST)
     for _ in range(ATTEMPTS):
         earlier = retried(read_manifest, out) if retried(exists, path) else []
-        merged = {row["id"]: row for row in earlier} | ours
+        kept = (row for row in earlier if anew is None or not row["id"].startswith(anew))
+        merged = {row["id"]: row for row in kept} | ours
         retried(write_rows, path, [merged[key] for key in sorted(merged)], MANIFEST_SCHEMA)
         there = {row["id"]: row["state"] for row in retried(read_manifest, out)}
         if all(there.get(key) in (row["state"], DONE) for key, row in ours.items()):

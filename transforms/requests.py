@@ -184,14 +184,27 @@ def as_lists(value: Any) -> Any:
     return [as_lists(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
-def read_requests(url: str) -> list[RenderRequest]:
-    """The requests that a .jsonl, .csv or .parquet file lists.
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row of a request file that asks for nothing that can be made.
+
+    Attributes:
+        id: that it gives; None where that is none.
+        reason: what is wrong with it.
+    """
+
+    id: str | None
+    reason: str
+
+
+def list_requests(url: str) -> list[RenderRequest | Refused]:
+    """The rows of a .jsonl, .csv or .parquet file: each a request, or why it is none.
 
     In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles,
     edits and overlays are JSON.
 
     Raises:
-        InputError: there is no such file, it cannot be read, a request in it is wrong, or two have one id.
+        InputError: there is no such file, it cannot be read, or it has no row.
     """
     if not exists(url):
         raise InputError(f"--requests {url}: there is no such file")
@@ -203,9 +216,22 @@ def read_requests(url: str) -> list[RenderRequest]:
         rows = readers[suffix](read_bytes(url))
     except (ValueError, OverflowError, RecursionError, OSError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
-    requests = [parse(url, number, row) for number, row in enumerate(rows, start=1)]
-    if not requests:
+    if not rows:
         raise InputError(f"--requests {url} lists no request")
+    return [parse(row) for row in rows]
+
+
+def read_requests(url: str) -> list[RenderRequest]:
+    """The requests of a file that `list_requests` reads.
+
+    Raises:
+        InputError: it cannot be read, a request in it is wrong, or two have one id.
+    """
+    requests = []
+    for number, row in enumerate(list_requests(url), start=1):
+        if isinstance(row, Refused):
+            raise InputError(f"{url}, request {number}: {row.reason}")
+        requests.append(row)
     check_ids(requests)
     return requests
 
@@ -225,14 +251,17 @@ def short(request: RenderRequest) -> dict[str, Any]:
     return values | {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}
 
 
-def parse(url: str, number: int, row: Any) -> RenderRequest:
+def parse(row: Any) -> RenderRequest | Refused:
     """One row of a request file."""
+    if isinstance(row, Refused):
+        return row
     if not isinstance(row, dict):
-        raise InputError(f"{url}, request {number}: it is no object with fields")
+        return Refused(None, "it is no object with fields")
     try:
         return RenderRequest.from_json(row)
     except InputError as error:
-        raise InputError(f"{url}, request {number}: {error}") from None
+        name = row.get("id")
+        return Refused(name if isinstance(name, str) and ID_PATTERN.fullmatch(name) else None, str(error))
 
 
 def check_ids(requests: Iterable[RenderRequest]) -> None:
@@ -245,14 +274,14 @@ def check_ids(requests: Iterable[RenderRequest]) -> None:
 
 
 def read_jsonl(content: bytes) -> list[Any]:
-    """A JSON value a line; empty lines are passed over."""
-    values = []
+    """A JSON value a line, or what is wrong with it; empty lines are passed over."""
+    values: list[Any] = []
     for number, line in enumerate(content.decode("utf-8-sig").split("\n"), start=1):
         try:
             if line.strip():
                 values.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            raise InputError(f"line {number} is not JSON: {error}") from None
+            values.append(Refused(None, f"line {number} is not JSON: {one_line(error)}"))
     return values
 
 

@@ -213,10 +213,15 @@ def difference(pixels: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]) 
 
 
 class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer]):
-    """What RunInference needs to know. A batch is one shard: its tiles are the batch that the engine decides on."""
+    """What RunInference needs to know. A batch is one shard: its tiles are the batch that the engine decides on.
 
-    def __init__(self) -> None:
-        super().__init__(min_batch_size=1, max_batch_size=1)
+    Args:
+        model_copies: networks that all processes of a machine share; None for one in each process. Even 1 makes Beam
+            serve the network from one of the processes to all, by a proxy, over which the encoded patches come back.
+    """
+
+    def __init__(self, model_copies: int | None = None):
+        super().__init__(min_batch_size=1, max_batch_size=1, model_copies=model_copies)
 
     def load_model(self) -> Synthesizer:
         """Called once a process."""
@@ -237,10 +242,12 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
 class SynthesizePatches(beam.PTransform):
     """Computes shards; outputs (shard, encoded patches) pairs, and failures."""
 
+    model_copies: int | None = None
+
     @no_annotations
     def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
         """Beam's hook."""
-        results, dead = shards | "Infer" >> RunInference(PatchModelHandler()).with_exception_handling()
+        results, dead = shards | "Infer" >> RunInference(PatchModelHandler(self.model_copies)).with_exception_handling()
         parts = results | "Part" >> beam.FlatMap(tell_apart).with_outputs(FAILED_TILES, main="pairs")
         whole = dead.failed_inferences | "Explain" >> beam.FlatMap(explain)
         return parts.pairs, (parts[FAILED_TILES], whole) | "Failures" >> beam.Flatten()

@@ -171,11 +171,11 @@ def test_flags_that_requests_would_ignore_are_refused(flag, render_requests, tmp
 
 
 def test_a_wrong_request_file_is_one_line(render_requests, tmp_path):
-    requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b\nc"})
+    requests = write_requests(tmp_path / "r.jsonl", {"id": "b\nc"})
     code, _, err = render_requests(requests)
     assert code == 2
     assert len(err) == 1
-    assert f"{requests}, request 2: request id 'b\\nc'" in err[0]
+    assert "r.jsonl, request 1: request id 'b\\nc'" in err[0]
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
 
 

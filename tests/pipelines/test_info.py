@@ -15,7 +15,8 @@ from model.checkpoint import save
 from model.errors import InputError
 from pipelines.info import describe, info_command
 from pipelines.ingest import IngestOptions, ingest
-from pipelines.render import RenderOptions, render
+from pipelines.render import render
+from pipelines.render_options import RenderOptions
 from transforms.requests import RenderRequest
 from transforms.run_folder import CONFIG, LOG
 

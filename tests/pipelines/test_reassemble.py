@@ -11,7 +11,8 @@ from model.errors import InputError
 from pipelines.assemble import assemble
 from pipelines.cli import run
 from pipelines.options import beam_options
-from pipelines.render import RenderOptions, render
+from pipelines.render import render
+from pipelines.render_options import RenderOptions
 from transforms.manifest import read_manifest, write_manifest
 from transforms.requests import RenderRequest
 from transforms.synthesize import PATCHES_DONE

@@ -29,11 +29,14 @@ from model.errors import InputError
 from model.quantise import quantise
 from model.world import World
 from pipelines.options import beam_options
-from pipelines.render import RenderOptions, render
+from pipelines.render import build, render
+from pipelines.render_options import RenderOptions
+from pipelines.render_plans import make_plans
 from transforms.manifest import read_manifest
 from transforms.patches import pixel_checksum
+from transforms.plan_tiles import Found
 from transforms.requests import RenderRequest
-from transforms.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer
+from transforms.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
 
 REPOSITORY = Path(__file__).parents[2]
 REQUEST = RenderRequest(id="p", seed=7, width_px=300, height_px=200, origin_x_px=-40, formats=("png", "tif"))
@@ -150,6 +153,34 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
     assert sorted(computed) == list(range(TILES))
     assert computed != sorted(computed)
     assert results(contents(tmp_path / "out")) == results(contents(rendered))
+
+
+@pytest.mark.parametrize("flags", [[], ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_networks_that_workers_share_change_no_byte(copies, flags, make, rendered, contents, tmp_path, monkeypatch):
+    original, loaded = PatchModelHandler.load_model, []
+    monkeypatch.setattr(PatchModelHandler, "load_model", lambda self: loaded.append(1) or original(self))
+    make(tiles_per_shard=1, model_copies=copies, accelerator="type:nvidia-l4;count:1", flags=flags)
+    assert len(loaded) == copies
+    assert contents(tmp_path / "out") == contents(rendered)
+
+
+def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_checkpoint, tmp_path):
+    """Of one kind of worker, or a runner would cut the pipeline between them."""
+    hint = "type:nvidia-l4;count:1;install-nvidia-driver"
+    options = options_for(tmp_path / "out", tiny_checkpoint, accelerator=hint)
+    pipeline = beam.Pipeline(options=beam_options([]))
+    build(pipeline, options, list(make_plans(options).networks), Found(frozenset()))
+    parts = pipeline.to_runner_api().components
+    wanted = {}
+    for transform in parts.transforms.values():
+        if transform.environment_id:
+            hints = parts.environments[transform.environment_id].resource_hints
+            wanted[transform.unique_name] = hints.get("beam:resources:accelerator:v1", b"").decode()
+    held = {name for name in wanted if name.split("/")[0] in ("SynthesizePatches", "WritePatchShards")}
+    assert any("BeamML_RunInference" in name for name in held)
+    assert {name for name, accelerator in wanted.items() if accelerator} == held
+    assert {wanted[name] for name in held} == {hint}
 
 
 def failing_once(function, mark):
@@ -315,14 +346,15 @@ def crossing(monkeypatch):
     return counted
 
 
-def test_pixels_never_cross_a_shuffle(make, crossing, tmp_path, monkeypatch):
+@pytest.mark.parametrize("accelerator", [None, "type:nvidia-l4;count:1"])
+def test_pixels_never_cross_a_shuffle(accelerator, make, crossing, tmp_path, monkeypatch):
     """Promise 5: sixteen times the pixels, and not a byte more between the stages."""
     square = {"id": "p", "seed": 7, "origin_y_px": 0, "formats": ("png",)}
     counts = []
     for tile_px in (32, 128):
         crossing[0] = 0
         request = RenderRequest(width_px=4 * tile_px, height_px=4 * tile_px, **square)
-        make(request, out=tmp_path / f"{tile_px}", tile_px=tile_px, tiles_per_shard=2)
+        make(request, out=tmp_path / f"{tile_px}", tile_px=tile_px, tiles_per_shard=2, accelerator=accelerator)
         assert PATCHES_DONE.count == 16
         counts.append(crossing[0])
     assert 2_000 < counts[0] < 200_000
@@ -478,7 +510,8 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
         "        os.kill(os.getpid(), 9)\n"
         "    return original(tar, sample)\n"
         "shards.SHARDS_ON_THEIR_WAY, shards.wds.TarWriter.write = 1, write\n"
-        "from pipelines.render import RenderOptions, RenderRequest, render\n"
+        "from pipelines.render import render\n"
+        "from pipelines.render_options import RenderOptions, RenderRequest\n"
         f"request = RenderRequest.from_json({REQUEST.to_json()!r})\n"
         f"render(RenderOptions((request,), {str(tmp_path / 'out')!r}, {tiny_checkpoint!r}, 64, 1))\n"
     )
@@ -517,6 +550,11 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
         ({"checkpoint": "/none/x.safetensors"}, "checkpoint /none/x.safetensors: there is no such file"),
         ({"checkpoint": "/tmp"}, "checkpoint /tmp: there is no such file"),
         ({"checkpoint": __file__}, "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
+        ({"accelerator": "nvidia-l4"}, "--accelerator 'nvidia-l4': give type:NAME;count:N, if need be with ;install"),
+        ({"accelerator": "type:nvidia-l4;count:0"}, "--accelerator 'type:nvidia-l4;count:0': give"),
+        ({"accelerator": ""}, "--accelerator '': give"),
+        ({"model_copies": 0}, "--model-copies 0: give 1 to 64"),
+        ({"model_copies": 65}, "--model-copies 65: give 1 to 64"),
         ({"out": __file__}, "is a file; give a folder or URL"),
         ({"out": ""}, "--out is empty; give a folder or URL"),
     ],
@@ -526,15 +564,6 @@ def test_wrong_options_are_named_before_anything_is_written(changed, said, make,
         make(**changed)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_request_that_is_wrong_stops_all_before_anything_is_written(make, tmp_path):
-    good = RenderRequest(id="q", seed=7, width_px=30, height_px=20)
-    with pytest.raises(InputError, match="request id q occurs twice"):
-        make(good, good)
-    with pytest.raises(InputError, match="no such file"):
-        make(good, dataclasses.replace(good, id="r", checkpoint="none"))
     assert not (tmp_path / "out").exists()
 
 

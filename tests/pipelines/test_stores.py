@@ -13,7 +13,8 @@ import pytest
 
 import transforms.retry
 from pipelines.assemble import assemble
-from pipelines.render import RenderOptions, render
+from pipelines.render import render
+from pipelines.render_options import RenderOptions
 from transforms.manifest import read_manifest
 from transforms.requests import RenderRequest
 from transforms.synthesize import PATCHES_DONE

@@ -15,7 +15,8 @@ from model.quantise import quantise
 from model.world import World
 from pipelines.cli import main
 from pipelines.options import beam_options
-from pipelines.render import RenderOptions, render
+from pipelines.render import render
+from pipelines.render_options import RenderOptions
 from pipelines.verify import verify
 from transforms.plan import Plan
 from transforms.requests import RenderRequest
