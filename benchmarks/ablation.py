@@ -66,38 +66,40 @@ FLOOR = "photographs trained on"
 
 
 def trained(options: TrainOptions) -> Checkpoint:
-    """The network of a run of so many images, which is begun, gone on with, or there already.
-
-    Raises:
-        InputError: the run that is there is another one.
-    """
-    assert options.images is not None
-    batch, folder = options.settings.batch, RunFolder(options.out)
-    wanted, begun = -(-options.images // batch) * batch, (Path(options.out) / CONFIG).exists()
-    if begun:
-        check_settings(options, folder)
-    if images_seen(folder) < wanted:
-        train(dataclasses.replace(options, resume=begun))
-    if images_seen(folder) != wanted:
-        raise InputError(f"{options.out} holds a run of {images_seen(folder)} images, not of {wanted}")
+    """The network of a run of so many images, which is begun, gone on with, or there already."""
+    if images_seen(options) < images_wanted(options):
+        train(dataclasses.replace(options, resume=begun(options)))
     path = Path(options.out) / CHECKPOINT
     return load_checkpoint(path.read_bytes(), str(path))
 
 
-def check_settings(options: TrainOptions, folder: RunFolder) -> None:
+def begun(options: TrainOptions) -> bool:
+    """Whether there is a run."""
+    return (Path(options.out) / CONFIG).exists()
+
+
+def images_seen(options: TrainOptions) -> int:
+    """How many images a run has seen by its log; 0 if there is none."""
+    log = RunFolder(options.out).read_log(sys.maxsize)
+    return int(log[-1]["images"]) if log else 0
+
+
+def images_wanted(options: TrainOptions) -> int:
+    """How many images a run ends with, in whole batches."""
+    batch = options.settings.batch
+    return -(-(options.images or 0) // batch) * batch
+
+
+def check_run(options: TrainOptions) -> None:
     """Raises InputError for a run that differs from the one that would be begun in more than its version."""
+    if images_seen(options) > images_wanted(options):
+        raise InputError(f"{options.out} holds a run of {images_seen(options)} images: more than --images")
     parts = {"generator": options.network, "training": options.settings}
     config = {**{name: dataclasses.asdict(part) for name, part in parts.items()}, **provenance(options, None)}
-    expected, found = flat(json.loads(json.dumps(config))), flat(upgraded(folder.read_config()))
+    expected, found = flat(json.loads(json.dumps(config))), flat(upgraded(RunFolder(options.out).read_config()))
     other = sorted(name for name in expected if name != "version" and found.get(name) != expected[name])
     if other:
-        raise InputError(f"{folder.url} holds a run with other settings ({', '.join(other)}); choose another --out")
-
-
-def images_seen(folder: RunFolder) -> int:
-    """How many images a run has seen by its log; 0 if there is none."""
-    log = folder.read_log(sys.maxsize)
-    return int(log[-1]["images"]) if log else 0
+        raise InputError(f"{options.out} holds a run with other settings ({', '.join(other)}); choose another --out")
 
 
 def cut(generator: Generator) -> Iterator[PictureSets]:
@@ -166,6 +168,8 @@ def show(results: Mapping[str, Results]) -> None:
 
 def compare(runs: Mapping[str, TrainOptions], data: str, out: Path) -> dict[str, Results]:
     """Trains what is not trained yet, evaluates, and writes the report and the picture."""
+    for options in filter(begun, runs.values()):
+        check_run(options)
     checkpoints = {name: trained(options) for name, options in runs.items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     lpips = Lpips().to(device) if is_installed() else None

@@ -105,6 +105,8 @@ class Trainer:
         self.discriminator = placed(build_discriminator(generator_config, config), self.device)
         betas = (0.0, config.beta2)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.generator_lr, betas)
+        if config.vertical_weight == 0:
+            self.discriminator.vertical.requires_grad_(False)  # it is never trained, so an optimiser has no state of it
         self.judges = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.d_optimizer = torch.optim.Adam(self.judges, config.discriminator_lr, betas)
         self.path_mean = torch.zeros(())

@@ -50,9 +50,9 @@ def stored(trainer):
     return checkpoint.save(checkpoint.TRAINING_STATE, trainer.state(), header)
 
 
-def resumed(content, config):
+def resumed(content, config, network=TINY):
     header, tensors = checkpoint.load(checkpoint.TRAINING_STATE, content, "state")
-    trainer = Trainer(TINY, config)
+    trainer = Trainer(network, config)
     trainer.load_state(tensors, header["steps"], header["images_before"])
     return trainer
 
@@ -154,6 +154,23 @@ def test_a_share_of_the_pictures_takes_another_style_from_a_layer_on():
     first = (~from_other).sum(dim=1)
     assert (first == 9).float().mean() == pytest.approx(0.1, abs=0.05)
     assert set(first.tolist()) == set(range(1, 10))
+
+
+@pytest.mark.parametrize("recipe", RECIPE)
+@pytest.mark.parametrize("kind", ["nci", "nci-fcg"])
+def test_an_ablation_that_was_stopped_and_resumed_equals_one_that_was_not(kind, recipe):
+    """Its judge's vertical head has nothing to learn from, so no optimiser has a state of it."""
+    network = ablation(TINY, kind)
+    settings = recipe_for(network, recipe)
+    settings = dataclasses.replace(settings, batch=BATCH, r1_every=2, path_every=2)
+    pictures = [(x[:, :, : network.patch_px, : network.patch_px], t) for x, t in map(photographs, range(3))]
+    whole, first = Trainer(network, settings), Trainer(network, settings)
+    for trainer, some in ((whole, pictures), (first, pictures[:2])):
+        for batch in some:
+            trainer.step(*batch)
+    second = resumed(stored(first), settings, network)
+    second.step(*pictures[2])
+    assert stored(second) == stored(whole)
 
 
 @pytest.mark.parametrize("kind", ["nci", "nci-fcg"])

@@ -35,6 +35,6 @@ def s3():
     server.stop()
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(params=["gs", "s3"], scope="session")
 def bucket(request):
     return request.getfixturevalue(request.param)

@@ -31,7 +31,13 @@ def data(tmp_path_factory):
     return out
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """No waiting between attempts."""
+    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture(scope="module")
 def stored(data, bucket):
     """The same set in a bucket."""
     fs, path = fsspec.core.url_to_fs(f"{bucket}/shards")
@@ -91,8 +97,11 @@ def test_a_run_in_a_bucket_goes_on_from_there(stored, finished, bucket):
 
 def test_a_shard_that_is_lost_in_a_bucket_is_skipped_and_said(stored):
     fs, path = fsspec.core.url_to_fs(stored)
-    fs.rm_file(f"{path}/train-000001.tar")
+    shard = f"{path}/train-000001.tar"
+    content = fs.cat_file(shard)
+    fs.rm_file(shard)
     found, skipped = patches(stored)
+    fs.pipe_file(shard, content)
     assert len(found) == 48
     assert skipped == {"train-000001.tar": "it is missing"}
 
@@ -101,8 +110,7 @@ def test_a_web_server_gives_the_patches_of_the_folder(data, served):
     assert patches(served) == patches(data)
 
 
-def test_a_web_server_that_is_busy_at_first_is_asked_again(data, served, web_server, monkeypatch):
-    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0, 0.0, 0.0))
+def test_a_web_server_that_is_busy_at_first_is_asked_again(data, served, web_server):
     path = "/shards/train-000001.tar"
     answers = itertools.chain([(503, {}, b"")] * 2, itertools.repeat(web_server.routes[path]))
 
