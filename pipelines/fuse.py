@@ -18,18 +18,28 @@ from transforms.requests import RenderRequest
 from transforms.storage import join
 
 MOST_STYLES = 1000
+FEW_STYLES = 32
+"""So many fit any panorama: a tile that meets them all takes a few hundred megabytes."""
 
 
-def style_seeds(text: str, first: int) -> tuple[int, ...]:
-    """The seeds that --styles names, or as many from the first on as it says."""
+def most_styles(width_px: int, height_px: int, fusion_px: int) -> int:
+    """How many styles a panorama may have: what a tile costs grows with the square of how many it meets.
+
+    More than a few must have fields of at least the size of the box over which they blend.
+    """
+    return min(MOST_STYLES, max(FEW_STYLES, width_px * height_px // max(fusion_px, FUSION_PX) ** 2))
+
+
+def style_seeds(text: str, first: int, most: int) -> tuple[int, ...]:
+    """The seeds that --styles names, or as many from the first on as it says; `most` at the most."""
     numbers = whole_numbers("--styles", text, None, "4 or --styles 5,9,10,6")
-    if len(numbers) == 1 and "," not in text:
-        numbers = tuple(range(first, first + numbers[0]))
-    if not 2 <= len(numbers) <= MOST_STYLES:
+    as_number = len(numbers) == 1 and "," not in text
+    if not 2 <= (numbers[0] if as_number else len(numbers)) <= most:
         raise InputError(
-            f"--styles {text}: give 2 to {MOST_STYLES} styles, as a number or as seeds with commas between"
+            f"--styles {text[:40]}: give 2 to {most} styles for a panorama of this size, as a number or as seeds with "
+            "commas between"
         )
-    return numbers
+    return tuple(range(first, first + numbers[0])) if as_number else numbers
 
 
 def lay_out(seeds: Sequence[int], width_px: int, height_px: int) -> tuple[Style, ...]:
@@ -75,7 +85,7 @@ def fuse_command(
     for name, value in (("--width", width), ("--height", height)):
         if value < 1:
             raise InputError(f"{name} {value}: give at least 1 pixel")
-    seeds = style_seeds(styles, seed)
+    seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
     request = RenderRequest(
         id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic,
         seed=seed,

@@ -203,7 +203,8 @@ def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.
     width, height = size_px or (max(1, round(image.width * height_px / image.height)), height_px)
     check_sides(width, height)
     scale = max(width / image.width, height / image.height)
-    cut_px = width / scale, height / scale
+    # Rounding must not take the cut beyond the picture, which Pillow refuses.
+    cut_px = min(width / scale, image.width), min(height / scale, image.height)
     left, top = (image.width - cut_px[0]) / 2, (image.height - cut_px[1]) / 2
     box = (left, top, min(left + cut_px[0], image.width), min(top + cut_px[1], image.height))
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
