@@ -1,11 +1,13 @@
 """What writing costs: rendering a panorama to a file against computing its tiles alone, and the memory it takes.
 
-python benchmarks/writing.py [--memory] [--out FILE.json]
+python benchmarks/writing.py [--memory | --assembly] [--out FILE.json]
 
 Computing and rendering alternate; the medians are over the rounds. Beside the time on the wall stands that of the
 processors, which other programs disturb less: run it with OMP_NUM_THREADS=1, since threads that wait for each other
 count there too. With --memory instead the peak memory of rendering ever wider panoramas to BigTIFF, each in a process
-of its own; that takes from ten minutes to an hour.
+of its own; that takes from ten minutes to an hour. With --assembly one panorama of 512 × 60,000 px is put together
+from its patches, by all threads that assembly has and by one alone; with free cores it takes no less time than the
+caller's thread is at work.
 """
 
 import json
@@ -15,18 +17,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+import transforms.dzi
+import transforms.patch_shards
+import transforms.tiff
+import transforms.zarr
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import sha256
 from pipelines.render import render
 from pipelines.render_options import RenderOptions
+from pipelines.render_plans import make_plans
+from transforms.assemble import write_file
+from transforms.formats import FORMATS
+from transforms.patch_shards import PatchReader
 from transforms.plan import Plan
 from transforms.requests import RenderRequest
 from transforms.storage import read_bytes
@@ -34,8 +47,9 @@ from transforms.synthesize import Synthesizer, compute_tile
 
 HEIGHT_PX, TILE_PX, ROUNDS = 512, 256, 5
 WIDTH_PX = 16_384
+ASSEMBLED_PX, ASSEMBLY_ROUNDS = 60_000, 3
 MEMORY_WIDTHS_PX = (10_000, 100_000, 1_000_000)
-FORMATS = ("png", "tif")
+WRITTEN = ("png", "tif")
 
 
 def request(width_px: int, name: str) -> RenderRequest:
@@ -57,11 +71,13 @@ def compute_pixels(synthesizer: Synthesizer, plan: Plan) -> None:
         tile.copied.synchronize()
 
 
-def timed(work: Callable[[], None]) -> tuple[float, float]:
-    """Time on the wall and of the processors, in seconds."""
-    wall_s, processor_s = time.perf_counter(), time.process_time()
+def timed(work: Callable[[], None]) -> tuple[float, float, float]:
+    """Time on the wall, of the processors, and of these in the caller's thread, in seconds."""
+    clocks = time.perf_counter, time.process_time, time.thread_time
+    before = [clock() for clock in clocks]
     work()
-    return time.perf_counter() - wall_s, time.process_time() - processor_s
+    wall_s, processor_s, caller_s = (clock() - start for clock, start in zip(clocks, before, strict=True))
+    return wall_s, processor_s, caller_s
 
 
 def speed() -> list[dict[str, Any]]:
@@ -69,8 +85,8 @@ def speed() -> list[dict[str, Any]]:
     synthesizer = Synthesizer()
     plan = Plan(request(WIDTH_PX, "png"), BUNDLED, sha256(read_bytes(resolve(BUNDLED))), TILE_PX)
     ways: dict[str, Callable[[], None]] = {"computing alone": lambda: compute_pixels(synthesizer, plan)}
-    ways |= {f"to {name}": partial(render_panorama, WIDTH_PX, name) for name in FORMATS}
-    render_panorama(TILE_PX, FORMATS[0])  # loads what is only loaded once
+    ways |= {f"to {name}": partial(render_panorama, WIDTH_PX, name) for name in WRITTEN}
+    render_panorama(TILE_PX, WRITTEN[0])  # loads what is only loaded once
     compute_tile(synthesizer.world_of(plan), plan, 0)
     rounds = [{way: timed(work) for way, work in ways.items()} for _ in range(ROUNDS)]
     megapixels = WIDTH_PX * HEIGHT_PX / 1e6
@@ -104,11 +120,57 @@ def peak_mb(width_px: int) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
+def assembly() -> list[dict[str, Any]]:
+    """Putting a panorama together in each format that holds it, in several threads and in one."""
+    names = [name for name, form in FORMATS.items() if form.holds(ASSEMBLED_PX, HEIGHT_PX)]
+    asked, rows = request(ASSEMBLED_PX, "png"), []
+    with tempfile.TemporaryDirectory() as out:
+        options = RenderOptions((asked,), out, tile_px=TILE_PX)
+        assert render(options)[0]["state"] == "done"
+        reader = PatchReader(out, next(iter(make_plans(options).networks)))
+        for name in names:
+            work = partial(write_file, name, f"{out}/assembled.{name}", reader, "")
+            rounds = [(timed(work), alone(work)) for _ in range(ASSEMBLY_ROUNDS)]
+            (wall_s, used_s, caller_s), (alone_s, used_alone_s, _) = (
+                map(statistics.median, zip(*ways, strict=True)) for ways in zip(*rounds, strict=True)
+            )
+            rows.append(
+                {
+                    "format": name,
+                    "wall s": wall_s,
+                    "processor s": used_s,
+                    "caller's thread s": caller_s,
+                    "alone, wall s": alone_s,
+                    "alone, processor s": used_alone_s,
+                }
+            )
+    return rows
+
+
+def alone(work: Callable[[], None]) -> tuple[float, float, float]:
+    """As `timed`, without further threads."""
+    modules = [transforms.dzi, transforms.patch_shards, transforms.tiff, transforms.zarr]
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(patch.object(module, "map_ahead", map_here))
+        return timed(work)
+
+
+def map_here(function: Callable[[Any], Any], items: Iterable[Any], **_: int) -> Iterator[Any]:
+    """As `map_ahead`, one item ahead, but in the caller's own thread."""
+    done = deque[Any]()
+    for item in items:
+        done.append(function(item))
+        if len(done) > 1:
+            yield done.popleft()
+    yield from done
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--peak"]:
         print(peak_mb(int(sys.argv[2])))
         return
-    rows = memory() if "--memory" in sys.argv else speed()
+    rows = memory() if "--memory" in sys.argv else assembly() if "--assembly" in sys.argv else speed()
     table = Table(title=f"small, {HEIGHT_PX} px high, tiles of {TILE_PX} px, {torch.get_num_threads()} threads")
     for name in rows[0]:
         table.add_column(name, justify="right")

@@ -15,7 +15,10 @@ WAITS_S = (0.5, 1.0, 2.0, 4.0)
 FINAL = (ValueError, TypeError, LookupError, AttributeError, AssertionError, MemoryError)
 """Errors of the data or the program: another attempt would end alike."""
 
-FINAL_ERRNO = {errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC}
+FINAL_ERRNO = {
+    *(errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+}
 """What no wait of a few seconds will change."""
 
 FINAL_OS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)

@@ -3,6 +3,7 @@ import functools
 import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -393,6 +394,28 @@ def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, c
     assert (row["state"], PATCHES_DONE.count) == ("done", 1)
     made = contents(tmp_path / "out" / "panoramas")
     assert all(made[name] == content for name, content in contents(rendered / "panoramas").items())
+
+
+def test_a_disk_that_takes_only_small_files_keeps_them_and_no_halves(make, contents, tmp_path):
+    """The system itself breaks writes off, in the middle of a file."""
+    make(tiles_per_shard=10, out=tmp_path / "undisturbed")
+    expected = contents(tmp_path / "undisturbed")
+    small, large, _ = sorted(len(content) for name, content in expected.items() if name.endswith(".tar"))
+    assert small < large
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (small, before[1]))
+    try:
+        (row,) = make(tiles_per_shard=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert row["state"] == "failed"
+    assert "20 of 24 patches are missing; 00-09.tar: cannot be written: [Errno 27] File too large" in row["reason"]
+    made = contents(tmp_path / "out")
+    assert sorted(name.rsplit("/")[-1] for name in made if name.startswith("patches")) == ["20-23.tar", "plan.json"]
+    assert all(made[name] == expected[name] for name in made.keys() - {"manifest.parquet", "index.html"})
+    (row,) = make(tiles_per_shard=10)
+    assert (row["state"], PATCHES_DONE.count) == ("done", 20)
+    assert contents(tmp_path / "out") == expected
 
 
 def test_a_network_that_fails_costs_one_tile(make, rendered, contents, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -85,6 +86,14 @@ def test_one_call_in_twenty_may_fail(bucket, tiny_checkpoint, rendered, contents
     monkeypatch.undo()
     assert len(lost) > 3
     assert [(row["state"], row["reason"]) for row in rows] == [("done", None)] * 2
+    assert contents_of(out) == contents(rendered)
+
+
+def test_two_copies_of_a_job_at_once_do_each_other_no_harm(bucket, tiny_checkpoint, rendered, contents):
+    out = f"{bucket}/twice"
+    with ThreadPoolExecutor(2) as pool:
+        copies = [pool.submit(render, options_for(out, tiny_checkpoint)) for _ in range(2)]
+    assert [[row["state"] for row in copy.result()] for copy in copies] == [["done", "done"]] * 2
     assert contents_of(out) == contents(rendered)
 
 

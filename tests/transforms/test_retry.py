@@ -55,6 +55,8 @@ def test_the_last_error_is_raised(waits):
         FileNotFoundError("x"),
         PermissionError("x"),
         OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EROFS, "Read-only file system"),
         InputError("x"),
         KeyError("x"),
         MemoryError(),
