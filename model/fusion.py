@@ -99,21 +99,22 @@ class Fusion:
 
         Squared distances from a pixel (r + v, c + u) differ between centres by whole numbers that are linear in v and
         u: |r - y|² + |c - x|² + 2v(r - y) + 2u(c - x). The first two terms, whose squares need more than 64 bits, are
-        computed in Python; among candidates they differ by far less. So one centre is nearer than another where a
-        term of v is less than a term of u.
+        computed in Python; among candidates they differ by far less. So what is compared is how much farther each
+        centre is than the first, and the work grows with the number of centres, not with that of pairs.
         """
         v = torch.arange(geometry.length(rows), device=self.device)[:, None]
         u = torch.arange(geometry.length(columns), device=self.device)[None, :]
         constants = [(rows[0] - y) ** 2 + (columns[0] - x) ** 2 for _, y, x in centres]
+        _, first_y, first_x = centres[0]
+        least = torch.zeros(v.shape[0], u.shape[1], dtype=torch.int64, device=self.device)
+        owner = torch.zeros_like(least, dtype=torch.int32)
+        for place, ((_, y, x), constant) in enumerate(zip(centres, constants, strict=True)):
+            farther = (constant - constants[0] + 2 * (first_y - y) * v) + 2 * (first_x - x) * u
+            owner.masked_fill_(farther < least, place)
+            least = torch.minimum(least, farther)
         masks: dict[int, Tensor] = {}
-        for (j, (number, y, x)), mine in zip(enumerate(centres), constants, strict=True):
-            mask = None
-            for (k, (_, other_y, other_x)), theirs in zip(enumerate(centres), constants, strict=True):
-                if j != k:
-                    down, right = theirs - mine + 2 * (y - other_y) * v, 2 * (other_x - x) * u
-                    nearer = down >= right if j < k else down > right
-                    mask = nearer if mask is None else mask.logical_and_(nearer)
-            assert mask is not None
+        for place, (number, _, _) in enumerate(centres):
+            mask = owner == place
             masks[number] = masks[number] | mask if number in masks else mask
         return masks
 

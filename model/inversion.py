@@ -25,7 +25,7 @@ from torch import Tensor
 
 from model import geometry
 from model.checks import is_integer
-from model.definition import Definition, check_integer
+from model.definition import Definition, check_definition, check_integer
 from model.errors import DivergenceError, InputError
 from model.fields import check_seed, z_g_vector
 from model.footprint import Footprint, Windows, footprint
@@ -154,6 +154,9 @@ class Inversion:
         generator: in evaluation mode, frozen, on the device that is to compute.
         target: what to look like.
         config: how.
+
+    Raises:
+        InputError: there is no circle of the target's width, or the photograph does not fit it.
     """
 
     def __init__(self, generator: Generator, target: Target, config: InversionConfig):
@@ -161,9 +164,11 @@ class Inversion:
         self.device = str(next(generator.parameters()).device)
         self.place = footprint(generator.config, *box_windows(target.box_px))
         check_turn(self.place, target.box_px, generator.config, target.cyclic_px)
+        definition = Definition(config.seed, target.cyclic_px)
+        check_definition(definition, generator.config)
         self.lpips = Lpips(config.network).to(self.device)
         self.prior = WPrior(generator, self.device)
-        world = Latents(Definition(config.seed, target.cyclic_px), generator.config, self.device)
+        world = Latents(definition, generator.config, self.device)
         self.coordinates = world.coordinates(*self.place.latents)
         z_n = world.z_n([(layer, *windows) for layer, windows in enumerate(self.place.noise)])
         self.variables: dict[str, Tensor] = {

@@ -9,6 +9,7 @@ import typer
 
 from model.bundled import BUNDLED
 from model.config import GeneratorConfig
+from model.definition import Definition, check_definition
 from model.errors import InputError
 from model.inversion import InversionConfig
 from pipelines.flags import (
@@ -36,11 +37,10 @@ from transforms.storage import join
 def placed(jobs: Sequence[InversionJob], width_px: int, cyclic: bool) -> tuple[list[InversionJob], int]:
     """Jobs with their places along a panorama, and its height: that of the tallest photograph."""
     config: GeneratorConfig = load_generator(jobs[0].checkpoint).generator.config
-    boxes = [read_target(job, config).box_px for job in jobs]
-    if cyclic and width_px % config.cell_px:
-        raise InputError(f"--width {width_px}: a cyclic panorama's must be a multiple of {config.cell_px}, the cell")
-    lefts = spread([box[2] for box in boxes], width_px, cyclic, config)
     turn_px = width_px if cyclic else None
+    check_definition(Definition(0, turn_px), config)
+    boxes = [read_target(job, config).box_px for job in jobs]
+    lefts = spread([box[2] for box in boxes], width_px, cyclic, config)
     moved = [dataclasses.replace(job, x_px=x, cyclic_px=turn_px) for job, x in zip(jobs, lefts, strict=True)]
     return moved, max(box[3] for box in boxes)
 

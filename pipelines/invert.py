@@ -116,9 +116,9 @@ def invert_command(
     )
     x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)
     single = out.endswith(SUFFIX)
-    if single and len(paths) > 1:
-        raise InputError(f"--out {out} is one file for {len(paths)} photographs; give a folder")
-    found = paths if single else photographs_at(paths)
+    found = photographs_at(paths)
+    if single and len(found) > 1:
+        raise InputError(f"--out {out} is one file for {len(found)} photographs; give a folder")
     outs = [out] if single else overlay_paths(found, out)
     jobs = [
         InversionJob(

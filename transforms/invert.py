@@ -26,7 +26,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.definition import check_position
 from model.errors import DivergenceError, InputError, one_line
-from model.inversion import Inversion, InversionConfig, Target, check_sides
+from model.inversion import LEAST_SIDE_PX, Inversion, InversionConfig, Target, check_sides
 from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
@@ -199,7 +199,13 @@ def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.
         Rejection: it cannot be decoded.
         InputError: it would be too small or too large.
     """
-    image = decode(content, max(size_px or (height_px,))).image
+    photograph = decode(content, max(size_px or (height_px,)))
+    image = photograph.image
+    if min(photograph.width_px, photograph.height_px) < LEAST_SIDE_PX:
+        raise InputError(
+            f"the photograph has {photograph.width_px}×{photograph.height_px} px; give one of {LEAST_SIDE_PX} px or "
+            "more a side"
+        )
     width, height = size_px or (max(1, round(image.width * height_px / image.height)), height_px)
     check_sides(width, height)
     scale = max(width / image.width, height / image.height)

@@ -1,5 +1,6 @@
 """The applications as a person starts them: each ends in panoramas that verify finds again, bit for bit."""
 
+import io
 import json
 import shutil
 
@@ -10,7 +11,8 @@ from PIL import Image
 from model.lpips import is_installed
 from model.overlay import load_overlay
 from pipelines.cli import run
-from pipelines.fuse import lay_out
+from pipelines.fuse import lay_out, most_styles
+from transforms.invert import fit
 from transforms.requests import read_requests
 from transforms.synthesize import PATCHES_DONE
 
@@ -69,6 +71,21 @@ def test_centres_lie_in_the_middles_of_equal_fields(count, width, height, rows):
     for y_px in lines:
         across = [style.x_px for style in styles if style.y_px == y_px]
         assert across == [width * (2 * place + 1) // (2 * len(across)) for place in range(len(across))]
+
+
+@pytest.mark.parametrize("styles", ["1", "33", "1" + 30 * "0", ",".join("123456789"[:9] * 4)])
+def test_more_styles_than_a_panorama_has_room_for_are_refused(tiny_checkpoint, tmp_path, capsys, styles):
+    size = ("--width", 300, "--height", 64, "--checkpoint", tiny_checkpoint)
+    code, said = start(capsys, "fuse", "--styles", styles, "--out", tmp_path / "out", *size)
+    assert code == 2
+    assert "give 2 to 32 styles for a panorama of this size" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_larger_panorama_has_room_for_more_styles_and_a_wider_blend_for_fewer():
+    assert most_styles(4096, 512, 127) == 130
+    assert most_styles(4096, 512, 255) == 32
+    assert most_styles(10**6, 512, 1) == 1000
 
 
 def test_fuse_writes_and_renders_a_request_that_render_takes(tiny_checkpoint, tmp_path, capsys):
@@ -164,6 +181,15 @@ def test_invert_gives_the_same_file_again_also_when_killed_between(
     assert "is of another photograph, place, checkpoint or setting" in said
 
 
+def test_a_photograph_of_any_proportions_fills_any_size():
+    buffer = io.BytesIO()
+    for width, height in ((394, 197), (197, 394), (341, 256), (1023, 767)):  # of some, rounding cuts more than all
+        buffer.seek(0)
+        Image.new("RGB", (width, height)).save(buffer, "PNG")
+        for size in ((256, 128), (128, 256), (333, 250), (width // 3, height // 3)):
+            assert fit(buffer.getvalue(), size, 197).shape == (*size[::-1], 3)
+
+
 @needs_weights
 def test_invert_takes_many_photographs_and_says_which_it_could_not(photographs, tiny_checkpoint, tmp_path, capsys):
     shutil.copytree(photographs, tmp_path / "in")
@@ -185,10 +211,13 @@ def test_invert_takes_many_photographs_and_says_which_it_could_not(photographs, 
     [
         (("missing.jpg",), "photograph missing.jpg: there is no such file"),
         (("bad.jpg",), "bad.jpg cannot be used"),
+        (("speck.png", "--size", "64x48"), "the photograph has 31×200 px; give one of 32 px or more a side"),
+        ((".",), "is one file for 4 photographs; give a folder"),
         (("red.png", "--size", "16x16"), "sides must be 32 to 16384"),
         (("red.png", "--size", "60000x60000"), "sides must be 32 to 16384"),
         (("red.png", "--size", "16"), "give 2 whole numbers, such as --size 256x128"),
         (("red.png", "--cyclic-width", "300"), "make it wider"),
+        (("red.png", "--cyclic-width", "1283"), "the width must be a multiple of"),
         (("red.png", "--steps", "0"), "steps is 0"),
         (("red.png", "--lpips", "resnet"), "choose alex or vgg"),
         (("red.png", "--checkpoint", "nowhere"), "checkpoint nowhere: there is no such file"),
@@ -200,9 +229,11 @@ def test_what_cannot_be_inverted_is_said_in_one_line(
 ):
     monkeypatch.chdir(photographs)
     (photographs / "bad.jpg").write_bytes(b"\xff\xd8nonsense")
+    Image.new("RGB", (31, 200)).save(photographs / "speck.png")
     defaults = () if "--checkpoint" in arguments else ("--checkpoint", tiny_checkpoint)
     code, message = start(capsys, "invert", *arguments, "--out", tmp_path / "o.safetensors", *defaults)
-    (photographs / "bad.jpg").unlink()
+    for name in ("bad.jpg", "speck.png"):
+        (photographs / name).unlink()
     assert code == 2
     assert said in message
     assert not list(tmp_path.iterdir())
