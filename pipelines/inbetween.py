@@ -12,6 +12,7 @@ from model.config import GeneratorConfig
 from model.definition import Definition, check_definition
 from model.errors import InputError
 from model.inversion import InversionConfig
+from model.overlay import Overlay
 from pipelines.flags import (
     Checkpoint,
     Formats,
@@ -29,6 +30,7 @@ from pipelines.invert import default_network, invert_all, name_of, overlay_paths
 from pipelines.options import beam_options, own_flags
 from pipelines.render import render_written
 from pipelines.render_options import RenderOptions
+from pipelines.render_plans import check_requests
 from transforms.arrange import panorama, spread
 from transforms.invert import InversionJob, load_generator, read_target
 from transforms.storage import join
@@ -75,13 +77,17 @@ def inbetween_command(
         for photograph, file in zip(paths, files, strict=True)
     ]
     jobs, tallest_px = placed(jobs, width, cyclic)
-    overlays = list(zip(files, invert_all(jobs), strict=True))
     name = "_".join(map(name_of, paths))[:180] + "_cyclic" * cyclic
-    height_px = height or tallest_px
+    height_px = tallest_px if height is None else height
     box = (0, -(height_px // 2), width, height_px)
-    request = panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
-    options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
-    render_written(options, join(out, "requests", f"{name}.jsonl"), [request], flags)
+
+    def options(overlays: Sequence[tuple[str, Overlay]], replace: bool) -> RenderOptions:
+        request = panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
+        return RenderOptions((request,), out, checkpoint, tile, replace=replace)
+
+    check_requests(options([], replace=True))  # says what is wrong before the photographs are inverted
+    ready = options(list(zip(files, invert_all(jobs), strict=True)), replace)
+    render_written(ready, join(out, "requests", f"{name}.jsonl"), ready.requests, flags)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ def overlay_paths(photographs: Iterable[str], folder: str) -> list[str]:
 
 def invert_command(
     context: typer.Context,
-    photographs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Files and folders; paths or URLs.")],
+    photographs: Annotated[
+        list[str], typer.Argument(metavar="PHOTO...", help="Files, folders and lists; paths or URLs.")
+    ],
     out: Annotated[str, typer.Option(help="The overlay, FILE.safetensors; a folder for those of many.")],
     checkpoint: Checkpoint = None,
     steps: Steps = 3000,

@@ -1,11 +1,13 @@
 """Outpaint: the world around a photograph, in as many variants as wanted (paper, Figures 9 and 21)."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from model.bundled import BUNDLED
+from model.definition import Box
 from model.errors import InputError
 from model.inversion import InversionConfig
 from model.overlay import Overlay
@@ -25,9 +27,10 @@ from pipelines.invert import default_network, invert_all, name_of
 from pipelines.options import beam_options, own_flags
 from pipelines.render import render_written
 from pipelines.render_options import RenderOptions
+from pipelines.render_plans import check_requests
 from transforms.arrange import grown, panorama
 from transforms.contact_sheet import write_contact_sheet
-from transforms.invert import SUFFIX, InversionJob
+from transforms.invert import SUFFIX, InversionJob, load_generator, read_target
 from transforms.overlays import read_overlay
 from transforms.render_folder import panorama_path
 from transforms.storage import join
@@ -35,10 +38,17 @@ from transforms.storage import join
 MOST_VARIANTS = 1000
 
 
-def overlay_of(photograph: str, job: InversionJob) -> tuple[str, Overlay]:
+def box_of(job: InversionJob) -> Box:
+    """Where a photograph, or an overlay in its place, lies in the world."""
+    if job.photograph.endswith(SUFFIX):
+        return read_overlay(job.photograph).box_px
+    return read_target(job, load_generator(job.checkpoint).generator.config).box_px
+
+
+def overlay_of(job: InversionJob) -> tuple[str, Overlay]:
     """The overlay of a photograph, which may be one already, and where it is."""
-    if photograph.endswith(SUFFIX):
-        return photograph, read_overlay(photograph)
+    if job.photograph.endswith(SUFFIX):
+        return job.photograph, read_overlay(job.photograph)
     (overlay,) = invert_all([job])
     return job.out, overlay
 
@@ -66,7 +76,6 @@ def outpaint_command(
     if not 1 <= variants <= MOST_VARIANTS:
         raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
     sides = left, right, up, down
-    grown((0, 0, 1, 1), *sides)  # says what is wrong before the photograph is inverted
     name = name_of(photograph)
     job = InversionJob(
         photograph=photograph,
@@ -75,17 +84,21 @@ def outpaint_command(
         config=InversionConfig(steps=steps, seed=seed, network=default_network()),
         size_px=size_px(size),
     )
-    url, overlay = overlay_of(photograph, job)
-    formats, box = format or ["png"], grown(overlay.box_px, *sides)
-    requests = [
-        panorama(f"{name}-{number + 1}", [(url, overlay)], box, seed + number, paste, checkpoint, formats)
-        for number in range(variants)
-    ]
-    options = RenderOptions(tuple(requests), out, checkpoint, tile, replace=replace)
-    render_written(options, join(out, "requests", f"{name}.jsonl"), requests, flags)
+    formats, box = format or ["png"], grown(box_of(job), *sides)
+
+    def options(overlays: Sequence[tuple[str, Overlay]], replace: bool) -> RenderOptions:
+        requests = [
+            panorama(f"{name}-{number + 1}", overlays, box, seed + number, paste, checkpoint, formats)
+            for number in range(variants)
+        ]
+        return RenderOptions(tuple(requests), out, checkpoint, tile, replace=replace)
+
+    check_requests(options([], replace=True))  # says what is wrong before the photograph is inverted
+    ready = options([overlay_of(job)], replace)
+    render_written(ready, join(out, "requests", f"{name}.jsonl"), ready.requests, flags)
     if "png" in formats:
         sheet = join(out, f"{name}.jpg")
-        if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in requests]):
+        if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready.requests]):
             print(f"All of them at a glance: {sheet}", file=sys.stderr)
 
 

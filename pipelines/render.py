@@ -19,7 +19,7 @@ from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from pipelines.render_options import RenderOptions
-from pipelines.render_plans import make_plans
+from pipelines.render_plans import check_requests, make_plans
 from pipelines.render_tables import JobNote, show_estimate, show_refused, show_summary
 from transforms.adopt import adopt_patches
 from transforms.ahead import map_ahead
@@ -209,8 +209,7 @@ def render_written(
     Raises:
         InputError: something is wrong with them; nothing was written.
     """
-    for reason in make_plans(options).refused.values():
-        raise InputError(reason)
+    check_requests(options)
     write_requests(file, requests)
     print(f"What is asked for stands in {file}", file=sys.stderr)
     render_and_report(options, flags)

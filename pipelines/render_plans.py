@@ -64,6 +64,12 @@ def make_plans(options: RenderOptions) -> Planned:
     return Planned(networks, named(options, refused, known | planner.planned))
 
 
+def check_requests(options: RenderOptions) -> None:
+    """Raises InputError if one of the requests of a job cannot be rendered."""
+    for reason in make_plans(options).refused.values():
+        raise InputError(reason)
+
+
 def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
     """The reason for each refused row by what it is called: its id, or its place if it has none, or a panorama's."""
     reasons: dict[str, str] = {}

@@ -31,9 +31,10 @@ from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
 from model.version import __version__
-from transforms.lists import PICTURE_SUFFIXES
+from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, read_list
 from transforms.overlays import read_overlay
 from transforms.photographs import Rejection, decode
+from transforms.records import Reject
 from transforms.storage import exists, filesystem, join, list_files, read_bytes, write_bytes
 from transforms.tally import Tally
 
@@ -86,21 +87,40 @@ class InversionJob:
 
 
 def photographs_at(places: Iterable[str]) -> list[str]:
-    """The photographs at some places, in order: files, and those in folders.
+    """The photographs at some places, in order: files, those in folders, and those that lists name.
 
     Raises:
-        InputError: a folder holds none.
+        InputError: a folder or a list holds none, or a list cannot be read.
     """
     found: list[str] = []
     for place in places:
         fs, path = filesystem(place)
-        inside = (
-            [name for name in list_files(place) if name.lower().endswith(PICTURE_SUFFIXES)] if fs.isdir(path) else None
-        )
-        if inside == []:
-            raise InputError(f"{place} holds no photograph; give files, or a folder of them")
-        found += [place] if inside is None else [join(place, name) for name in inside]
+        if fs.isdir(path):
+            inside = [join(place, name) for name in list_files(place) if name.lower().endswith(PICTURE_SUFFIXES)]
+        elif place.lower().endswith(LIST_SUFFIXES):
+            inside = listed(place)
+        else:
+            inside = [place]
+        if not inside:
+            raise InputError(f"{place} holds no photograph; give files, folders or lists of them")
+        found += inside
     return list(dict.fromkeys(found))
+
+
+def listed(url: str) -> list[str]:
+    """The photographs that a list names, as ingest reads it.
+
+    Raises:
+        InputError: there is no such list, it cannot be read, or a row of it names none.
+    """
+    if not exists(url):
+        raise InputError(f"list {url}: there is no such file")
+    found = []
+    for item in read_list(url, read_bytes(url)):
+        if isinstance(item, Reject):
+            raise InputError(f"{item.source}: {item.message}")
+        found.append(item.source)
+    return found
 
 
 def invert(job: InversionJob) -> Overlay:

@@ -206,6 +206,47 @@ def test_invert_takes_many_photographs_and_says_which_it_could_not(photographs, 
 
 
 @needs_weights
+def test_invert_takes_a_list_of_photographs(photographs, overlay, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(photographs, tmp_path / "in")
+    (tmp_path / "list.csv").write_text("url,author\nin/red.png,me\nin/nowhere.png,\n")
+    flags = ("--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, *SIZE)
+    code, said = start(capsys, "invert", tmp_path / "list.csv", *flags)
+    assert code == 1
+    assert said.startswith("1 of 2 overlays are there")
+    assert (tmp_path / "out" / "red.safetensors").read_bytes() == overlay.read_bytes()
+    (tmp_path / "gap.csv").write_text('url\nin/red.png\n" "\n')
+    for name, reason in (("gap.csv", "the row names no URL or path"), ("no.txt", "there is no such file")):
+        code, said = start(capsys, "invert", tmp_path / name, *flags)
+        assert code == 2
+        assert reason in said
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("outpaint", "red.png", "--left", 20, "--format", "gif"), "format 'gif' is unknown"),
+        (("outpaint", "red.png", "--left", 20, "--tile", 7), "--tile 7: give a multiple of"),
+        (("outpaint", "red.png", "--left", 2**31), "leaves the world"),
+        (("outpaint", "red.png", "--left", 20, "--seed", 2**64 - 1, "--variants", 2), "seed is 18446744073709551616"),
+        (("outpaint", "red.png", "--left", -1), "give pixels, and for one side at least"),
+        (("inbetween", "red.png", "blue.png", "--width", 1400, "--height", 0), "height_px is 0"),
+        (("inbetween", "red.png", "blue.png", "--width", 1400, "--format", "gif"), "format 'gif' is unknown"),
+        (("inbetween", "red.png", "--cyclic", "--width", 1283), "the width must be a multiple of"),
+        (("inbetween", "red.png", "blue.png", "--width", 1400, "--tile", 7), "--tile 7: give a multiple of"),
+    ],
+)
+def test_a_panorama_that_cannot_be_is_refused_before_its_photographs_are_inverted(
+    photographs, tiny_checkpoint, tmp_path, capsys, monkeypatch, arguments, said
+):
+    monkeypatch.chdir(photographs)
+    code, message = start(capsys, *arguments, "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, *SIZE)
+    assert code == 2
+    assert said in message
+    assert not (tmp_path / "out").exists()
+
+
+@needs_weights
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
