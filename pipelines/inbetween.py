@@ -33,6 +33,7 @@ from pipelines.render_options import RenderOptions
 from pipelines.render_plans import check_requests
 from transforms.arrange import panorama, spread
 from transforms.invert import InversionJob, load_generator, read_target
+from transforms.requests import RenderRequest
 from transforms.storage import join
 
 
@@ -81,13 +82,14 @@ def inbetween_command(
     height_px = tallest_px if height is None else height
     box = (0, -(height_px // 2), width, height_px)
 
-    def options(overlays: Sequence[tuple[str, Overlay]], replace: bool) -> RenderOptions:
-        request = panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
-        return RenderOptions((request,), out, checkpoint, tile, replace=replace)
+    def request(overlays: Sequence[tuple[str, Overlay]]) -> RenderRequest:
+        return panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
 
-    check_requests(options([], replace=True))  # says what is wrong before the photographs are inverted
-    ready = options(list(zip(files, invert_all(jobs), strict=True)), replace)
-    render_written(ready, join(out, "requests", f"{name}.jsonl"), ready.requests, flags)
+    # What is wrong is said before the photographs are inverted.
+    check_requests(RenderOptions((request([]),), out, checkpoint, tile, replace=True))
+    ready = request(list(zip(files, invert_all(jobs), strict=True)))
+    options = RenderOptions((ready,), out, checkpoint, tile, replace=replace)
+    render_written(options, join(out, "requests", f"{name}.jsonl"), [ready], flags)
 
 
 if __name__ == "__main__":

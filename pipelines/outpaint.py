@@ -33,6 +33,7 @@ from transforms.contact_sheet import write_contact_sheet
 from transforms.invert import SUFFIX, InversionJob, load_generator, read_target
 from transforms.overlays import read_overlay
 from transforms.render_folder import panorama_path
+from transforms.requests import RenderRequest
 from transforms.storage import join
 
 MOST_VARIANTS = 1000
@@ -86,19 +87,20 @@ def outpaint_command(
     )
     formats, box = format or ["png"], grown(box_of(job), *sides)
 
-    def options(overlays: Sequence[tuple[str, Overlay]], replace: bool) -> RenderOptions:
-        requests = [
+    def requests(overlays: Sequence[tuple[str, Overlay]]) -> tuple[RenderRequest, ...]:
+        return tuple(
             panorama(f"{name}-{number + 1}", overlays, box, seed + number, paste, checkpoint, formats)
             for number in range(variants)
-        ]
-        return RenderOptions(tuple(requests), out, checkpoint, tile, replace=replace)
+        )
 
-    check_requests(options([], replace=True))  # says what is wrong before the photograph is inverted
-    ready = options([overlay_of(job)], replace)
-    render_written(ready, join(out, "requests", f"{name}.jsonl"), ready.requests, flags)
+    # What is wrong is said before the photograph is inverted.
+    check_requests(RenderOptions(requests([]), out, checkpoint, tile, replace=True))
+    ready = requests([overlay_of(job)])
+    options = RenderOptions(ready, out, checkpoint, tile, replace=replace)
+    render_written(options, join(out, "requests", f"{name}.jsonl"), ready, flags)
     if "png" in formats:
         sheet = join(out, f"{name}.jpg")
-        if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready.requests]):
+        if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready]):
             print(f"All of them at a glance: {sheet}", file=sys.stderr)
 
 
