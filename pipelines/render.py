@@ -4,6 +4,7 @@ requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> 
 """
 
 import posixpath
+import random
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ from transforms.render_folder import PANORAMAS, begin, existing_shards, is_compl
 from transforms.repair import remove_damaged
 from transforms.requests import Refused, RenderRequest, list_requests, write_requests
 from transforms.retry import retried
+from transforms.skip import SkipStored
 from transforms.storage import exists, filesystem, join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.tally import Tally
@@ -111,14 +113,15 @@ def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags:
 
 def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan], found: Found) -> None:
     """Puts the steps of a job into a pipeline."""
-    # Both steps want the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
+    # All three want the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
+    skip = SkipStored(options.out).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
     write = WritePatchShards(options.out).with_resource_hints(**hints)
 
-    planned = pipeline | "Plans" >> beam.Create(plans)
+    planned = pipeline | "Plans" >> beam.Create(random.sample(plans, len(plans)))
     shards = planned | "PlanTiles" >> PlanTiles(options.out, options.tiles_per_shard, found)
-    patches, not_synthesized = shards | "SynthesizePatches" >> synthesize
+    patches, not_synthesized = shards | "SkipStored" >> skip | "SynthesizePatches" >> synthesize
     results = patches | "WritePatchShards" >> write
     failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
     rows = (planned, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)

@@ -1,5 +1,6 @@
 """Which shards of tiles are still to be made."""
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,7 +53,10 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
 
 @dataclass(eq=False)
 class PlanTiles(beam.PTransform):
-    """Cuts plans into the shards that are still to be made."""
+    """Cuts plans into the shards that are still to be made, in an order of chance.
+
+    So two runs of one job do not compute the same shards at the same time, but most of them once between them.
+    """
 
     out: str
     tiles_per_shard: int
@@ -64,4 +68,6 @@ class PlanTiles(beam.PTransform):
         return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
 
     def _missing(self, plan: Plan) -> Iterable[PatchShard]:
-        return shards_to_do(self.out, plan, self.tiles_per_shard, self.found)
+        shards = list(shards_to_do(self.out, plan, self.tiles_per_shard, self.found))
+        random.shuffle(shards)
+        return shards

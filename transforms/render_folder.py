@@ -42,6 +42,13 @@ def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
     return sorted((shard for shard in shards if shard.name in names), key=lambda shard: (shard.first, shard.last))
 
 
+def is_stored(out: str, shard: PatchShard) -> bool:
+    """Whether a shard is there by now."""
+    fs, path = filesystem(join(plan_folder(out, shard.plan), shard.name))
+    fs.invalidate_cache(fs._parent(path))
+    return fs.exists(path)
+
+
 def other_plans(out: str, plan: Plan) -> list[str]:
     """URLs of the folders of other plans under the same id."""
     fs, path = filesystem(join(out, PATCHES, plan.request.id))

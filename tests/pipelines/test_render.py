@@ -178,7 +178,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
         if transform.environment_id:
             hints = parts.environments[transform.environment_id].resource_hints
             wanted[transform.unique_name] = hints.get("beam:resources:accelerator:v1", b"").decode()
-    held = {name for name in wanted if name.split("/")[0] in ("SynthesizePatches", "WritePatchShards")}
+    held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "WritePatchShards")}
     assert any("BeamML_RunInference" in name for name in held)
     assert {name for name, accelerator in wanted.items() if accelerator} == held
     assert {wanted[name] for name in held} == {hint}

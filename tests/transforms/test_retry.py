@@ -57,6 +57,7 @@ def test_the_last_error_is_raised(waits):
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.EFBIG, "File too large"),
         InputError("x"),
         KeyError("x"),
         MemoryError(),
