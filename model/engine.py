@@ -60,6 +60,7 @@ class StyledConvolution:
         self.bias = (bias * gain).to(dtype)
         taps = self.bias.new_tensor([1.0, 2.0, 1.0])
         self.blur = (taps[:, None] * taps / 4).expand(len(bias), 1, 3, 3)
+        self.pointwise = convolution.weight.shape[2] == 1
         self.folded = lru_cache(maxsize=STYLES_KEPT)(self._folded)
         self.shared = lru_cache(maxsize=1)(self._shared)
         self.pair = lru_cache(maxsize=PAIRS_KEPT)(self._pair)
@@ -89,7 +90,7 @@ class StyledConvolution:
         """The convolution itself, with a weight as `_laid_out` gives it."""
         if self.convolution.up:
             return F.conv_transpose2d(x, weight, stride=2, padding=1)
-        return F.conv2d(x, weight, bias)
+        return F.conv2d(x, weight, bias, padding=(0, 1) if self.pointwise else 0)
 
     def demodulation(self, styles: int | Mixture) -> Tensor:
         """demod(p) times the gain, [1,O,h,w]; [1,O,1,1] for one style.
@@ -118,8 +119,12 @@ class StyledConvolution:
         return self._laid_out(self.convolution.weight * (self.convolution.gain * factor))
 
     def _laid_out(self, weight: Tensor) -> Tensor:
-        """A weight [O,I,k,k] as the convolution takes it."""
+        """A weight [O,I,k,k] as the convolution takes it.
+
+        One of 1×1 is put into 1×3: with another number of threads, some processors round a 1×1 convolution differently.
+        """
         weight = weight.transpose(0, 1).flip(2, 3) if self.convolution.up else weight
+        weight = F.pad(weight, (1, 1)) if self.pointwise else weight
         return weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 

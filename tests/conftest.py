@@ -134,7 +134,7 @@ class LocalServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     async def _start(self):
-        self._runner = web.ServerRunner(web.Server(self._answer))
+        self._runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True))
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0)
         await site.start()
