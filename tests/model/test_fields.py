@@ -124,7 +124,7 @@ def test_z_g_has_its_golden_values(seed, index, value):
 @given(seeds, positions, positions, st.integers(0, 30))
 def test_z_l_follows_the_scheme_everywhere(seed, row, column, channel):
     field = z_l_field(seed, window_from(row, 2), window_from(column, 3), channel + 1)
-    assert field[0, channel, 1, 2].item() == pytest.approx(z_l(seed, row + 1, column + 2, channel), abs=2e-6)
+    assert field[0, channel, 1, 2].item() == pytest.approx(z_l(seed, row + 1, column + 2, channel), abs=4e-6)
 
 
 @settings(deadline=None, max_examples=50)
@@ -132,7 +132,7 @@ def test_z_l_follows_the_scheme_everywhere(seed, row, column, channel):
 def test_z_n_follows_the_scheme_everywhere(seed, layer, row, column):
     field = z_n_field(seed, layer, window_from(row, 2), window_from(column, 6))
     expected = [z_n(seed, layer, row + 1, column + n) for n in range(6)]
-    assert field[0, 0, 1].tolist() == pytest.approx(expected, abs=2e-6)
+    assert field[0, 0, 1].tolist() == pytest.approx(expected, abs=4e-6)
 
 
 @settings(deadline=None, max_examples=50)
@@ -140,7 +140,7 @@ def test_z_n_follows_the_scheme_everywhere(seed, layer, row, column):
 def test_z_g_follows_the_scheme_and_a_longer_one_begins_with_a_shorter_one(seed, length):
     vector = z_g_vector(seed, length)
     assert vector.shape == (1, length)
-    assert vector[0].tolist() == pytest.approx([z_g(seed, n) for n in range(length)], abs=2e-6)
+    assert vector[0].tolist() == pytest.approx([z_g(seed, n) for n in range(length)], abs=4e-6)
     assert torch.equal(z_g_vector(seed, length + 5)[:, :length], vector)
 
 
