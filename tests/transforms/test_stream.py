@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -260,6 +261,9 @@ def test_the_number_of_threads_changes_nothing(data, monkeypatch):
 def test_a_stream_that_is_taken_up_reads_no_shard_that_it_has_done_with(data, samples, monkeypatch):
     monkeypatch.setattr("transforms.stream.SHUFFLED_SAMPLES", 8)
     expected = first(data, samples)[16:]
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(2)  # it may still be reading ahead
     read = []
     monkeypatch.setattr("transforms.shards.read_bytes", lambda url: read.append(url) or read_bytes(url))
     assert first(data, samples - 16, after=16) == expected
