@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import IO, Any, cast
 
 import fsspec
@@ -22,15 +23,22 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError
 
-RUN_ID = uuid.uuid4().hex[:12]
-"""Names this process's temporary files, so that a run can tell its own leftovers from another's."""
-
 SINGLE_CALL_BYTES = 4 << 20
 """What is larger goes to an object store in parts."""
 
 ANOTHER_RUN_IS_DEAD_S = 3600.0
 TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
 """How a file is named while it is being written."""
+
+
+def run_id() -> str:
+    """Names this process's temporary files, so that a run can tell its own leftovers from another's."""
+    return _run_id(os.getpid())
+
+
+@cache
+def _run_id(pid: int) -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -83,7 +91,7 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         raise InputError(f"{url}: a web server is for reading only; {cure}")
     if isinstance(fs, (LocalFileSystem, MemoryFileSystem)):
         fs.makedirs(fs._parent(path), exist_ok=True)
-        temporary = f"{path}.tmp-{RUN_ID}-{uuid.uuid4().hex[:8]}"
+        temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
         try:
             with fs.open(temporary, "wb") as file:
                 yield file
@@ -187,6 +195,6 @@ def remove_leftovers(url: str) -> None:
         if match is None:
             continue
         age_s = time.time() - float(entry.get("mtime", 0.0))
-        if match.group(1) == RUN_ID or age_s > ANOTHER_RUN_IS_DEAD_S:
+        if match.group(1) == run_id() or age_s > ANOTHER_RUN_IS_DEAD_S:
             with suppress(FileNotFoundError):  # another run tidies up too, or has just finished the file
                 fs.rm_file(entry["name"])

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import time
 
@@ -6,7 +7,6 @@ import pytest
 
 from model.errors import InputError
 from transforms.storage import (
-    RUN_ID,
     exists,
     filesystem,
     join,
@@ -15,6 +15,7 @@ from transforms.storage import (
     read_bytes,
     read_json,
     remove_leftovers,
+    run_id,
     write_bytes,
     write_json,
 )
@@ -98,7 +99,7 @@ def test_leftovers_go_and_all_else_stays(tmp_path):
     hours_ago = time.time() - 2 * 3600
     finished = ("a.tar", "a.tmp", "b.tmp-1234", "c.tmp-xyz.tar", "old.tar")
     young_foreign = (f"a.tar.tmp-{FOREIGN}-01234567", f"b.tar.tmp-{FOREIGN}")
-    own = (f"a.tar.tmp-{RUN_ID}-01234567", f"b.tar.tmp-{RUN_ID}")
+    own = (f"a.tar.tmp-{run_id()}-01234567", f"b.tar.tmp-{run_id()}")
     old_foreign = (f"o.tar.tmp-{FOREIGN}-01234567", f"o.tar.tmp-{FOREIGN}")
     for name in (*finished, *young_foreign, *own, *old_foreign):
         (tmp_path / name).write_bytes(b"x")
@@ -110,7 +111,7 @@ def test_leftovers_go_and_all_else_stays(tmp_path):
 
 
 def test_a_leftover_that_another_run_removes_first_is_no_error(tmp_path, monkeypatch):
-    name = f"a.tar.tmp-{RUN_ID}-01234567"
+    name = f"a.tar.tmp-{run_id()}-01234567"
     (tmp_path / name).write_bytes(b"x")
     original = fsspec.implementations.local.LocalFileSystem.rm_file
 
@@ -121,6 +122,15 @@ def test_a_leftover_that_another_run_removes_first_is_no_error(tmp_path, monkeyp
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "rm_file", removed_twice)
     remove_leftovers(str(tmp_path))
     assert everything(str(tmp_path)) == []
+
+
+def test_a_process_leaves_what_the_one_that_it_was_forked_from_is_writing(tmp_path):
+    with open_atomic(str(tmp_path / "a.tar")):
+        child = multiprocessing.get_context("fork").Process(target=remove_leftovers, args=(str(tmp_path),))
+        child.start()
+        child.join()
+    assert child.exitcode == 0
+    assert everything(str(tmp_path)) == ["a.tar"]
 
 
 def test_what_is_wrong_is_named(folder, tmp_path):
