@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +31,25 @@ TILES = 24
 
 def options_for(out, checkpoint, **others):
     return RenderOptions(REQUESTS, str(out), checkpoint, 64, 4, **others)
+
+
+def words_for(folder, checkpoint):
+    """The command line of the job, to `out` in a folder."""
+    requests = folder / "requests.jsonl"
+    requests.write_text("".join(json.dumps(request.to_json()) + "\n" for request in REQUESTS))
+    return ["render", f"--requests={requests}", f"--out={folder / 'out'}", f"--checkpoint={checkpoint}", "--tile=64"]
+
+
+def in_a_process(*words, **settings):
+    """Python in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+        **settings,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +119,7 @@ def test_two_copies_of_a_job_at_once_do_each_other_no_harm(bucket, tiny_checkpoi
 
 def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, rendered, contents, tmp_path):
     """Killed again and again at random, each time begun again, the job ends with the same bytes."""
-    requests = tmp_path / "requests.jsonl"
-    requests.write_text("".join(json.dumps(request.to_json()) + "\n" for request in REQUESTS))
-    out, draw = tmp_path / "out", random.Random(2)
+    words, out, draw = words_for(tmp_path, tiny_checkpoint), tmp_path / "out", random.Random(2)
     program = (
         "import sys, threading, os, signal, random\n"
         "from pipelines.cli import run\n"
@@ -113,16 +131,9 @@ def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, 
         "pipelines.render.run = killed\n"
         "sys.exit(run(sys.argv[2:]))\n"
     )
-    words = ["render", f"--requests={requests}", f"--out={out}", f"--checkpoint={tiny_checkpoint}", "--tile=64"]
     before, kept, kills = {}, 0, 0
     for _ in range(3):
-        process = subprocess.run(
-            [sys.executable, "-c", program, str(draw.uniform(0.05, 1.2)), *words, "--tiles-per-shard=1"],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            check=False,
-        )
+        process = in_a_process("-c", program, str(draw.uniform(0.05, 1.2)), *words, "--tiles-per-shard=1")
         assert process.returncode in (0, -signal.SIGKILL), process.stderr.decode()
         kills += process.returncode != 0
         now = {name: content for name, content in contents(out).items() if ".tmp-" not in name}
@@ -138,3 +149,30 @@ def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, 
     expected = {name: content for name, content in contents(rendered).items() if not name.startswith("patches")}
     assert {name: made[name] for name in made if not name.startswith("patches")} == expected
     assert sum(name.endswith(".tar") for name in made) == TILES
+
+
+def test_where_there_is_no_room_what_is_smaller_is_made_and_the_next_run_makes_the_rest(
+    tiny_checkpoint, rendered, contents, tmp_path
+):
+    """A limit that the system itself keeps: writing more to one file fails, as on a disk that is full."""
+    expected = contents(rendered)
+    largest_bytes = sorted(len(content) for name, content in expected.items() if name.endswith(".tar"))[2]
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, resource.RLIM_INFINITY))
+
+    words = [*words_for(tmp_path, tiny_checkpoint), "--tiles-per-shard=4"]
+    process = in_a_process("-m", "pipelines.cli", *words, preexec_fn=limit)
+    assert process.returncode == 1, process.stderr.decode()
+    made = contents(tmp_path / "out")
+    assert not [name for name in made if ".tmp-" in name]
+    told = ("manifest.parquet", "index.html")
+    assert {name: made[name] for name in made if name not in told}.items() <= expected.items()
+    kept = [name for name in made if name.endswith(".tar")]
+    assert 0 < len(kept) < sum(name.endswith(".tar") for name in expected)
+    failed = [row for row in read_manifest(str(tmp_path / "out")) if row["state"] == "failed"]
+    assert failed
+    assert all("patches are missing" in row["reason"] and "File too large" in row["reason"] for row in failed)
+    assert [row["state"] for row in render(options_for(tmp_path / "out", tiny_checkpoint))] == ["done", "done"]
+    assert contents(tmp_path / "out") == expected
+    assert 0 < PATCHES_DONE.count < TILES
