@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
+from transforms.retry import retried
+from transforms.storage import filesystem
 
 Checkpoint = Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")]
 RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and manifest.")]
@@ -50,6 +52,15 @@ def size_px(text: str | None) -> tuple[int, int] | None:
         return None
     width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
     return width, height
+
+
+def check_folder(out: str) -> None:
+    """Raises InputError if --out can be no folder, before anything is computed for it."""
+    if not out:
+        raise InputError("--out is empty; give a folder or URL")
+    fs, path = filesystem(out)
+    if retried(fs.isfile, path):
+        raise InputError(f"--out {out} is a file; give a folder or URL")
 
 
 def split_flags(values: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from model.bundled import BUNDLED
 from model.errors import InputError
 from model.inversion import InversionConfig
 from model.overlay import Overlay
-from pipelines.flags import Checkpoint, PhotographSeed, Size, Steps, size_px, split_flags, whole_numbers
+from pipelines.flags import Checkpoint, PhotographSeed, Size, Steps, check_folder, size_px, split_flags, whole_numbers
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from transforms.inversions import INVERSIONS, read_inversions, write_inversions
@@ -118,6 +118,8 @@ def invert_command(
     )
     x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)
     single = out.endswith(SUFFIX)
+    if not single:
+        check_folder(out)
     found = photographs_at(paths)
     if single and len(found) > 1:
         raise InputError(f"--out {out} is one file for {len(found)} photographs; give a folder")
@@ -142,7 +144,8 @@ def invert_command(
         return
     rows = invert_many(jobs, out, beam_flags)
     failed = [row for row in rows if row.reason]
-    print(*(f"{row.photograph}: {row.reason}" for row in failed), sep="\n", file=sys.stderr)
+    for row in failed:
+        print(f"{row.photograph}: {row.reason}", file=sys.stderr)
     print(f"{len(rows) - len(failed)} of {len(rows)} overlays are there; {join(out, INVERSIONS)}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)

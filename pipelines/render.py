@@ -20,7 +20,7 @@ from model.version import __version__
 from pipelines.options import beam_options, own_flags, storage_errors
 from pipelines.progress import track
 from pipelines.render_options import RenderOptions
-from pipelines.render_plans import check_requests, make_plans
+from pipelines.render_plans import check_out, check_requests, make_plans
 from pipelines.render_tables import JobNote, show_estimate, show_refused, show_summary
 from transforms.adopt import adopt_patches
 from transforms.ahead import map_ahead
@@ -28,7 +28,7 @@ from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanora
 from transforms.estimate import estimate
 from transforms.formats import FORMATS
 from transforms.index_page import write_index
-from transforms.manifest import DONE, FAILED, MANIFEST, manifest_row, read_manifest, refused_row, write_manifest
+from transforms.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import REFERENCE, Plan
 from transforms.plan_tiles import Found, PlanTiles, shards_to_do
@@ -37,7 +37,7 @@ from transforms.repair import remove_damaged
 from transforms.requests import Refused, RenderRequest, list_requests, write_requests
 from transforms.retry import retried
 from transforms.skip import SkipStored
-from transforms.storage import exists, filesystem, join, remove_leftovers
+from transforms.storage import join, remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.tally import Tally
 
@@ -130,15 +130,6 @@ def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan]
         | "All rows" >> beam.combiners.ToList()
         | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
     )
-
-
-def check_out(options: RenderOptions) -> None:
-    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
-    fs, path = filesystem(options.out)
-    if retried(fs.isfile, path):
-        raise InputError(f"--out {options.out} is a file; give a folder or URL")
-    if retried(exists, join(options.out, MANIFEST)):
-        retried(read_manifest, options.out)
 
 
 def render_command(

@@ -10,13 +10,15 @@ from model.config import GeneratorConfig, check_tileable
 from model.definition import check_definition
 from model.errors import InputError
 from model.overlay import check_overlay
+from pipelines.flags import check_folder
 from pipelines.render_options import RenderOptions
+from transforms.manifest import MANIFEST, read_manifest
 from transforms.overlays import read_overlay
 from transforms.plan import Plan
 from transforms.render_folder import check_plan, known_ids
 from transforms.requests import Refused, RenderRequest
 from transforms.retry import retried
-from transforms.storage import filesystem
+from transforms.storage import exists, filesystem, join
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,17 @@ def make_plans(options: RenderOptions) -> Planned:
 
 
 def check_requests(options: RenderOptions) -> None:
-    """Raises InputError if one of the requests of a job cannot be rendered."""
+    """Raises InputError if one of the requests of a job cannot be rendered, or there is nowhere to."""
+    check_out(options)
     for reason in make_plans(options).refused.values():
         raise InputError(reason)
+
+
+def check_out(options: RenderOptions) -> None:
+    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
+    check_folder(options.out)
+    if retried(exists, join(options.out, MANIFEST)):
+        retried(read_manifest, options.out)
 
 
 def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:

@@ -281,6 +281,34 @@ def test_what_cannot_be_inverted_is_said_in_one_line(
 
 
 @needs_weights
+@pytest.mark.parametrize("out", ["", "mine.txt"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("invert", "red.png", "--steps", 2),
+        ("outpaint", "red.png", "--left", 20, "--steps", 2),
+        ("inbetween", "red.png", "blue.png", "--width", 5000, "--steps", 2),
+        ("fuse", "--styles", 2, "--width", 128, "--height", 64),
+    ],
+)
+def test_a_folder_that_can_be_none_is_refused_before_anything_is_computed(
+    photographs, tiny_checkpoint, tmp_path, capsys, monkeypatch, command, out
+):
+    shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "mine.txt").write_text("mine")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    tile = () if command[0] == "invert" else ("--tile", 64)
+    code, said = start(capsys, *command, *tile, "--out", out, "--checkpoint", tiny_checkpoint)
+    assert code == 2
+    assert said.endswith(
+        ": --out mine.txt is a file; give a folder or URL" if out else ": --out is empty; give a folder or URL"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@needs_weights
 def test_outpaint_goes_on_around_the_photograph_in_different_ways(overlay, tiny_checkpoint, tmp_path, capsys):
     flags = ("--checkpoint", tiny_checkpoint, "--tile", 64)
     sides = ("--left", 600, "--right", 40, "--up", 10, "--variants", 2)
