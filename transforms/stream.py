@@ -18,9 +18,11 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from model.errors import InputError, one_line
+from model.picture_statistics import horizon_height
 from transforms.read_ahead import map_ahead, one_ahead
 from transforms.samples import vertical_position
 from transforms.shards import RawSample, Shards, damaged
@@ -33,6 +35,9 @@ GEOMETRY_TOLERANCE = 0.1
 DECODERS = min(4, os.cpu_count() or 1)
 PART, PARTS_AHEAD = 16, 4
 """Patches that a thread decodes in one go, and how many such parts are decoded ahead."""
+
+MIDDLE = 0.5
+"""Of a picture's height: where its horizon lies lower, its top is farther from it."""
 
 LEVELS = np.arange(256, dtype=np.float32) / 127.5 - 1
 """What each of a picture's levels is in [-1, 1]."""
@@ -64,7 +69,8 @@ class PatchStream:
         patch_px: side of a patch.
         full_px: height of the photographs that the network is made for.
         seed: of the order, the windows and the flips.
-        edge_share: of the windows, cropped at the very top or bottom: the partners of generated windows beyond it.
+        edge_share: of the windows, cropped at the very top or bottom, away from the horizon: what generated windows
+            beyond the frame are held against.
         edge_after: patches of the stream before these begin.
         rank: which of the processes this is.
         ranks: how many processes share the set.
@@ -175,7 +181,8 @@ def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
 def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0) -> tuple[npt.NDArray[np.uint8], float]:
     """A random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
 
-    A share of the windows lies at its top or bottom.
+    A share of the windows lies at its top or bottom, whichever is farther from the horizon: what generated windows
+    beyond the frame are held against is then sky or ground. A hill on the frame's edge would be asked for at any height.
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.
@@ -186,7 +193,9 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
         highest, lowest = max(top, 0), min(bottom, picture.height) - patch_px
         y = random.randint(highest, lowest)
         if random.random() < edge_share:
-            y = random.choice((highest, lowest))
+            column = np.asarray(picture.crop((x, highest, x + patch_px, lowest + patch_px)).convert("RGB"))
+            horizon = horizon_height(torch.from_numpy(column.copy()).permute(2, 0, 1)[None]).item()
+            y = highest if horizon > MIDDLE else lowest
         window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)).convert("RGB"))
         t = vertical_position(y, (top, bottom), patch_px)
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
