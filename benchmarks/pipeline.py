@@ -14,7 +14,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -51,24 +53,27 @@ def requests(count: int) -> tuple[RenderRequest, ...]:
     )
 
 
-def through_beam(options: RenderOptions, flags: list[str]) -> float:
-    """Seconds of a job."""
-    start = time.monotonic()
+def timed(job: Callable[..., None], *arguments: Any) -> tuple[float, float]:
+    """Seconds of a job, and the processor's seconds of all its threads."""
+    start, processor = time.monotonic(), time.process_time()
+    job(*arguments)
+    return time.monotonic() - start, time.process_time() - processor
+
+
+def through_beam(options: RenderOptions, flags: list[str]) -> None:
+    """A job."""
     rows = render(options, beam_options(flags))
     assert all(row["state"] == "done" for row in rows)
-    return time.monotonic() - start
 
 
-def plain_loop(options: RenderOptions) -> float:
-    """Seconds of the same without Beam."""
-    start = time.monotonic()
+def plain_loop(options: RenderOptions) -> None:
+    """The same without Beam."""
     synthesizer = Synthesizer()
     for plan in make_plans(options).networks:
         begin(options.out, plan, known=False)
         for shard in missing_shards(plan, (), options.tiles_per_shard):
             write_patch_shard(options.out, shard, synthesizer.samples(shard))
         assert assemble_panorama(options.out, plan, (), __version__)["state"] == "done"
-    return time.monotonic() - start
 
 
 def checkpoint(preset: str, folder: Path) -> str:
@@ -91,15 +96,18 @@ def measure(preset: str, seconds: float, rounds: int) -> dict[str, float]:
             return RenderOptions(requests(count), str(folder / f"{next(numbers)}"), url)
 
         plain_loop(job(1))  # the first meets what is only made once
-        count = max(5, round(5 * seconds / plain_loop(job(5))))
+        count = max(5, round(5 * seconds / timed(plain_loop, job(5))[0]))
         tiny = RenderRequest(id="p", seed=0, width_px=16, height_px=16)
-        start_s = min(through_beam(RenderOptions((tiny,), str(folder / f"{next(numbers)}"), url), []) for _ in range(3))
-        times: dict[str, list[float]] = {"loop": [], "beam": [], "two": []}
+        starts = [
+            timed(through_beam, RenderOptions((tiny,), str(folder / f"{next(numbers)}"), url), []) for _ in range(3)
+        ]
+        times: dict[str, list[tuple[float, float]]] = {"loop": [], "beam": [], "two": []}
         for _ in range(rounds):
-            times["loop"].append(plain_loop(job(count)))
-            times["beam"].append(through_beam(job(count), []))
-            times["two"].append(through_beam(job(count), TWO_WORKERS))
-    loop_s, beam_s, two_s = (statistics.median(each) for each in times.values())
+            times["loop"].append(timed(plain_loop, job(count)))
+            times["beam"].append(timed(through_beam, job(count), []))
+            times["two"].append(timed(through_beam, job(count), TWO_WORKERS))
+    start_s = min(wall for wall, _ in starts)
+    loop_s, beam_s, two_s = (statistics.median(wall for wall, _ in each) for each in times.values())
     pixels = sum(request.width_px * request.height_px for request in requests(count))
     return {
         "panoramas": count,
@@ -109,6 +117,7 @@ def measure(preset: str, seconds: float, rounds: int) -> dict[str, float]:
         "loop_mpx_per_s": pixels / 1e6 / loop_s,
         "beam_over_loop": loop_s / (beam_s - start_s),
         "two_over_one": (beam_s - start_s) / (two_s - start_s),
+        **{f"{way}_cores": statistics.median(busy / wall for wall, busy in each) for way, each in times.items()},
     }
 
 

@@ -216,7 +216,7 @@ class TrainingConfig:
     augment_shift_px: int
     """Largest shift of a picture by augmentation, in pixels."""
     beyond_share: float = 0.0
-    """q: share of the draws that lie beyond the photographs' frame and are judged as its top or bottom."""
+    """q: share of the draws that lie beyond the photographs' frame and are judged as their sky or ground."""
     beyond_after: int = 0
     """Images seen before these draws begin: a network that knows the frame learns more from them."""
     ema_images: tuple[int, int]

@@ -4,6 +4,7 @@ Nothing here computes. A definition is checked when it is made, and against a ne
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ FUSION_PX = 127
 """Side of the box over which neighbouring styles blend (paper, Section 4.3)."""
 
 MOST_FUSION_PX = 4095
+
+FEW_STYLES = 32
+"""So many may crowd together: a tile that meets them all takes a few hundred megabytes, and with their square more."""
+
+MOST_NEAR_STYLES = 8
+"""Of more than a few, as many may have their centres in one square of the side over which styles blend."""
+
 MOST_PASTE_PX = 4096
 MOST_LIKE_PX = 16384
 """A box whose statistics an edit takes over is computed at once, so its sides are bounded."""
@@ -170,9 +178,21 @@ class Definition:
         centres = [(self.canonical_px(style.x_px), style.y_px) for style in self.styles]
         if len(set(centres)) < len(centres):
             raise InputError("two styles have the same centre; move one of them")
+        self._check_crowds(centres)
         for edit in self.edits:
             if self.cyclic_px is not None and edit.box_px[2] > self.cyclic_px:
                 raise InputError(f"box_px is {edit.box_px[2]} px wide, but the world only {self.cyclic_px} px")
+
+    def _check_crowds(self, centres: list[tuple[int, int]]) -> None:
+        if len(centres) <= FEW_STYLES:
+            return
+        side = max(self.fusion_px, FUSION_PX)
+        (column, row), most = Counter((x // side, y // side) for x, y in centres).most_common(1)[0]
+        if most > MOST_NEAR_STYLES:
+            raise InputError(
+                f"{most} of {len(centres)} styles lie within {side} px of each other, near x_px {column * side}, y_px "
+                f"{row * side}; of more than {FEW_STYLES} styles at most {MOST_NEAR_STYLES} may: move them apart"
+            )
 
     def _check_overlays(self) -> None:
         if not isinstance(self.overlays, tuple):

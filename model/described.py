@@ -40,12 +40,14 @@ def describe(groups: Iterable[Mapping[str, Tensor]], networks: Mapping[str, Feat
     """Describes the sets of pictures that each photograph or world gives; pictures are let go of at once.
 
     Args:
-        groups: of each, its pictures uint8 [n,3,h,w] by the name of their set; all have the same sets.
+        groups: of each, its pictures uint8 [n,3,h,w] by the name of their set, of which some may have none.
         networks: by name.
     """
     parts: dict[str, list[Described]] = {}
     for number, sets in enumerate(groups):
         for name, pictures in sets.items():
+            if not len(pictures):
+                continue
             functions = FRAME_STATISTICS if "frame" in name else PATCH_STATISTICS
             part = Described(
                 {key: network.features(pictures) for key, network in networks.items()},

@@ -16,14 +16,14 @@ from transforms.edit import Edited, find_request, with_edit, without_last_edit
 from transforms.plan import REFERENCE
 
 
-def parse_edit(box: str | None, fields: str, seed: int | None, like: str | None) -> Edit:
+def parse_edit(box: str | None, fields: str | None, seed: int | None, like: str | None) -> Edit:
     """The edit that the flags ask for."""
     if box is None or seed is None:
         raise InputError("give --box X,Y,W,H and --seed N, or --undo")
     return Edit(
         box_px=parse_box("--box", box),
         seed=seed,
-        fields=tuple(fields.split(",")),
+        fields=FIELDS if fields is None else tuple(fields.split(",")),
         like_box_px=None if like is None else parse_box("--like", like),
     )
 
@@ -38,7 +38,9 @@ def edit_command(
     context: typer.Context,
     request: Annotated[str, typer.Argument(help="A panorama's .json, or a .jsonl of requests.")],
     box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="What is drawn anew, in world pixels.")] = None,
-    fields: Annotated[str, typer.Option(help="What of it: z_l (shapes), noise (grain).")] = ",".join(FIELDS),
+    fields: Annotated[
+        str | None, typer.Option(help="What of it: z_l (shapes), noise (grain).", show_default=",".join(FIELDS))
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the new draw.")] = None,
     like: Annotated[
         str | None, typer.Option(metavar="X,Y,W,H", help="Another box, whose statistics of z_l are taken over.")
@@ -55,8 +57,8 @@ def edit_command(
     folder = out or found.out
     if folder is None:
         raise InputError(f"--out is missing: where {request} has been or is to be rendered")
-    if undo and (box is not None or seed is not None or like is not None):
-        raise InputError("--undo stands alone: leave --box, --seed and --like away")
+    if undo and (box, fields, seed, like) != (None,) * 4:
+        raise InputError("--undo stands alone: leave --box, --fields, --seed and --like away")
     edited = without_last_edit(found.request) if undo else with_edit(found.request, parse_edit(box, fields, seed, like))
     precision = found.precision or REFERENCE
     options = RenderOptions(

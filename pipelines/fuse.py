@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from model.definition import FUSION_PX, Style
+from model.definition import FEW_STYLES, FUSION_PX, Style
 from model.errors import InputError
 from pipelines.flags import Checkpoint, Formats, RenderFolder, Replace, TileSide, whole_numbers
 from pipelines.options import beam_options, own_flags
@@ -18,8 +18,6 @@ from transforms.requests import RenderRequest
 from transforms.storage import join
 
 MOST_STYLES = 1000
-FEW_STYLES = 32
-"""So many fit any panorama: a tile that meets them all takes a few hundred megabytes."""
 
 
 def most_styles(width_px: int, height_px: int, fusion_px: int) -> int:

@@ -21,6 +21,9 @@ PictureSets = dict[str, Tensor]
 
 PATCH = "patch"
 
+SKY, GROUND = "sky", "ground"
+"""Photographs' crops at the very top and bottom that do not hold the horizon."""
+
 PAPER_FULL, PAPER_BASE = 197, 128
 """The paper makes pictures 197 px high to compare 128 px ones: a field of view 1.54 times as wide."""
 
@@ -94,6 +97,13 @@ def clamp_to_frame(band_px: int, config: GeneratorConfig) -> int:
     """The band of the photographs with which a band is compared: beyond their frame, its top or bottom."""
     most = (config.full_px - config.patch_px) // 2
     return min(max(band_px, -most), most)
+
+
+def beyond_frame(band_px: int, config: GeneratorConfig) -> str:
+    """What a band shows that lies beyond the photographs' frame, sky or ground; "" of one that does not."""
+    if clamp_to_frame(band_px, config) == band_px:
+        return ""
+    return SKY if band_px < 0 else GROUND
 
 
 def frame(scale: int | None = None) -> str:

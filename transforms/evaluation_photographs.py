@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from model.config import GeneratorConfig
 from model.errors import InputError
+from model.picture_statistics import horizon_height
 from transforms.evaluation import (
+    GROUND,
     PATCH,
+    SKY,
     Evaluation,
     PictureSets,
     band,
@@ -123,7 +127,8 @@ def crop_photograph(
     """Crops of a photograph uint8 [3,h,w].
 
     Returns:
-        Patches at its planned vertical positions, patches of each band, clamped to the frame, and whole frames.
+        Patches at its planned vertical positions, patches of each band, clamped to the frame, those of its sky and its
+        ground that do not hold the horizon, if any, and whole frames.
     """
     _, height, width = picture.shape
     size, free = config.patch_px, height - config.patch_px
@@ -135,6 +140,9 @@ def crop_photograph(
     for band_px in sorted({clamp_to_frame(band_px, config) for band_px in evaluation.bands_px}):
         top = min(max(round(free / 2) + band_px, 0), free)
         sets[band(band_px)] = patches([top] * evaluation.band_crops)
+    columns = torch.stack([picture[:, :, x : x + size] for x in spread(width - size, evaluation.band_crops, random)])
+    horizons_px = horizon_height(columns) * height
+    sets[SKY], sets[GROUND] = columns[horizons_px >= size, :, :size], columns[horizons_px <= free, :, free:]
     lefts = spread(width - height, evaluation.frame_crops, random)
     sets[frame()] = cut(picture, height, [(0, left) for left in lefts])
     if evaluation.protocol == "paper":

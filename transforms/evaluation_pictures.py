@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from model.quantise import quantise
-from transforms.evaluation import PATCH, band, clamp_to_frame, frame
+from transforms.evaluation import PATCH, band, beyond_frame, clamp_to_frame, frame
 from transforms.evaluation_results import COLOURS, DescribedSets, References
 
 GAP_PX, LABEL_PX = 8, 80
@@ -19,11 +19,15 @@ Row = tuple[str, Sequence[Tensor]]
 
 
 def bands_picture(worlds: DescribedSets, references: References) -> Image.Image:
-    """A row a band: patches of the first worlds, then of the first held-out photographs at the same height."""
+    """A row a band: patches of the first worlds, then of the first held-out photographs at the same height.
+
+    Beyond the frame, these are followed by photographs' sky or ground.
+    """
     rows: list[Row] = []
     for band_px in references.evaluation.bands_px:
-        held_out = references.held_out[band(clamp_to_frame(band_px, references.config))]
-        rows.append((f"{band_px:+d} px", (worlds[band(band_px)].examples, held_out.examples)))
+        names = [band(clamp_to_frame(band_px, references.config)), beyond_frame(band_px, references.config)]
+        photographs = [references.held_out[name].examples for name in names if name in references.held_out]
+        rows.append((f"{band_px:+d} px", (worlds[band(band_px)].examples, *photographs)))
     return sheet(rows)
 
 

@@ -27,6 +27,7 @@ from transforms.evaluation import (
     PATCH,
     Evaluation,
     band,
+    beyond_frame,
     clamp_to_frame,
     frame,
     paper,
@@ -34,6 +35,9 @@ from transforms.evaluation import (
 
 Results = dict[str, Any]
 DescribedSets = Mapping[str, Described]
+
+BandDraws = dict[tuple[int, str], Tensor]
+"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "", whatever is there."""
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 
@@ -118,32 +122,47 @@ def frechet_name(network: str) -> str:
 
 
 def bands(worlds: DescribedSets, references: References) -> Results:
-    """Distances by height, and the means of bands as far above as below."""
-    config, rows, draws = references.config, {}, {}
-    networks = list(worlds[PATCH].features)
+    """Distances by height, and the means of bands as far above as below.
+
+    A band beyond the frame has two rows: against the photographs' edge as it is, and against their sky or ground alone.
+    """
+    networks, rows = list(worlds[PATCH].features), {}
+    draws: dict[str, BandDraws] = {network: {} for network in networks}
     for band_px in references.evaluation.bands_px:
-        compared, trained = references.compare(worlds, band(band_px), band(clamp_to_frame(band_px, config)))
-        row: Results = {}
-        for network in networks:
-            row[f"KID-{network}"] = with_trained(compared, trained, network, kernel_distance)
-            draws[network, band_px] = compared.of(network, kernel_distance)
-        row["clipped"] = {**both_means(compared, "clipped")}
-        row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
-        row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
-        row["colours"] = colours(compared, trained)
-        rows[f"{band_px:+d}"] = row
-    return {"bands": rows, "mean KID": {network: band_means(network, draws, references) for network in networks}}
+        for beyond, photographs in photographs_of(band_px, references).items():
+            compared, trained = references.compare(worlds, band(band_px), photographs)
+            row: Results = {}
+            for network in networks:
+                row[f"KID-{network}"] = with_trained(compared, trained, network, kernel_distance)
+                draws[network][band_px, beyond] = compared.of(network, kernel_distance)
+            row["clipped"] = {**both_means(compared, "clipped")}
+            row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
+            row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
+            row["colours"] = colours(compared, trained)
+            rows[f"{band_px:+d} {beyond}".strip()] = row
+    return {"bands": rows, "mean KID": {network: band_means(draws[network], references) for network in networks}}
 
 
-def band_means(network: str, draws: Mapping[tuple[str, int], Tensor], references: References) -> Results:
+def photographs_of(band_px: int, references: References) -> dict[str, str]:
+    """The sets of photographs with which a band is compared, by what they show if it lies beyond the frame."""
+    names = {"": band(clamp_to_frame(band_px, references.config))}
+    beyond = beyond_frame(band_px, references.config)
+    if beyond in references.held_out and beyond in references.trained:
+        names[beyond] = beyond
+    return names
+
+
+def band_means(draws: BandDraws, references: References) -> Results:
     """KID within the photographs' frame, of each pair of bands beyond it, and of those below against those above."""
-    own = {band_px: kid for (name, band_px), kid in draws.items() if name == network}
-    inside = [kid for band_px, kid in own.items() if clamp_to_frame(band_px, references.config) == band_px]
+    edge = {band_px: kid for (band_px, beyond), kid in draws.items() if not beyond}
+    clear = {band_px: kid for (band_px, beyond), kid in draws.items() if beyond}
+    inside = [kid for band_px, kid in edge.items() if beyond_frame(band_px, references.config) == ""]
     means = {"within the frame": inside} if inside else {}
-    for far in sorted({abs(band_px) for band_px in own if clamp_to_frame(band_px, references.config) != band_px}):
-        means[f"±{far}"] = [kid for band_px, kid in own.items() if abs(band_px) == far]
-    results = {name: asdict(estimate(torch.stack(kids).mean(dim=0))) for name, kids in means.items()}
-    above, below = ([kid for band_px, kid in own.items() if sign * band_px > 0] for sign in (-1, 1))
+    for far in sorted({abs(band_px) for band_px in edge if beyond_frame(band_px, references.config) != ""}):
+        means[f"±{far}"] = [kid for band_px, kid in edge.items() if abs(band_px) == far]
+        means[f"±{far}, sky and ground"] = [kid for band_px, kid in clear.items() if abs(band_px) == far]
+    results = {name: asdict(estimate(torch.stack(kids).mean(dim=0))) for name, kids in means.items() if kids}
+    above, below = ([kid for band_px, kid in edge.items() if sign * band_px > 0] for sign in (-1, 1))
     if above and below:
         results["below / above"] = asdict(estimate(torch.stack(below).mean(dim=0) / torch.stack(above).mean(dim=0)))
     return results

@@ -182,7 +182,7 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
     """A random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at its top or bottom, whichever is farther from the horizon: what generated windows
-    beyond the frame are held against is then sky or ground. A hill on the frame's edge would be asked for at any height.
+    beyond the frame are held against is then sky or ground. Hills on the frame's edge would be asked for at any height.
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.

@@ -64,6 +64,17 @@ def test_in_a_circle_centres_a_turn_apart_are_one():
     assert "same centre" in refused(Definition, 1, cyclic_px=1600, styles=styles)
 
 
+def test_many_styles_must_not_crowd_together():
+    crowd = tuple(Style(seed=n, x_px=n, y_px=0) for n in range(33))
+    Definition(1, styles=crowd[:32])
+    assert "33 of 33 styles lie within 127 px of each other, near x_px 0, y_px 0" in refused(
+        Definition, 1, styles=crowd
+    )
+    Definition(1, styles=tuple(Style(seed=n, x_px=100 * n, y_px=0) for n in range(1000)))
+    around = tuple(Style(seed=n, x_px=1600 * n + n, y_px=0) for n in range(33))
+    assert "33 of 33 styles" in refused(Definition, 1, cyclic_px=1600, styles=around)
+
+
 @pytest.mark.parametrize("fields", [("z_l",), ("noise",), ("z_l", "noise")])
 @settings(deadline=None, max_examples=8)
 @given(x=st.integers(-40, 40), y=st.integers(-40, 40), width=st.integers(1, 40), height=st.integers(1, 40))

@@ -6,8 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from model.definition import Definition
 from model.lpips import is_installed
 from model.overlay import load_overlay
 from pipelines.cli import run
@@ -88,6 +91,15 @@ def test_a_larger_panorama_has_room_for_more_styles_and_a_wider_blend_for_fewer(
     assert most_styles(10**6, 512, 1) == 1000
 
 
+@settings(deadline=None)
+@given(
+    width=st.integers(16, 60_000), height=st.integers(16, 4_096), fusion=st.integers(0, 500).map(lambda n: 2 * n + 1)
+)
+def test_fields_of_as_many_styles_as_there_may_be_do_not_crowd(width, height, fusion):
+    most = most_styles(width, height, fusion)
+    Definition(1, styles=lay_out(range(most), width, height), fusion_px=fusion)
+
+
 def test_fuse_writes_and_renders_a_request_that_render_takes(tiny_checkpoint, tmp_path, capsys):
     size = ("--width", 300, "--height", 64, "--tile", 64, "--checkpoint", tiny_checkpoint)
     assert start(capsys, "fuse", "--styles", "3,8,5", "--out", tmp_path / "a", *size)[0] == 0
@@ -137,6 +149,7 @@ def test_edit_changes_one_request_of_a_file_and_refuses_what_is_wrong(tiny_check
         (("--id", "b", "--box", "0,0,20,20"), "give --box X,Y,W,H and --seed N, or --undo"),
         (("--id", "b", "--fields", "colour", *box), "name some of z_l, noise"),
         (("--id", "b", "--undo", *box), "--undo stands alone"),
+        (("--id", "b", "--undo", "--fields", "noise"), "--undo stands alone"),
     ):
         code, message = start(capsys, *given, *arguments)
         assert code == 2

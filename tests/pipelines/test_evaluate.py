@@ -63,7 +63,7 @@ def test_the_report_says_what_was_measured_how_and_of_what(evaluated, tiny_check
     assert report["checkpoint"]["sha256"] == load_checkpoint(Path(tiny_checkpoint).read_bytes(), "").sha256
     assert report["results"] == json.loads(json.dumps(results))
     assert set(report["results"]["sets"]) == {"patch", "frame 1x", "frame 2x"}
-    assert set(report["results"]["bands"]) == {"-128", "+0", "+128"}
+    assert set(report["results"]["bands"]) == {"-128", "-128 sky", "+0", "+128", "+128 ground"}
     assert report["results"]["sets"]["frame 1x"]["pictures"] == 8
 
 
@@ -100,7 +100,7 @@ def test_photographs_are_at_no_distance_from_themselves(references):
         assert row["KID-EffNetLite0"]["value"] < 0
         assert row["FD-EffNetLite0"]["value"] == pytest.approx(0, abs=1e-3)
         assert row["precision-EffNetLite0"]["value"] == 1
-    for row in found["bands"].values():
+    for row in (found["bands"][f"{band_px:+d}"] for band_px in FEW.bands_px):
         assert row["contrast"]["ratio"]["value"] == pytest.approx(1)
         assert row["colours"]["brightness"]["value"] == pytest.approx(0, abs=1e-9)
     assert found["horizon"]["between frames"]["ratio"]["value"] == pytest.approx(1)

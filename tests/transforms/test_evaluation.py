@@ -17,9 +17,12 @@ from model.nci import build_generator, render_once
 from model.quantise import quantise
 from pipelines.ingest import IngestOptions, ingest
 from transforms.evaluation import (
+    GROUND,
     PATCH,
+    SKY,
     Evaluation,
     band,
+    beyond_frame,
     clamp_to_frame,
     frame,
     paper,
@@ -77,6 +80,17 @@ def test_bands_of_photographs_are_crops_as_far_from_the_middle_clamped_to_the_fr
     assert set(rows_of(sets[band(48)])) == {(96, 196)}
     assert {clamp_to_frame(band_px, CONFIG) for band_px in EVALUATION.bands_px} == {-48, 0, 48}
     assert {clamp_to_frame(band_px, CONFIG) for band_px in (-388, -48)} == {-48}
+
+
+@pytest.mark.parametrize(("horizon_px", "sky", "ground"), [(130, 16, 0), (60, 0, 16), (98, 0, 0)])
+def test_sky_and_ground_are_crops_at_the_edge_that_do_not_hold_the_horizon(horizon_px, sky, ground):
+    picture = photograph(250)
+    picture[2, horizon_px:] = 255
+    sets = crop_photograph(picture, [0.0] * 8, CONFIG, EVALUATION, random())
+    assert set(rows_of(sets[SKY])) == ({(0, 100)} if sky else set())
+    assert set(rows_of(sets[GROUND])) == ({(96, 196)} if ground else set())
+    assert (len(sets[SKY]), len(sets[GROUND])) == (sky, ground)
+    assert [beyond_frame(band_px, CONFIG) for band_px in (-128, -48, 48, 128)] == [SKY, "", "", GROUND]
 
 
 def test_patches_of_photographs_lie_where_ingest_planned_them():
