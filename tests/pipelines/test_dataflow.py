@@ -1,0 +1,64 @@
+"""A render job staged for Dataflow, as Beam itself stages it: to gs://, by its own client, in gcp-storage-emulator."""
+
+import io
+import json
+import socket
+import tarfile
+from pathlib import Path
+
+import pytest
+from apache_beam.internal.gcp import auth
+from apache_beam.portability.api import beam_runner_api_pb2
+from gcp_storage_emulator.server import create_server
+from google.cloud import storage
+
+from pipelines.cli import run
+
+REPOSITORY = Path(__file__).parents[2]
+ACCELERATOR = "type:nvidia-l4;count:1;install-nvidia-driver"
+
+
+@pytest.fixture
+def staging(monkeypatch):
+    """A bucket that Beam's own client finds, and what is in it at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)  # else it looks for credentials for 20 s
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="staging")
+    server.start()
+    bucket = storage.Client.create_anonymous_client().bucket("staging")
+    yield lambda: {blob.name.split("/")[-1]: blob.download_as_bytes() for blob in bucket.list_blobs()}
+    server.stop()
+
+
+def test_a_job_is_staged_with_all_that_workers_need(staging, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    words = ["render", "--width=512", "--height=256", f"--out={tmp_path}", f"--checkpoint={tiny_checkpoint}"]
+    dataflow = ["--runner=DataflowRunner", "--project=my-project", "--region=us-central1", "--no_auth"]
+    bucket = ["--temp_location=gs://staging/temporary", "--template_location=gs://staging/template.json"]
+    code = run([*words, *dataflow, *bucket, "--setup_file=./setup.py", f"--accelerator={ACCELERATOR}"])
+    assert code == 1, "nothing has run, so the panorama is not there"
+    staged = staging()
+    assert json.loads(staged["template.json"])["environment"]["version"]["job_type"]
+    hints = hints_by_step(beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"]))
+    wanting = {step for step, hint in hints.items() if hint == ACCELERATOR}
+    assert {"SkipStored", "SynthesizePatches", "WritePatchShards"} == {step.split("/")[0] for step in wanting}
+    with tarfile.open(fileobj=io.BytesIO(staged["workflow.tar.gz"])) as package:
+        names = {name.split("/", 1)[-1] for name in package.getnames()}
+    assert {"model/weights/small.safetensors", "transforms/viewer.html", "pipelines/render.py"} <= names
+
+
+def hints_by_step(pipeline):
+    """The accelerator that each step of a pipeline asks for."""
+    components = pipeline.components
+    accelerators = {
+        name: environment.resource_hints.get("beam:resources:accelerator:v1", b"").decode()
+        for name, environment in components.environments.items()
+    }
+    return {
+        step.unique_name: accelerators[step.environment_id]
+        for step in components.transforms.values()
+        if step.environment_id
+    }
