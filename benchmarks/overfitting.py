@@ -1,0 +1,99 @@
+"""Whether the number of photographs limits training: how the discriminator judges those it knows and those it does not.
+
+python benchmarks/overfitting.py DATA [--init bundled|CHECKPOINT] [--out FILE.json]
+
+CHECKPOINT is a run's, with its training state beside it. Patches of all training photographs, of the held-out ones and
+of new windows of the generator are judged as they are; a picture's verdict is the mean of its maps. r_v is the share of
+the way from training photographs to generated pictures at which held-out photographs lie: 0 where the discriminator
+has not learned its photographs by heart, 1 where it takes others for generated (Karras et al. 2020, ADA, Equation 1).
+Errors are the bootstrap's over photographs.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from model.bundled import BUNDLED, resolve
+from model.checkpoint import load_checkpoint
+from model.config import default_recipe, recipe_for
+from model.metrics import Sample, bootstrap_weights, estimate, mean
+from model.training import Trainer
+from pipelines.train import start_from
+from transforms.evaluation import PATCH, Evaluation
+from transforms.evaluation_photographs import Photographs, read_photographs
+from transforms.storage import read_bytes
+
+BATCH, GENERATED, DRAWS = 40, 400, 200
+
+
+def trainer_of(init: str) -> Trainer:
+    """A trainer with the networks of a checkpoint and its training state."""
+    generator = load_checkpoint(read_bytes(resolve(init)), init).generator
+    trainer = Trainer(generator.config, recipe_for(generator.config, default_recipe("small")))
+    start_from(trainer, init)
+    trainer.discriminator.eval()
+    return trainer
+
+
+@torch.inference_mode()
+def judge(trainer: Trainer, batches: Iterable[Tensor]) -> Sample:
+    """The discriminator's verdicts on pictures in [-1, 1], each batch a group."""
+    means = []
+    for pictures in batches:
+        maps, _ = trainer.discriminator(pictures.contiguous(memory_format=torch.channels_last))
+        means.append(torch.cat([x.flatten(1) for x in maps], dim=1).mean(dim=1))
+    groups = torch.cat([torch.full((len(x),), number) for number, x in enumerate(means)])
+    return Sample(torch.cat(means), groups, bootstrap_weights(len(means), DRAWS, seed=0))
+
+
+def photographs(of: Photographs) -> Iterable[Tensor]:
+    """The patches of each photograph."""
+    return (sets[PATCH].float() / 127.5 - 1 for sets in of)
+
+
+def generated(trainer: Trainer) -> Iterable[Tensor]:
+    """Windows within the photographs' frame."""
+    trainer.images_before = 0  # as at the start of training, when none lie beyond it
+    random = torch.Generator().manual_seed(0)
+    return (trainer.generate(trainer.draw(BATCH, random))[0] for _ in range(GENERATED // BATCH))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("--init", default=BUNDLED)
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    trainer = trainer_of(arguments.init)
+    held_out, trained = read_photographs(arguments.data, trainer.generator_config, Evaluation())
+    samples = {
+        "training photographs": judge(trainer, photographs(trained)),
+        "held-out photographs": judge(trainer, photographs(held_out)),
+        "generated": judge(trainer, generated(trainer)),
+    }
+    means = {name: mean(sample) for name, sample in samples.items()}
+    known, unknown, made = means.values()
+    figures = {name: value_and_error(value) for name, value in means.items()}
+    figures["r_v"] = value_and_error((known - unknown) / (known - made))
+    table = Table("", "verdict", "error")
+    for name, (value, error) in figures.items():
+        table.add_row(name, f"{value:.3f}", f"{error:.3f}")
+    Console().print(table)
+    if arguments.out:
+        Path(arguments.out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def value_and_error(draws: Tensor) -> tuple[float, float]:
+    """A value and its error."""
+    found = estimate(draws)
+    return found.value, found.error
+
+
+if __name__ == "__main__":
+    main()
