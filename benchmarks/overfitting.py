@@ -2,16 +2,16 @@
 
 python benchmarks/overfitting.py DATA [--init bundled|CHECKPOINT] [--out FILE.json]
 
-CHECKPOINT is a run's, with its training state beside it. Patches of all training photographs, of the held-out ones and
-of new windows of the generator are judged as they are; a picture's verdict is the mean of its maps. r_v is the share of
-the way from training photographs to generated pictures at which held-out photographs lie: 0 where the discriminator
-has not learned its photographs by heart, 1 where it takes others for generated (Karras et al. 2020, ADA, Equation 1).
-Errors are the bootstrap's over photographs.
+CHECKPOINT is a run's, with its training state beside it. Crops of all training photographs, of the held-out ones and
+new windows of the generator are judged without augmentation; a picture's verdict is the mean of its maps. r_v is the
+share of the way from training photographs to generated pictures at which held-out photographs lie: 0 where the
+discriminator has not learned its photographs by heart, 1 where it takes others for generated (Karras et al. 2020, ADA,
+Equation 1). Errors are the bootstrap's over photographs.
 """
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,14 +22,16 @@ from torch import Tensor
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
 from model.config import default_recipe, recipe_for
+from model.coordinates import vertical_label
 from model.metrics import Sample, bootstrap_weights, estimate, mean
 from model.training import Trainer
 from pipelines.train import start_from
-from transforms.evaluation import PATCH, Evaluation
+from transforms.evaluation import Evaluation, band
 from transforms.evaluation_photographs import Photographs, read_photographs
 from transforms.storage import read_bytes
 
 BATCH, GENERATED, DRAWS = 40, 400, 200
+BANDS_PX = (-48, 0, 48)
 
 
 def trainer_of(init: str) -> Trainer:
@@ -42,26 +44,32 @@ def trainer_of(init: str) -> Trainer:
 
 
 @torch.inference_mode()
-def judge(trainer: Trainer, batches: Iterable[Tensor]) -> Sample:
-    """The discriminator's verdicts on pictures in [-1, 1], each batch a group."""
+def judge(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> Sample:
+    """The discriminator's verdicts on pictures in [-1, 1] and their t, each batch a group."""
     means = []
-    for pictures in batches:
-        maps, _ = trainer.discriminator(pictures.contiguous(memory_format=torch.channels_last))
+    for pictures, t in batches:
+        position = vertical_label(trainer.generator_config, t)
+        maps, _ = trainer.discriminator(pictures.contiguous(memory_format=torch.channels_last), position)
         means.append(torch.cat([x.flatten(1) for x in maps], dim=1).mean(dim=1))
     groups = torch.cat([torch.full((len(x),), number) for number, x in enumerate(means)])
     return Sample(torch.cat(means), groups, bootstrap_weights(len(means), DRAWS, seed=0))
 
 
-def photographs(of: Photographs) -> Iterable[Tensor]:
-    """The patches of each photograph."""
-    return (sets[PATCH].float() / 127.5 - 1 for sets in of)
+def photographs(of: Photographs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each photograph's crops at the top, the middle and the bottom."""
+    for sets in of:
+        bands = [sets[band(band_px)] for band_px in BANDS_PX]
+        t = torch.tensor([-1.0, 0.0, 1.0]).repeat_interleave(len(bands[0]))
+        yield torch.cat(bands).float() / 127.5 - 1, t
 
 
-def generated(trainer: Trainer) -> Iterable[Tensor]:
+def generated(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """Windows within the photographs' frame."""
     trainer.images_before = 0  # as at the start of training, when none lie beyond it
     random = torch.Generator().manual_seed(0)
-    return (trainer.generate(trainer.draw(BATCH, random))[0] for _ in range(GENERATED // BATCH))
+    for _ in range(GENERATED // BATCH):
+        windows = trainer.draw(BATCH, random)
+        yield trainer.generate(windows)[0], windows.t
 
 
 def main() -> None:

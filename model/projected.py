@@ -1,7 +1,9 @@
 """The projected discriminator, for small data and small machines (Sauer et al. 2021, "Projected GANs Converge Faster").
 
 Its heads see frozen features, mixed by frozen random projections, and are small. One more head sees the pixels, since
-features do not tell fine grain from none, nor a hatching from texture.
+features do not tell fine grain from none, nor a hatching from texture. All are told at what height a picture lies, so
+that a generator must match photographs height by height, and not only over all (Miyato and Koyama 2018, "cGANs with
+Projection Discriminator").
 """
 
 import torch
@@ -21,18 +23,23 @@ ENLARGED_PX = 128
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Four heads on four scales of projected features, the vertical head on the coarsest, and a head on the pixels."""
+    """Four heads on four scales of projected features, the vertical head on the coarsest, and a head on the pixels.
 
-    def __init__(self, patch_px: int):
+    Args:
+        patch_px: side of a patch.
+        by_position: whether verdicts depend on the vertical position; a network without coordinates has none.
+    """
+
+    def __init__(self, patch_px: int, by_position: bool = True):
         super().__init__()
         self.patch_px = patch_px
         self.features = EfficientNetLite0()
         self.projection = RandomProjection()
         sides = [-(-patch_px // stride) for stride in (4, 8, 16, 32)]
         self.heads = nn.ModuleList(
-            Head(side, PROJECTED_CHANNELS, 2 * PROJECTED_CHANNELS, HEAD_CHANNELS) for side in sides
+            Head(side, PROJECTED_CHANNELS, 2 * PROJECTED_CHANNELS, HEAD_CHANNELS, by_position) for side in sides
         )
-        self.pixel_head = Head(patch_px, 3, *PIXEL_CHANNELS)
+        self.pixel_head = Head(patch_px, 3, *PIXEL_CHANNELS, by_position)
         self.vertical = VerticalHead(sides[-1])
 
     def train(self, mode: bool = True) -> "ProjectedDiscriminator":
@@ -41,11 +48,15 @@ class ProjectedDiscriminator(nn.Module):
         self.features.eval()
         return self
 
-    def forward(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The verdicts on pictures [N,3,h,w]: maps [N,1,h_i,w_i], and the vertical position predicted [N]."""
+    def forward(self, pictures: Tensor, position: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The verdicts on pictures [N,3,h,w] at positions [N], as the vertical task labels them.
+
+        Returns:
+            Maps [N,1,h_i,w_i], and the vertical position predicted [N], for which the one given is not looked at.
+        """
         maps = self.projection(self.features(pictures))
-        verdicts = [head(x) for head, x in zip(self.heads, maps, strict=True)]
-        return [*verdicts, self.pixel_head(pictures)], self.vertical(maps[-1])
+        verdicts = [head(x, position) for head, x in zip(self.heads, maps, strict=True)]
+        return [*verdicts, self.pixel_head(pictures, position)], self.vertical(maps[-1])
 
 
 class RandomProjection(nn.Module):
@@ -83,9 +94,10 @@ class Head(nn.Module):
         channels: of the map.
         width: channels after the first halving.
         widest: the most channels.
+        by_position: whether verdicts depend on the vertical position c, as v₀ + c·v₁ + c²·v₂.
     """
 
-    def __init__(self, side: int, channels: int, width: int, widest: int):
+    def __init__(self, side: int, channels: int, width: int, widest: int, by_position: bool):
         super().__init__()
         layers: list[nn.Module] = []
         while side > MAP_SIDE + 2:
@@ -93,10 +105,16 @@ class Head(nn.Module):
             channels, width, side = width, min(2 * width, widest), side // 2
         layers += [spectral_norm(nn.Conv2d(channels, channels, 3, padding=1)), nn.LeakyReLU(LEAK)]
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 1)))
+        self.by_position = spectral_norm(nn.Conv2d(channels, 2, 1)) if by_position else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N,channels,h,w] -> [N,1,h',w']."""
-        return self.layers(x)
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """[N,channels,h,w] and [N] -> [N,1,h',w']."""
+        x = self.layers[:-1](x)
+        verdict = self.layers[-1](x)
+        if self.by_position is None:
+            return verdict
+        powers = torch.stack([position, position.square()], dim=1)[:, :, None, None]
+        return verdict + (powers * self.by_position(x)).sum(dim=1, keepdim=True)
 
 
 class VerticalHead(nn.Module):

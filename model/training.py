@@ -209,10 +209,10 @@ class Trainer:
     def judge(self, pictures: Tensor, t: Tensor, random: torch.Generator) -> tuple[list[Tensor], Tensor, Tensor]:
         """The discriminator's verdicts on augmented pictures, its prediction of their positions, and the labels."""
         pictures, t = augment(pictures, t, self.generator_config, self.config, random)
+        label, told = vertical_label(self.generator_config, t).to(self.device), {}
         if self.config.recipe == "projected":
-            pictures = enlarge_at_random(pictures, random)
-        verdicts, predicted = self.discriminator(pictures.contiguous(memory_format=torch.channels_last))
-        label = vertical_label(self.generator_config, t).to(self.device)
+            pictures, told = enlarge_at_random(pictures, random), {"position": label}
+        verdicts, predicted = self.discriminator(pictures.contiguous(memory_format=torch.channels_last), **told)
         return [x.float() for x in verdicts], predicted.float(), label
 
     def discriminator_backward(self, part: Part, parts: int) -> Losses:
@@ -350,7 +350,7 @@ def placed(module: Module, device: str) -> Module:
 def build_discriminator(generator: GeneratorConfig, config: TrainingConfig) -> nn.Module:
     """The discriminator of a recipe; the paper's is as wide as the generator."""
     if config.recipe == "projected":
-        return ProjectedDiscriminator(generator.patch_px)
+        return ProjectedDiscriminator(generator.patch_px, by_position=config.vertical_weight > 0)
     return Discriminator(generator.patch_px, max(generator.texture_channels))
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.config import PRESETS
+from model.config import PRESETS, recipe_for
 from model.discriminator import Discriminator, ResidualBlock, minibatch_deviation, smooth
 from model.projected import ProjectedDiscriminator, enlarge_at_random
+from model.training import build_discriminator
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,10 @@ def projected():
 
 def pictures(n, side=101, seed=0):
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def positions(n):
+    return torch.linspace(-0.8, 0.7, n)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
@@ -127,7 +132,7 @@ def test_one_picture_alone_has_almost_no_deviation_and_a_finite_gradient():
 @pytest.mark.parametrize("side", [101, 128])
 def test_projected_verdicts_are_maps_of_every_scale_and_of_pixels(projected, side):
     judge = projected if side == 101 else ProjectedDiscriminator(side)
-    verdicts, vertical = judge(pictures(2, side))
+    verdicts, vertical = judge(pictures(2, side), positions(2))
     assert vertical.shape == (2,)
     assert [x.shape[:2] for x in verdicts] == [(2, 1)] * 5
     assert all(3 <= x.shape[2] == x.shape[3] <= 6 for x in verdicts)
@@ -136,9 +141,25 @@ def test_projected_verdicts_are_maps_of_every_scale_and_of_pixels(projected, sid
 @pytest.mark.parametrize("side", [PRESETS[name].patch_px for name in ("small", "small-nci")])
 def test_a_projected_judge_of_patches_takes_enlarged_ones_too(projected, side):
     judge = projected if side == 101 else ProjectedDiscriminator(side)
-    verdicts, vertical = judge(pictures(3, 128))
+    verdicts, vertical = judge(pictures(3, 128), positions(3))
     assert len(verdicts) == 5
     assert vertical.shape == (3,)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("by_position", [True, False])
+def test_verdicts_of_all_heads_depend_on_the_position_and_what_is_predicted_does_not(by_position):
+    judge, same = ProjectedDiscriminator(101, by_position).eval(), pictures(1).expand(2, -1, -1, -1)
+    verdicts, predicted = judge(same, positions(2))
+    assert predicted[0] == pytest.approx(predicted[1].item(), abs=1e-6)
+    apart = [(x[0] - x[1]).abs().max().item() for x in verdicts]
+    assert all(x > 1e-3 for x in apart) if by_position else all(x < 1e-6 for x in apart)
+
+
+def test_a_network_without_coordinates_is_judged_alike_at_every_height():
+    network = PRESETS["small-nci"]
+    judge = build_discriminator(network, recipe_for(network, "projected"))
+    assert not any("by_position" in name for name, _ in judge.named_parameters())
 
 
 def test_only_the_heads_train(projected):
@@ -152,7 +173,7 @@ def test_only_the_heads_train(projected):
     assert {id(x) for x in trained} == {id(x) for x in heads}
     values = [x.clone() for x in trained]
     optimizer = torch.optim.SGD(trained, 0.1)
-    verdicts, vertical = judge(pictures(2))
+    verdicts, vertical = judge(pictures(2), positions(2))
     (sum(x.square().mean() for x in verdicts) + vertical.square().mean()).backward()
     optimizer.step()
     assert all(torch.equal(x, before[name]) for name, x in frozen)
@@ -161,7 +182,7 @@ def test_only_the_heads_train(projected):
 
 def test_the_projected_judge_passes_gradients_to_the_pictures(projected):
     x = pictures(2).requires_grad_()
-    verdicts, _ = projected(x)
+    verdicts, _ = projected(x, positions(2))
     sum(verdict.mean() for verdict in verdicts).backward()
     assert (x.grad.abs().sum(dim=(1, 2, 3)) > 0).all()
 
@@ -169,8 +190,8 @@ def test_the_projected_judge_passes_gradients_to_the_pictures(projected):
 def test_projected_verdicts_on_a_picture_do_not_depend_on_the_rest_of_the_batch(projected):
     judge = copy.deepcopy(projected).eval()
     x = pictures(3)
-    verdicts, vertical = judge(x)
-    alone, vertical_alone = judge(x[1:2])
+    verdicts, vertical = judge(x, positions(3))
+    alone, vertical_alone = judge(x[1:2], positions(3)[1:2])
     assert all(torch.allclose(a[1:2], b, atol=1e-4) for a, b in zip(verdicts, alone, strict=True))
     assert torch.allclose(vertical[1:2], vertical_alone, atol=1e-4)
 
@@ -192,7 +213,7 @@ def test_a_hatching_of_the_finest_grain_is_judged(projected):
     x = torch.zeros(1, 3, 101, 101)
     rows = torch.arange(101)
     hatched = x + ((rows[:, None] + rows[None]) % 2 * 2 - 1) * 2 / 255
-    before, after = (judge(y)[0][-1] for y in (x, hatched))
+    before, after = (judge(y, positions(1))[0][-1] for y in (x, hatched))
     assert (before - after).abs().max() > 1e-4
 
 
