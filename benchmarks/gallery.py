@@ -69,9 +69,9 @@ def rolled(picture: Image.Image) -> Image.Image:
     return turned
 
 
-def world_6(work: Path) -> Image.Image:
+def world_10(work: Path) -> Image.Image:
     """README's window."""
-    command("render", "--seed", 6, "--width", 2048, "--height", 512, "--out", work)
+    command("render", "--seed", 10, "--width", 2048, "--height", 512, "--out", work)
     return panoramas(work)[0]
 
 
@@ -163,7 +163,7 @@ class Shown:
 
 
 SHOWN = {
-    "world-6": Shown(world_6, 82),
+    "world-10": Shown(world_10, 82),
     "worlds": Shown(gallery, 70),
     "world-plain": Shown(one_of_worlds("plain"), 80, 1024),
     "world-elsewhere": Shown(one_of_worlds("elsewhere"), 80, 1024),
