@@ -12,6 +12,7 @@ Equation 1). Errors are the bootstrap's over photographs.
 import argparse
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -87,20 +88,14 @@ def main() -> None:
     }
     means = {name: mean(sample) for name, sample in samples.items()}
     known, unknown, made = means.values()
-    figures = {name: value_and_error(value) for name, value in means.items()}
-    figures["r_v"] = value_and_error((known - unknown) / (known - made))
+    draws = {**means, "r_v": (known - unknown) / (known - made)}
+    figures = {name: astuple(estimate(each)) for name, each in draws.items()}
     table = Table("", "verdict", "error")
     for name, (value, error) in figures.items():
         table.add_row(name, f"{value:.3f}", f"{error:.3f}")
     Console().print(table)
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def value_and_error(draws: Tensor) -> tuple[float, float]:
-    """A value and its error."""
-    found = estimate(draws)
-    return found.value, found.error
 
 
 if __name__ == "__main__":

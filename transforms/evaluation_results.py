@@ -133,8 +133,8 @@ def bands(worlds: DescribedSets, references: References) -> Results:
             compared, trained = references.compare(worlds, band(band_px), photographs)
             row: Results = {}
             for network in networks:
-                row[f"KID-{network}"] = with_trained(compared, trained, network, kernel_distance)
-                draws[network][band_px, beyond] = compared.of(network, kernel_distance)
+                kid = draws[network][band_px, beyond] = compared.of(network, kernel_distance)
+                row[f"KID-{network}"] = beside_trained(kid, trained.of(network, kernel_distance))
             row["clipped"] = {**both_means(compared, "clipped")}
             row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
             row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
@@ -156,9 +156,9 @@ def band_means(draws: BandDraws, references: References) -> Results:
     """KID within the photographs' frame, of each pair of bands beyond it, and of those below against those above."""
     edge = {band_px: kid for (band_px, beyond), kid in draws.items() if not beyond}
     clear = {band_px: kid for (band_px, beyond), kid in draws.items() if beyond}
-    inside = [kid for band_px, kid in edge.items() if beyond_frame(band_px, references.config) == ""]
+    inside = [kid for band_px, kid in edge.items() if not beyond_frame(band_px, references.config)]
     means = {"within the frame": inside} if inside else {}
-    for far in sorted({abs(band_px) for band_px in edge if beyond_frame(band_px, references.config) != ""}):
+    for far in sorted({abs(band_px) for band_px in edge if beyond_frame(band_px, references.config)}):
         means[f"±{far}"] = [kid for band_px, kid in edge.items() if abs(band_px) == far]
         means[f"±{far}, sky and ground"] = [kid for band_px, kid in clear.items() if abs(band_px) == far]
     results = {name: asdict(estimate(torch.stack(kids).mean(dim=0))) for name, kids in means.items() if kids}
@@ -195,7 +195,12 @@ def horizon(compared: Compared, trained: Compared) -> Results:
 
 def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
     """A distance, its error, and the same for photographs trained on."""
-    return {**asdict(estimate(compared.of(name, distance))), "trained": float(trained.of(name, distance)[0])}
+    return beside_trained(compared.of(name, distance), trained.of(name, distance))
+
+
+def beside_trained(draws: Tensor, trained: Tensor) -> Results:
+    """A value with its error, and that of photographs trained on."""
+    return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
 def samples(compared: Compared, name: str) -> tuple[Any, Any]:

@@ -191,12 +191,12 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
         (top, bottom), picture = open_sample(raw)
         x = random.randint(0, picture.width - patch_px)
         highest, lowest = max(top, 0), min(bottom, picture.height) - patch_px
+        column = np.array(picture.crop((x, highest, x + patch_px, lowest + patch_px)).convert("RGB"))
         y = random.randint(highest, lowest)
         if random.random() < edge_share:
-            column = np.asarray(picture.crop((x, highest, x + patch_px, lowest + patch_px)).convert("RGB"))
-            horizon = horizon_height(torch.from_numpy(column.copy()).permute(2, 0, 1)[None]).item()
+            horizon = horizon_height(torch.from_numpy(column).permute(2, 0, 1)[None]).item()
             y = highest if horizon > MIDDLE else lowest
-        window = np.asarray(picture.crop((x, y, x + patch_px, y + patch_px)).convert("RGB"))
+        window = column[y - highest :][:patch_px]
         t = vertical_position(y, (top, bottom), patch_px)
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None

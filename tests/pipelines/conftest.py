@@ -1,4 +1,4 @@
-"""Real object stores on this machine."""
+"""Real object stores on this machine, and what a pipeline asks of its workers."""
 
 import os
 import threading
@@ -33,6 +33,22 @@ def s3():
         fsspec.filesystem("s3").mkdir("bucket")
         yield "s3://bucket"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def accelerators():
+    """Reads a pipeline's proto: the accelerator that each step asks for, "" for none."""
+
+    def accelerators(pipeline):
+        parts = pipeline.components
+        hints = {name: environment.resource_hints for name, environment in parts.environments.items()}
+        return {
+            step.unique_name: hints[step.environment_id].get("beam:resources:accelerator:v1", b"").decode()
+            for step in parts.transforms.values()
+            if step.environment_id
+        }
+
+    return accelerators
 
 
 @pytest.fixture(params=["gs", "s3"], scope="session")

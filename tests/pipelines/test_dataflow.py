@@ -33,7 +33,7 @@ def staging(monkeypatch):
     server.stop()
 
 
-def test_a_job_is_staged_with_all_that_workers_need(staging, tiny_checkpoint, tmp_path, monkeypatch):
+def test_a_job_is_staged_with_all_that_workers_need(staging, accelerators, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     words = ["render", "--width=512", "--height=256", f"--out={tmp_path}", f"--checkpoint={tiny_checkpoint}"]
     dataflow = ["--runner=DataflowRunner", "--project=my-project", "--region=us-central1", "--no_auth"]
@@ -42,23 +42,9 @@ def test_a_job_is_staged_with_all_that_workers_need(staging, tiny_checkpoint, tm
     assert code == 1, "nothing has run, so the panorama is not there"
     staged = staging()
     assert json.loads(staged["template.json"])["environment"]["version"]["job_type"]
-    hints = hints_by_step(beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"]))
-    wanting = {step for step, hint in hints.items() if hint == ACCELERATOR}
+    wanted = accelerators(beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"]))
+    wanting = {step for step, accelerator in wanted.items() if accelerator == ACCELERATOR}
     assert {"SkipStored", "SynthesizePatches", "WritePatchShards"} == {step.split("/")[0] for step in wanting}
     with tarfile.open(fileobj=io.BytesIO(staged["workflow.tar.gz"])) as package:
         names = {name.split("/", 1)[-1] for name in package.getnames()}
     assert {"model/weights/small.safetensors", "transforms/viewer.html", "pipelines/render.py"} <= names
-
-
-def hints_by_step(pipeline):
-    """The accelerator that each step of a pipeline asks for."""
-    components = pipeline.components
-    accelerators = {
-        name: environment.resource_hints.get("beam:resources:accelerator:v1", b"").decode()
-        for name, environment in components.environments.items()
-    }
-    return {
-        step.unique_name: accelerators[step.environment_id]
-        for step in components.transforms.values()
-        if step.environment_id
-    }

@@ -166,18 +166,13 @@ def test_networks_that_workers_share_change_no_byte(copies, flags, make, rendere
     assert contents(tmp_path / "out") == contents(rendered)
 
 
-def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_checkpoint, tmp_path):
+def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_checkpoint, tmp_path, accelerators):
     """Of one kind of worker, or a runner would cut the pipeline between them."""
     hint = "type:nvidia-l4;count:1;install-nvidia-driver"
     options = options_for(tmp_path / "out", tiny_checkpoint, accelerator=hint)
     pipeline = beam.Pipeline(options=beam_options([]))
     build(pipeline, options, list(make_plans(options).networks), Found(frozenset()))
-    parts = pipeline.to_runner_api().components
-    wanted = {}
-    for transform in parts.transforms.values():
-        if transform.environment_id:
-            hints = parts.environments[transform.environment_id].resource_hints
-            wanted[transform.unique_name] = hints.get("beam:resources:accelerator:v1", b"").decode()
+    wanted = accelerators(pipeline.to_runner_api())
     held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "WritePatchShards")}
     assert any("BeamML_RunInference" in name for name in held)
     assert {name for name, accelerator in wanted.items() if accelerator} == held

@@ -206,14 +206,15 @@ def test_a_share_of_the_windows_is_cropped_at_the_edges_from_a_patch_on(data):
 
 def test_windows_at_the_edges_lie_away_from_the_horizon(tmp_path):
     """Blue is above each photograph's horizon and red below it."""
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
     for index in range(PHOTOGRAPHS):
         pixels = np.zeros((FULL_PX, FULL_PX + 40, 3), np.uint8)
         horizon_px = (70, 130)[index % 2]
         pixels[:horizon_px, :, 2], pixels[horizon_px:, :, 0] = 200 + index, 100 + index
         pixels[..., 1] = np.random.default_rng(index).integers(0, 40, pixels.shape[:2])
-        (tmp_path / "photographs").mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{index:02d}.png")
-    options = IngestOptions((str(tmp_path / "photographs"),), str(tmp_path / "set"), Preparation(FULL_PX, PATCH_PX))
+        Image.fromarray(pixels).save(photographs / f"{index:02d}.png")
+    options = IngestOptions((str(photographs),), str(tmp_path / "set"), Preparation(FULL_PX, PATCH_PX))
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     edges = PatchStream(str(tmp_path / "set"), PATCH_PX, FULL_PX, edge_share=0.99)
     seen = [(pixels, t) for pixels, t in itertools.islice(edges.patches(), 200) if abs(t) == 1]
