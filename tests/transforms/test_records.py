@@ -24,6 +24,6 @@ def test_a_fault_of_ours_is_the_items_reject_and_its_traceback_is_kept_once_a_pl
     (tmp_path / "out").mkdir()
     write_faults(str(tmp_path / "out"))
     (log,) = (tmp_path / "out" / "faults").iterdir()
-    assert log.name in first.message and log.name in second.message
-    assert "a.jpg" in log.read_text() and "Traceback" in log.read_text() and "in fail" in log.read_text()
+    assert all(log.name in reject.message for reject in (first, second))
+    assert all(words in log.read_text() for words in ("a.jpg", "Traceback", "in fail"))
     assert not FAULTS
