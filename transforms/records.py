@@ -1,10 +1,24 @@
 """What passes between the stages of ingest: a photograph that was found, and the row of one that is not in the set."""
 
 import dataclasses
+import hashlib
+import traceback
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Final
 
+from model.errors import one_line
 from transforms.pieces import Piece
+from transforms.text import clean_text
+
+INTERNAL: Final = "internal"
+"""The reason of a reject that we could not deal with, for a fault of ours."""
+
+FAULTS: dict[str, str] = {}
+"""Tracebacks of this process that are not on storage yet, by file name; one for each place in the code that failed.
+
+``staging.write_faults`` stores them in the folder ``faults`` beside the training set.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,26 @@ class Photograph:
         """The row that says why this photograph is not in the set."""
         piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
+
+
+def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
+    """The row of an item whose handling failed in a way that nobody foresaw. Its traceback is kept in ``FAULTS``.
+
+    Args:
+        item: the photograph, or the source that is none.
+        stage: what was being done with it.
+        error: what happened.
+        attempts: how often it was tried.
+    """
+    photograph = item if isinstance(item, Photograph) else Photograph(clean_text(item))
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]
+    name = hashlib.sha256(" ".join([type(error).__name__, *places]).encode()).hexdigest()[:12] + ".txt"
+    text = "".join(traceback.format_exception(error))
+    FAULTS.setdefault(name, clean_text(f"First seen at {photograph.source}, stage {stage}\n\n{text}"))
+    place = f" at {places[-1]}" if places else ""
+    message = f"{type(error).__name__}{place}: {one_line(error)} (see faults/{name}; please report it)"
+    return photograph.reject(stage, INTERNAL, clean_text(message), attempts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from typing import Any
 from model.errors import InputError
 from transforms.pieces import Piece
 from transforms.prepare import Prepared
-from transforms.records import Photograph, Reject
+from transforms.records import FAULTS, Photograph, Reject
 from transforms.samples import Sample
 from transforms.sources import Found
 from transforms.storage import (
@@ -42,6 +42,9 @@ from transforms.storage import (
 from transforms.training_shards import DATASET, StagedSample, TrainingSet, add_member, read_dataset, read_training_set
 
 STAGING = ".staging"
+FAULT_FOLDER = "faults"
+"""Beside the set: a traceback for each place in the code that failed on some item, which is a reject then."""
+
 _RUN, _BASE, _PLAN, _REPACK = "run.json", "base.json", "plan.jsonl", "repack"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
 _TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
@@ -81,6 +84,7 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
         finish(out)
     _mark(out, configuration)
     discard_shards(out)
+    write_faults(out)
     if not going_on:
         write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
         lines = [{"photograph": photograph.to_json()} for photograph in found.photographs]
@@ -130,6 +134,7 @@ def read_plan(out: str) -> Found:
 
 def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
     """Stores the images of some photographs and their rows; all of them or, if this is cut off, none."""
+    write_faults(out)
     url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
     buffer = io.BytesIO()
     staged: list[StagedSample | Reject] = []
@@ -144,6 +149,14 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
     write_bytes(url, buffer.getvalue())
     _write_lines(f"{url.removesuffix('.tar')}.jsonl", [_row(item) for item in staged])
     return staged
+
+
+def write_faults(out: str) -> None:
+    """Stores the tracebacks of items that this process could not deal with."""
+    for name in tuple(FAULTS):
+        text = FAULTS.pop(name, None)  # other threads store theirs too
+        if text is not None:
+            write_bytes(join(out, FAULT_FOLDER, name), text.encode())
 
 
 def read_staged(out: str) -> dict[str, StagedSample | Reject]:
