@@ -514,7 +514,7 @@ def test_the_command_makes_a_set(few, tmp_path):
 
 def test_the_command_passes_beams_flags_on(few, tmp_path, monkeypatch):
     passed = []
-    monkeypatch.setattr("pipelines.ingest.beam_options", lambda flags, own_flags: passed.extend(flags))
+    monkeypatch.setattr("pipelines.options.beam_options", lambda flags: passed.extend(flags))
     monkeypatch.setattr("pipelines.ingest.ingest", lambda options, beam_flags: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")
