@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import tifffile
-from PIL import Image
 
 from model.checkpoint import read_header, sha256
 from model.errors import InputError, one_line
 from transforms.manifest import MANIFEST, read_manifest
+from transforms.photographs import open_picture
 from transforms.render_folder import PLAN_FILE
 from transforms.run_folder import CONFIG, LOG
 from transforms.storage import exists, filesystem, join, read_bytes, read_json
@@ -107,14 +107,11 @@ def describe_shard(url: str) -> Lines:
 def describe_png(url: str) -> Lines:
     """A panorama as PNG."""
     fs, path = filesystem(url)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # of any size, since only the header is read
     try:
-        with fs.open(path, "rb") as file, Image.open(file, formats=["PNG"]) as image:
+        with fs.open(path, "rb") as file, open_picture(file, ["PNG"]) as image:
             return panorama(url, image.size, image.info.get("InfinityGAN"))  # type: ignore[attr-defined]
     except OSError as error:
         raise InputError(f"{url} is no PNG: {error}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def describe_tiff(url: str) -> Lines:

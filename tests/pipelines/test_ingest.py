@@ -22,7 +22,8 @@ import transforms.ingest
 import transforms.prepare
 from model.errors import InputError
 from pipelines import cli
-from pipelines.ingest import IngestOptions, ingest, repack, show_summary
+from pipelines.ingest import IngestOptions, ingest, repack
+from pipelines.ingest_display import show_summary
 from pipelines.progress import track
 from transforms.prepare import Preparation
 from transforms.records import Photograph
