@@ -98,7 +98,7 @@ def load_state(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Ten
         raise InputError(f"{name} is damaged: it does not count its steps and images; take an earlier one")
     others = sorted(key for key in tensors if key.split(".")[0] not in STATE_PARTS)
     if others:
-        raise InputError(f"{name} holds tensors that no training state has, such as {others[0][:80]!r}; take another one")
+        raise InputError(f"{name} holds tensors that no training state has, such as {others[0][:80]!r}; take another")
     check_numbers(tensors, name)
     return header, tensors
 
@@ -114,7 +114,7 @@ def check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
             kind = str(x.dtype).removeprefix("torch.")
             raise InputError(f"{name}: tensor {key[:80]!r} holds {kind} numbers; save it as float32 or float16 again")
         if not torch.isfinite(x.float()).all():
-            raise InputError(f"{name}: tensor {key[:80]!r} holds values that are not finite numbers; take an earlier file")
+            raise InputError(f"{name}: tensor {key[:80]!r} holds values that are not finite; take an earlier file")
 
 
 def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
