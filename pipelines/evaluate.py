@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import torch
-import typer
 from PIL.Image import Image as Picture
 from torch import Tensor
 
@@ -26,7 +25,6 @@ from model.memory import reuse_freed_memory
 from model.picture_features import FeatureNetwork, feature_networks
 from model.repetition import repetition
 from model.version import __version__
-from pipelines.evaluation_tables import show
 from pipelines.progress import track
 from transforms.evaluation import Evaluation, frame
 from transforms.evaluation_photographs import read_photographs
@@ -194,25 +192,6 @@ def read_file(url: str, name: str) -> bytes:
     if not fs.isfile(path):
         raise InputError(f"{name} {url}: there is no such file")
     return read_bytes(url)
-
-
-def evaluate_command(
-    checkpoint: Annotated[str, typer.Argument(help='Generator, .safetensors, or "bundled".')],
-    data: Annotated[
-        str, typer.Argument(help="Training set made by ingest; its val and test splits are compared with.")
-    ],
-    out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and pictures.")],
-    protocol: Annotated[
-        str, typer.Option(help="antialiased, or paper: the paper's way to scale beside it.")
-    ] = "antialiased",
-    inception: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of the standard Inception, for FID: safetensors or npz.")
-    ] = None,
-) -> None:
-    """Measures how far a checkpoint's worlds are from held-out photographs."""
-    results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
-    show(results)
-    print(f"Figures and pictures are in {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":
