@@ -5,10 +5,9 @@ import json
 import sys
 import tarfile
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import tifffile
-import typer
 
 from model.checkpoint import read_header, sha256
 from model.errors import InputError, one_line
@@ -131,13 +130,6 @@ def panorama(url: str, size_px: tuple[int, int], provenance: str | None) -> Line
     if not provenance:
         raise InputError(f"{url} is no panorama of this project: the file does not say where it comes from")
     return {"what": "panorama", "size_px": f"{size_px[0]}×{size_px[1]}", **json.loads(provenance)}
-
-
-def info_command(file: Annotated[str, typer.Argument(help="A file or folder of this project.")]) -> None:
-    """Says what a file or folder is."""
-    for name, value in describe(file).items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-        print(f"{name}: {text}")
 
 
 if __name__ == "__main__":

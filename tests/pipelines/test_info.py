@@ -13,7 +13,8 @@ from PIL import Image, PngImagePlugin
 
 from model.checkpoint import save
 from model.errors import InputError
-from pipelines.info import describe, info_command
+from pipelines.commands.info import info
+from pipelines.info import describe
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.render import render
 from pipelines.render_options import RenderOptions
@@ -157,7 +158,7 @@ def test_what_is_not_ours_is_said_to_be_so(tmp_path):
 
 
 def test_the_command_prints_a_line_for_each_thing_known(rendered, capsys):
-    info_command(str(rendered))
+    info(str(rendered))
     assert capsys.readouterr().out == "what: rendered panoramas\nrequests: 1\ndone: 1\n"
 
 
