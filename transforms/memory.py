@@ -4,10 +4,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from math import ceil
 from threading import Condition
 from typing import Final
 
 DEFAULT_BYTES: Final = 2 << 30
+LEAST_BYTES: Final = 512 << 20
 PROGRAM_BYTES: Final = 384 << 20
 """What the program itself takes of the budget: its modules, the rows of metadata, the images that wait to be stored."""
 
@@ -82,4 +84,4 @@ def process_memory(size_bytes: int) -> Memory:
 
 def megabytes(size_bytes: int) -> str:
     """A number of bytes for people."""
-    return f"{size_bytes / 1e6:,.0f} MB"
+    return f"{ceil(size_bytes / 1e6):,} MB"
