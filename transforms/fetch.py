@@ -302,12 +302,9 @@ class Fetcher:
 
 def _target(url: str) -> URL:
     try:
-        target = asked_url(url)
+        return asked_url(url)
     except ValueError as error:
         raise FetchError("bad_url", f"{url} cannot be asked for: {one_line(error)}") from None
-    if not host_key(url):
-        raise FetchError("bad_url", f"{url} names no host")
-    return target
 
 
 async def _rules(file: Fetched) -> Protego:
