@@ -28,12 +28,12 @@ from transforms.manifest import DONE, FAILED, manifest_row, read_manifest, refus
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import Plan
 from transforms.plan_tiles import Found, PlanTiles, shards_to_do
-from transforms.render_folder import PANORAMAS, begin, existing_shards, is_complete, known_ids
+from transforms.render_folder import FOLDERS, begin, existing_shards, is_complete, known_ids
 from transforms.repair import remove_damaged
 from transforms.requests import RenderRequest, write_requests
 from transforms.retry import retried
 from transforms.skip import SkipStored
-from transforms.storage import join, remove_leftovers
+from transforms.storage import remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.tally import Tally
 
@@ -89,8 +89,7 @@ def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) ->
 
     for _ in map_ahead(write_down, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS):
         pass
-    for folder in (join(options.out, PANORAMAS), options.out):
-        retried(remove_leftovers, folder)
+    retried(remove_leftovers, options.out, *FOLDERS)
     if not options.repair:
         return Found(known)
     shards = [

@@ -34,8 +34,10 @@ from transforms.storage import (
     filesystem,
     join,
     list_files,
+    move,
     read_bytes,
     read_json,
+    remove,
     write_bytes,
     write_json,
 )
@@ -185,10 +187,7 @@ def discard_shards(out: str) -> None:
 
 def finish(out: str) -> None:
     """Removes the staged images, which are in the shards now."""
-    fs, path = filesystem(join(out, STAGING))
-    fs.invalidate_cache(path)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    remove(join(out, STAGING))
 
 
 def install_repacked(out: str) -> bool:
@@ -209,7 +208,7 @@ def install_repacked(out: str) -> bool:
         fs.rm_file(join(path, DATASET))
     for name in list_files(new):
         if name != DATASET:
-            fs.mv(filesystem(join(new, name))[1], join(path, name))
+            move(join(new, name), join(out, name))
     for name in list_files(out):
         if _SHARD.fullmatch(name) and name not in dataset["shards"]:
             fs.rm_file(join(path, name))
