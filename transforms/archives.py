@@ -105,7 +105,7 @@ class _Contents:
 
 
 def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
-    """Reads the archive that begins at a byte of a file; where the next one does, because tars are joined by ``cat``."""
+    """Reads the archive that begins at a byte of a file; returns where the next one does: ``cat`` joins them."""
     file.seek(begin)
     members = 0
     try:
@@ -113,7 +113,7 @@ def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
             while (member := tar.next()) is not None:
                 members += 1
                 contents.add(tar, member)
-                tar.members.clear()  # it keeps all that it has read
+                tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has read
             end: int = tar.offset  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         if not contents.pictures and not contents.others:

@@ -15,7 +15,11 @@ LONGEST_RECORD_LINES: Final = 1000
 """A field of CSV may hold this many line ends; a quotation mark that is open for longer was never closed."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_BYTE_ORDER_MARKS: Final = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_BYTE_ORDER_MARKS: Final = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # of this process; the module's own is 128 KiB

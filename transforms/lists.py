@@ -1,5 +1,6 @@
 """Lists of photographs: a URL or path a row, with its licence, author and title where the list has such columns."""
 
+import dataclasses
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ _BATCH_ROWS: Final = 10_000
 Row = dict[str, Any]
 
 
-class BadRow(ValueError):
+class BadRowError(ValueError):
     """A row that cannot be read."""
 
 
@@ -61,7 +62,7 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
                 message = f"the list has more than {MOST_ROWS} rows: split it"
                 yield Reject(f"{url}#{number}", "find", "too_many_rows", message)
                 return
-            if isinstance(row, BadRow):
+            if isinstance(row, BadRowError):
                 first_error = first_error or f"row {number}: {row}"
                 yield Reject(f"{url}#{number}", "find", "bad_row", str(row))
             else:
@@ -76,17 +77,17 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
 
 
 def _item(url: str, number: int, row: Row) -> Photograph | Reject:
-    entry = row.get("url")
-    texts = [field_text(row.get(name)) for name in ("licence", "author", "title")]
-    if isinstance(entry, bytes):
-        entry = clean_text(entry)
-    if not isinstance(entry, str) or not entry.strip():
-        return Photograph(f"{url}#{number}", *texts).reject("find", "bad_url", "the row names no URL or path")
-    entry = clean_text(entry).strip()
+    entry: Any = row.get("url")
+    licence, author, title = (field_text(row.get(name)) for name in ("licence", "author", "title"))
+    named = isinstance(entry, (str, bytes)) and bool(entry.strip())
+    source = clean_text(entry).strip() if named else f"{url}#{number}"
+    photograph = Photograph(source, licence, author, title)
+    if not named:
+        return photograph.reject("find", "bad_url", "the row names no URL or path")
     try:
-        return Photograph(resolve(entry, url), *texts)
+        return dataclasses.replace(photograph, source=resolve(source, url))
     except InputError as error:
-        return Photograph(entry, *texts).reject("find", "bad_url", str(error))
+        return photograph.reject("find", "bad_url", str(error))
 
 
 def read_columns(row: Row) -> Row:
@@ -115,7 +116,7 @@ def _known(names: Sequence[Any]) -> dict[str, str]:
     return {field: name for field, name in found.items() if name is not None}
 
 
-def _rows(url: str, content: bytes) -> Iterator[Row | BadRow]:
+def _rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
     kind = posixpath.splitext(urlsplit(url).path if "://" in url else url)[1].lower()
     if kind == ".parquet":
         return _parquet_rows(url, content)
@@ -127,33 +128,33 @@ def _rows(url: str, content: bytes) -> Iterator[Row | BadRow]:
     return _delimited_rows(url, lines, "\t" if kind == ".tsv" else ",")
 
 
-def _text_rows(lines: Sequence[str]) -> Iterator[Row | BadRow]:
+def _text_rows(lines: Sequence[str]) -> Iterator[Row | BadRowError]:
     for line in map(str.strip, lines):
         if line and not line.startswith("#"):
             yield {"url": line} if is_decodable(line) else _not_utf8()
 
 
-def _json_rows(url: str, lines: Sequence[str]) -> Iterator[Row | BadRow]:
+def _json_rows(url: str, lines: Sequence[str]) -> Iterator[Row | BadRowError]:
     named = seen = False
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         seen = True
         row = _json_row(number, line)
-        named = named or isinstance(row, BadRow) or "url" in row
+        named = named or isinstance(row, BadRowError) or "url" in row
         yield row
     if not named:
         raise _no_column(url, "no row has" if seen else "it has no rows and so not")
 
 
-def _json_row(number: int, line: str) -> Row | BadRow:
+def _json_row(number: int, line: str) -> Row | BadRowError:
     if not is_decodable(line):
         return _not_utf8()
     try:
         row = json.loads(line, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:  # too deep
-        return BadRow(f"line {number} is not JSON that can be read: {one_line(error)}")
-    return read_columns(row) if isinstance(row, dict) else BadRow(f"line {number} is not a JSON object")
+        return BadRowError(f"line {number} is not JSON that can be read: {one_line(error)}")
+    return read_columns(row) if isinstance(row, dict) else BadRowError(f"line {number} is not a JSON object")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[Row | BadRow]:
+def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[Row | BadRowError]:
     records = read_records(lines, delimiter)
     names = next(records, None) or []
     columns = _known(names)
@@ -175,16 +176,18 @@ def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[
     places = {field: names.index(name) for field, name in columns.items()}
     for fields in records:
         if fields is None:
-            yield BadRow("a quotation mark is opened in this row and not closed where the field ends")
+            yield BadRowError("a quotation mark is opened in this row and not closed where the field ends")
         elif len(fields) > len(names) and any(fields[len(names) :]):
-            yield BadRow(f"the row has {len(fields)} fields and the head {len(names)}: quote what holds a separator")
+            yield BadRowError(
+                f"the row has {len(fields)} fields and the head {len(names)}: quote what holds a separator"
+            )
         elif not all(map(is_decodable, fields)):
             yield _not_utf8()
         elif fields:
             yield {field: fields[place] for field, place in places.items() if place < len(fields)}
 
 
-def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRow]:
+def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
     """Row by row, so that a small file that stands for very many rows needs little memory."""
     file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)  # as `transforms.tables.parse_table` does
     columns = _known(file.schema_arrow.names)
@@ -206,8 +209,8 @@ def _values(column: pa.Array) -> list[Any]:
     return values
 
 
-def _not_utf8() -> BadRow:
-    return BadRow("it is not UTF-8: save the list as UTF-8")
+def _not_utf8() -> BadRowError:
+    return BadRowError("it is not UTF-8: save the list as UTF-8")
 
 
 def _no_column(url: str, what: str) -> InputError:
