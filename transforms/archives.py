@@ -1,7 +1,8 @@
 """WebDataset tars as sources: their pictures, with what the ``.json`` beside each says of it.
 
-Only the headers and the metadata are read here; each picture's bytes are read where it is prepared. A picture is named
-by the tar and its place in it. Where it once came from is no more than the metadata's word: it is never opened.
+Only the headers and the metadata are read here; each picture's bytes are read where it is prepared. A picture is what
+it is by its place in the tar. It goes by the URL or path that its metadata say it came from, if no other picture of the
+tar says the same, and else by the tar's name and its own; whatever they say is never opened.
 """
 
 import json
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from model.errors import InputError, one_line
-from transforms.lists import PICTURE_SUFFIXES, field_text, read_columns
+from transforms.lists import LONGEST_TEXT, PICTURE_SUFFIXES, field_text, read_columns
 from transforms.pieces import Piece
 from transforms.records import Photograph, Reject
 from transforms.storage import filesystem
@@ -88,14 +89,20 @@ class _Contents:
         yield from self.problems[:1]
         if not self.pictures and not self.problems:
             yield Reject(self.url, "find", "not_a_picture", "a tar without pictures")
-        keys = {_key(name) for name in self.pictures}
+        rows = {name: self._said_of(name) for name in self.pictures}
+        origins = Counter(_origin(row) for row in rows.values())
         for name, piece in self.pictures.items():
-            row = self.metadata.get(posixpath.splitext(name)[0]) or self.metadata.get(_key(name), {})
+            row, origin = rows[name], _origin(rows[name])
             texts = {column: field_text(row.get(column)) for column in ("licence", "author", "title")}
-            yield Photograph(f"{self.url}#{name}", **texts, piece=piece)
+            source = origin if origin and origins[origin] == 1 else f"{self.url}#{name}"
+            yield Photograph(source, **texts, piece=piece)
+        keys = {_key(name) for name in self.pictures}
         for name, (reason, message) in self.others.items():
             if reason != "not_a_picture" or _key(name) not in keys:
                 yield Reject(f"{self.url}#{name}", "find", reason, message)
+
+    def _said_of(self, name: str) -> dict[str, Any]:
+        return self.metadata.get(posixpath.splitext(name)[0]) or self.metadata.get(_key(name), {})
 
     def _new_name(self, name: str) -> str:
         """The name, with a number where earlier members have it already."""
@@ -139,6 +146,12 @@ def _next_block(file: IO[bytes], begin: int) -> int | None:
             return begin + (len(chunk) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
         begin += len(chunk)
     return None
+
+
+def _origin(row: dict[str, Any]) -> str | None:
+    """Where a picture came from, as its metadata say; nothing if that is not a URL or path."""
+    url = row.get("url")
+    return clean_text(url) if isinstance(url, str) and "/" in url and len(url) <= LONGEST_TEXT else None
 
 
 def _key(name: str) -> str:

@@ -55,17 +55,6 @@ class Photograph:
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """A page, list, tar or folder that has been read in this run: what was said of it in an earlier one is out of date.
-
-    Attributes:
-        source: its URL or path.
-    """
-
-    source: str
-
-
 def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
     """The row of an item whose handling failed in a way that nobody foresaw. Its traceback is kept in ``FAULTS``.
 

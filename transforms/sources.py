@@ -6,8 +6,9 @@ of folders are neither, because they are read.
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fsspec import AbstractFileSystem
 from fsspec.core import has_magic
@@ -18,7 +19,7 @@ from transforms.archives import TAR_SUFFIX, read_archive
 from transforms.delimited import is_decodable, read_lines, read_records
 from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, field_text, read_list
 from transforms.manners import Manners
-from transforms.records import Examined, Photograph, Reject, internal_reject
+from transforms.records import Photograph, Reject, internal_reject
 from transforms.storage import filesystem, read_bytes
 from transforms.urls import LOCAL, WEB, check_scheme, redact, scheme_of
 from transforms.web import find_on_web, is_on_web
@@ -99,12 +100,22 @@ def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners
     searched = _Search(_identity(out).rstrip("/") + "/")
     for place in places:
         searched.add(place)
-    for item in find_on_web(web, manners, depth):
+    for item in find_on_web(web, manners, depth, searched.found.examined):
         searched.add_item(item)
     found = searched.found
+    names = Counter(photograph.source for photograph in found.photographs)
+    found.photographs = [_distinct(photograph, names) for photograph in found.photographs]
     found.photographs.sort(key=lambda photograph: photograph.source)
     found.rejects.sort(key=lambda reject: reject.source)
     return found
+
+
+def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
+    """The photograph, by another name if it is a tar's and others go by the name that its metadata give it."""
+    piece = photograph.piece
+    if piece is None or names[photograph.source] == 1:
+        return photograph
+    return replace(photograph, source=f"{piece.url}#{piece.offset_bytes}")
 
 
 def can_retry(reject: Reject) -> bool:
@@ -169,11 +180,9 @@ class _Search:
         else:
             self._add_photograph(fs, place, None)
 
-    def add_item(self, item: Photograph | Reject | Examined) -> None:
+    def add_item(self, item: Photograph | Reject) -> None:
         """Adds what a list, a tar or the web names."""
-        if isinstance(item, Examined):
-            self.found.examined.add(item.source)
-        elif isinstance(item, Reject):
+        if isinstance(item, Reject):
             if item.source not in self._seen:
                 self._seen.add(item.source)
                 self.found.rejects.append(item)

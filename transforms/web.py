@@ -38,21 +38,22 @@ def is_on_web(source: str) -> bool:
     return bool(host_of(source)) or source.startswith((_COMMONS, "flickr:"))
 
 
-def find_on_web(sources: Iterable[str], manners: Manners, depth: int) -> list[Item]:
+def find_on_web(sources: Iterable[str], manners: Manners, depth: int, examined: set[str] | None = None) -> list[Item]:
     """What there is at web sources; what could not be had of them is a reject.
 
     Args:
         sources: URLs of pictures, lists and pages, and names of APIs.
         manners: how servers are treated.
         depth: how many links are followed from a page, on its own site.
+        examined: the pages and lists that have been read are added to it.
 
     Raises:
-        InputError: a source is of no kind that is known, an API refuses, or a list cannot be read.
+        InputError: a source is of no kind that is known, or an API refuses.
     """
     sources = list(sources)
     for source in sources:
         check_source(source)
-    return asyncio.run(_find_all(sources, manners, depth)) if sources else []
+    return asyncio.run(_find_all(sources, manners, depth, set() if examined is None else examined)) if sources else []
 
 
 def check_source(source: str) -> None:
@@ -64,17 +65,17 @@ def check_source(source: str) -> None:
             raise InputError(f"{source} is unknown: give flickr:group/ID")
         if not os.environ.get(FLICKR_KEY):
             raise InputError(f"{source} needs a key of the Flickr API: set {FLICKR_KEY} in the environment")
-    if host_of(source) and urlsplit(source).path.endswith(TAR_SUFFIX):
+    if host_of(source) and urlsplit(source).path.lower().endswith(TAR_SUFFIX):
         raise InputError(f"{source}: tars are read in pieces, which is unkind to a web server; download it first")
 
 
-async def _find_all(sources: list[str], manners: Manners, depth: int) -> list[Item]:
+async def _find_all(sources: list[str], manners: Manners, depth: int, examined: set[str]) -> list[Item]:
     async with Fetcher(manners) as fetcher:
-        found = await asyncio.gather(*(_find(fetcher, source, depth) for source in sources))
+        found = await asyncio.gather(*(_find(fetcher, source, depth, examined) for source in sources))
     return [item for items in found for item in items]
 
 
-async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
+async def _find(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> list[Item]:
     if source.startswith(_COMMONS):
         return [item async for item in _commons(fetcher, source)]
     if source.startswith(_FLICKR):
@@ -82,12 +83,19 @@ async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
     if is_picture_url(source):
         return [Photograph(source)]
     if urlsplit(source).path.lower().endswith(LIST_SUFFIXES):
-        try:
-            file = await fetcher.fetch(source, _itself)
-        except FetchError as error:
-            raise InputError(f"{source} cannot be read: {error.message}") from None
-        return list(read_list(source, file.content))
-    return await _crawl_site(fetcher, source, depth)
+        return await _read_list(fetcher, source, examined)
+    return await _crawl_site(fetcher, source, depth, examined)
+
+
+async def _read_list(fetcher: Fetcher, source: str, examined: set[str]) -> list[Item]:
+    try:
+        file = await fetcher.fetch(source, _itself)
+        examined.add(source)
+        return await asyncio.to_thread(lambda: list(read_list(source, file.content)))
+    except FetchError as error:
+        return [Reject(source, "find", error.reason, error.message, error.attempts)]
+    except InputError as error:
+        return [Reject(source, "find", "unreadable", str(error))]
 
 
 async def _itself(file: Fetched) -> Fetched:
@@ -95,16 +103,17 @@ async def _itself(file: Fetched) -> Fetched:
     return file
 
 
-async def _crawl_site(fetcher: Fetcher, start: str, depth: int) -> list[Item]:
+async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[str]) -> list[Item]:
     """The pictures of a page and of those that it links to on the same host, each page asked for once."""
     items: list[Item] = []
     seen, level = {start}, [start]
     for distance in range(depth + 1):
         pages = await asyncio.gather(*(_read_page(fetcher, url) for url in level))
         links: list[str] = []
-        for page in pages:
+        for url, page in zip(level, pages, strict=True):
             if isinstance(page, Page):
-                items += [Photograph(url, title=text) for url, text in page.pictures.items()]
+                examined.add(url)
+                items += [Photograph(picture, title=text) for picture, text in page.pictures.items()]
                 links += page.links if distance < depth else []
             else:
                 items.append(page)

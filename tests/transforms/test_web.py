@@ -77,8 +77,8 @@ def test_pictures_and_lists_are_known_by_their_names(web_server):
     web_server.routes["/list.csv"] = (200, {}, b"url,license\na/1.jpg,CC0-1.0\n")
     items = find(f"{web_server.url}/a.JPG", f"{web_server.url}/list.csv")
     assert items == [Photograph(f"{web_server.url}/a.JPG"), Photograph(f"{web_server.url}/a/1.jpg", "CC0-1.0")]
-    with pytest.raises(InputError, match=r"gone.txt cannot be read: the server answered 404"):
-        find(f"{web_server.url}/gone.txt")
+    (gone,) = find(f"{web_server.url}/gone.txt")
+    assert (gone.reason, gone.message) == ("not_found", "the server answered 404 Not Found")
 
 
 def commons_page(number, licence, mime="image/jpeg"):
