@@ -50,21 +50,22 @@ def is_on_web(source: str) -> bool:
     return is_web(source) or source.startswith((_COMMONS, "flickr:"))
 
 
-def find_on_web(sources: Iterable[str], manners: Manners, depth: int) -> list[Item]:
+def find_on_web(sources: Iterable[str], manners: Manners, depth: int, examined: set[str] | None = None) -> list[Item]:
     """What there is at web sources; what could not be had of them is a reject.
 
     Args:
         sources: URLs of pictures, lists and pages, and names of APIs.
         manners: how servers are treated.
         depth: how many links are followed from a page, on its own site.
+        examined: the pages and lists that have been read are added to it.
 
     Raises:
-        InputError: a source is of no kind that is known, an API refuses, or a list cannot be read.
+        InputError: a source is of no kind that is known, or an API refuses.
     """
     sources = list(sources)
     for source in sources:
         check_source(source)
-    return asyncio.run(_find_all(sources, manners, depth)) if sources else []
+    return asyncio.run(_find_all(sources, manners, depth, set() if examined is None else examined)) if sources else []
 
 
 def check_source(source: str) -> None:
@@ -84,17 +85,17 @@ def check_source(source: str) -> None:
             raise InputError(f"{redact(source)}: {cure}")
 
 
-async def _find_all(sources: list[str], manners: Manners, depth: int) -> list[Item]:
+async def _find_all(sources: list[str], manners: Manners, depth: int, examined: set[str]) -> list[Item]:
     async with Fetcher(manners) as fetcher:
-        found = await asyncio.gather(*(_find(fetcher, source, depth) for source in sources))
+        found = await asyncio.gather(*(_find(fetcher, source, depth, examined) for source in sources))
     return [item for items in found for item in items]
 
 
-async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
+async def _find(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> list[Item]:
     """What there is at one source. One that cannot be had is a reject, so that the others go on."""
     items: list[Item] = []
     try:
-        async for item in _look(fetcher, source, depth):
+        async for item in _look(fetcher, source, depth, examined):
             items.append(item)  # noqa: PERF401 - what was found before an error stays
     except FetchError as error:
         items.append(Reject(source, "find", error.reason, error.message, error.attempts))
@@ -105,19 +106,29 @@ async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
     return items
 
 
-async def _look(fetcher: Fetcher, source: str, depth: int) -> AsyncIterator[Item]:
+async def _look(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> AsyncIterator[Item]:
     if source.startswith((_COMMONS, _FLICKR)):
         async for item in _commons(fetcher, source) if source.startswith(_COMMONS) else _flickr(fetcher, source):
             yield item
     elif is_picture_url(source):
         yield Photograph(source)
     elif urlsplit(source).path.lower().endswith(LIST_SUFFIXES):
-        file = await fetcher.fetch(source, _itself)
-        for item in read_list(source, file.content):
+        for item in await _read_list(fetcher, source, examined):
             yield item
     else:
-        for item in await _crawl_site(fetcher, source, depth):
+        for item in await _crawl_site(fetcher, source, depth, examined):
             yield item
+
+
+async def _read_list(fetcher: Fetcher, source: str, examined: set[str]) -> list[Item]:
+    file = await fetcher.fetch(source, _itself)
+    examined.add(source)
+    items: list[Item] = []
+    try:
+        await asyncio.to_thread(lambda: items.extend(read_list(source, file.content)))
+    except InputError as error:
+        items.append(Reject(source, "find", "unreadable", str(error)))
+    return items
 
 
 async def _itself(file: Fetched) -> Fetched:
@@ -125,16 +136,17 @@ async def _itself(file: Fetched) -> Fetched:
     return file
 
 
-async def _crawl_site(fetcher: Fetcher, start: str, depth: int) -> list[Item]:
+async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[str]) -> list[Item]:
     """The pictures of a page and of those that it links to on the same host, each page asked for once."""
     items: list[Item] = []
     seen, level = {start}, [start]
     for distance in range(depth + 1):
         pages = await asyncio.gather(*(_read_page(fetcher, url) for url in level))
         links: list[str] = []
-        for page in pages:
+        for url, page in zip(level, pages, strict=True):
             if isinstance(page, Page):
-                items += [Photograph(url, title=text) for url, text in page.pictures.items()]
+                examined.add(url)
+                items += [Photograph(picture, title=text) for picture, text in page.pictures.items()]
                 links += page.links if distance < depth else []
             else:
                 items.append(page)
