@@ -11,6 +11,7 @@ from importlib import import_module
 import typer
 
 from model.errors import DivergenceError, InputError
+from transforms.text import printable
 
 COMMANDS = (
     "ingest",
@@ -84,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refuse(message: str, code: int = 2) -> int:
     """Says in one line why a command ended."""
-    print(f"infinitygan: {' '.join(message.split())}", file=sys.stderr)
+    print(f"infinitygan: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -13,7 +13,7 @@ from PIL.Image import Image as Picture
 from torch import Tensor
 
 from model.bundled import resolve
-from model.checkpoint import Checkpoint, load_checkpoint
+from model.checkpoint import MOST_BYTES, Checkpoint, load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.described import describe
 from model.diversity import diversity, variations
@@ -32,6 +32,7 @@ from transforms.evaluation_pictures import bands_picture, colours_picture, diver
 from transforms.evaluation_results import DescribedSets, References, Results, measure
 from transforms.evaluation_worlds import Renderer, cut_worlds, open_world, render_window
 from transforms.storage import exists, filesystem, join, read_bytes, write_bytes, write_json
+from transforms.tensor_files import read_tensors
 
 METRICS = "metrics.json"
 """Written last: a folder with it holds a whole evaluation."""
@@ -73,7 +74,7 @@ def evaluate(options: EvaluateOptions) -> Results:
     """
     reuse_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = load_checkpoint(read_file(resolve(options.checkpoint), "checkpoint"), options.checkpoint)
+    checkpoint = load_checkpoint(read_tensors(resolve(options.checkpoint)), options.checkpoint)
     check_tileable(checkpoint.generator.config, options.checkpoint)
     generator, evaluation = checkpoint.generator.to(device), options.evaluation
     inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
@@ -191,6 +192,8 @@ def read_file(url: str, name: str) -> bytes:
     fs, path = filesystem(url)
     if not fs.isfile(path):
         raise InputError(f"{name} {url}: there is no such file")
+    if (fs.size(path) or 0) > MOST_BYTES:
+        raise InputError(f"{name} {url} has {fs.size(path)} bytes; at most {MOST_BYTES} are read")
     return read_bytes(url)
 
 
