@@ -95,17 +95,17 @@ def _beside(path: str, listed_at: str) -> str:
 def asked_url(url: str) -> URL:
     """What a server is asked for. Percent-encoding stays as it is written, because signed URLs hold in no other form.
 
-    Only what HTTP cannot carry is encoded, and segments of dots are resolved, so that robots.txt is asked about the
-    path that the server will look up.
+    Only what HTTP cannot carry is encoded, the host has its one normal spelling, and segments of dots are resolved, so
+    that robots.txt is asked about the path that the server will look up.
 
     Raises:
         ValueError: it is not the URL of something on the web.
     """
     text = url.strip()
     parts, whole = urlsplit(text), URL(text)
-    if parts.scheme not in WEB or not whole.raw_host:
-        raise ValueError("it is not an http or https URL")
-    host = f"[{whole.raw_host}]" if ":" in whole.raw_host else whole.raw_host
+    host = _normal_host(whole.raw_host or "")
+    if parts.scheme not in WEB or not host:
+        raise ValueError("it is not an http or https URL with a host")
     user = f"{whole.raw_user or ''}:{whole.raw_password or ''}@" if "@" in parts.netloc else ""
     port = "" if whole.explicit_port is None else f":{whole.explicit_port}"
     query = f"?{_carried(parts.query)}" if parts.query else ""
@@ -140,14 +140,9 @@ def host_key(url: str) -> str:
     if not is_web(url):
         return ""
     try:
-        parts = URL(url.strip())
-        host, port = _normal_host(parts.raw_host or ""), parts.explicit_port
+        return str(asked_url(url).origin())
     except ValueError:  # brackets that are no address, a port that is no number, a name that IDNA forbids
         return ""
-    if not host:
-        return ""
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + ("" if port in (None, usual) else f":{port}")
 
 
 def _normal_host(host: str) -> str:
