@@ -12,6 +12,7 @@ import typer
 
 from model.errors import DivergenceError, InputError
 from pipelines.interrupts import INTERRUPTED, ended_by_signals
+from transforms.text import printable
 
 COMMANDS = (
     "ingest",
@@ -84,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refuse(message: str, code: int = 2) -> int:
     """Says in one line why a command ended."""
-    print(f"infinitygan: {' '.join(message.split())}", file=sys.stderr)
+    print(f"infinitygan: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

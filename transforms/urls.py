@@ -5,7 +5,7 @@ import ipaddress
 import re
 import socket
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 from yarl import URL
 
@@ -92,6 +92,45 @@ def _beside(path: str, listed_at: str) -> str:
     return path if path.startswith("/") or not slash else f"{folder}/{path}"
 
 
+def asked_url(url: str) -> URL:
+    """What a server is asked for. Percent-encoding stays as it is written, because signed URLs hold in no other form.
+
+    Only what HTTP cannot carry is encoded, the host has its one normal spelling, and segments of dots are resolved, so
+    that robots.txt is asked about the path that the server will look up.
+
+    Raises:
+        ValueError: it is not the URL of something on the web.
+    """
+    text = url.strip()
+    parts, whole = urlsplit(text), URL(text)
+    host = _normal_host(whole.raw_host or "")
+    if parts.scheme not in WEB or not host:
+        raise ValueError("it is not an http or https URL with a host")
+    user = f"{whole.raw_user or ''}:{whole.raw_password or ''}@" if "@" in parts.netloc else ""
+    port = "" if whole.explicit_port is None else f":{whole.explicit_port}"
+    query = f"?{_carried(parts.query)}" if parts.query else ""
+    return URL(f"{parts.scheme}://{user}{host}{port}{_without_dots(_carried(parts.path))}{query}", encoded=True)
+
+
+def _carried(text: str) -> str:
+    """A part of a URL with what must not stand in a request line as percent-encoded bytes."""
+    return quote(text, safe="%!$&'()*+,-./:;=?@[]\\^_|~", errors="surrogateescape")
+
+
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for number, segment in enumerate(segments, start=1):
+        plain = segment.lower().replace("%2e", ".")
+        if plain == "..":
+            kept[-1:] = []
+        elif plain != ".":
+            kept.append(segment)
+        if plain in (".", "..") and number == len(segments):
+            kept.append("")
+    return "/" + "/".join(kept)
+
+
 def host_key(url: str) -> str:
     """The scheme, host and port of a web URL in their one normal spelling, which limits and robots.txt go by.
 
@@ -101,14 +140,9 @@ def host_key(url: str) -> str:
     if not is_web(url):
         return ""
     try:
-        parts = URL(url.strip())
-        host, port = _normal_host(parts.raw_host or ""), parts.explicit_port
+        return str(asked_url(url).origin())
     except ValueError:  # brackets that are no address, a port that is no number, a name that IDNA forbids
         return ""
-    if not host:
-        return ""
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + ("" if port in (None, usual) else f":{port}")
 
 
 def _normal_host(host: str) -> str:
