@@ -10,6 +10,7 @@ from transforms.duplicates import DEDUP_WAYS
 from transforms.manners import Manners
 from transforms.memory import DEFAULT_BYTES, LEAST_BYTES
 from transforms.prepare import Preparation
+from transforms.urls import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class IngestOptions:
         values |= values.pop("preparation")
         for name in ("out", "manners", "crawlers", "memory_bytes"):
             del values[name]
-        lists = {"sources": list(self.sources), "retry_rejects": list(self.retry_rejects)}
+        lists = {"sources": [redact(source) for source in self.sources], "retry_rejects": list(self.retry_rejects)}
         return {**values, **lists, "infinitygan_version": __version__}
 
 

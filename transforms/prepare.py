@@ -189,7 +189,7 @@ def _read(photograph: Photograph, budget: Budget, held: ExitStack) -> bytes:
     if piece is not None:
         held.enter_context(budget.hold(piece.size_bytes, "the file"))
         return next(read_pieces([piece]))
-    fs, path = filesystem(photograph.source)
+    fs, path = filesystem(photograph.url)
     with fs.open(path, "rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)
         held.enter_context(budget.hold(size_bytes, "the file"))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from model.errors import one_line
 from transforms.pieces import Piece
 from transforms.text import clean_text
+from transforms.urls import redact
 
 INTERNAL: Final = "internal"
 """The reason of a reject that we could not deal with, for a fault of ours."""
@@ -26,11 +27,12 @@ class Photograph:
     """Something that is taken for a photograph until it is opened.
 
     Attributes:
-        source: its URL or path, which names it in all tables.
+        source: its URL or path, which names it in all tables; without passwords and tokens, whatever it is given.
         licence: as its list, page, API or inventory says.
         author: likewise.
         title: likewise.
         piece: where its bytes are, if they are not a file of their own at ``source``.
+        secret_url: what is asked for, if that holds a password or token; known until the run ends, and to no table.
     """
 
     source: str
@@ -38,6 +40,19 @@ class Photograph:
     author: str | None = None
     title: str | None = None
     piece: Piece | None = None
+    secret_url: str | None = None
+
+    def __post_init__(self) -> None:
+        _clean(self, "source", "licence", "author", "title")
+        shown = redact(self.source)
+        if shown != self.source:
+            object.__setattr__(self, "secret_url", self.source)
+            object.__setattr__(self, "source", shown)
+
+    @property
+    def url(self) -> str:
+        """Where it is, with all that is needed to get it from there."""
+        return self.secret_url or self.source
 
     def to_json(self) -> dict[str, Any]:
         """The photograph as JSON writes it; ``from_json`` reads it back."""
@@ -55,6 +70,13 @@ class Photograph:
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
 
 
+def _clean(record: "Photograph | Reject", *names: str) -> None:
+    for name in names:
+        text = getattr(record, name)
+        if text is not None:
+            object.__setattr__(record, name, clean_text(text))
+
+
 def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
     """The row of an item whose handling failed in a way that nobody foresaw. Its traceback is kept in ``FAULTS``.
 
@@ -68,7 +90,7 @@ def internal_reject(item: "Photograph | str", stage: str, error: BaseException, 
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]
     name = hashlib.sha256(" ".join([type(error).__name__, *places]).encode()).hexdigest()[:12] + ".txt"
-    text = "".join(traceback.format_exception(error))
+    text = redact("".join(traceback.format_exception(error)))
     FAULTS.setdefault(name, clean_text(f"First seen at {photograph.source}, stage {stage}\n\n{text}"))
     place = f" at {places[-1]}" if places else ""
     message = f"{type(error).__name__}{place}: {one_line(error)} (see faults/{name}; please report it)"
@@ -104,6 +126,11 @@ class Reject:
     archive: str | None = None
     archive_offset: int | None = None
     archive_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _clean(self, "source", "message", "licence", "author", "title")
+        object.__setattr__(self, "source", redact(self.source))
+        object.__setattr__(self, "message", redact(self.message))
 
     def photograph(self) -> Photograph:
         """The photograph that was rejected."""

@@ -17,3 +17,8 @@ def clean_text(text: str | bytes) -> str:
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return text
     return text.decode("utf-8", "replace")
+
+
+def printable(text: str) -> str:
+    """The text in one line for a terminal: control characters, and all else that is not seen, are escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in clean_text(text))
