@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Final
 
+from model.memory import return_freed_memory
 from transforms.fetch import Fetched, Fetcher, FetchError
 from transforms.manners import Manners
 from transforms.memory import DEFAULT_BYTES, process_memory
@@ -59,6 +60,7 @@ class _Crawl:
         self._preparation = preparation
         self._manners = manners
         self._memory = process_memory(memory_bytes)
+        return_freed_memory()
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._unstaged: list[Prepared | Reject] = []
         self._staged: list[StagedSample | Reject] = []
