@@ -89,7 +89,7 @@ def describe_folder(url: str) -> Lines:
 def describe_tensors(url: str) -> Lines:
     """A checkpoint, training state or overlay that can be used as it is."""
     from model import checkpoint
-    from model.overlay import OVERLAY, load_overlay
+    from model.overlay import OVERLAY
     from transforms.tensor_files import read_tensors
 
     content = read_tensors(url)
@@ -98,13 +98,27 @@ def describe_tensors(url: str) -> Lines:
     checks: Mapping[str, Callable[[bytes, str], object]] = {
         checkpoint.CHECKPOINT: checkpoint.load_checkpoint,
         checkpoint.TRAINING_STATE: checkpoint.load_state,
-        OVERLAY: load_overlay,
+        OVERLAY: check_overlay,
     }
     if kind in checks:
         checks[kind](content, url)
     else:
         checkpoint.load(kind, content, url)
     return found({"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}, header)
+
+
+def check_overlay(content: bytes, name: str) -> None:
+    """Makes sure that an overlay can be used, as far as that does not depend on the network.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from model.checkpoint import check_numbers
+    from model.overlay import load_overlay
+
+    overlay = load_overlay(content, name)
+    noise = {f"z_n.{layer}": x for layer, x in enumerate(overlay.z_n)}
+    check_numbers({"z_g": overlay.z_g, "w": overlay.w, "z_l": overlay.z_l, **noise}, name)
 
 
 def describe_shard(url: str) -> Lines:
