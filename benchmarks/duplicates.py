@@ -27,6 +27,7 @@ from transforms.hashes import (
     grey_grid,
     perceptual_hash,
 )
+from transforms.photographs import open_picture
 
 NEVER = 145
 
@@ -88,7 +89,7 @@ def cropped(image: Image.Image, shares: list[float]) -> Image.Image:
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return open_picture(buffer.getvalue()).convert("RGB")
 
 
 def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]:
@@ -97,7 +98,7 @@ def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]
     other: list[int] = []
     known: list[Hashes] = []
     for path in photographs:
-        with Image.open(path) as opened:
+        with open_picture(path.read_bytes()) as opened:
             image = opened.convert("RGB")
         image.thumbnail((1024, 1024))
         hashes = Hashes(image)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from model.bundled import CHECKPOINT
 from pipelines.cli import run
+from transforms.photographs import open_picture
 from transforms.requests import RenderRequest, read_requests, write_requests
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def command(*arguments: object) -> None:
 
 def opened(path: Path) -> Image.Image:
     """A picture, in memory."""
-    with Image.open(path) as image:
+    with open_picture(path.read_bytes()) as image:
         return image.convert("RGB")
 
 

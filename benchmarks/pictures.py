@@ -8,6 +8,8 @@ from random import Random
 
 from PIL import Image
 
+from transforms.photographs import open_picture
+
 
 def make_pictures(photographs: str, folder: Path, count: int, megapixels: tuple[float, float]) -> None:
     """Writes so many JPEGs of sizes between two numbers of megapixels, where they are not there yet."""
@@ -23,7 +25,7 @@ def make_pictures(photographs: str, folder: Path, count: int, megapixels: tuple[
 @lru_cache(maxsize=1)
 def open_photograph(path: Path) -> Image.Image:
     """A photograph; the next jobs are of the same."""
-    with Image.open(path) as image:
+    with open_picture(path.read_bytes()) as image:
         return image.convert("RGB")
 
 

@@ -6,7 +6,6 @@ DATA is a training set of 197 px photographs. All three take turns; each figure 
 be using the machine.
 """
 
-import io
 import json
 import os
 import sys
@@ -17,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import webdataset as wds
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from transforms.photographs import open_picture
 from transforms.storage import filesystem, join
 from transforms.stream import PatchStream, crop
 from transforms.training_shards import read_dataset
@@ -43,7 +42,7 @@ def bare(data: str) -> float:
             for member in tar:
                 content = tar.extractfile(member).read()
                 if member.name.endswith(".jpg"):
-                    Image.open(io.BytesIO(content)).load()
+                    open_picture(content).load()
                     decoded += 1
         return decoded
 

@@ -7,7 +7,6 @@ A training state holds all that a run goes on from.
 import dataclasses
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,14 @@ from model.nci import build_generator
 FORMAT_VERSION = 1
 HEADER_KEY = "infinitygan"
 CHECKPOINT, TRAINING_STATE = "checkpoint", "training state"
+STATE_PARTS = ("generator", "ema", "discriminator", "g_optimizer", "d_optimizer", "path_mean")
+"""What the names of a training state's tensors begin with."""
+
+MOST_BYTES = 2**31
+"""A larger file is not read. The largest preset's training state has a third of that."""
+
+LENGTH_BYTES, MOST_HEADER_BYTES = 8, 2**24
+"""A file begins with the length of its header. A header that says it is longer is not read either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +73,48 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
         InputError: it is no checkpoint, or one that does not fit its own configuration.
     """
     header, tensors = load(CHECKPOINT, content, name)
+    check_numbers(tensors, name)
     try:
         with torch.device("meta"):  # all shapes are known to fit before memory is asked for
             generator = build_generator(configs.generator_config(header["generator"]))
         generator.load_state_dict({key: x.float() for key, x in tensors.items()}, assign=True)
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
-    if not all(torch.isfinite(x).all() for x in generator.state_dict().values()):
-        raise InputError(f"{name}: the checkpoint holds values that are not finite numbers; take an earlier one")
     provenance = header.get("provenance", {})
     if not isinstance(provenance, dict) or not is_count(provenance.get("images_seen", 0)):
         raise InputError(f"{name}: the checkpoint's provenance is damaged; take another one")
     generator.eval().requires_grad_(False)
     return Checkpoint(generator, sha256(content), provenance, str(header.get("licence", "unknown")))
+
+
+def load_state(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and tensors of a training state; the header has the counts ``steps`` and ``images_before``.
+
+    Raises:
+        InputError: it is no training state, or a damaged one.
+    """
+    header, tensors = load(TRAINING_STATE, content, name)
+    if not (is_count(header.get("steps")) and is_count(header.get("images_before"))):
+        raise InputError(f"{name} is damaged: it does not count its steps and images; take an earlier one")
+    others = sorted(key for key in tensors if key.split(".")[0] not in STATE_PARTS)
+    if others:
+        raise InputError(f"{name} holds tensors that no training state has, such as {others[0][:80]!r}; take another")
+    check_numbers(tensors, name)
+    return header, tensors
+
+
+def check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Makes sure that tensors hold finite floating point numbers, also as float32.
+
+    Raises:
+        InputError: one does not.
+    """
+    for key, x in tensors.items():
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise InputError(f"{name}: tensor {key[:80]!r} holds {kind} numbers; save it as float32 or float16 again")
+        if not torch.isfinite(x.float()).all():
+            raise InputError(f"{name}: tensor {key[:80]!r} holds values that are not finite; take an earlier file")
 
 
 def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
@@ -110,15 +146,49 @@ def read_header(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         InputError: it is no safetensors file of this project.
     """
-    refusal = InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote")
+    size = header_bytes(content[:LENGTH_BYTES], name)
     try:
-        (size,) = struct.unpack("<Q", content[:8])
-        document = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][HEADER_KEY])
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
-        raise refusal from None
+        document = json.loads(json.loads(content[LENGTH_BYTES : LENGTH_BYTES + size])["__metadata__"][HEADER_KEY])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise foreign(name) from None
     if not isinstance(document, dict):
-        raise refusal
+        raise foreign(name)
     return document
+
+
+def header_bytes(start: bytes, name: str) -> int:
+    """The length of a safetensors header, by the first bytes of the file.
+
+    Raises:
+        InputError: no header of this project is so long.
+    """
+    size = int.from_bytes(start, "little")
+    if len(start) < LENGTH_BYTES or not 0 < size <= MOST_HEADER_BYTES:
+        raise foreign(name)
+    return size
+
+
+def tensor_bytes(header: bytes, name: str) -> int:
+    """How many bytes of tensors follow a safetensors header, by what it says.
+
+    Raises:
+        InputError: it is no header, or says that there are more than are read.
+    """
+    try:
+        entries = json.loads(header)
+        size = max(
+            (int(entry["data_offsets"][1]) for key, entry in entries.items() if key != "__metadata__"), default=0
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
+        raise foreign(name) from None
+    if not 0 <= size <= MOST_BYTES:
+        raise InputError(f"{name} says that it holds {size} bytes of tensors; at most {MOST_BYTES} are read")
+    return size
+
+
+def foreign(name: str) -> InputError:
+    """What is said of a file that is none of ours."""
+    return InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote")
 
 
 def sha256(content: bytes) -> str:

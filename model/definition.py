@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from model import geometry
-from model.checks import is_integer
+from model.checks import check_seed, is_integer
 from model.config import GeneratorConfig
 from model.errors import InputError
-from model.fields import LIMIT, check_seed
-from model.geometry import Window
+from model.geometry import LIMIT, Window
 
 FUSION_PX = 127
 """Side of the box over which neighbouring styles blend (paper, Section 4.3)."""

@@ -18,14 +18,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from model.errors import InputError
 from model.geometry import Window, length
 
 SCHEME_VERSION = 1
 """Of everything that decides pixels besides the network: counters, positions, coordinates, quantising."""
-
-LIMIT = 2**31 - 2**16
-"""Positions are smaller than this in magnitude."""
 
 NoiseWindow: TypeAlias = tuple[int, Window, Window]
 """A layer's number, and rows and columns of its output."""
@@ -85,12 +81,6 @@ def z_g_vector(seed: int, size: int, device: str = "cpu") -> Tensor:
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     words = philox((zero, zero, torch.full((1,), _Z_G, device=device), index), seed)
     return torch.stack(normals(words), dim=-1).flatten()[None, :size]
-
-
-def check_seed(seed: int) -> None:
-    """Raises InputError for a seed that is no key."""
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed is {seed}; it must be from 0 to 2^64 - 1")
 
 
 def positions(window: Window, device: str) -> Tensor:

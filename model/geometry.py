@@ -21,6 +21,9 @@ from typing import TypeAlias
 
 Window: TypeAlias = tuple[int, int]
 
+LIMIT = 2**31 - 2**16
+"""Positions in the world are smaller than this in magnitude."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import geometry
-from model.checks import is_integer
+from model.checks import check_seed, is_integer
 from model.definition import Definition, check_definition, check_integer
 from model.errors import DivergenceError, InputError
-from model.fields import check_seed, z_g_vector
+from model.fields import z_g_vector
 from model.footprint import Footprint, Windows, footprint
 from model.generator import Generator
 from model.latents import Latents

@@ -22,9 +22,6 @@ OVERLAY = "overlay"
 MOST_SIDE_PX = 16384
 """Of the photograph; its fields are held in memory whole."""
 
-MOST_BYTES = 2**31
-"""A larger file is not read."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlay:

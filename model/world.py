@@ -14,11 +14,11 @@ from model import geometry
 from model.definition import Definition, Style, check_definition
 from model.engine import Engine, StyleVectors
 from model.errors import InputError
-from model.fields import LIMIT, z_g_vector
+from model.fields import z_g_vector
 from model.footprint import footprint
 from model.fusion import Fusion
 from model.generator import Generator
-from model.geometry import Window
+from model.geometry import LIMIT, Window
 from model.latents import Latents
 from model.overlay import Overlay, check_overlay
 from model.paste import Paste

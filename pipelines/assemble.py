@@ -5,21 +5,19 @@ manifest -> plans -> panoramas -> manifest
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import apache_beam as beam
-import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
 from model.version import __version__
-from pipelines.options import beam_options, own_flags, storage_errors
+from pipelines.options import beam_options, storage_errors
 from pipelines.progress import track
-from pipelines.render_tables import show_summary
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.formats import FORMATS
 from transforms.index_page import write_index
-from transforms.manifest import DONE, MANIFEST, REFUSED, read_manifest, write_manifest
+from transforms.manifest import MANIFEST, REFUSED, read_manifest, write_manifest
 from transforms.plan import Plan
 from transforms.render_folder import stored_plan
 from transforms.retry import retried
@@ -75,19 +73,6 @@ def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> l
     if unknown:
         raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} knows no such panorama")
     return [retried(stored_plan, out, key, rows[key]["plan"], formats) for key in rows if not ids or key in ids]
-
-
-def assemble_command(
-    context: typer.Context,
-    folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
-    format: Annotated[list[str] | None, typer.Option(help=f"{', '.join(FORMATS)}; may be repeated.")] = None,
-    id: Annotated[list[str] | None, typer.Option(help="A panorama; may be repeated.", show_default="all")] = None,
-) -> None:
-    """Makes other formats of panoramas from their patches, without rendering."""
-    rows = assemble(folder, format or [], id or [], beam_options(context.args, own_flags(context)))
-    show_summary(folder, rows)
-    if any(row["state"] != DONE for row in rows):
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

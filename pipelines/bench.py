@@ -1,13 +1,10 @@
 """Bench: what rendering costs on this machine, as a table and JSON."""
 
-import json
 import platform
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
-from rich.console import Console
 from rich.table import Table
 
 from model import arithmetic, measure
@@ -96,19 +93,6 @@ def table(document: dict[str, Any]) -> Table:
     for name, (title, form) in ROWS.items():
         shown.add_row(title, *(format(figures[name], form) for figures in presets.values()))
     return shown
-
-
-def bench_command(
-    preset: Annotated[list[str] | None, typer.Option(help="Network to measure; may be repeated.")] = None,
-    out: Annotated[str | None, typer.Option(help="File for the figures, as JSON.")] = None,
-) -> None:
-    """Measures what rendering costs on this machine, against the best that the machine can do."""
-    document = bench(preset or ["paper", "small"])
-    Console().print(table(document))
-    if out:
-        with open(out, "w") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
 
 
 if __name__ == "__main__":

@@ -11,23 +11,24 @@ from importlib import import_module
 import typer
 
 from model.errors import DivergenceError, InputError
+from transforms.text import printable
 
-COMMANDS = {
-    "ingest": "ingest_command",
-    "train": "train_command",
-    "evaluate": "evaluate_command",
-    "render": "render_command",
-    "fuse": "fuse_command",
-    "edit": "edit_command",
-    "invert": "invert_command",
-    "outpaint": "outpaint_command",
-    "inbetween": "inbetween_command",
-    "assemble": "assemble_command",
-    "verify": "verify_command",
-    "bench": "bench_command",
-    "info": "info_command",
-}
-"""Each command's function, in the module of its name."""
+COMMANDS = (
+    "ingest",
+    "train",
+    "evaluate",
+    "render",
+    "fuse",
+    "edit",
+    "invert",
+    "outpaint",
+    "inbetween",
+    "assemble",
+    "verify",
+    "bench",
+    "info",
+)
+"""Each is a function in the module of its name in `pipelines.commands`."""
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
@@ -41,17 +42,16 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a command line that it cannot parse; it keeps the class in a private module."""
 
 
-def build(names: Sequence[str]) -> typer.Typer:
-    """An application of these commands. Only their modules are imported: ingest's workers need no torch."""
+def build() -> typer.Typer:
+    """The application with all commands."""
     app = typer.Typer(
         help="InfinityGAN as dataflow: photographs to shards, shards to a model, a model to panoramas of any size.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.callback()(lambda: None)  # a lone command stays a command
-    for name in names:
-        function = getattr(import_module(f"pipelines.{name}"), COMMANDS[name])
+    for name in COMMANDS:
+        function = getattr(import_module(f"pipelines.commands.{name}"), name)
         app.command(name, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
     return app
 
@@ -65,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code."""
-    names = [name for name in COMMANDS if name in arguments[:1]] or list(COMMANDS)
     try:
-        result = build(names)(args=list(arguments), prog_name="infinitygan", standalone_mode=False)
+        result = build()(args=list(arguments), prog_name="infinitygan", standalone_mode=False)
     except InputError as error:
         return refuse(str(error))
     except UsageError as error:
@@ -86,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refuse(message: str, code: int = 2) -> int:
     """Says in one line why a command ended."""
-    print(f"infinitygan: {' '.join(message.split())}", file=sys.stderr)
+    print(f"infinitygan: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

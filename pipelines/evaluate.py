@@ -6,15 +6,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import torch
-import typer
 from PIL.Image import Image as Picture
 from torch import Tensor
 
 from model.bundled import resolve
-from model.checkpoint import Checkpoint, load_checkpoint
+from model.checkpoint import MOST_BYTES, Checkpoint, load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.described import describe
 from model.diversity import diversity, variations
@@ -26,7 +25,6 @@ from model.memory import reuse_freed_memory
 from model.picture_features import FeatureNetwork, feature_networks
 from model.repetition import repetition
 from model.version import __version__
-from pipelines.evaluation_tables import show
 from pipelines.progress import track
 from transforms.evaluation import Evaluation, frame
 from transforms.evaluation_photographs import read_photographs
@@ -34,6 +32,7 @@ from transforms.evaluation_pictures import bands_picture, colours_picture, diver
 from transforms.evaluation_results import DescribedSets, References, Results, measure
 from transforms.evaluation_worlds import Renderer, cut_worlds, open_world, render_window
 from transforms.storage import exists, filesystem, join, read_bytes, write_bytes, write_json
+from transforms.tensor_files import read_tensors
 
 METRICS = "metrics.json"
 """Written last: a folder with it holds a whole evaluation."""
@@ -75,7 +74,7 @@ def evaluate(options: EvaluateOptions) -> Results:
     """
     reuse_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = load_checkpoint(read_file(resolve(options.checkpoint), "checkpoint"), options.checkpoint)
+    checkpoint = load_checkpoint(read_tensors(resolve(options.checkpoint)), options.checkpoint)
     check_tileable(checkpoint.generator.config, options.checkpoint)
     generator, evaluation = checkpoint.generator.to(device), options.evaluation
     inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
@@ -193,26 +192,9 @@ def read_file(url: str, name: str) -> bytes:
     fs, path = filesystem(url)
     if not fs.isfile(path):
         raise InputError(f"{name} {url}: there is no such file")
+    if (fs.size(path) or 0) > MOST_BYTES:
+        raise InputError(f"{name} {url} has {fs.size(path)} bytes; at most {MOST_BYTES} are read")
     return read_bytes(url)
-
-
-def evaluate_command(
-    checkpoint: Annotated[str, typer.Argument(help='Generator, .safetensors, or "bundled".')],
-    data: Annotated[
-        str, typer.Argument(help="Training set made by ingest; its val and test splits are compared with.")
-    ],
-    out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and pictures.")],
-    protocol: Annotated[
-        str, typer.Option(help="antialiased, or paper: the paper's way to scale beside it.")
-    ] = "antialiased",
-    inception: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of the standard Inception, for FID: safetensors or npz.")
-    ] = None,
-) -> None:
-    """Measures how far a checkpoint's worlds are from held-out photographs."""
-    results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
-    show(results)
-    print(f"Figures and pictures are in {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

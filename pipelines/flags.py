@@ -1,13 +1,21 @@
-"""Flags that several commands have in common, and how their values are read."""
+"""Flags that several commands have in common, and how their values are read, without torch or Beam."""
 
+import difflib
+import re
 from collections.abc import Sequence
-from typing import Annotated
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from model.errors import InputError
-from transforms.retry import retried
-from transforms.storage import filesystem
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+FORMATS = "png, tif, jpg, webp, zarr, dzi"
+"""What panoramas can be stored as, for help texts; `transforms.formats` writes them."""
 
 Checkpoint = Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")]
 RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and manifest.")]
@@ -21,6 +29,45 @@ Size = Annotated[
 ]
 PhotographSeed = Annotated[int, typer.Option(help="Of the world around, and of the optimisation's start.")]
 Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Show the photograph's own pixels in its place.")]
+
+
+def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":
+    """Beam's options from the flags that are not the command's own.
+
+    Args:
+        context: of the command.
+        among_arguments: flags that the parser left among the command's arguments.
+
+    Raises:
+        InputError: Beam does not know a flag, or not its value.
+    """
+    flags = [*among_arguments, *context.args]
+    check_names(flags, [f"--{name.replace('_', '-')}" for name in context.params])
+    from pipelines.options import beam_options
+
+    return beam_options(flags)
+
+
+def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
+    """Raises InputError for a flag that is not Beam's, with a hint on a misspelt one."""
+    given = [flag.split("=", 1)[0] for flag in flags if flag.startswith("-")]
+    if not given:
+        return
+    beams = beam_flag_names()
+    for name in given:
+        if name not in beams:
+            near = difflib.get_close_matches(name, [*own, *beams], n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
+            raise InputError(f"{name} is unknown: {hint}")
+
+
+def beam_flag_names() -> list[str]:
+    """The names of Beam's flags, read from its source: importing Beam takes more than a second."""
+    package = find_spec("apache_beam")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("apache_beam is not installed")
+    source = Path(package.origin).with_name("options") / "pipeline_options.py"
+    return re.findall(r"""["'](--\w[\w-]*)["']""", source.read_text(encoding="utf-8"))
 
 
 def whole_numbers(flag: str, text: str, count: int | None, example: str, separator: str = ",") -> tuple[int, ...]:
@@ -58,6 +105,9 @@ def check_folder(out: str) -> None:
     """Raises InputError if --out can be no folder, before anything is computed for it."""
     if not out:
         raise InputError("--out is empty; give a folder or URL")
+    from transforms.retry import retried
+    from transforms.storage import filesystem
+
     fs, path = filesystem(out)
     if retried(fs.isfile, path):
         raise InputError(f"--out {out} is a file; give a folder or URL")

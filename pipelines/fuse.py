@@ -4,18 +4,10 @@ import hashlib
 import math
 import sys
 from collections.abc import Sequence
-from typing import Annotated
-
-import typer
 
 from model.definition import FEW_STYLES, FUSION_PX, Style
 from model.errors import InputError
-from pipelines.flags import Checkpoint, Formats, RenderFolder, Replace, TileSide, whole_numbers
-from pipelines.options import beam_options, own_flags
-from pipelines.render import render_written
-from pipelines.render_options import RenderOptions
-from transforms.requests import RenderRequest
-from transforms.storage import join
+from pipelines.flags import whole_numbers
 
 MOST_STYLES = 1000
 
@@ -62,41 +54,6 @@ def name_of(seeds: Sequence[int]) -> str:
     """Seeds as part of an id; a checksum of them where they are too many."""
     names = "-".join(map(str, seeds))
     return names if len(names) <= 100 else hashlib.sha256(names.encode()).hexdigest()[:12]
-
-
-def fuse_command(
-    context: typer.Context,
-    styles: Annotated[str, typer.Option(metavar="N|SEED,SEED,…", help="How many styles, or the seed of each.")],
-    out: RenderFolder,
-    width: Annotated[int, typer.Option(help="Width, px.")] = 4096,
-    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
-    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
-    fusion: Annotated[int, typer.Option(help="Side of the box over which styles blend, px; odd.")] = FUSION_PX,
-    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
-    checkpoint: Checkpoint = None,
-    format: Formats = None,
-    tile: TileSide = 256,
-    replace: Replace = False,
-) -> None:
-    """Renders a panorama of several styles; writes the request, too, for changes by hand."""
-    flags = beam_options(context.args, own_flags(context))
-    for name, value in (("--width", width), ("--height", height)):
-        if value < 1:
-            raise InputError(f"{name} {value}: give at least 1 pixel")
-    seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
-    request = RenderRequest(
-        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic,
-        seed=seed,
-        width_px=width,
-        height_px=height,
-        cyclic=cyclic,
-        styles=lay_out(seeds, width, height),
-        fusion_px=fusion,
-        checkpoint=checkpoint,
-        formats=tuple(format or ["png"]),
-    )
-    options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
-    render_written(options, join(out, "requests", f"{request.id}.jsonl"), [request], flags)
 
 
 if __name__ == "__main__":

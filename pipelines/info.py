@@ -1,23 +1,19 @@
-"""What a file or folder of this project is, in a few lines."""
+"""What a file or folder of this project is, in a few lines.
 
-import io
+It may come from anywhere. So what is read of it is bounded, and what it says of itself never takes the place of what
+was found out. Each kind imports what it needs: a shard needs neither torch nor Arrow.
+"""
+
 import json
 import sys
 import tarfile
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import tifffile
-import typer
-from PIL import Image
-
-from model.checkpoint import read_header, sha256
 from model.errors import InputError, one_line
-from transforms.manifest import MANIFEST, read_manifest
-from transforms.render_folder import PLAN_FILE
-from transforms.run_folder import CONFIG, LOG
+from transforms.panorama_files import READERS, read_said, read_short
 from transforms.storage import exists, filesystem, join, read_bytes, read_json
-from transforms.training_shards import DATASET, read_dataset
+from transforms.text import printable
 
 Lines = dict[str, Any]
 
@@ -32,7 +28,7 @@ def describe(url: str) -> Lines:
         raise InputError(f"{url}: there is no such file or folder")
     fs, path = filesystem(url)
     try:
-        return describe_folder(url) if fs.isdir(path) else describe_file(url)
+        return describe_folder(url) if fs.isdir(path) and suffix_of(url) != ".zarr" else describe_file(url)
     except (InputError, OSError):
         raise
     except Exception as error:  # what a reader raises of a damaged file is anybody's guess
@@ -41,22 +37,31 @@ def describe(url: str) -> Lines:
         ) from None
 
 
+def suffix_of(url: str) -> str:
+    """What a name ends in, in small letters, from its last dot."""
+    name = url.rstrip("/").rpartition("/")[2]
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
 def describe_file(url: str) -> Lines:
-    """A checkpoint, training state, shard or panorama."""
-    suffixes: dict[str, Callable[[str], Lines]] = {
-        ".safetensors": describe_tensors,
-        ".tar": describe_shard,
-        ".png": describe_png,
-        ".tif": describe_tiff,
-    }
-    for suffix, describe_kind in suffixes.items():
-        if url.endswith(suffix):
-            return describe_kind(url)
-    raise InputError(f"{url}: info knows {', '.join(suffixes)} and the folders of ingest, train and render")
+    """A checkpoint, training state, overlay, shard or panorama."""
+    suffix = suffix_of(url)
+    kinds: dict[str, Callable[[str], Lines]] = {".safetensors": describe_tensors, ".tar": describe_shard}
+    if suffix in kinds:
+        return kinds[suffix](url)
+    if suffix in READERS:
+        width_px, height_px, said = read_said(url.rstrip("/"), suffix)
+        return found({"what": "panorama", "size_px": f"{width_px}×{height_px}"}, said)
+    raise InputError(f"{url}: info knows {', '.join([*kinds, *READERS])} and the folders of ingest, train and render")
 
 
 def describe_folder(url: str) -> Lines:
     """A training set, a run, the output of render, or one plan's patches."""
+    from transforms.manifest import MANIFEST, read_manifest
+    from transforms.render_folder import PLAN_FILE
+    from transforms.run_folder import CONFIG, LOG
+    from transforms.training_shards import DATASET, read_dataset
+
     if exists(join(url, DATASET)):
         dataset = read_dataset(url)
         return {
@@ -77,70 +82,62 @@ def describe_folder(url: str) -> Lines:
         counts = {state: sum(row["state"] == state for row in rows) for state in states}
         return {"what": "rendered panoramas", "requests": len(rows), **counts}
     if exists(join(url, PLAN_FILE)):
-        return {"what": "patches of a panorama", **read_json(join(url, PLAN_FILE))}
+        return found({"what": "patches of a panorama"}, read_json(join(url, PLAN_FILE)))
     raise InputError(f"{url} is no training set, run, or output of render")
 
 
 def describe_tensors(url: str) -> Lines:
-    """A checkpoint or a training state."""
-    content = read_bytes(url)
-    header = read_header(content, url)
-    return {"what": header.pop("kind"), "sha256": sha256(content), "size_bytes": len(content), **header}
+    """A checkpoint, training state or overlay that can be used as it is."""
+    from model import checkpoint
+    from model.overlay import OVERLAY, load_overlay
+    from transforms.tensor_files import read_tensors
+
+    content = read_tensors(url)
+    header = checkpoint.read_header(content, url)
+    kind = str(header.pop("kind", None))
+    checks: Mapping[str, Callable[[bytes, str], object]] = {
+        checkpoint.CHECKPOINT: checkpoint.load_checkpoint,
+        checkpoint.TRAINING_STATE: checkpoint.load_state,
+        OVERLAY: load_overlay,
+    }
+    if kind in checks:
+        checks[kind](content, url)
+    else:
+        checkpoint.load(kind, content, url)
+    return found({"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}, header)
 
 
 def describe_shard(url: str) -> Lines:
     """A training shard or a patch shard."""
+    fs, path = filesystem(url)
+    first, count = None, 0
     try:
-        with tarfile.open(fileobj=io.BytesIO(read_bytes(url)), mode="r:") as tar:
-            names = [member.name for member in tar]
-            files = [tar.extractfile(name) for name in names if name.endswith(".json")]
-            documents = [json.loads(file.read()) for file in files if file]
+        with fs.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                count += member.name.endswith(".json")
+                file = tar.extractfile(member) if member.name.endswith(".json") and first is None else None
+                first = json.loads(read_short(url, file)) if file else first
+    except InputError:
+        raise
     except (tarfile.TarError, ValueError) as error:
         raise InputError(f"{url} is no shard: {error}") from None
-    if not documents:
+    if not isinstance(first, dict):
         raise InputError(f"{url} is no shard of this project: it holds no metadata")
-    first = documents[0]
     if "world_x_px" in first:
-        return {"what": "patch shard", "patches": len(documents), "first patch": first}
-    return {"what": "training shard", "samples": len(documents), "split": first.get("split"), "first": first.get("key")}
+        return {"what": "patch shard", "patches": count, "first patch": first}
+    return {"what": "training shard", "samples": count, "split": first.get("split"), "first": first.get("key")}
 
 
-def describe_png(url: str) -> Lines:
-    """A panorama as PNG."""
-    fs, path = filesystem(url)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # of any size, since only the header is read
-    try:
-        with fs.open(path, "rb") as file, Image.open(file, formats=["PNG"]) as image:
-            return panorama(url, image.size, image.info.get("InfinityGAN"))  # type: ignore[attr-defined]
-    except OSError as error:
-        raise InputError(f"{url} is no PNG: {error}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+def found(facts: Lines, said: Mapping[str, Any]) -> Lines:
+    """What was found out, and then what the file says of itself beyond that."""
+    return {**facts, **{name: value for name, value in said.items() if name not in facts}}
 
 
-def describe_tiff(url: str) -> Lines:
-    """A panorama as TIFF."""
-    fs, path = filesystem(url)
-    try:
-        with fs.open(path, "rb") as file, tifffile.TiffFile(file) as tiff:
-            page = tiff.pages.first
-            return panorama(url, (page.imagewidth, page.imagelength), json.loads(page.description).get("InfinityGAN"))
-    except (tifffile.TiffFileError, ValueError) as error:
-        raise InputError(f"{url} is no TIFF of this project: {error}") from None
-
-
-def panorama(url: str, size_px: tuple[int, int], provenance: str | None) -> Lines:
-    """A panorama by its size and what its file says of where it comes from."""
-    if not provenance:
-        raise InputError(f"{url} is no panorama of this project: the file does not say where it comes from")
-    return {"what": "panorama", "size_px": f"{size_px[0]}×{size_px[1]}", **json.loads(provenance)}
-
-
-def info_command(file: Annotated[str, typer.Argument(help="A file or folder of this project.")]) -> None:
-    """Says what a file or folder is."""
-    for name, value in describe(file).items():
+def told(lines: Lines) -> Iterator[str]:
+    """A line for each thing known, without a character that a terminal would obey."""
+    for name, value in lines.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-        print(f"{name}: {text}")
+        yield f"{printable(name)}: {printable(text)}"
 
 
 if __name__ == "__main__":

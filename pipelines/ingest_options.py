@@ -9,6 +9,7 @@ from model.version import __version__
 from transforms.duplicates import DEDUP_WAYS
 from transforms.manners import Manners
 from transforms.prepare import Preparation
+from transforms.urls import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class IngestOptions:
         values |= values.pop("preparation")
         for name in ("out", "manners", "crawlers"):
             del values[name]
-        lists = {"sources": list(self.sources), "retry_rejects": list(self.retry_rejects)}
+        lists = {"sources": [redact(source) for source in self.sources], "retry_rejects": list(self.retry_rejects)}
         return {**values, **lists, "infinitygan_version": __version__}
 
 

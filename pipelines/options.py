@@ -1,40 +1,30 @@
 """Beam's own flags: those that one of its option classes knows are passed on; anything else is refused."""
 
 import argparse
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 import apache_beam as beam
-import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
+from pipelines.flags import check_names
 
 DEFAULT_RUNNER = "--runner=FnApiRunner"
 """Named, because Beam's own default first tries to download another runner."""
 
 
-def beam_options(arguments: Sequence[str], own_flags: Sequence[str] = ()) -> PipelineOptions:
-    """Options of a pipeline from what is left of the command line.
-
-    Args:
-        arguments: flags that are not the command's own.
-        own_flags: the command's own, for a hint on a misspelt one.
+def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Options of a pipeline from flags that are not a command's own.
 
     Raises:
         InputError: Beam does not know a flag, or not its value.
     """
-    parser = beam_parser()
-    _, unknown = parser.parse_known_args(arguments)
+    check_names(arguments)
+    _, unknown = beam_parser().parse_known_args(arguments)
     if unknown:
-        name = unknown[0].split("=", 1)[0]
-        if not name.startswith("-"):
-            raise InputError(f"{name!r} belongs to no flag; see --help")
-        near = difflib.get_close_matches(name, [*own_flags, *parser._option_string_actions], n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
-        raise InputError(f"{name} is unknown: {hint}")
+        raise InputError(f"{unknown[0]!r} belongs to no flag; see --help")
     given = list(arguments)
     if not any(argument.split("=", 1)[0] == "--runner" for argument in given):
         given.append(DEFAULT_RUNNER)
@@ -44,11 +34,6 @@ def beam_options(arguments: Sequence[str], own_flags: Sequence[str] = ()) -> Pip
     except Exception as error:  # each runner has its own way to refuse
         raise InputError(f"Beam does not accept {' '.join(given)}: {error}") from None
     return options
-
-
-def own_flags(context: typer.Context) -> list[str]:
-    """The flags of a command itself."""
-    return [f"--{name.replace('_', '-')}" for name in context.params]
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import sys
 from model import bundled
 from model import checkpoint as files
 from transforms.run_folder import CHECKPOINT, STATE, state_beside
-from transforms.storage import join, read_bytes, write_bytes
+from transforms.storage import join, write_bytes
+from transforms.tensor_files import read_tensors
 
 LICENCE = "Apache-2.0; the photographs it learned from, with their licences, are listed in docs/model-card.md"
 KEPT = ("generator.", "discriminator.")
@@ -17,10 +18,10 @@ KEPT = ("generator.", "discriminator.")
 
 def release(run: str) -> None:
     """Writes the package's checkpoint and training state."""
-    checkpoint = files.load_checkpoint(read_bytes(join(run, CHECKPOINT)), run)
+    checkpoint = files.load_checkpoint(read_tensors(join(run, CHECKPOINT)), run)
     generator = checkpoint.generator
     content = files.save_checkpoint(generator.state_dict(), generator.config, checkpoint.provenance, LICENCE)
-    header, tensors = files.load(files.TRAINING_STATE, read_bytes(join(run, STATE)), run)
+    header, tensors = files.load_state(read_tensors(join(run, STATE), "the state"), run)
     kept = {name: x.half() for name, x in tensors.items() if name.startswith(KEPT)}
     counts = {"steps": header["steps"], "images_before": header["images_before"]}
     url = bundled.resolve(bundled.BUNDLED)

@@ -3,21 +3,18 @@
 requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> manifest
 """
 
-import posixpath
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.config import GeneratorConfig
-from model.engine import PRECISIONS
-from model.errors import InputError
 from model.version import __version__
-from pipelines.options import beam_options, own_flags, storage_errors
+from pipelines.options import beam_options, storage_errors
 from pipelines.progress import track
 from pipelines.render_options import RenderOptions
 from pipelines.render_plans import check_out, check_requests, make_plans
@@ -26,18 +23,17 @@ from transforms.adopt import adopt_patches
 from transforms.ahead import map_ahead
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
 from transforms.estimate import estimate
-from transforms.formats import FORMATS
 from transforms.index_page import write_index
 from transforms.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
-from transforms.plan import REFERENCE, Plan
+from transforms.plan import Plan
 from transforms.plan_tiles import Found, PlanTiles, shards_to_do
-from transforms.render_folder import PANORAMAS, begin, existing_shards, is_complete, known_ids
+from transforms.render_folder import FOLDERS, begin, existing_shards, is_complete, known_ids
 from transforms.repair import remove_damaged
-from transforms.requests import Refused, RenderRequest, list_requests, write_requests
+from transforms.requests import RenderRequest, write_requests
 from transforms.retry import retried
 from transforms.skip import SkipStored
-from transforms.storage import join, remove_leftovers
+from transforms.storage import remove_leftovers
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.tally import Tally
 
@@ -93,8 +89,7 @@ def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) ->
 
     for _ in map_ahead(write_down, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS):
         pass
-    for folder in (join(options.out, PANORAMAS), options.out):
-        retried(remove_leftovers, folder)
+    retried(remove_leftovers, options.out, *FOLDERS)
     if not options.repair:
         return Found(known)
     shards = [
@@ -130,69 +125,6 @@ def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan]
         | "All rows" >> beam.combiners.ToList()
         | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
     )
-
-
-def render_command(
-    context: typer.Context,
-    out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and manifest.")],
-    checkpoint: Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")] = None,
-    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
-    width: Annotated[int, typer.Option(help="Width, px.")] = 8192,
-    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
-    origin: Annotated[
-        str | None,
-        typer.Option(metavar="X,Y", help="World pixel of the top left corner.", show_default="0,-height/2"),
-    ] = None,
-    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
-    requests: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Many panoramas: .jsonl, .csv or .parquet, a request a row.")
-    ] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile, px; a multiple of the network's cell.")] = 256,
-    tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
-    format: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(FORMATS)}; may be repeated.", show_default="png")
-    ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
-    precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}.")] = REFERENCE,
-    repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
-    accelerator: Annotated[
-        str | None,
-        typer.Option(metavar="HINT", help="That the workers that compute need, such as 'type:nvidia-l4;count:1'."),
-    ] = None,
-    model_copies: Annotated[
-        int | None,
-        typer.Option(help="Networks that a worker machine's processes share.", show_default="one in each process"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
-) -> None:
-    """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
-    if requests:
-        refuse_beside_requests(context)
-        asked: Sequence[RenderRequest | Refused] = list_requests(requests)
-    else:
-        x_px, y_px = parse_origin(origin)
-        name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
-        values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
-        values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
-        asked = [RenderRequest.from_json(values)]
-    flags = beam_options(context.args, own_flags(context))
-    options = RenderOptions(
-        tuple(asked),
-        out,
-        checkpoint,
-        tile,
-        tiles_per_shard,
-        replace,
-        precision,
-        repair,
-        accelerator,
-        model_copies,
-        source=posixpath.basename(requests) if requests else "",
-    )
-    if dry_run:
-        say_what_it_costs(options)
-        return
-    render_and_report(options, flags)
 
 
 def render_written(
@@ -231,25 +163,6 @@ def say_what_it_costs(options: RenderOptions) -> None:
     show_estimate(options.out, cost, time_tile(next(iter(planned.networks))) if cost.tiles else 0.0)
     if planned.refused:
         raise typer.Exit(2)
-
-
-def refuse_beside_requests(context: typer.Context) -> None:
-    """Raises InputError for a flag that the rows of --requests would overrule without a word."""
-    for name in ("seed", "width", "height", "origin", "cyclic", "format"):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            raise InputError(f"--{name} stands beside --requests, whose rows say that: give one of the two")
-
-
-def parse_origin(text: str | None) -> tuple[int, int | None]:
-    """X,Y as numbers."""
-    if text is None:
-        return 0, None
-    try:
-        x_px, y_px = (int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--origin {text}: give two whole numbers, such as --origin 0,-256") from None
-    return x_px, y_px
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from transforms.plan import Plan
 from transforms.render_folder import check_plan, known_ids
 from transforms.requests import Refused, RenderRequest
 from transforms.retry import retried
-from transforms.storage import exists, filesystem, join
+from transforms.storage import exists, join
+from transforms.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,7 @@ class Planner:
     def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
         """A checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""
         try:
-            fs, path = filesystem(resolve(url))
-            if not retried(fs.isfile, path):
-                return InputError(f"checkpoint {url}: there is no such file")
-            found = load_checkpoint(retried(fs.cat_file, path), url)
+            found = load_checkpoint(retried(read_tensors, resolve(url)), url)
             check_tileable(found.generator.config, url)
         except InputError as error:
             return error

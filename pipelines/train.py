@@ -5,12 +5,12 @@ import os
 import platform
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from lightning_fabric import Fabric
 
 from model import checkpoint as files
@@ -31,9 +31,12 @@ from model.processes import launch
 from model.training import Trainer
 from model.version import __version__
 from pipelines.training_run import Metric, Run
-from transforms.run_folder import RunFolder, state_beside
-from transforms.storage import exists, join, read_bytes
+from transforms.run_folder import CHECKPOINT, RunFolder, state_beside
+from transforms.run_lock import locked
+from transforms.shards import set_checksum
+from transforms.storage import exists, join
 from transforms.stream import PatchStream
+from transforms.tensor_files import read_tensors
 from transforms.training_shards import DATASET, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
@@ -146,17 +149,18 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     images = options.images
     if images is None and options.minutes is None and settings.iterations:
         images = settings.iterations * settings.batch
-    run = Run(trainer, folder, origin, images, options.minutes, metric)
-    if fabric.is_global_zero:
-        folder.begin(config, options.resume)
-        folder.write_environment(environment(options, fabric))
-    fabric.barrier()
-    if options.resume:
-        run.resume()
-    elif fabric.is_global_zero:
-        run.save()  # so that a run killed at once goes on from where it started
-    edge_after = (settings.beyond_after - trainer.images_before) // fabric.world_size
-    run.go(dataclasses.replace(stream, edge_after=edge_after))
+    with locked(options.out) if fabric.is_global_zero else nullcontext(lambda: None) as still_ours:
+        run = Run(trainer, folder, origin, images, options.minutes, metric, still_ours)
+        if fabric.is_global_zero:
+            folder.begin(config, options.resume)
+            folder.write_environment(environment(options, fabric))
+        fabric.barrier()
+        if options.resume:
+            run.resume()
+        elif fabric.is_global_zero:
+            run.save()  # so that a run killed at once goes on from where it started
+        edge_after = (settings.beyond_after - trainer.images_before) // fabric.world_size
+        run.go(dataclasses.replace(stream, edge_after=edge_after))
     return trainer
 
 
@@ -169,9 +173,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     if init is None:
         return None
     url = resolve(init)
-    if not exists(url):
-        raise InputError(f"--init {init}: there is no such file")
-    found = files.load_checkpoint(read_bytes(url), url)
+    found = files.load_checkpoint(read_tensors(url, "--init", beside=CHECKPOINT), url)
     if found.generator.config != trainer.generator_config:
         raise InputError(f"--init {init}: its network is of another preset; choose the --preset it was trained with")
     networks = {"ema": found.generator.state_dict(), "generator": found.generator.state_dict()}
@@ -179,7 +181,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     tensors |= {f"discriminator.{key}": x for key, x in trainer.discriminator.state_dict().items()}
     beside = state_beside(url)
     if exists(beside):
-        tensors |= files.load(files.TRAINING_STATE, read_bytes(beside), beside)[1]
+        tensors |= files.load_state(read_tensors(beside, "the state"), beside)[1]
     trainer.load_state(tensors, steps=0, images_before=found.provenance.get("images_seen", 0))
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
@@ -192,7 +194,11 @@ def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str
         "version": __version__,
         "preset": options.preset,
         "recipe": options.settings.recipe,
-        "data": {"samples": dataset["samples"], "licences": dict(sorted(licences.items()))},
+        "data": {
+            "sha256": set_checksum(dataset["shards"]),
+            "samples": dataset["samples"],
+            "licences": dict(sorted(licences.items())),
+        },
         "init": parent,
     }
 
@@ -203,7 +209,7 @@ def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
     return {
         "options": dataclasses.asdict(options),
         "python": platform.python_version(),
-        "packages": {"infinitygan": __version__, **{name: metadata.version(name) for name in PACKAGES}},
+        "packages": packages(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(fabric.device) if gpu else platform.machine(),
         "cores": os.cpu_count(),
@@ -212,51 +218,10 @@ def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def train_command(
-    data: Annotated[str, typer.Option(help="Training set made by ingest; folder or URL.")],
-    out: Annotated[str, typer.Option(help="Folder or URL for the run.")],
-    preset: Annotated[str, typer.Option(help=f"Network: {', '.join(PRESETS)}.")] = "small",
-    recipe: Annotated[
-        str | None, typer.Option(help=f"Settings: {', '.join(RECIPES)}.", show_default="the preset's")
-    ] = None,
-    images: Annotated[int | None, typer.Option(help="Stop when this run has seen so many photographs.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    init: Annotated[str | None, typer.Option(help="Checkpoint to start from, or bundled.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    batch: Annotated[
-        int | None, typer.Option(help="Photographs a step, over all processes.", show_default="16")
-    ] = None,
-    accumulate: Annotated[int, typer.Option(help="Parts of a batch, to hold one at a time in memory.")] = 1,
-    precision: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PRECISIONS)}.", show_default="float32 on a CPU, tf32 on a GPU")
-    ] = None,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits again on a GPU.")] = False,
-    vertical_law: Annotated[
-        str, typer.Option(help=f"Of windows along the height: {', '.join(VERTICAL_LAWS)}.")
-    ] = "crop",
-    strict: Annotated[bool, typer.Option("--strict", help="End when a shard cannot be read.")] = False,
-) -> None:
-    """Trains a generator from shards; what it leaves in --out explains itself."""
-    train(
-        TrainOptions(
-            data=data,
-            out=out,
-            preset=preset,
-            recipe=recipe,
-            images=images,
-            minutes=minutes,
-            init=init,
-            resume=resume,
-            seed=seed,
-            batch=batch,
-            accumulate=accumulate,
-            precision=precision,
-            deterministic=deterministic,
-            vertical_law=vertical_law,
-            strict=strict,
-        )
-    )
+def packages() -> dict[str, str]:
+    """The versions of the packages. Torch's own tells how it was built, which its metadata may leave away."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"infinitygan": __version__, **versions, "torch": str(torch.__version__)}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from model import checkpoint as files
-from model.checks import is_count
 from model.errors import DivergenceError, InputError
 from model.generator import Generator
 from model.processes import peak_bytes
@@ -21,15 +20,23 @@ from model.training import Trainer
 from pipelines.progress import track
 from transforms.curves import events
 from transforms.previews import GRID, grid, sample_grid, strip
-from transforms.run_folder import RunFolder
+from transforms.run_folder import BEST, CHECKPOINT, RunFolder, curves_name
+from transforms.run_lock import Check
+from transforms.storage import join
 from transforms.stream import PatchBatch, PatchStream
+from transforms.tensor_files import read_tensors
 
 TICK_S = 300.0
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SHOWN_STEPS = 50
 """The progress line's losses are means over so many steps."""
 
 Metric = Callable[[Generator], float]
 """A measure of the averaged generator, the lower the better."""
+
+
+COUNTED = ("images", "time_s", "skipped_shards")
+"""What a line of the log says beside the values that have curves."""
 
 
 class Steps:
@@ -70,6 +77,7 @@ class Run:
         images: where the run ends, if it is to.
         minutes: how long this start of it lasts, if it is to end.
         metric: measured at each tick; the best checkpoint is kept.
+        still_ours: raises an error if the folder has come to belong to another run; asked before a tick is written.
     """
 
     def __init__(
@@ -80,28 +88,55 @@ class Run:
         images: int | None = None,
         minutes: float | None = None,
         metric: Metric | None = None,
+        still_ours: Check = lambda: None,
     ):
         self.trainer, self.folder, self.provenance, self.metric = trainer, folder, provenance, metric
-        self.images, self.minutes = images, minutes
+        self.images, self.minutes, self.still_ours = images, minutes, still_ours
         self.first = trainer.fabric.is_global_zero
         self.log: list[dict[str, Any]] = []
         self.images_this_run = 0
         self.since_tick, self.lately = Steps(), Steps(SHOWN_STEPS)
 
     def resume(self) -> None:
-        """Takes up the run's last state."""
+        """Takes up the run's last state, and makes the folder agree with it."""
         content = self.folder.read_state()
-        header, tensors = files.load(files.TRAINING_STATE, content, f"the state of {self.folder.url}")
-        steps, before = header.get("steps"), header.get("images_before")
-        if not (is_count(steps) and is_count(before)):
-            raise InputError(f"the state of {self.folder.url} is damaged; start a new run with --init")
-        self.trainer.load_state(tensors, steps, before)
+        header, tensors = files.load_state(content, f"the state of {self.folder.url}")
+        self.trainer.load_state(tensors, header["steps"], header["images_before"])
         self.log = self.folder.read_log(self.trainer.images)
+        if self.first:
+            self.folder.drop_beyond(self.trainer.images)
+            self.make_again()
+
+    def make_again(self) -> None:
+        """Writes what a kill or a hand has left missing, as far as the state and the log tell what it was."""
+        folder, images = self.folder, self.trainer.images
+        if self.images_of(CHECKPOINT) != images:
+            folder.write_checkpoint(self.checkpoint())
+        folder.write_log(self.log)
+        for entry in self.log:
+            if not folder.has(curves_name(entry["images"])):
+                self.write_curves(entry)
+        if not self.log or self.log[-1]["images"] != images:
+            return
+        self.draw(missing=True)
+        if is_best(self.log) and self.images_of(BEST) != images:
+            folder.write_best(self.checkpoint())
+
+    def images_of(self, name: str) -> int | None:
+        """The images that one of the folder's checkpoints has seen; None where there is none that is whole."""
+        url = join(self.folder.url, name)
+        try:
+            return int(files.load_checkpoint(read_tensors(url), url).provenance["images_seen"])
+        except (InputError, KeyError):
+            return None
 
     def go(self, stream: PatchStream) -> None:
         """Trains to the end, saving at every tick, at the end and when interrupted."""
         trainer = self.trainer
         self.images_this_run = trainer.steps * trainer.config.batch
+        if self.first and self.enough_images():
+            cure = "ask for more with --images to go on"
+            print(f"{self.folder.url} has seen the {self.images} images that it is to see; {cure}", file=sys.stderr)
         batches = stream.batches(trainer.share, after=trainer.steps * trainer.share)
         if self.first:
             photographs = next(stream.batches(GRID * GRID)).pixels
@@ -156,29 +191,43 @@ class Run:
 
     def ended(self, start: float) -> bool:
         """Whether enough has been done."""
-        enough_images = self.images is not None and self.images_this_run >= self.images
-        return enough_images or (self.minutes is not None and time.monotonic() - start >= 60 * self.minutes)
+        return self.enough_images() or (self.minutes is not None and time.monotonic() - start >= 60 * self.minutes)
+
+    def enough_images(self) -> bool:
+        """Whether as many images have been seen as were asked for."""
+        return self.images is not None and self.images_this_run >= self.images
 
     def tick(self, skipped_shards: int) -> None:
         """Logs the mean losses since the last tick, draws samples, measures and saves."""
-        trainer, images, time_s = self.trainer, self.trainer.images, time.time()
+        trainer = self.trainer
         check_finite(trainer)
+        self.still_ours()
         means = self.since_tick.means()
         values = {**self.since_tick.rates(trainer.config.batch), **means, "peak_bytes": peak_bytes(trainer.device)}
         self.since_tick = Steps()
-        best = min((entry["metric"] for entry in self.log if "metric" in entry), default=float("inf"))
         if self.metric is not None:
             values["metric"] = self.metric(trainer.ema)
-        entry = {"images": images, "time_s": round(time_s, 1), "skipped_shards": skipped_shards, **values}
-        self.log.append(entry)
-        self.folder.write_picture(f"samples-{images:08d}.png", sample_grid(trainer.ema))
-        self.folder.write_picture(f"strip-{images:08d}.png", strip(trainer.ema))
-        self.folder.write_curves(images, events(images, time_s, values))
-        if values.get("metric", float("inf")) < best:
-            self.folder.write_best(self.checkpoint())
+        now = dict(zip(COUNTED, (trainer.images, round(time.time(), 1), skipped_shards), strict=True))
+        self.log.append({**now, **values})
+        self.draw()
+        self.write_curves(self.log[-1])
         self.save()
+        if is_best(self.log):
+            self.folder.write_best(self.checkpoint())
         summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-        print(f"{images} images, {values['images_per_s']:.1f}/s: {summary}", file=sys.stderr, flush=True)
+        print(f"{trainer.images} images, {values['images_per_s']:.1f}/s: {summary}", file=sys.stderr, flush=True)
+
+    def draw(self, missing: bool = False) -> None:
+        """Writes the pictures of now, or those of them that are missing."""
+        for name, picture in (("samples", sample_grid), ("strip", strip)):
+            file = f"{name}-{self.trainer.images:08d}.png"
+            if not (missing and self.folder.has(file)):
+                self.folder.write_picture(file, picture(self.trainer.ema))
+
+    def write_curves(self, entry: Mapping[str, Any]) -> None:
+        """Writes the values of a line of the log for TensorBoard."""
+        values = {name: value for name, value in entry.items() if name not in COUNTED}
+        self.folder.write_curves(entry["images"], events(entry["images"], entry["time_s"], values))
 
     def checkpoint(self) -> bytes:
         """The file of the averaged generator."""
@@ -194,6 +243,12 @@ class Run:
         self.folder.write_state(self.checkpoint(), state)
 
 
+def is_best(log: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last tick measured better than all before."""
+    *before, last = (entry.get("metric", float("inf")) for entry in log)
+    return last < min(before, default=float("inf"))
+
+
 def check_finite(trainer: Trainer) -> None:
     """Raises DivergenceError for a state that no run could go on from, so that it never replaces one that can."""
     broken = [name for name, x in trainer.state().items() if not torch.isfinite(x).all()]
@@ -206,10 +261,14 @@ def check_finite(trainer: Trainer) -> None:
 
 @contextmanager
 def stop_between_steps() -> Iterator[list[int]]:
-    """Ctrl-C and a request to terminate end up in the list, so that the step under way is finished and saved."""
+    """Ctrl-C, a request to terminate and a closed terminal end up in the list: the step under way is still saved.
+
+    A signal that is ignored stays so: nohup's hang-up, or the interrupt of a shell's background jobs.
+    """
     asked: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in signals}
+    signals = STOPS if threading.current_thread() is threading.main_thread() else ()
+    heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in heeded}
     try:
         yield asked
     finally:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from transforms.photographs import open_picture
 from transforms.storage import read_bytes, write_bytes
 
 WIDTH_PX, GAP_PX = 1280, 8
@@ -31,7 +32,7 @@ def write_contact_sheet(url: str, pictures: Sequence[str]) -> bool:
 
 def scaled(url: str) -> Image.Image | None:
     """A picture, no wider than the sheet; None for one that is too large."""
-    with Image.open(io.BytesIO(read_bytes(url)), formats=["PNG"]) as image:
+    with open_picture(read_bytes(url), ["PNG"]) as image:
         if image.width * image.height > MOST_PX:
             return None
         width = min(WIDTH_PX, image.width)

@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from model.errors import InputError
 from transforms.fetch import Fetched, Fetcher, FetchError
-from transforms.manners import Manners, host_of
+from transforms.manners import Manners
 from transforms.photographs import Rejection
 from transforms.prepare import Preparation, Prepared, prepare_photograph, read_photograph
-from transforms.records import Photograph, Reject
+from transforms.records import Photograph, Reject, internal_reject
 from transforms.staging import read_staged, stage
 from transforms.tally import Tally
 from transforms.training_shards import StagedSample
+from transforms.urls import check_scheme, host_key, is_web
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
@@ -96,14 +98,16 @@ class _Crawl:
                 await self._stage()
 
     async def _deal_with(self, photograph: Photograph) -> Prepared | Reject:
+        stage_name = "fetch" if is_fetched(photograph) else "read"
         try:
-            if web_host(photograph):
-                return await self._fetcher.fetch(photograph.source, lambda file: self._prepare(photograph, file))
+            if is_fetched(photograph):
+                return await self._fetcher.fetch(photograph.url, lambda file: self._prepare(photograph, file))
             return await self._in(self._readers, self._read_and_prepare, photograph)
         except Rejection as rejection:
-            stage_name = "fetch" if isinstance(rejection, FetchError) else "read"
-            attempts = getattr(rejection, "attempts", 1)
+            attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
             return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
+        except Exception as error:  # a fault of ours, which must not keep the others from their turn
+            return internal_reject(photograph, stage_name, error)
 
     async def _prepare(self, photograph: Photograph, file: Fetched) -> Prepared | Reject:
         PHOTOGRAPHS_DONE.add(len(file.content), "bytes")
@@ -112,6 +116,10 @@ class _Crawl:
 
     def _read_and_prepare(self, photograph: Photograph) -> Prepared | Reject:
         """Reads in a reader's thread; the decoding is left to a decoder's, of which there are as many as cores."""
+        try:
+            check_scheme(photograph.piece.url if photograph.piece else photograph.source)
+        except InputError as error:
+            raise Rejection("bad_url", str(error)) from None
         content, attempts = read_photograph(photograph)
         PHOTOGRAPHS_DONE.add(len(content), "bytes")
         return self._decoders.submit(prepare_photograph, photograph, content, attempts, self._preparation).result()
@@ -131,9 +139,14 @@ class _Crawl:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
 
+def is_fetched(photograph: Photograph) -> bool:
+    """Whether a photograph is asked for at a web server, rather than read from a file system."""
+    return photograph.piece is None and is_web(photograph.source)
+
+
 def web_host(photograph: Photograph) -> str:
-    """The host that a photograph is fetched from; nothing for one that is read from a file system."""
-    return "" if photograph.piece else host_of(photograph.source)
+    """The host that a photograph is fetched from; nothing for one that is read from a file system, or nowhere."""
+    return host_key(photograph.source) if is_fetched(photograph) else ""
 
 
 def _count(outcome: Prepared | StagedSample | Reject) -> None:

@@ -1,13 +1,11 @@
 """The photographs that worlds are held against, and what is cropped from each."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from model.config import GeneratorConfig
@@ -29,6 +27,7 @@ from transforms.evaluation import (
     spread,
     to_tensor,
 )
+from transforms.photographs import STORED_FORMATS, open_picture
 from transforms.storage import join, read_bytes
 from transforms.stream import PatchStream, damaged
 from transforms.training_shards import read_index
@@ -108,7 +107,7 @@ def read_picture(shard: bytes, row: Mapping[str, Any], name: str) -> Tensor:
         InputError: it is damaged, or not of the size that the row says.
     """
     try:
-        with Image.open(io.BytesIO(shard[row["offset"] : row["offset"] + row["size"]])) as image:
+        with open_picture(shard[row["offset"] : row["offset"] + row["size"]], STORED_FORMATS) as image:
             picture = to_tensor(image.convert("RGB"))
     except Exception:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(name, "its picture cannot be read") from None

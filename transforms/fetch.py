@@ -5,22 +5,31 @@ checked, so neither a redirect nor a DNS answer that changes leads into someone'
 """
 
 import asyncio
+import codecs
 import errno
 import random
+import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
+from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.parse import urljoin
 
 import aiohttp
 from protego import Protego
+from yarl import URL
 
 from model.errors import one_line
-from transforms.manners import AGENT, Host, Manners, host_of, is_private, opt_out
+from transforms.encodings import EncodingError, decoded
+from transforms.manners import AGENT, Host, Manners, is_private, opt_out
 from transforms.photographs import Rejection
+from transforms.text import clean_text
+from transforms.urls import asked_url, host_key, redact
 
 REDIRECTS: Final = 5
 FIRST_PAUSE_S: Final = 1.0
@@ -30,8 +39,13 @@ LONGEST_PAUSE_S: Final = 600.0
 GIVE_UP_AFTER: Final = 20
 """A host of which so many files in a row could not be had, for faults of its own, is asked for no more in this run."""
 
+ROBOTS_CAP_BYTES: Final = 500 * 1024
+"""What is read of a robots.txt (RFC 9309, section 2.5)."""
+
+HEADER_CAP_BYTES: Final = 128 * 1024
+"""A line of headers may be as long as browsers let it be: some policies have thousands of characters."""
+
 _FAULTS: Final = {"timeout", "connection", "server_error", "too_many_requests"}
-ROBOTS_CAP_BYTES: Final = 512 * 1024
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _REASONS = {401: "forbidden", 403: "forbidden", 451: "forbidden", 404: "not_found", 410: "not_found"}
 _Result = TypeVar("_Result")
@@ -44,7 +58,7 @@ class Fetched:
     Attributes:
         url: after redirects.
         content: the body.
-        headers: of the response, by lower-case name.
+        headers: of the response, by lower-case name; several of a name are joined by commas.
         attempts: how often it was asked for.
     """
 
@@ -55,7 +69,7 @@ class Fetched:
 
 
 class FetchError(Rejection):
-    """A request that failed.
+    """A request that failed. Its message holds no secrets.
 
     Attributes:
         again: it may succeed if made again.
@@ -64,10 +78,40 @@ class FetchError(Rejection):
     """
 
     def __init__(self, reason: str, message: str, again: bool = False, pause_s: float | None = None) -> None:
-        super().__init__(reason, message)
+        super().__init__(reason, redact(clean_text(message)))
         self.again = again
         self.pause_s = pause_s
         self.attempts = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is asked for, and what with.
+
+    Attributes:
+        url: to begin with.
+        by_program: the URL is an interface for programs, which robots.txt and opt-outs do not speak of.
+        parameters: of the query.
+        cap_bytes: what is larger is an error, or, for robots.txt, cut off.
+        may_cut: cut it off.
+    """
+
+    url: str
+    by_program: bool
+    parameters: Mapping[str, str] | None
+    cap_bytes: int
+    may_cut: bool = False
+
+    def check_may_cut(self) -> None:
+        """Raises FetchError if what is larger than the cap is an error."""
+        if not self.may_cut:
+            raise FetchError("too_large", f"the file has more than {self.cap_bytes} bytes")
+
+    def within_cap(self, content: bytes) -> bytes:
+        """The content, cut off if need be."""
+        if len(content) > self.cap_bytes:
+            self.check_may_cut()
+        return content[: self.cap_bytes]
 
 
 _PRIVATE: Final = "is not a public address"
@@ -92,6 +136,9 @@ class Fetcher:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._manners.deadline_s),
             headers={"User-Agent": self._manners.user_agent, "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            max_line_size=HEADER_CAP_BYTES,
+            max_field_size=HEADER_CAP_BYTES,
         )
         return self
 
@@ -109,160 +156,204 @@ class Fetcher:
 
         Args:
             url: of the file.
-            use: called with the file.
+            use: called with the file. It may raise a FetchError of its own, to have the file asked for again.
             by_program: the URL is an interface for programs, which robots.txt and opt-outs do not speak of.
             parameters: of the query; they may be secret, and stand in no message.
 
         Raises:
             FetchError: it could not be had; tried again as often as there was hope.
         """
-        host, attempt = self._host(host_of(url)), 0
-        while True:
+        host = self._host(url)
+        wish = _Wish(url, by_program, parameters, self._manners.cap_bytes)
+
+        async def try_once(attempt: int) -> _Result:
             if host.failures >= GIVE_UP_AFTER:
-                raise FetchError("host_down", f"{host_of(url)} failed {host.failures} times in a row")
-            attempt += 1
+                raise FetchError("host_down", f"{host_key(url)} failed {host.failures} times in a row")
+            return await self._follow(wish, attempt, use)
+
+        try:
+            result = await self._tries(try_once)
+        except FetchError as error:
+            if error.reason != "host_down":
+                host.failures = host.failures + 1 if error.reason in _FAULTS else 0
+            raise
+        host.failures = 0
+        return result
+
+    async def _tries(self, make: Callable[[int], Awaitable[_Result]]) -> _Result:
+        """What ``make`` returns, given the number of the attempt, at one of as many attempts as manners allow."""
+        for attempt in count(1):
             try:
-                fetched = await self._follow(url, attempt, by_program, parameters)
-                host.failures = 0
+                return await make(attempt)
             except FetchError as error:
                 error.attempts = attempt
                 pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
                 if error.pause_s is not None:
                     pause_s = error.pause_s
                 if not error.again or attempt >= self._manners.attempts or pause_s > LONGEST_PAUSE_S:
-                    host.failures = host.failures + 1 if error.reason in _FAULTS else 0
                     raise
-                await asyncio.sleep(pause_s)
-                continue
-            try:
-                return await use(fetched)
-            finally:
-                self._slots.release()
+            await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable")
 
-    async def _follow(
-        self, url: str, attempt: int, by_program: bool, parameters: Mapping[str, str] | None = None
-    ) -> Fetched:
-        """Makes a request and those that it is redirected to; a slot is held when it returns."""
+    async def _follow(self, wish: _Wish, attempt: int, use: Callable[[Fetched], Awaitable[_Result]]) -> _Result:
+        """Makes a request and those that it is redirected to, and uses the file that is at their end."""
+        url, parameters = wish.url, wish.parameters
         for _ in range(1 + REDIRECTS):
-            if not host_of(url):
-                raise FetchError("bad_url", f"{url} is no http or https URL")
-            if self._manners.heed_robots and not by_program:
-                await self._check_robots(url)
-            answer = await self._request(url, attempt, self._manners.cap_bytes, by_program, parameters)
-            if isinstance(answer, Fetched):
-                return answer
+            target = _target(url)
+            if self._manners.heed_robots and not wish.by_program:
+                await self._check_robots(target)
+            async with self._request(target, parameters, wish, attempt) as answer:
+                if isinstance(answer, Fetched):
+                    return await use(answer)
             url, parameters = answer, None
         raise FetchError("redirects", f"more than {REDIRECTS} redirects, the last to {url}")
 
+    @asynccontextmanager
     async def _request(
-        self, url: str, attempt: int, cap_bytes: int, by_program: bool, parameters: Mapping[str, str] | None = None
-    ) -> Fetched | str:
-        """One request: a file, with a slot held, or the URL that it is redirected to."""
-        host = self._host(host_of(url))
+        self, url: URL, parameters: Mapping[str, str] | None, wish: _Wish, attempt: int
+    ) -> AsyncIterator[Fetched | str]:
+        """One request: a file, or the URL that it is redirected to. It counts as a connection while the block runs."""
+        host = self._host(str(url))
         async with host.turn():
             try:
                 async with self._session.get(url, params=parameters, allow_redirects=False) as response:
                     location = response.headers.get("Location")
                     if location and response.status in (301, 302, 303, 307, 308):
-                        self._slots.release()
-                        return urljoin(url, location)
-                    self._check_status(response, host)
-                    out = None if by_program else opt_out(response.headers.getall("X-Robots-Tag", []))
-                    if out:
-                        raise FetchError("opt_out", f"X-Robots-Tag says {out}")
-                    content = await self._read(response, cap_bytes)
-                    headers = {name.lower(): value for name, value in response.headers.items()}
-                    return Fetched(url, content, headers, attempt)
+                        answer: Fetched | str = urljoin(str(url), location)
+                    else:
+                        _check_status(response, host)
+                        answer = await self._accept(str(url), response, wish, attempt)
             except (asyncio.TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
                 raise self._explain(error) from None
+            yield answer
 
-    def _check_status(self, response: aiohttp.ClientResponse, host: Host) -> None:
-        status = response.status
-        if status == 200:
-            return
-        message = f"the server answered {status} {response.reason or ''}".strip()
-        if status not in _TRY_AGAIN:
-            raise FetchError(_REASONS.get(status, "http_error"), message)
-        pause_s = retry_after_s(response.headers.get("Retry-After"))
-        if pause_s is not None and pause_s <= LONGEST_PAUSE_S:
-            host.be_silent(pause_s)
-        reason = "too_many_requests" if status == 429 else "server_error"
-        raise FetchError(reason, message, again=True, pause_s=pause_s)
+    async def _accept(self, url: str, response: aiohttp.ClientResponse, wish: _Wish, attempt: int) -> Fetched:
+        """The file that an answer brings."""
+        headers = {name.lower(): clean_text(", ".join(response.headers.getall(name))) for name in response.headers}
+        out = None if wish.by_program else opt_out([headers.get("x-robots-tag", "")])
+        if out:
+            raise FetchError("opt_out", f"X-Robots-Tag says {out}")
+        content = await self._read(response, wish)
+        if headers.get("content-encoding"):
+            content = await asyncio.to_thread(decoded, content, headers["content-encoding"], wish.cap_bytes)
+        return Fetched(url, wish.within_cap(content), headers, attempt)
 
-    async def _read(self, response: aiohttp.ClientResponse, cap_bytes: int) -> bytes:
-        message = f"the file has more than {cap_bytes} bytes"
-        if (response.content_length or 0) > cap_bytes:
-            raise FetchError("too_large", message)
+    async def _read(self, response: aiohttp.ClientResponse, wish: _Wish) -> bytes:
+        """The body, read as far as it is wanted."""
         content = bytearray()
+        if (response.content_length or 0) > wish.cap_bytes:
+            wish.check_may_cut()
         async for chunk in response.content.iter_any():
             content += chunk
             self.bytes_received += len(chunk)
-            if len(content) > cap_bytes:
-                raise FetchError("too_large", message)
-        return bytes(content)
+            if len(content) > wish.cap_bytes:
+                break
+        return wish.within_cap(bytes(content))
 
     def _explain(self, error: BaseException) -> FetchError:
-        if _PRIVATE in str(error):
-            return FetchError("private_address", f"{one_line(error)}; --allow-private lets it be")
+        text = one_line(error)
+        if _PRIVATE in text:
+            return FetchError("private_address", f"{text}; --allow-private lets it be")
         if isinstance(error, asyncio.TimeoutError):
             return FetchError("timeout", f"not there whole after {self._manners.deadline_s:g} s", again=True)
+        if isinstance(error, EncodingError):
+            return FetchError("bad_answer", text)
         if isinstance(error, aiohttp.ClientPayloadError):
             return FetchError("cut_short", "the server sent less than it had announced", again=True)
+        if isinstance(error, aiohttp.ClientResponseError):  # its own text would show the URL with the parameters
+            return FetchError("bad_answer", f"the answer is not HTTP: {one_line(ValueError(error.message))}")
+        if isinstance(error, aiohttp.ClientSSLError):
+            return FetchError("bad_answer", f"no encrypted connection: {text}")
         if isinstance(error, (aiohttp.InvalidURL, ValueError)) and not isinstance(error, OSError):
-            return FetchError("bad_url", f"not a URL that can be asked for: {one_line(error)}")
-        return FetchError("connection", one_line(error), again=True)
+            return FetchError("bad_url", f"not a URL that can be asked for: {text}")
+        return FetchError("connection", text, again=True)
 
-    def _host(self, name: str) -> Host:
+    def _host(self, url: str) -> Host:
+        name = host_key(url)
         if name not in self._hosts:
             self._hosts[name] = Host(self._manners, self._slots)
         return self._hosts[name]
 
-    async def _check_robots(self, url: str) -> None:
+    async def _check_robots(self, url: URL) -> None:
         """Raises FetchError if the host's robots.txt forbids a URL, or cannot be had."""
-        name = host_of(url)
+        name = host_key(str(url))
         if name not in self._robots:
             self._robots[name] = asyncio.create_task(self._read_robots(name))
         robots = await asyncio.shield(self._robots[name])
         if isinstance(robots, FetchError):
-            if not robots.again:  # nothing there can be asked for
+            if robots.reason in ("private_address", "bad_url"):  # nothing there can be asked for
                 raise FetchError(robots.reason, robots.message)
             raise FetchError("robots_unreachable", f"{name}/robots.txt: {robots.message}; so nothing there is touched")
-        if not robots.can_fetch(url, AGENT):
+        if not robots.can_fetch(str(url.with_user(None)), AGENT):
             raise FetchError("robots", f"{name}/robots.txt forbids it")
 
     async def _read_robots(self, name: str) -> Protego | FetchError:
         """A host's rules. One that has none allows all; one that cannot say so allows nothing."""
-        url, attempt = f"{name}/robots.txt", 1
-        for _ in range(self._manners.attempts * (1 + REDIRECTS)):
-            try:
-                answer = await self._request(url, attempt, ROBOTS_CAP_BYTES, by_program=True)
-            except FetchError as error:
-                if error.reason in ("forbidden", "not_found", "http_error"):
-                    return Protego.parse("")
-                if not error.again or attempt == self._manners.attempts:
-                    return error
-                await asyncio.sleep(min(LONGEST_PAUSE_S, error.pause_s or FIRST_PAUSE_S * 2 ** (attempt - 1)))
-                attempt += 1
-                continue
-            if isinstance(answer, str):
-                url = answer
-                continue
-            self._slots.release()
-            rules = Protego.parse(answer.content.decode("utf-8", "replace"))
-            self._host(name).slow_down(min(LONGEST_PAUSE_S, rules.crawl_delay(AGENT) or 0.0))
-            return rules
-        return FetchError("redirects", f"more than {REDIRECTS} redirects")
+        wish = _Wish(f"{name}/robots.txt", True, None, ROBOTS_CAP_BYTES, may_cut=True)
+        try:
+            rules = await self._tries(partial(self._follow, wish, use=_rules))
+        except FetchError as error:
+            if error.reason in ("forbidden", "not_found", "http_error"):
+                return Protego.parse("")
+            return error
+        self._hosts[name].slow_down(min(LONGEST_PAUSE_S, rules.crawl_delay(AGENT) or 0.0))
+        return rules
+
+
+def _target(url: str) -> URL:
+    try:
+        target = asked_url(url)
+    except ValueError as error:
+        raise FetchError("bad_url", f"{url} cannot be asked for: {one_line(error)}") from None
+    if not host_key(url):
+        raise FetchError("bad_url", f"{url} names no host")
+    return target
+
+
+async def _rules(file: Fetched) -> Protego:
+    return Protego.parse(robots_text(file.content))
+
+
+def robots_text(content: bytes) -> str:
+    """The text of a robots.txt, whose encoding a byte order mark or zero bytes give away; else it is UTF-8.
+
+    Of a file that has been cut off, the line that was cut is left out: half a path would forbid or allow something
+    else. A version behind an agent's name is left out, because only the name counts (RFC 9309, section 2.2.1).
+    """
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((name for mark, name in marks.items() if content.startswith(mark)), None)
+    if encoding is None and b"\0" in content[:2]:
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    text = content.decode(encoding or "utf-8", "replace")
+    if len(content) >= ROBOTS_CAP_BYTES:
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
+    return re.sub(r"(?im)^(\s*user-agent\s*:\s*[a-z_-]+)[^\r\n]*", r"\1", text)
+
+
+def _check_status(response: aiohttp.ClientResponse, host: Host) -> None:
+    status = response.status
+    if status == 200:
+        return
+    message = f"the server answered {status} {response.reason or ''}".strip()
+    if status not in _TRY_AGAIN:
+        raise FetchError(_REASONS.get(status, "http_error"), message)
+    pause_s = retry_after_s(response.headers.get("Retry-After"))
+    if pause_s is not None and pause_s <= LONGEST_PAUSE_S:
+        host.be_silent(pause_s)
+    reason = "too_many_requests" if status == 429 else "server_error"
+    raise FetchError(reason, message, again=True, pause_s=pause_s)
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """How long a Retry-After header asks to wait: seconds, or a date."""
+    """How long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, OSError, TypeError, IndexError):
         return None
 
 

@@ -37,6 +37,7 @@ from transforms.photographs import Rejection, decode
 from transforms.records import Reject
 from transforms.storage import exists, filesystem, join, list_files, read_bytes, write_bytes
 from transforms.tally import Tally
+from transforms.tensor_files import read_tensors
 
 SUFFIX = ".safetensors"
 STATE = "inversion state"
@@ -168,7 +169,7 @@ def resume(inversion: Inversion, job: InversionJob, identity: dict[str, Any]) ->
     url = f"{job.stem}.state{SUFFIX}"
     if not exists(url):
         return
-    header, tensors = safetensors.load(STATE, read_bytes(url), url)
+    header, tensors = safetensors.load(STATE, read_tensors(url, "the state"), url)
     if header.get("job") != identity:
         raise InputError(
             f"{url} is of another photograph, place, checkpoint or setting; remove it, or name another --out"
@@ -249,10 +250,7 @@ def load_generator(url: str) -> Checkpoint:
     """A checkpoint on this process's device: the GPU where there is one."""
     reuse_freed_memory()  # a step takes up to twice as long without
     torch.backends.cudnn.deterministic = True
-    fs, path = filesystem(resolve(url))
-    if not fs.isfile(path):
-        raise InputError(f"checkpoint {url}: there is no such file")
-    checkpoint = load_checkpoint(fs.cat_file(path), url)
+    checkpoint = load_checkpoint(read_tensors(resolve(url)), url)
     check_tileable(checkpoint.generator.config, url)
     checkpoint.generator.to("cuda" if torch.cuda.is_available() else "cpu")
     return checkpoint

@@ -2,18 +2,33 @@
 
 import asyncio
 import ipaddress
+import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from model.errors import InputError
 from model.version import __version__
 
 AGENT: Final = "infinitygan"
 """The name that robots.txt and X-Robots-Tag may address us by."""
+
+_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
+_TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        # IANA's special-purpose registry: this host, private, carriers, loopback, link-local, protocols, documentation,
+        # the old 6to4 relays, benchmarks, multicast, reserved. Last, the one address that Azure's hosts answer at.
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
+        # Of IPv6's global unicast: protocols (Teredo among them) and documentation.
+        *("2001::/23", "2001:db8::/32", "3fff::/20"),
+    )
+)
 
 OPT_OUTS: Final = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 
@@ -62,15 +77,6 @@ class Manners:
         return f"{AGENT}/{__version__} (collects landscape photographs to train an image model{contact})"
 
 
-def host_of(url: str) -> str:
-    """The host and port of a web URL, which share limits and robots.txt; nothing for what is not on the web."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets that are no address
-        return ""
-    return f"{parts.scheme}://{parts.netloc.lower()}" if parts.scheme in ("http", "https") else ""
-
-
 class Host:
     """What we owe to one host: so many requests at once, so many a second, and silence while it asks for that.
 
@@ -95,49 +101,66 @@ class Host:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits until a request may be made, and counts as making it while the block runs.
-
-        A slot of all connections together is held when the turn begins, and is left for the caller to give back.
-        """
+        """Waits until a request may be made. While the block runs it counts as one of the connections."""
         async with self._connections:
-            while True:
-                await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
-                await self._slots.acquire()
-                now = time.monotonic()
-                if now >= self._next_s:
-                    break
-                self._slots.release()  # somebody else took this turn while we waited for a slot
-            self._next_s = now + self._spacing_s
+            await self._wait_for_slot()
             try:
                 yield
-            except BaseException:
+            finally:
                 self._slots.release()
-                raise
+
+    async def _wait_for_slot(self) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
+            await self._slots.acquire()
+            now = time.monotonic()
+            if now >= self._next_s:
+                self._next_s = now + self._spacing_s
+                return
+            self._slots.release()  # somebody else took this turn while we waited for a slot
+
+
+def directives(values: Iterable[str]) -> Iterator[str]:
+    """The directives for us, in small letters, of X-Robots-Tag headers or of a page's robots meta tags.
+
+    What stands right after a name and a colon is for the agent of that name. What follows after a comma is taken for
+    everyone's: directives such as ``max-snippet: 5`` and dates hold colons too, and in doubt a refusal is heeded.
+    """
+    for value in values:
+        for part in re.split("[,;]", value.lower()):
+            name, colon, rest = part.partition(":")
+            if not colon or name.strip() in (AGENT, "*"):
+                yield from (rest if colon else part).split()
 
 
 def opt_out(values: Iterable[str]) -> str | None:
-    """The first directive, of X-Robots-Tag headers or of a page's robots meta tags, that keeps us out.
+    """The first directive, of X-Robots-Tag headers or of a page's robots meta tags, that keeps us out."""
+    return next((word for word in directives(values) if word in OPT_OUTS), None)
 
-    A directive may be meant for one agent, whose name stands before a colon; then it stands for all that follow it.
-    """
-    for value in values:
-        addressed = True
-        for part in value.lower().split(","):
-            name, colon, rest = part.partition(":")
-            if colon and name.strip() not in ("unavailable_after", "max-snippet", "max-image-preview"):
-                addressed = name.strip() in (AGENT, "*")
-                part = rest
-            if addressed and part.strip() in OPT_OUTS:
-                return part.strip()
-    return None
+
+def may_follow(values: Iterable[str]) -> bool:
+    """Whether X-Robots-Tag headers or a page's robots meta tags let us follow the page's links."""
+    return not {"nofollow", "none"} & set(directives(values))
 
 
 def is_private(address: str) -> bool:
-    """Whether an IP address belongs to no public server; of one that stands for another, whether that does."""
+    """Whether an IP address belongs to no public server; of one that stands for another, whether that does.
+
+    The ranges are written down here because what ``ipaddress`` knows of them differs from one Python to the next.
+    """
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):  # IPv4 behind a translator
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        ip = inner or ip
-    return not ip.is_global or ip.is_multicast
+        inner = _inner(ip)
+        return is_private(str(inner)) if inner else ip not in _GLOBAL_UNICAST or _is_special(ip)
+    return _is_special(ip)
+
+
+def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to by a translator or a tunnel."""
+    if ip in _TRANSLATED:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour
+
+
+def _is_special(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(ip in network for network in _SPECIAL) or not ip.is_global or ip.is_multicast

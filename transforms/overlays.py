@@ -1,8 +1,8 @@
 """Overlay files on storage."""
 
 from model.errors import InputError
-from model.overlay import MOST_BYTES, Overlay, load_overlay
-from transforms.storage import filesystem
+from model.overlay import Overlay, load_overlay
+from transforms.tensor_files import read_tensors
 
 
 def read_overlay(url: str, sha256: str | None = None) -> Overlay:
@@ -15,12 +15,7 @@ def read_overlay(url: str, sha256: str | None = None) -> Overlay:
     Raises:
         InputError: there is no such file, it is none or too large, or another one than the plan's.
     """
-    fs, path = filesystem(url)
-    if not fs.isfile(path):
-        raise InputError(f"overlay {url}: there is no such file")
-    if fs.size(path) > MOST_BYTES:
-        raise InputError(f"overlay {url} has {fs.size(path)} bytes; at most {MOST_BYTES} are read")
-    overlay = load_overlay(fs.cat_file(path), url)
+    overlay = load_overlay(read_tensors(url, "overlay"), url)
     if sha256 not in (None, overlay.sha256):
         raise InputError(f"{url} is no longer the overlay of the plan; run render again")
     return overlay

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from transforms.photographs import open_picture
 from transforms.plan import Plan
 from transforms.png import write_png
 
@@ -79,7 +79,7 @@ def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 def decode(content: bytes) -> npt.NDArray[np.uint8]:
     """PNG as uint8 [h,w,3]."""
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+    with open_picture(content, ["PNG"]) as image:
         return np.asarray(image.convert("RGB"))
 
 

@@ -5,9 +5,10 @@ Whatever comes in, what goes out is upright, 8-bit and sRGB. What cannot be made
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
@@ -21,6 +22,9 @@ LONGEST_SIDE_PX: Final = {"jpg": 65_500, "webp": 16_383, "png": 65_500}
 """What a picture can be stored as, and the longest side of it that is possible."""
 
 Image.init()
+STORED_FORMATS: Final = ("JPEG", "PNG", "WEBP")
+"""The formats of the pictures in a training set."""
+
 _WANTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM", "TGA")
 FORMATS: Final = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
 """Only these decoders are let loose on files from outside, as far as this Pillow was built with them."""
@@ -87,6 +91,22 @@ class Framing:
     height_px: int
 
 
+def open_picture(file: bytes | IO[bytes], formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Opens a picture with Pillow. Only its header is read; pixels are decoded when they are first needed.
+
+    Every picture is opened here, because left alone Pillow tries all formats that it knows, and some start other
+    programs (PostScript starts Ghostscript).
+
+    Args:
+        file: the picture's bytes, or a binary file.
+        formats: Pillow's names of the formats that are accepted.
+
+    Raises:
+        Exception: of almost any type, if the bytes are not a picture in one of these formats.
+    """
+    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=list(formats))
+
+
 def frame(width_px: int, height_px: int, full_px: int, square: bool = False, longest_px: int = 65_500) -> Framing:
     """How an original of this size is stored.
 
@@ -115,7 +135,7 @@ def decode(content: bytes, full_px: int) -> Picture:
     if not content:
         raise Rejection("empty", "the file has no bytes")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+        with open_picture(content) as file:
             _check_pixel_count(*file.size)
             jpeg_size = file.size if file.format == "JPEG" else None
             if jpeg_size:

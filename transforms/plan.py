@@ -14,8 +14,8 @@ from typing import Any
 from model import geometry
 from model.definition import Edit
 from model.errors import InputError
-from model.fields import LIMIT, SCHEME_VERSION
-from model.geometry import Window
+from model.fields import SCHEME_VERSION
+from model.geometry import LIMIT, Window
 from transforms.layout import TileLayout
 from transforms.requests import RenderRequest
 

@@ -147,7 +147,7 @@ def _read(photograph: Photograph) -> bytes:
         if photograph.piece.size_bytes > FILE_CAP_BYTES:
             raise Rejection("too_large", f"the file has more than {FILE_CAP_BYTES} bytes")
         return next(read_pieces([photograph.piece]))
-    fs, path = filesystem(photograph.source)
+    fs, path = filesystem(photograph.url)
     with fs.open(path, "rb") as file:
         content = file.read(FILE_CAP_BYTES + 1)
     if len(content) > FILE_CAP_BYTES:

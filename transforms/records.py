@@ -1,10 +1,25 @@
 """What passes between the stages of ingest: a photograph that was found, and the row of one that is not in the set."""
 
 import dataclasses
+import hashlib
+import traceback
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Final
 
+from model.errors import one_line
 from transforms.pieces import Piece
+from transforms.text import clean_text
+from transforms.urls import redact
+
+INTERNAL: Final = "internal"
+"""The reason of a reject that we could not deal with, for a fault of ours."""
+
+FAULTS: dict[str, str] = {}
+"""Tracebacks of this process that are not on storage yet, by file name; one for each place in the code that failed.
+
+``staging.write_faults`` stores them in the folder ``faults`` beside the training set.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +27,12 @@ class Photograph:
     """Something that is taken for a photograph until it is opened.
 
     Attributes:
-        source: its URL or path, which names it in all tables.
+        source: its URL or path, which names it in all tables; without passwords and tokens, whatever it is given.
         licence: as its list, page, API or inventory says.
         author: likewise.
         title: likewise.
         piece: where its bytes are, if they are not a file of their own at ``source``.
+        secret_url: what is asked for, if that holds a password or token; known until the run ends, and to no table.
     """
 
     source: str
@@ -24,6 +40,18 @@ class Photograph:
     author: str | None = None
     title: str | None = None
     piece: Piece | None = None
+    secret_url: str | None = None
+
+    def __post_init__(self) -> None:
+        shown = redact(self.source)
+        if shown != self.source:
+            object.__setattr__(self, "secret_url", self.source)
+            object.__setattr__(self, "source", shown)
+
+    @property
+    def url(self) -> str:
+        """Where it is, with all that is needed to get it from there."""
+        return self.secret_url or self.source
 
     def to_json(self) -> dict[str, Any]:
         """The photograph as JSON writes it; ``from_json`` reads it back."""
@@ -39,6 +67,26 @@ class Photograph:
         """The row that says why this photograph is not in the set."""
         piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
+
+
+def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
+    """The row of an item whose handling failed in a way that nobody foresaw. Its traceback is kept in ``FAULTS``.
+
+    Args:
+        item: the photograph, or the source that is none.
+        stage: what was being done with it.
+        error: what happened.
+        attempts: how often it was tried.
+    """
+    photograph = item if isinstance(item, Photograph) else Photograph(clean_text(item))
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]
+    name = hashlib.sha256(" ".join([type(error).__name__, *places]).encode()).hexdigest()[:12] + ".txt"
+    text = redact("".join(traceback.format_exception(error)))
+    FAULTS.setdefault(name, clean_text(f"First seen at {photograph.source}, stage {stage}\n\n{text}"))
+    place = f" at {places[-1]}" if places else ""
+    message = f"{type(error).__name__}{place}: {one_line(error)} (see faults/{name}; please report it)"
+    return photograph.reject(stage, INTERNAL, clean_text(message), attempts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +118,10 @@ class Reject:
     archive: str | None = None
     archive_offset: int | None = None
     archive_size: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", redact(self.source))
+        object.__setattr__(self, "message", redact(self.message))
 
     def photograph(self) -> Photograph:
         """The photograph that was rejected."""

@@ -17,9 +17,12 @@ from typing import Any
 from model.errors import InputError
 from transforms.formats import is_written, remove_panorama
 from transforms.plan import PatchShard, Plan, plan_from_json
-from transforms.storage import exists, filesystem, join, list_files, read_json, remove, remove_leftovers, write_json
+from transforms.storage import exists, filesystem, join, list_files, read_json, remove, write_json
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
+FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
+"""Where a job writes, beside the folder itself."""
+
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 
@@ -128,7 +131,7 @@ def check_plan(out: str, plan: Plan) -> None:
 
 
 def begin(out: str, plan: Plan, known: bool = True) -> None:
-    """Writes the plan down; removes what killed runs left of it, and all of a plan that it replaces.
+    """Writes the plan down; removes all of a plan that it replaces.
 
     Args:
         out: folder of the job.
@@ -138,7 +141,6 @@ def begin(out: str, plan: Plan, known: bool = True) -> None:
     path = join(plan_folder(out, plan), PLAN_FILE)
     if known:
         remove_replaced(out, plan)
-        remove_leftovers(plan_folder(out, plan))
     if not known or not exists(path):
         write_json(path, plan.pixels_json())
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from transforms.photographs import STORED_FORMATS, open_picture
 from transforms.pieces import Piece, read_pieces
 from transforms.records import Reject
 from transforms.samples import SPLITS
@@ -75,7 +76,7 @@ def build_report(out: str, training_set: TrainingSet) -> str:
 
 
 def _open(content: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(content)) as image:
+    with open_picture(content, STORED_FORMATS) as image:
         return image.convert("RGB")
 
 

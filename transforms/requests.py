@@ -14,7 +14,7 @@ import pyarrow as pa
 from model.checks import is_integer
 from model.definition import FUSION_PX, Definition, Edit, Style
 from model.errors import InputError, one_line
-from model.fields import LIMIT
+from model.geometry import LIMIT
 from transforms.formats import check_format
 from transforms.storage import exists, read_bytes, write_bytes
 from transforms.tables import parse_table

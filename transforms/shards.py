@@ -89,6 +89,12 @@ class Shards:
         return None
 
 
+def set_checksum(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The checksum that tells a training set from others: over the names and checksums of its shards."""
+    lines = (f"{name} {record.get('sha256')}\n" for name, record in sorted(records.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def damaged(what: str, why: str) -> InputError:
     """What is said of a shard or sample that cannot be read."""
     return InputError(f"{what} is damaged ({why}): copy the shard again, or ingest the photographs again")

@@ -25,7 +25,7 @@ from typing import Any
 from model.errors import InputError
 from transforms.pieces import Piece
 from transforms.prepare import Prepared
-from transforms.records import Photograph, Reject
+from transforms.records import FAULTS, Photograph, Reject
 from transforms.samples import Sample
 from transforms.sources import Found
 from transforms.storage import (
@@ -34,14 +34,19 @@ from transforms.storage import (
     filesystem,
     join,
     list_files,
+    move,
     read_bytes,
     read_json,
+    remove,
     write_bytes,
     write_json,
 )
 from transforms.training_shards import DATASET, StagedSample, TrainingSet, add_member, read_dataset, read_training_set
 
 STAGING = ".staging"
+FAULT_FOLDER = "faults"
+"""Beside the set: a traceback for each place in the code that failed on some item, which is a reject then."""
+
 _RUN, _BASE, _PLAN, _REPACK = "run.json", "base.json", "plan.jsonl", "repack"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
 _TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
@@ -81,6 +86,7 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
         finish(out)
     _mark(out, configuration)
     discard_shards(out)
+    write_faults(out)
     if not going_on:
         write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
         lines = [{"photograph": photograph.to_json()} for photograph in found.photographs]
@@ -130,6 +136,7 @@ def read_plan(out: str) -> Found:
 
 def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
     """Stores the images of some photographs and their rows; all of them or, if this is cut off, none."""
+    write_faults(out)
     url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
     buffer = io.BytesIO()
     staged: list[StagedSample | Reject] = []
@@ -144,6 +151,14 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
     write_bytes(url, buffer.getvalue())
     _write_lines(f"{url.removesuffix('.tar')}.jsonl", [_row(item) for item in staged])
     return staged
+
+
+def write_faults(out: str) -> None:
+    """Stores the tracebacks of items that this process could not deal with."""
+    for name in tuple(FAULTS):
+        text = FAULTS.pop(name, None)  # other threads store theirs too
+        if text is not None:
+            write_bytes(join(out, FAULT_FOLDER, name), text.encode())
 
 
 def read_staged(out: str) -> dict[str, StagedSample | Reject]:
@@ -172,10 +187,7 @@ def discard_shards(out: str) -> None:
 
 def finish(out: str) -> None:
     """Removes the staged images, which are in the shards now."""
-    fs, path = filesystem(join(out, STAGING))
-    fs.invalidate_cache(path)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    remove(join(out, STAGING))
 
 
 def install_repacked(out: str) -> bool:
@@ -196,7 +208,7 @@ def install_repacked(out: str) -> bool:
         fs.rm_file(join(path, DATASET))
     for name in list_files(new):
         if name != DATASET:
-            fs.mv(filesystem(join(new, name))[1], join(path, name))
+            move(join(new, name), join(out, name))
     for name in list_files(out):
         if _SHARD.fullmatch(name) and name not in dataset["shards"]:
             fs.rm_file(join(path, name))

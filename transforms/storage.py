@@ -3,6 +3,9 @@
 A file on disk or in memory is written under a temporary name beside its final one and then renamed. An object store
 shows an object only when its upload is closed, so there the final name is written straight away, and given up on an
 error.
+
+A path means itself, whatever characters it has. Some of fsspec's methods (``rm``, ``mv``, ``get``, ``put``, ``cat``,
+``glob``) take ``*``, ``?`` and ``[`` for patterns and are not called here; what is asked for is listed instead.
 """
 
 import io
@@ -10,6 +13,7 @@ import json
 import os
 import posixpath
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,9 +26,14 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError
+from transforms.ahead import map_ahead
+from transforms.urls import LOCAL, redact
 
 SINGLE_CALL_BYTES = 4 << 20
 """What is larger goes to an object store in parts."""
+
+REMOVALS = 16
+"""That are under way in a store at the same time."""
 
 ANOTHER_RUN_IS_DEAD_S = 3600.0
 TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
@@ -42,17 +51,28 @@ def _run_id(pid: int) -> str:
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL and the path on it.
+    """The file system of a URL and the path on it. What has no scheme is a path on this machine.
 
     Raises:
-        InputError: the URL's scheme is unknown, or its package is not installed.
+        InputError: the URL's scheme is unknown, its package is not installed, or its slashes are missing.
     """
+    if "://" not in url:
+        _check_slashes(url)
+        return fsspec.filesystem("file"), LocalFileSystem._strip_protocol(url)
     if "::" in url or url.startswith("reference:"):  # the latter executes templates out of a file
-        raise InputError(f"{url}: chained and reference URLs are not supported; give a plain path or URL")
+        raise InputError(f"{redact(url)}: chained and reference URLs are not supported; give a plain path or URL")
     try:
         return fsspec.core.url_to_fs(url)
     except Exception as error:  # each file system has its own way to refuse
-        raise InputError(f"{url}: {error}") from None
+        raise InputError(redact(f"{url}: {error}")) from None
+
+
+def _check_slashes(path: str) -> None:
+    """Refuses gs:/bucket/x, which would make a folder of the name gs: on this machine."""
+    scheme, colon, rest = path.partition(":")
+    if colon and scheme not in LOCAL and scheme in fsspec.available_protocols():
+        right = f"{scheme}://{rest.lstrip('/')}"
+        raise InputError(f"{path}: a URL has two slashes behind its scheme: {right}; for a local path give ./{path}")
 
 
 def join(url: str, *parts: str) -> str:
@@ -93,7 +113,7 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
         try:
-            with fs.open(temporary, "wb") as file:
+            with named_errors(path), fs.open(temporary, "wb") as file:
                 yield file
             if isinstance(fs, LocalFileSystem):
                 os.replace(temporary, path)
@@ -111,6 +131,17 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         upload.commit()
     except BaseException:
         upload.discard()
+        raise
+
+
+@contextmanager
+def named_errors(path: str) -> Iterator[None]:
+    """Gives errors of the operating system the path that they concern, where it names none: a full disk, above all."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = path
         raise
 
 
@@ -179,22 +210,64 @@ def read_json(url: str) -> Any:
 
 
 def remove(url: str) -> None:
-    """Removes a file, or a folder with all in it; none there is no error."""
+    """Removes a file, or a folder with all in it; none there is no error. A link is removed, not what it leads to."""
     fs, path = filesystem(url)
-    with suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
-
-
-def remove_leftovers(url: str) -> None:
-    """Removes the temporary files in a folder that this run left there, and those of others after an hour."""
-    fs, path = filesystem(url)
-    if not fs.isdir(path):
+    if isinstance(fs, LocalFileSystem):
+        with suppress(FileNotFoundError):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)
         return
-    for entry in fs.ls(path, detail=True):
-        match = TEMPORARY.search(entry["name"])
+    fs.invalidate_cache()
+    with suppress(FileNotFoundError):
+        entries = fs.find(path, withdirs=isinstance(fs, MemoryFileSystem), detail=True)
+        folders = sorted(name for name, entry in entries.items() if entry["type"] == "directory")
+        for _ in map_ahead(fs.rm_file, sorted(entries.keys() - folders), REMOVALS, REMOVALS):
+            pass
+        for folder in reversed(folders):
+            fs.rmdir(folder)
+
+
+def move(source: str, target: str) -> None:
+    """Moves a file within one file system, over what may be at its new place."""
+    (fs, old), (_, new) = filesystem(source), filesystem(target)
+    if isinstance(fs, LocalFileSystem):
+        os.replace(old, new)
+    else:
+        fs.cp_file(old, new)
+        fs.rm_file(old)
+
+
+def remove_leftovers(url: str, *folders: str) -> None:
+    """Removes the temporary files that this run left, and those of others that have been untouched for an hour.
+
+    Object stores have none: nothing appears there before it is whole.
+
+    Args:
+        url: a folder; what lies deeper in it stays.
+        folders: the names of those of its folders that are searched at any depth.
+    """
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem | MemoryFileSystem):
+        return
+    places = ((path, False), *((posixpath.join(path, folder), True) for folder in folders))
+    for name in (name for place, deep in places for name in _files(fs, place, deep)):
+        match = TEMPORARY.search(name)
         if match is None:
             continue
-        age_s = time.time() - float(entry.get("mtime", 0.0))
-        if match.group(1) == run_id() or age_s > ANOTHER_RUN_IS_DEAD_S:
-            with suppress(FileNotFoundError):  # another run tidies up too, or has just finished the file
-                fs.rm_file(entry["name"])
+        with suppress(FileNotFoundError):  # another run tidies up too, or has just finished the file
+            age_s = time.time() - fs.modified(name).timestamp()
+            if match.group(1) == run_id() or age_s > ANOTHER_RUN_IS_DEAD_S:
+                fs.rm_file(name)
+
+
+def _files(fs: fsspec.AbstractFileSystem, path: str, deep: bool) -> Iterator[str]:
+    """The files in a folder, with those below it or without."""
+    if not isinstance(fs, LocalFileSystem):
+        yield from fs.find(path, maxdepth=None if deep else 1)
+        return
+    for folder, _, names in os.walk(path):  # not fs.find, which asks for the size of each
+        yield from (posixpath.join(folder, name) for name in names)
+        if not deep:
+            return

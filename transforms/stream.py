@@ -8,7 +8,6 @@ Each process takes every so-maniest shard of an epoch's order and reads them in 
 thread reads the next block while others decode and crop the patches of this one; how many there are changes no order.
 """
 
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from PIL import Image
 
 from model.errors import InputError, one_line
 from model.picture_statistics import horizon_height
+from transforms.photographs import STORED_FORMATS, open_picture
 from transforms.read_ahead import map_ahead, one_ahead
 from transforms.samples import vertical_position
 from transforms.shards import RawSample, Shards, damaged
@@ -242,7 +242,7 @@ def open_sample(raw: RawSample) -> tuple[tuple[int, int], Image.Image]:
         raise InputError("one of its two files is missing")
     metadata = json.loads(raw["json"])
     top, bottom = metadata["full_rows_px"]
-    image = Image.open(io.BytesIO(encoded))
+    image = open_picture(encoded, STORED_FORMATS)
     if image.size != (metadata["stored_width_px"], metadata["stored_height_px"]):
         raise InputError(f"the picture's size, {image.size}, is not that of its metadata")
     return (top, bottom), image

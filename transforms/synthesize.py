@@ -31,8 +31,8 @@ from transforms.patches import Difference, Patch, encode_patch
 from transforms.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.retry import retried
 from transforms.seams import shared_strips
-from transforms.storage import read_bytes
 from transforms.tally import Tally
+from transforms.tensor_files import read_tensors
 
 PATCHES_DONE = Tally()
 
@@ -104,7 +104,7 @@ class Synthesizer:
         return World(self.checkpoint(url, sha256).generator, definition, precision, laid)
 
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
-        checkpoint = load_checkpoint(retried(read_bytes, resolve(url)), url)
+        checkpoint = load_checkpoint(retried(read_tensors, resolve(url)), url)
         if checkpoint.sha256 != sha256:
             raise InputError(f"{url} is no longer the checkpoint of the plan; run render again")
         checkpoint.generator.to(self.device)

@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 
 from model.errors import InputError
 from transforms.archives import TAR_SUFFIX
-from transforms.fetch import Fetched, Fetcher, FetchError
+from transforms.fetch import Fetched, Fetcher, FetchError, retry_after_s
 from transforms.lists import LIST_SUFFIXES, read_list
-from transforms.manners import Manners, host_of, opt_out
+from transforms.manners import Manners, may_follow, opt_out
 from transforms.pages import Page, is_picture_url, read_page
-from transforms.records import Photograph, Reject
+from transforms.photographs import Rejection
+from transforms.records import Photograph, Reject, internal_reject
 from transforms.tally import Tally
+from transforms.text import clean_text
+from transforms.urls import host_key, is_web, redact
 
 COMMONS_API = "https://commons.wikimedia.org/w/api.php"
 FLICKR_API = "https://api.flickr.com/services/rest/"
@@ -25,7 +28,16 @@ _COMMONS, _FLICKR = "commons:", "flickr:group/"
 _FLICKR_SIZES: Final = ("o", "6k", "5k", "4k", "3k", "k", "h", "l", "c", "z")
 """Renditions of a photograph, the largest first."""
 
+_COMMONS_BUSY: Final = ("maxlag", "ratelimited", "readonly")
+_FLICKR_BUSY: Final = ("0", "105")
+"""Codes of what passes: the API is, or the service is, not available for the moment."""
+
+PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
 MOST_PAGES: Final = 10_000
+MOST_CHARACTERS: Final = 10_000
+"""What is read of a field of HTML."""
+
+_HIDDEN: Final = re.compile(r"<(\w+)[^<>]*\bdisplay:\s*none\b[^<>]*>[^<>]*</\1\s*>", re.IGNORECASE)
 
 Item = Photograph | Reject
 
@@ -35,7 +47,7 @@ ANSWERS_READ = Tally()
 
 def is_on_web(source: str) -> bool:
     """Whether a source is a web URL or names an API."""
-    return bool(host_of(source)) or source.startswith((_COMMONS, "flickr:"))
+    return is_web(source) or source.startswith((_COMMONS, "flickr:"))
 
 
 def find_on_web(sources: Iterable[str], manners: Manners, depth: int) -> list[Item]:
@@ -64,8 +76,12 @@ def check_source(source: str) -> None:
             raise InputError(f"{source} is unknown: give flickr:group/ID")
         if not os.environ.get(FLICKR_KEY):
             raise InputError(f"{source} needs a key of the Flickr API: set {FLICKR_KEY} in the environment")
-    if host_of(source) and urlsplit(source).path.endswith(TAR_SUFFIX):
-        raise InputError(f"{source}: tars are read in pieces, which is unkind to a web server; download it first")
+    if is_web(source):
+        if not host_key(source):
+            raise InputError(f"{redact(source)} names no host on the web: give a whole URL")
+        if urlsplit(source).path.lower().endswith(TAR_SUFFIX):
+            cure = "tars are read in pieces, which is unkind to a web server; download it first"
+            raise InputError(f"{redact(source)}: {cure}")
 
 
 async def _find_all(sources: list[str], manners: Manners, depth: int) -> list[Item]:
@@ -75,19 +91,33 @@ async def _find_all(sources: list[str], manners: Manners, depth: int) -> list[It
 
 
 async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
-    if source.startswith(_COMMONS):
-        return [item async for item in _commons(fetcher, source)]
-    if source.startswith(_FLICKR):
-        return [item async for item in _flickr(fetcher, source)]
-    if is_picture_url(source):
-        return [Photograph(source)]
-    if urlsplit(source).path.lower().endswith(LIST_SUFFIXES):
-        try:
-            file = await fetcher.fetch(source, _itself)
-        except FetchError as error:
-            raise InputError(f"{source} cannot be read: {error.message}") from None
-        return list(read_list(source, file.content))
-    return await _crawl_site(fetcher, source, depth)
+    """What there is at one source. One that cannot be had is a reject, so that the others go on."""
+    items: list[Item] = []
+    try:
+        async for item in _look(fetcher, source, depth):
+            items.append(item)  # noqa: PERF401 - what was found before an error stays
+    except FetchError as error:
+        items.append(Reject(source, "find", error.reason, error.message, error.attempts))
+    except InputError:
+        raise
+    except Exception as error:  # an answer that nobody foresaw
+        items.append(internal_reject(source, "find", error))
+    return items
+
+
+async def _look(fetcher: Fetcher, source: str, depth: int) -> AsyncIterator[Item]:
+    if source.startswith((_COMMONS, _FLICKR)):
+        async for item in _commons(fetcher, source) if source.startswith(_COMMONS) else _flickr(fetcher, source):
+            yield item
+    elif is_picture_url(source):
+        yield Photograph(source)
+    elif urlsplit(source).path.lower().endswith(LIST_SUFFIXES):
+        file = await fetcher.fetch(source, _itself)
+        for item in read_list(source, file.content):
+            yield item
+    else:
+        for item in await _crawl_site(fetcher, source, depth):
+            yield item
 
 
 async def _itself(file: Fetched) -> Fetched:
@@ -108,7 +138,7 @@ async def _crawl_site(fetcher: Fetcher, start: str, depth: int) -> list[Item]:
                 links += page.links if distance < depth else []
             else:
                 items.append(page)
-        level = [url for url in dict.fromkeys(links) if host_of(url) == host_of(start) and url not in seen]
+        level = [url for url in dict.fromkeys(links) if host_key(url) == host_key(start) and url not in seen]
         dropped = level[max(0, MOST_PAGES - len(seen)) :]
         items += [Reject(url, "find", "too_many_pages", f"more than {MOST_PAGES} pages") for url in dropped]
         level = level[: len(level) - len(dropped)]
@@ -119,19 +149,31 @@ async def _crawl_site(fetcher: Fetcher, start: str, depth: int) -> list[Item]:
 async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
     try:
         file = await fetcher.fetch(url, _itself)
-    except FetchError as error:
-        return Reject(url, "find", error.reason, error.message, error.attempts)
+        if file.headers.get("content-type", "").lower().startswith("image/"):
+            return Photograph(url)
+        return page_of(file)
+    except Rejection as error:
+        return Reject(url, "find", error.reason, error.message, getattr(error, "attempts", 1))
+    except Exception as error:  # markup that nobody foresaw
+        return internal_reject(url, "find", error)
+
+
+def page_of(file: Fetched) -> Page:
+    """The page that a file is, as far as its owner lets it be read.
+
+    Raises:
+        Rejection: it is not a page, or asks us to keep out.
+    """
     kind, _, parameters = file.headers.get("content-type", "").lower().partition(";")
-    if kind.startswith("image/"):
-        return Photograph(url)
-    if kind.strip() not in ("text/html", "application/xhtml+xml"):
-        return Reject(url, "find", "not_a_picture", f"neither a page nor a picture, but {kind or 'of unknown kind'}")
+    if kind.strip() not in PAGE_TYPES:
+        kind = kind.strip()[:80] or "of unknown kind"
+        raise Rejection("not_a_picture", f"neither a page nor a picture, but {kind}")
     charset = re.search(r"charset=[\"']?([\w-]+)", parameters)
     page = read_page(file.url, file.content, charset and charset[1])
     out = opt_out(page.robots)
     if out:
-        return Reject(url, "find", "opt_out", f"the page's meta tag says {out}")
-    if "nofollow" in " ".join(page.robots).lower():
+        raise Rejection("opt_out", f"the page's meta tag says {out}")
+    if not may_follow([*page.robots, file.headers.get("x-robots-tag", "")]):
         page.links.clear()
     return page
 
@@ -152,53 +194,87 @@ async def _commons(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
         "iiextmetadatafilter": "LicenseShortName|Artist|ObjectName",
     }
     more: dict[str, str] = {}
+    bare: dict[str, None] = {}  # titles of which no part of the answer has said more yet, in their order
     while True:
         answer = await _ask(fetcher, source, COMMONS_API, {**query, **more})
         if "error" in answer:
-            raise InputError(f"{source}: {COMMONS_API} says {answer['error'].get('info')}")
-        for page in answer.get("query", {}).get("pages", []):
-            for info in page.get("imageinfo", []):  # a later part of the answer brings what is missing
-                yield _commons_item(page, info)
+            raise InputError(f"{source}: {COMMONS_API} says {_part(answer, 'error').get('info')}")
+        for page in _parts(_part(answer, "query"), "pages"):
+            title, infos = str(page.get("title")), _parts(page, "imageinfo")
+            bare.setdefault(title)
+            if infos:
+                bare.pop(title)
+            for info in infos:
+                yield _commons_item(title, info)
         if "continue" not in answer:
-            return
-        more = {name: str(value) for name, value in answer["continue"].items()}
+            break
+        more = {name: str(value) for name, value in _part(answer, "continue").items()}
+    for title in bare:
+        yield Reject(_commons_page(title), "find", "not_found", "the API knows of no file there")
 
 
-def _commons_item(page: Mapping[str, Any], info: Mapping[str, Any]) -> Item:
-    facts = {name: plain_text(value.get("value")) for name, value in info.get("extmetadata", {}).items()}
-    if not info["mime"].startswith("image/") or info["mime"] == "image/svg+xml":
-        return Reject(info["url"], "find", "not_a_picture", f"a file of kind {info['mime']}")
-    title = facts.get("ObjectName") or page["title"]
-    return Photograph(info["url"], facts.get("LicenseShortName"), facts.get("Artist"), title)
+def _commons_page(title: str) -> str:
+    return clean_text("https://commons.wikimedia.org/wiki/" + title.replace(" ", "_"))
+
+
+def _commons_item(title: str, info: Mapping[str, Any]) -> Item:
+    url, kind = info.get("url"), str(info.get("mime"))
+    if not isinstance(url, str) or not url:
+        gone = "is hidden from the public" if "filehidden" in info else "is missing"
+        return Reject(_commons_page(title), "find", "not_found", f"the file {gone}")
+    if not is_web(url):
+        return Reject(_commons_page(title), "find", "bad_url", f"the API names {url}, which is not on the web")
+    if not kind.startswith("image/") or kind == "image/svg+xml":
+        return Reject(url, "find", "not_a_picture", f"a file of kind {kind}")
+    metadata = _part(info, "extmetadata")
+    facts = {name: plain_text(_part(metadata, name).get("value")) for name in metadata}
+    return Photograph(url, facts.get("LicenseShortName"), facts.get("Artist"), facts.get("ObjectName") or title)
+
+
+def _part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object within an answer. An empty one is written as a list by some PHP, and a missing one is empty too."""
+    value = answer.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _parts(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects of a list within an answer."""
+    value = answer.get(name)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 async def _flickr(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
     """The photographs of a Flickr group's pool, by flickr.groups.pools.getPhotos."""
-    licences = {
-        str(licence["id"]): licence["name"]
-        for licence in (await _ask_flickr(fetcher, source, "flickr.photos.licenses.getInfo"))["licenses"]["license"]
-    }
+    answer = await _ask_flickr(fetcher, source, "flickr.photos.licenses.getInfo")
+    known = _parts(_part(answer, "licenses"), "license")
+    licences = {str(licence.get("id")): plain_text(licence.get("name")) for licence in known}
     group = source.removeprefix(_FLICKR).strip("/")
     if "@" not in group:  # a name in a URL, not an id
         place = {"url": f"https://www.flickr.com/groups/{group}/"}
-        group = (await _ask_flickr(fetcher, source, "flickr.urls.lookupGroup", place))["group"]["id"]
+        group = str(_part(await _ask_flickr(fetcher, source, "flickr.urls.lookupGroup", place), "group").get("id"))
     extras = ",".join(["license", "owner_name", *(f"url_{size}" for size in _FLICKR_SIZES)])
     number, pages = 1, 1
     while number <= pages:
         wanted = {"group_id": group, "extras": extras, "per_page": "500", "page": str(number)}
-        answer = (await _ask_flickr(fetcher, source, "flickr.groups.pools.getPhotos", wanted))["photos"]
-        for photo in answer["photo"]:
+        answer = _part(await _ask_flickr(fetcher, source, "flickr.groups.pools.getPhotos", wanted), "photos")
+        for photo in _parts(answer, "photo"):
             yield _flickr_item(photo, licences)
-        number, pages = number + 1, int(answer["pages"])
+        number, pages = number + 1, int(answer.get("pages") or 0)
 
 
-def _flickr_item(photo: Mapping[str, Any], licences: Mapping[str, str]) -> Item:
-    url = next((photo[f"url_{size}"] for size in _FLICKR_SIZES if photo.get(f"url_{size}")), None)
+def _flickr_item(photo: Mapping[str, Any], licences: Mapping[str, str | None]) -> Item:
+    urls = (photo.get(f"url_{size}") for size in _FLICKR_SIZES)
+    url = next((url for url in urls if isinstance(url, str) and is_web(url)), None)
     if url is None:
-        page = f"https://www.flickr.com/photos/{photo.get('owner')}/{photo.get('id')}"
+        page = clean_text(f"https://www.flickr.com/photos/{photo.get('owner')}/{photo.get('id')}")
         return Reject(page, "find", "not_found", "its owner lets nobody load a rendition of it")
     licence = licences.get(str(photo.get("license")))
-    return Photograph(url, licence, photo.get("ownername") or photo.get("owner"), photo.get("title") or None)
+    author = _text(photo.get("ownername")) or _text(photo.get("owner"))
+    return Photograph(clean_text(url), licence, author, _text(photo.get("title")))
+
+
+def _text(value: Any) -> str | None:
+    return clean_text(value).strip() or None if isinstance(value, str) else None
 
 
 async def _ask_flickr(
@@ -212,19 +288,48 @@ async def _ask_flickr(
 
 
 async def _ask(fetcher: Fetcher, source: str, api: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """An API's answer. Its parameters, the key among them, stand in no message."""
-    try:
-        file = await fetcher.fetch(api, _itself, by_program=True, parameters=parameters)
-        answer = json.loads(file.content)
-    except FetchError as error:
-        raise InputError(f"{source}: {api} cannot be asked: {error.message}") from None
-    except ValueError:
-        raise InputError(f"{source}: {api} does not answer with JSON") from None
+    """An API's answer. Its parameters, the key among them, stand in no message.
+
+    Raises:
+        FetchError: it cannot be had.
+        InputError: it is not JSON.
+    """
+
+    async def read(file: Fetched) -> Any:
+        ANSWERS_READ.add()
+        try:
+            answer = json.loads(file.content)
+        except (ValueError, RecursionError):
+            raise InputError(f"{source}: {api} does not answer with JSON") from None
+        plea = _plea(answer) if isinstance(answer, dict) else None
+        if plea:
+            pause_s = retry_after_s(file.headers.get("retry-after"))
+            raise FetchError("server_error", f"{api} says {plea}", again=True, pause_s=pause_s)
+        return answer
+
+    answer = await fetcher.fetch(api, read, by_program=True, parameters=parameters)
     if not isinstance(answer, dict):
         raise InputError(f"{source}: {api} answers with no JSON object")
     return answer
 
 
+def _plea(answer: Mapping[str, Any]) -> str | None:
+    """What an API says that is only busy, and gives its answer if it is asked again later."""
+    error = _part(answer, "error")
+    if str(error.get("code")) in _COMMONS_BUSY:
+        return str(error.get("info"))
+    if answer.get("stat") == "fail" and str(answer.get("code")) in _FLICKR_BUSY:
+        return str(answer.get("message"))
+    return None
+
+
 def plain_text(value: Any) -> str | None:
-    """A field of HTML without its tags."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", str(value))).split()) or None if value is not None else None
+    """A field of HTML, or a list of fields, without tags and what they hide; in English if it has several languages."""
+    if isinstance(value, dict):
+        value = value.get("en") or next((text for name, text in value.items() if not name.startswith("_")), None)
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(plain_text, value))) or None
+    if value is None:
+        return None
+    shown = re.sub(_HIDDEN, " ", str(value)[:MOST_CHARACTERS])
+    return clean_text(" ".join(unescape(re.sub(r"<[^<>]*>", " ", shown)).split())) or None

@@ -14,6 +14,7 @@ from model.checkpoint import (
     TRAINING_STATE,
     load,
     load_checkpoint,
+    load_state,
     read_header,
     save,
     save_checkpoint,
@@ -249,7 +250,41 @@ def test_a_checkpoint_that_does_not_fit_its_numbers_is_refused_in_one_line(conte
 def test_a_checkpoint_with_a_value_that_is_no_number_is_refused(tiny, value):
     tensors = {name: x.clone() for name, x in tiny.state_dict().items()}
     tensors["texture.layers.3.convolution.weight"][2, 1, 0, 2] = value
-    assert_refused(save_checkpoint(tensors, tiny.config, {}, LICENCE), "finite")
+    assert_refused(save_checkpoint(tensors, tiny.config, {}, LICENCE), "'texture.layers.3.convolution.weight' ")
+
+
+INTEGERS = [torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool, torch.complex64]
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_a_checkpoint_whose_weights_are_no_floating_point_numbers_is_refused(tiny, kind):
+    tensors = {name: x.to(kind) for name, x in tiny.state_dict().items()}
+    assert_refused(save_checkpoint(tensors, tiny.config, {}, LICENCE), "tensor '", "float32 or float16 again")
+
+
+def test_a_checkpoint_whose_numbers_float32_cannot_hold_is_refused(tiny):
+    tensors = {name: x.double() for name, x in tiny.state_dict().items()}
+    tensors["texture.layers.3.convolution.weight"][2, 1, 0, 2] = 1e300
+    assert_refused(save_checkpoint(tensors, tiny.config, {}, LICENCE), "'texture.layers.3.convolution.weight' ")
+
+
+COUNTS = {"steps": 3, "images_before": 0}
+BAD_STATES = {
+    "no counts": ({"ema.x": torch.zeros(3)}, {}, "does not count its steps"),
+    "a negative count": ({"ema.x": torch.zeros(3)}, {**COUNTS, "steps": -1}, "does not count its steps"),
+    "integers": ({"ema.x": torch.zeros(3, dtype=torch.int32)}, COUNTS, "tensor 'ema.x' holds int32 numbers"),
+    "not finite": ({"ema.x": torch.tensor([1.0, torch.nan])}, COUNTS, "'ema.x' holds values that are not finite"),
+    "another tensor": ({"ema.x": torch.zeros(3), "trojan.y": torch.zeros(3)}, COUNTS, "such as 'trojan.y'"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_STATES)
+def test_a_damaged_training_state_is_refused_in_one_line(damage):
+    tensors, header, message = BAD_STATES[damage]
+    with pytest.raises(InputError) as caught:
+        load_state(save(TRAINING_STATE, tensors, header), NAME)
+    assert str(caught.value).startswith(NAME)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("change", ["missing", "additional", "renamed", "reshaped", "broadcast"])

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.checks import check_seed
 from model.errors import InputError
-from model.fields import LIMIT, check_seed, philox, z_g_vector, z_l_field, z_n_fields
+from model.fields import philox, z_g_vector, z_l_field, z_n_fields
+from model.geometry import LIMIT
 
 ALL = 0xFFFFFFFF
 FARTHEST = 2**31 - 1

@@ -7,8 +7,9 @@ from model import geometry
 from model.config import PRESETS
 from model.definition import Definition, Style
 from model.errors import InputError
-from model.fields import LIMIT, z_g_vector
+from model.fields import z_g_vector
 from model.generator import Generator
+from model.geometry import LIMIT
 from model.quantise import quantise
 from model.world import Picture, World
 

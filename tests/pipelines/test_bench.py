@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from model import measure
-from pipelines.bench import ROWS, bench_command
+from pipelines.bench import ROWS
 from pipelines.cli import run
+from pipelines.commands.bench import bench
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def quick(monkeypatch):
 
 def test_bench_prints_every_figure_and_writes_them_as_json(quick, tmp_path, capsys):
     out = tmp_path / "bench.json"
-    bench_command(["tiny"], str(out))
+    bench(["tiny"], str(out))
     document = json.loads(out.read_text())
     figures = document["presets"]["tiny"]
     assert set(ROWS) <= set(figures)

@@ -8,8 +8,10 @@ import pytest
 import pipelines.cli
 import transforms.patch_shards
 import transforms.tables
+from model.engine import PRECISIONS
 from model.errors import InputError
 from pipelines.cli import COMMANDS, main
+from transforms.formats import FORMATS
 from transforms.manifest import read_manifest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -122,7 +124,7 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         (["--tiles-per-shard=-1"], "--tiles-per-shard -1: give 1 to 256"),
         (["--format=jpeg"], "format 'jpeg' is unknown: "),
         (["--checkpoint=none.safetensors"], "checkpoint none.safetensors: there is no such file"),
-        (["--checkpoint=/"], "checkpoint /: there is no such file"),
+        (["--checkpoint=/"], "checkpoint / is a folder; give a .safetensors file"),
         ([f"--checkpoint={__file__}"], "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
         (["--checkpoint=foo://x"], "foo://x: Protocol not known: foo"),
         (["--requests=r.csv"], "--width stands beside --requests, whose rows say that: give one of the two"),
@@ -213,17 +215,66 @@ def test_each_kind_of_end_has_its_exit_code(error, code, said, infinitygan, monk
     def fail(**keywords):
         raise error
 
-    monkeypatch.setattr(pipelines.cli, "build", lambda names: fail)
+    monkeypatch.setattr(pipelines.cli, "build", lambda: fail)
     assert infinitygan("info", "x") == (code, "", [said])
 
 
-def test_ingest_imports_no_torch():
+def modules_after(*arguments):
+    """The names of the modules that a new process has imported after a command, and its exit code."""
     program = (
-        "import sys\nfrom pipelines.cli import run\ncode = run(['ingest', '--help'])\n"
-        "sys.exit(code or 3 * ('torch' in sys.modules))\n"
+        f"import json, sys\nfrom pipelines.cli import run\ncode = run({[str(word) for word in arguments]})\n"
+        "print('\\n' + json.dumps([code, *sys.modules]))\n"
     )
-    process = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
-    assert process.returncode == 0, process.stderr.decode()
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    code, *names = json.loads(process.stdout.splitlines()[-1])
+    return code, {name.split(".")[0] for name in names}
+
+
+HEAVY = {"torch", "apache_beam", "pyarrow", "fsspec", "numpy", "PIL", "aiohttp"}
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS)])
+def test_help_imports_nothing_heavy(words):
+    code, names = modules_after(*words, "--help")
+    assert code == 0
+    assert not names & HEAVY
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_wrong_flag_is_refused_before_anything_heavy_is_imported(name):
+    code, names = modules_after(name, *WORDS.get(name, ()), "--no-such-flag=5")
+    assert code == 2
+    assert not names & HEAVY
+
+
+WORDS = {
+    "train": ("--data=d", "--out=o"),
+    "evaluate": ("c", "d", "--out=o"),
+    "render": ("--out=o",),
+    "fuse": ("--out=o", "--styles=2"),
+    "edit": ("r.jsonl",),
+    "ingest": ("s", "--out=o"),
+    "invert": ("p", "--out=o"),
+    "outpaint": ("p", "--out=o"),
+    "inbetween": ("p", "--out=o", "--width=5"),
+    "assemble": ("o",),
+    "verify": ("o",),
+    "info": ("o",),
+}
+"""What each command needs besides, so that only the flag is wrong."""
+
+
+def test_help_names_what_the_modules_behind_it_take(infinitygan):
+    _, out, _ = infinitygan("render", "--help")
+    assert all(name in out for name in (*FORMATS, *PRECISIONS))
+
+
+def test_ingest_imports_no_torch(tmp_path):
+    code, names = modules_after("ingest", tmp_path, "--out", tmp_path / "out", "--dry-run")
+    assert code in (0, 2)
+    assert "apache_beam" in names
+    assert "torch" not in names
 
 
 def test_a_manifest_that_cannot_be_written_is_one_line(render, tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def test_the_command_prints_tables(data, tiny_checkpoint, tmp_path, monkeypatch,
     ("options", "message"),
     [
         ({"checkpoint": "nowhere.safetensors"}, "checkpoint nowhere.safetensors: there is no such file"),
-        ({"checkpoint": str(SAMPLES)}, "samples: there is no such file"),
+        ({"checkpoint": str(SAMPLES)}, "samples is a folder; give a .safetensors file"),
         ({"inception": str(CHECKPOINT)}, "Conv2d_1a_3x3"),
         ({"data": "nowhere"}, "nowhere is no training set"),
         ({"inception": "nowhere.npz"}, "--inception nowhere.npz: there is no such file"),

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -9,14 +10,18 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
-from model.checkpoint import save
+from model.checkpoint import load_checkpoint, save, save_checkpoint
 from model.errors import InputError
-from pipelines.info import describe, info_command
+from pipelines.cli import run
+from pipelines.commands.info import info
+from pipelines.info import describe, told
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.render import render
 from pipelines.render_options import RenderOptions
+from transforms.formats import FORMATS
 from transforms.requests import RenderRequest
 from transforms.run_folder import CONFIG, LOG
 
@@ -27,7 +32,7 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 def rendered(tiny_checkpoint, tmp_path_factory):
     """Not to be changed."""
     out = tmp_path_factory.mktemp("rendered")
-    request = RenderRequest(id="p", seed=7, width_px=90, height_px=40, formats=("png", "tif"))
+    request = RenderRequest(id="p", seed=7, width_px=90, height_px=40, formats=tuple(FORMATS))
     render(RenderOptions((request,), str(out), tiny_checkpoint, tile_px=32))
     return out
 
@@ -52,7 +57,7 @@ def test_a_checkpoint(tiny_checkpoint):
 
 
 def test_a_training_state(tmp_path):
-    (tmp_path / "state.safetensors").write_bytes(save("training state", {}, {"images": 5}))
+    (tmp_path / "state.safetensors").write_bytes(save("training state", {}, {"steps": 5, "images_before": 0}))
     assert describe(str(tmp_path / "state.safetensors"))["what"] == "training state"
 
 
@@ -64,7 +69,7 @@ def test_what_render_makes(rendered):
     (shard,) = plan.glob("*.tar")
     lines = describe(str(shard))
     assert (lines["what"], lines["patches"], lines["first patch"]["index"]) == ("patch shard", 6, 0)
-    for suffix in ("png", "tif"):
+    for suffix in (*FORMATS, "json"):
         lines = describe(str(rendered / "panoramas" / f"p.{suffix}"))
         assert (lines["what"], lines["size_px"], lines["tile_px"]) == ("panorama", "90×40", 32)
 
@@ -111,7 +116,7 @@ def test_a_store(rendered):
     assert describe("memory://info/p.png") == describe("memory://info/p.tif")
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif", "tar", "safetensors"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp", "dzi", "json", "tar", "safetensors"])
 def test_damaged_files_are_named(suffix, rendered, tiny_checkpoint, tmp_path):
     whole = Path(tiny_checkpoint) if suffix == "safetensors" else next(rendered.rglob(f"*.{suffix}"))
     content = whole.read_bytes()
@@ -138,6 +143,110 @@ def test_strange_shards_are_named(documents, tmp_path):
         describe(str(tmp_path / "p.tar"))
 
 
+def test_every_file_of_a_panorama_says_where_it_comes_from(rendered):
+    """The same of each kind; the JSON beside them says more."""
+    said = [describe(str(rendered / "panoramas" / f"p.{name}")) for name in (*FORMATS, "json")]
+    assert all(lines.items() <= said[-1].items() for lines in said)
+    assert said[0]["request"]["seed"] == 7
+    assert "pixel_sha256" in said[-1]
+
+
+def changed(path, change):
+    """A checkpoint's file with other tensors."""
+    checkpoint = load_checkpoint(Path(path).read_bytes(), "tiny")
+    tensors = {name: x.clone() for name, x in checkpoint.generator.state_dict().items()}
+    change(tensors)
+    return save_checkpoint(tensors, checkpoint.generator.config, checkpoint.provenance, checkpoint.licence)
+
+
+BIAS = "structure.blocks.2.bias"
+UNUSABLE = {
+    "not finite": (lambda tensors: tensors[BIAS].fill_(torch.nan), f"tensor '{BIAS}' holds values that are not finite"),
+    "integers": (lambda tensors: tensors.update({BIAS: tensors[BIAS].int()}), f"tensor '{BIAS}' holds int32 numbers"),
+    "a tensor more": (
+        lambda tensors: tensors.update(trojan=torch.zeros(3)),
+        'Unexpected key(s) in state_dict: "trojan"',
+    ),
+    "a tensor less": (lambda tensors: tensors.pop(BIAS), f'Missing key(s) in state_dict: "{BIAS}"'),
+}
+
+
+@pytest.mark.parametrize("damage", UNUSABLE)
+def test_info_refuses_the_checkpoints_that_render_refuses(tiny_checkpoint, tmp_path, capsys, damage):
+    change, message = UNUSABLE[damage]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(changed(tiny_checkpoint, change))
+    assert run(["info", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert (
+        run(["render", "--checkpoint", str(path), "--width", "8", "--height", "8", "--out", str(tmp_path / "o")]) == 2
+    )
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_cut_short_is_refused_in_one_line(tiny_checkpoint, tmp_path, capsys):
+    content = Path(tiny_checkpoint).read_bytes()
+    for end in (0, 7, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "x.safetensors").write_bytes(content[:end])
+        assert run(["info", str(tmp_path / "x.safetensors")]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "x.safetensors" in said
+
+
+EVIL = "\x1b]0;owned\x07\x9b2J\nsha256: forged\u2028\u202e\ud800"
+
+
+def test_what_a_file_says_of_itself_is_printed_harmlessly(tiny_checkpoint, tmp_path, capsys):
+    """One line a thing, without a character that a terminal obeys; and nothing is said in the place of a fact."""
+    checkpoint = load_checkpoint(Path(tiny_checkpoint).read_bytes(), "tiny")
+    header = {
+        "licence": EVIL,
+        EVIL: EVIL,
+        "sha256": "forged",
+        "size_bytes": -1,
+        "what": "a gift",
+        "provenance": {"a": EVIL},
+    }
+    header["generator"] = json.loads(json.dumps(describe(tiny_checkpoint)["generator"]))
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save("checkpoint", checkpoint.generator.state_dict(), header))
+    assert run(["info", str(path)]) == 0
+    lines = capsys.readouterr().out.removesuffix("\n").split("\n")
+    assert len(lines) == len(describe(str(path)))
+    assert all(line.isprintable() for line in lines)
+    assert lines[:3] == [
+        "what: checkpoint",
+        f"sha256: {load_checkpoint(path.read_bytes(), '').sha256}",
+        f"size_bytes: {path.stat().st_size}",
+    ]
+
+
+def test_what_a_refused_file_says_is_printed_harmlessly(tmp_path, capsys):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save("checkpoint", {}, {"generator": {EVIL: 1, "texture_channels": []}}))
+    assert run(["info", str(path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.isprintable()
+
+
+def test_a_forged_panorama_says_nothing_in_the_place_of_a_fact(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("InfinityGAN", json.dumps({"what": "a gift", "size_px": "9×9", "seed": 1}))
+    Image.new("RGB", (2, 3)).save(tmp_path / "p.png", pnginfo=text)
+    assert describe(str(tmp_path / "p.png")) == {"what": "panorama", "size_px": "2×3", "seed": 1}
+    assert list(told({"a": {"b": "ü\n"}})) == ['a: {"b": "ü\\n"}']
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp", "dzi", "json", "tar", "safetensors"])
+def test_a_file_of_any_size_is_told_or_refused_within_seconds(tmp_path, suffix):
+    path = tmp_path / f"p.{suffix}"
+    path.touch()
+    os.truncate(path, 64 << 30)  # sparse
+    with pytest.raises(InputError, match=rf"p\.{suffix}"):
+        describe(str(path))
+
+
 def test_what_is_not_ours_is_said_to_be_so(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "p.png")
     Image.new("RGB", (2, 2)).save(tmp_path / "p.tif")
@@ -150,14 +259,16 @@ def test_what_is_not_ours_is_said_to_be_so(tmp_path):
         describe(str(tmp_path))
     with pytest.raises(InputError, match=r"samples is no training set, run, or output of render$"):
         describe(str(SAMPLES))
-    with pytest.raises(InputError, match=r"\.md: info knows \.safetensors, \.tar, \.png, \.tif and the folders of"):
+    with pytest.raises(
+        InputError, match=r"\.md: info knows \.safetensors, \.tar, \.png, .*, \.json and the folders of"
+    ):
         describe(str(SAMPLES / "ATTRIBUTION.md"))
     with pytest.raises(InputError, match="there is no such file or folder"):
         describe(str(tmp_path / "none"))
 
 
 def test_the_command_prints_a_line_for_each_thing_known(rendered, capsys):
-    info_command(str(rendered))
+    info(str(rendered))
     assert capsys.readouterr().out == "what: rendered panoramas\nrequests: 1\ndone: 1\n"
 
 

@@ -22,7 +22,8 @@ import transforms.ingest
 import transforms.prepare
 from model.errors import InputError
 from pipelines import cli
-from pipelines.ingest import IngestOptions, ingest, repack, show_summary
+from pipelines.ingest import IngestOptions, ingest, repack
+from pipelines.ingest_display import show_summary
 from pipelines.progress import track
 from transforms.prepare import Preparation
 from transforms.records import Photograph
@@ -514,7 +515,7 @@ def test_the_command_makes_a_set(few, tmp_path):
 
 def test_the_command_passes_beams_flags_on(few, tmp_path, monkeypatch):
     passed = []
-    monkeypatch.setattr("pipelines.ingest.beam_options", lambda flags, own_flags: passed.extend(flags))
+    monkeypatch.setattr("pipelines.options.beam_options", lambda flags: passed.extend(flags))
     monkeypatch.setattr("pipelines.ingest.ingest", lambda options, beam_flags: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")

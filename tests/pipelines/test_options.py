@@ -3,7 +3,13 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, SetupOptions, StandardOptions
 
 from model.errors import InputError
-from pipelines.options import beam_options
+from pipelines.flags import beam_flag_names, check_names
+from pipelines.options import beam_options, beam_parser
+
+
+def options_beside(own, flags):
+    check_names(flags, own)
+    return beam_options(flags)
 
 
 def test_without_flags_it_is_the_in_process_runner():
@@ -59,6 +65,10 @@ def test_beams_flags_pass():
 )
 def test_a_wrong_flag_is_named_and_nothing_is_printed(flags, said, capfd):
     with pytest.raises(InputError) as caught:
-        beam_options(flags, ["--width", "--height", "--tiles-per-shard"])
+        options_beside(["--width", "--height", "--tiles-per-shard"], flags)
     assert said in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_all_names_of_beams_flags_are_known_without_importing_it():
+    assert set(beam_parser()._option_string_actions) <= set(beam_flag_names())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.definition import Edit, Style
 from model.errors import InputError
-from model.fields import LIMIT
+from model.geometry import LIMIT
 from transforms.plan import PatchShard, Plan, Tile
 from transforms.plan_tiles import Found, PlanTiles, missing_shards
 from transforms.render_folder import check_plan, existing_shards, other_plans, plan_folder, record_path

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.definition import Edit, Style
 from model.errors import InputError
-from model.fields import LIMIT
+from model.geometry import LIMIT
 from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
 
 GOOD = {"id": "a", "seed": 7, "width_px": 300, "height_px": 200}

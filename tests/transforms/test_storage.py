@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import time
@@ -11,9 +12,12 @@ from transforms.storage import (
     filesystem,
     join,
     list_files,
+    move,
+    named_errors,
     open_atomic,
     read_bytes,
     read_json,
+    remove,
     remove_leftovers,
     run_id,
     write_bytes,
@@ -110,6 +114,20 @@ def test_leftovers_go_and_all_else_stays(tmp_path):
     remove_leftovers(str(tmp_path / "none"))
 
 
+def test_leftovers_are_found_at_any_depth_of_the_folders_named_and_nowhere_else(folder):
+    places = ("patches/p/0", "panoramas/p.zarr/c/0", "panoramas/p_files/9")
+    for place in (*places, "photographs/2026"):
+        for name in (f"a.tmp-{run_id()}-01234567", f"b.tmp-{FOREIGN}-01234567", "c"):
+            write_bytes(join(folder, place, name), b"x")
+    remove_leftovers(folder, "patches", "panoramas", "none")
+    fs, path = filesystem(folder)
+    there = {name.removeprefix(path).lstrip("/") for name in fs.find(path)}
+    # A young file of another run may be one that it is writing right now.
+    assert there == {f"{place}/{name}" for place in places for name in (f"b.tmp-{FOREIGN}-01234567", "c")} | {
+        f"photographs/2026/{name}" for name in (f"a.tmp-{run_id()}-01234567", f"b.tmp-{FOREIGN}-01234567", "c")
+    }
+
+
 def test_a_leftover_that_another_run_removes_first_is_no_error(tmp_path, monkeypatch):
     name = f"a.tar.tmp-{run_id()}-01234567"
     (tmp_path / name).write_bytes(b"x")
@@ -142,3 +160,72 @@ def test_what_is_wrong_is_named(folder, tmp_path):
             read_json(join(folder, "file.json"))
     with pytest.raises(FileNotFoundError):
         read_bytes(join(folder, "none"))
+
+
+@pytest.mark.parametrize("name", ["run[12]", "run?", "run*", "run**", "r::1"])
+def test_a_name_with_the_signs_of_a_pattern_means_itself(name, folder):
+    if "::" in name and "://" in folder:
+        pytest.skip("a URL with :: is refused")
+    for place in ("run1", "run2", name):
+        write_bytes(join(folder, place, "deep", "file"), place.encode())
+        write_bytes(join(folder, f"{place}.tar"), place.encode())
+    assert list_files(join(folder, name, "deep")) == ["file"]
+    move(join(folder, name, "deep", "file"), join(folder, name, "moved"))
+    assert read_bytes(join(folder, name, "moved")) == name.encode()
+    remove_leftovers(folder, name)
+    remove(join(folder, name))
+    remove(join(folder, f"{name}.tar"))
+    remove(join(folder, name))
+    assert not exists(join(folder, name))
+    assert list_files(folder) == ["run1.tar", "run2.tar"]
+    for place in ("run1", "run2"):
+        assert read_bytes(join(folder, place, "deep", "file")) == place.encode()
+
+
+def test_a_link_is_removed_but_not_what_it_leads_to(tmp_path):
+    for kind in ("file", "folder/file"):
+        (tmp_path / kind).parent.mkdir(exist_ok=True)
+        (tmp_path / kind).write_bytes(b"x")
+        (tmp_path / "link").symlink_to(tmp_path / kind.split("/")[0])
+        remove(str(tmp_path / "link"))
+        assert not (tmp_path / "link").is_symlink()
+        assert (tmp_path / kind).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("url", ["gs:/bucket/x", "s3:bucket/x", "http:/host/x", "memory:/x"])
+def test_a_url_that_lacks_a_slash_is_refused(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scheme, _, rest = url.partition(":")
+    with pytest.raises(InputError, match=f"{scheme}://{rest.lstrip('/')}"):
+        write_bytes(join(url, "file"), b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_path_may_have_colons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url in ("a:b", "a::b", "./gs:/bucket", f"file://{tmp_path}/c:d", f"file:{tmp_path}/e"):
+        write_bytes(join(url, "file"), url.encode())
+        assert read_bytes(join(url, "file")) == url.encode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a:b", "a::b", "c:d", "e", "gs:"])
+
+
+def test_an_error_shows_no_password():
+    with pytest.raises(InputError) as caught:
+        exists("foo://alice:S3CRET@host/x?token=T0KEN")
+    assert "S3CRET" not in str(caught.value)
+    assert "T0KEN" not in str(caught.value)
+
+
+def test_a_full_disk_is_named(tmp_path):
+    def fill(path):
+        with open_atomic(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fill(str(tmp_path / "file"))
+    assert caught.value.filename == str(tmp_path / "file")
+    # The file is on the disk named first, not the one that is written from it.
+    full = pytest.raises(OSError, match="No space left")
+    with full as caught, open_atomic(str(tmp_path / "file")), named_errors("/elsewhere"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == "/elsewhere"

@@ -17,14 +17,14 @@ from transforms.patches import Patch, decode
 from transforms.plan import Failure, PatchShard, Plan
 from transforms.plan_tiles import missing_shards
 from transforms.requests import RenderRequest
-from transforms.storage import read_bytes
 from transforms.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer, patch
+from transforms.tensor_files import read_tensors
 
 
 @pytest.fixture(scope="module")
 def plan(tiny_checkpoint):
     request = RenderRequest(id="p", seed=7, width_px=150, height_px=100, origin_x_px=-40)
-    return Plan(request, tiny_checkpoint, sha256(read_bytes(tiny_checkpoint)), 64)
+    return Plan(request, tiny_checkpoint, sha256(read_tensors(tiny_checkpoint)), 64)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def assert_same(one, other):
 
 def test_patches_are_the_worlds_pixels(plan, patches, tiny_checkpoint):
     """Promise 2: tile by tile and in one piece, a world is the same to one level and in all but 1 of 1000 values."""
-    world = World(load_checkpoint(read_bytes(tiny_checkpoint), "tiny").generator, 7)
+    world = World(load_checkpoint(read_tensors(tiny_checkpoint), "tiny").generator, 7)
     (top, bottom), (left, right) = plan.request.rows, plan.request.columns
     whole = quantise(world.render((top, bottom), (left, right))).permute(1, 2, 0).numpy()
     differing = 0
@@ -66,7 +66,7 @@ def test_patches_are_the_worlds_pixels(plan, patches, tiny_checkpoint):
 
 
 def test_neither_order_nor_company_changes_a_patch(plan, patches):
-    world = World(load_checkpoint(read_bytes(plan.checkpoint_url), "tiny").generator, 7)
+    world = World(load_checkpoint(read_tensors(plan.checkpoint_url), "tiny").generator, 7)
     for index in torch.randperm(plan.tiles, generator=torch.Generator().manual_seed(0)).tolist():
         assert_same(patch(world, plan, index), patches[index])
     for index in (0, 5, plan.tiles - 1):
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_changed_meanwhile_is_refused(plan):
 
 def test_worlds_and_checkpoints_are_loaded_once(plan, monkeypatch):
     loaded = []
-    monkeypatch.setattr(transforms.synthesize, "read_bytes", lambda url: loaded.append(url) or read_bytes(url))
+    monkeypatch.setattr(transforms.synthesize, "read_tensors", lambda url: loaded.append(url) or read_tensors(url))
     synthesizer = Synthesizer()
     for index in range(3):
         synthesizer.samples(PatchShard(plan, index, index))

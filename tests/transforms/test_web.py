@@ -77,8 +77,8 @@ def test_pictures_and_lists_are_known_by_their_names(web_server):
     web_server.routes["/list.csv"] = (200, {}, b"url,license\na/1.jpg,CC0-1.0\n")
     items = find(f"{web_server.url}/a.JPG", f"{web_server.url}/list.csv")
     assert items == [Photograph(f"{web_server.url}/a.JPG"), Photograph(f"{web_server.url}/a/1.jpg", "CC0-1.0")]
-    with pytest.raises(InputError, match=r"gone.txt cannot be read: the server answered 404"):
-        find(f"{web_server.url}/gone.txt")
+    (gone,) = find(f"{web_server.url}/gone.txt")
+    assert (gone.source, gone.stage, gone.reason) == (f"{web_server.url}/gone.txt", "find", "not_found")
 
 
 def commons_page(number, licence, mime="image/jpeg"):
@@ -118,10 +118,11 @@ def commons(web_server, monkeypatch):
 
 
 def test_commons_gives_files_with_licence_and_author(commons):
-    one, three, drawing = find("commons:Category:Lakes of Norway")
+    one, three, drawing, fileless = find("commons:Category:Lakes of Norway")
     assert one == Photograph("https://upload.example/1.jpg", "CC BY 2.0", "A & B", "Lake 1")
     assert three.licence == "CC BY-SA 4.0"
     assert (drawing.source, drawing.reason) == ("https://upload.example/4.jpg", "not_a_picture")
+    assert (fileless.source, fileless.reason) == ("https://commons.wikimedia.org/wiki/File:Later.jpg", "not_found")
     assert [query["gcmtitle"] for query in commons.queries] == ["Category:Lakes of Norway"] * 2
     assert commons.asked("/robots.txt") == 0
 

@@ -1,0 +1,22 @@
+"""The flags of ``infinitygan bench``."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def bench(
+    preset: Annotated[list[str] | None, typer.Option(help="Network to measure; may be repeated.")] = None,
+    out: Annotated[str | None, typer.Option(help="File for the figures, as JSON.")] = None,
+) -> None:
+    """Measures what rendering costs on this machine, against the best that the machine can do."""
+    from pipelines.bench import bench, table
+
+    document = bench(preset or ["paper", "small"])
+    Console().print(table(document))
+    if out:
+        with open(out, "w") as file:
+            json.dump(document, file, indent=2)
+            file.write("\n")

@@ -1,0 +1,49 @@
+"""The flags of ``infinitygan edit``."""
+
+from typing import Annotated
+
+import typer
+
+from model.definition import FIELDS
+from model.errors import InputError
+from pipelines.flags import Checkpoint, beam_flags
+
+
+def edit(
+    context: typer.Context,
+    request: Annotated[str, typer.Argument(help="A panorama's .json, or a .jsonl of requests.")],
+    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="What is drawn anew, in world pixels.")] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="What of it: z_l (shapes), noise (grain).", show_default=",".join(FIELDS))
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the new draw.")] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="Another box, whose statistics of z_l are taken over.")
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the last edit back instead.")] = False,
+    id: Annotated[str | None, typer.Option(help="Which request, if the file holds several.")] = None,
+    out: Annotated[str | None, typer.Option(help="Of the render job.", show_default="the panorama's")] = None,
+    checkpoint: Checkpoint = None,
+    tile: Annotated[int | None, typer.Option(help="Side of a tile, px.", show_default="as it was")] = None,
+) -> None:
+    """Draws a box of a panorama anew, or takes that back; writes the request and renders what it touches."""
+    flags = beam_flags(context)
+    from pipelines.edit import check_checkpoint, parse_edit
+    from pipelines.render import render_written
+    from pipelines.render_options import RenderOptions
+    from transforms.edit import find_request, with_edit, without_last_edit
+    from transforms.plan import REFERENCE
+
+    found = find_request(request, id)
+    folder = out or found.out
+    if folder is None:
+        raise InputError(f"--out is missing: where {request} has been or is to be rendered")
+    if undo and (box, fields, seed, like) != (None,) * 4:
+        raise InputError("--undo stands alone: leave --box, --fields, --seed and --like away")
+    edited = without_last_edit(found.request) if undo else with_edit(found.request, parse_edit(box, fields, seed, like))
+    precision = found.precision or REFERENCE
+    options = RenderOptions(
+        (edited,), folder, checkpoint, tile or found.tile_px or 256, replace=True, precision=precision
+    )
+    check_checkpoint(found, options)
+    render_written(options, found.file, found.requests(edited), flags)

@@ -1,0 +1,28 @@
+"""The flags of ``infinitygan evaluate``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help='Generator, .safetensors, or "bundled".')],
+    data: Annotated[
+        str, typer.Argument(help="Training set made by ingest; its val and test splits are compared with.")
+    ],
+    out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and pictures.")],
+    protocol: Annotated[
+        str, typer.Option(help="antialiased, or paper: the paper's way to scale beside it.")
+    ] = "antialiased",
+    inception: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights of the standard Inception, for FID: safetensors or npz.")
+    ] = None,
+) -> None:
+    """Measures how far a checkpoint's worlds are from held-out photographs."""
+    from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate
+    from pipelines.evaluation_tables import show
+
+    results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
+    show(results)
+    print(f"Figures and pictures are in {out}", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""The flags of ``infinitygan fuse``."""
+
+from typing import Annotated
+
+import typer
+
+from model.definition import FUSION_PX
+from model.errors import InputError
+from pipelines.flags import Checkpoint, Formats, RenderFolder, Replace, TileSide, beam_flags
+
+
+def fuse(
+    context: typer.Context,
+    styles: Annotated[str, typer.Option(metavar="N|SEED,SEED,…", help="How many styles, or the seed of each.")],
+    out: RenderFolder,
+    width: Annotated[int, typer.Option(help="Width, px.")] = 4096,
+    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
+    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
+    fusion: Annotated[int, typer.Option(help="Side of the box over which styles blend, px; odd.")] = FUSION_PX,
+    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
+    checkpoint: Checkpoint = None,
+    format: Formats = None,
+    tile: TileSide = 256,
+    replace: Replace = False,
+) -> None:
+    """Renders a panorama of several styles; writes the request, too, for changes by hand."""
+    flags = beam_flags(context)
+    for name, value in (("--width", width), ("--height", height)):
+        if value < 1:
+            raise InputError(f"{name} {value}: give at least 1 pixel")
+    from pipelines.fuse import lay_out, most_styles, name_of, style_seeds
+    from pipelines.render import render_written
+    from pipelines.render_options import RenderOptions
+    from transforms.requests import RenderRequest
+    from transforms.storage import join
+
+    seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
+    request = RenderRequest(
+        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic,
+        seed=seed,
+        width_px=width,
+        height_px=height,
+        cyclic=cyclic,
+        styles=lay_out(seeds, width, height),
+        fusion_px=fusion,
+        checkpoint=checkpoint,
+        formats=tuple(format or ["png"]),
+    )
+    options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
+    render_written(options, join(out, "requests", f"{request.id}.jsonl"), [request], flags)

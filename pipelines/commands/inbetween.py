@@ -1,0 +1,79 @@
+"""The flags of ``infinitygan inbetween``."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from model.bundled import BUNDLED
+from model.errors import InputError
+from pipelines.flags import (
+    Checkpoint,
+    Formats,
+    Keep,
+    PhotographSeed,
+    RenderFolder,
+    Replace,
+    Size,
+    Steps,
+    TileSide,
+    beam_flags,
+    size_px,
+    split_flags,
+)
+
+
+def inbetween(
+    context: typer.Context,
+    photographs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="From left to right.")],
+    out: RenderFolder,
+    width: Annotated[int, typer.Option(help="Of the panorama, px.")],
+    height: Annotated[int | None, typer.Option(help="Of the panorama, px.", show_default="the photographs'")] = None,
+    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its ends meet; one photograph is enough.")] = False,
+    steps: Steps = 500,
+    paste: Keep = True,
+    size: Size = None,
+    seed: PhotographSeed = 0,
+    checkpoint: Checkpoint = None,
+    format: Formats = None,
+    tile: TileSide = 256,
+    replace: Replace = False,
+) -> None:
+    """Makes one panorama of several photographs, or a circle of one."""
+    paths, unknown = split_flags(photographs)
+    flags = beam_flags(context, unknown)
+    if len(paths) < (1 if cyclic else 2):
+        raise InputError("give two photographs or more; one is enough for a circle, by --cyclic")
+    from model.inversion import InversionConfig
+    from model.overlay import Overlay
+    from pipelines.inbetween import placed
+    from pipelines.invert import default_network, invert_all, name_of, overlay_paths
+    from pipelines.render import render_written
+    from pipelines.render_options import RenderOptions
+    from pipelines.render_plans import check_requests
+    from transforms.arrange import panorama
+    from transforms.invert import InversionJob
+    from transforms.requests import RenderRequest
+    from transforms.storage import join
+
+    config = InversionConfig(steps=steps, seed=seed, network=default_network())
+    files = overlay_paths(paths, join(out, "overlays"))
+    jobs = [
+        InversionJob(
+            photograph=photograph, out=file, checkpoint=checkpoint or BUNDLED, config=config, size_px=size_px(size)
+        )
+        for photograph, file in zip(paths, files, strict=True)
+    ]
+    jobs, tallest_px = placed(jobs, width, cyclic)
+    name = "_".join(map(name_of, paths))[:180] + "_cyclic" * cyclic
+    height_px = tallest_px if height is None else height
+    box = (0, -(height_px // 2), width, height_px)
+
+    def request(overlays: Sequence[tuple[str, Overlay]]) -> RenderRequest:
+        return panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
+
+    # What is wrong is said before the photographs are inverted.
+    check_requests(RenderOptions((request([]),), out, checkpoint, tile, replace=True))
+    ready = request(list(zip(files, invert_all(jobs), strict=True)))
+    options = RenderOptions((ready,), out, checkpoint, tile, replace=replace)
+    render_written(options, join(out, "requests", f"{name}.jsonl"), [ready], flags)

@@ -1,0 +1,104 @@
+"""The flags of ``infinitygan invert``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from model.bundled import BUNDLED
+from model.errors import InputError
+from pipelines.flags import (
+    Checkpoint,
+    PhotographSeed,
+    Size,
+    Steps,
+    beam_flags,
+    check_folder,
+    size_px,
+    split_flags,
+    whole_numbers,
+)
+
+
+def invert(
+    context: typer.Context,
+    photographs: Annotated[
+        list[str], typer.Argument(metavar="PHOTO...", help="Files, folders and lists; paths or URLs.")
+    ],
+    out: Annotated[str, typer.Option(help="The overlay, FILE.safetensors; a folder for those of many.")],
+    checkpoint: Checkpoint = None,
+    steps: Steps = 3000,
+    size: Size = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y", help="World pixel of its top left corner.", show_default="0,-height/2"),
+    ] = None,
+    cyclic_width: Annotated[
+        int | None, typer.Option(help="Of the cyclic panorama that it is for, px.", show_default="not cyclic")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Adam's highest.")] = 0.1,
+    pixel_weight: Annotated[float, typer.Option(help="Of the squared difference of pixels.")] = 10.0,
+    lpips_weight: Annotated[float, typer.Option(help="Of LPIPS.")] = 10.0,
+    z_g_weight: Annotated[float, typer.Option(help="Of the prior on z_g.")] = 10.0,
+    z_l_weight: Annotated[float, typer.Option(help="Of the prior on z_l.")] = 10.0,
+    w_weight: Annotated[float, typer.Option(help="Of the prior on W+.")] = 0.01,
+    noise_weight: Annotated[float, typer.Option(help="Of the noise's correlation.")] = 1000.0,
+    lpips: Annotated[str | None, typer.Option(help="alex or vgg.", show_default="vgg on a GPU")] = None,
+    tile: Annotated[int, typer.Option(help="Larger photographs are seen in tiles of this side, px.")] = 256,
+    seed: PhotographSeed = 0,
+) -> None:
+    """Finds the fields of the world that give a photograph; run again, it goes on where it was."""
+    paths, flags = split_flags(photographs)
+    beam_options = beam_flags(context, flags)
+    from model.inversion import InversionConfig
+    from pipelines.invert import default_network, invert_all, invert_many, overlay_paths
+    from transforms.inversions import INVERSIONS
+    from transforms.invert import SUFFIX, InversionJob, photographs_at
+    from transforms.storage import join
+
+    config = InversionConfig(
+        steps=steps,
+        learning_rate=learning_rate,
+        pixel_weight=pixel_weight,
+        lpips_weight=lpips_weight,
+        z_g_weight=z_g_weight,
+        z_l_weight=z_l_weight,
+        w_weight=w_weight,
+        noise_weight=noise_weight,
+        tile_px=tile,
+        network=lpips or default_network(),
+        seed=seed,
+    )
+    x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)
+    single = out.endswith(SUFFIX)
+    if not single:
+        check_folder(out)
+    found = photographs_at(paths)
+    if single and len(found) > 1:
+        raise InputError(f"--out {out} is one file for {len(found)} photographs; give a folder")
+    outs = [out] if single else overlay_paths(found, out)
+    jobs = [
+        InversionJob(
+            photograph=photograph,
+            out=file,
+            checkpoint=checkpoint or BUNDLED,
+            config=config,
+            size_px=size_px(size),
+            x_px=x_px,
+            y_px=y_px,
+            cyclic_px=cyclic_width,
+        )
+        for photograph, file in zip(found, outs, strict=True)
+    ]
+    if single:
+        (overlay,) = invert_all(jobs)
+        fit = overlay.provenance
+        print(f"{out}: PSNR {fit['psnr_db']:.2f} dB, LPIPS {fit['lpips']:.4f}", file=sys.stderr)
+        return
+    rows = invert_many(jobs, out, beam_options)
+    failed = [row for row in rows if row.reason]
+    for row in failed:
+        print(f"{row.photograph}: {row.reason}", file=sys.stderr)
+    print(f"{len(rows) - len(failed)} of {len(rows)} overlays are there; {join(out, INVERSIONS)}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,89 @@
+"""The flags of ``infinitygan outpaint``."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from model.bundled import BUNDLED
+from model.errors import InputError
+from pipelines.flags import (
+    Checkpoint,
+    Formats,
+    Keep,
+    PhotographSeed,
+    RenderFolder,
+    Replace,
+    Size,
+    Steps,
+    TileSide,
+    beam_flags,
+    size_px,
+)
+
+MOST_VARIANTS = 1000
+
+
+def outpaint(
+    context: typer.Context,
+    photograph: Annotated[str, typer.Argument(metavar="PHOTO", help="A photograph, or an overlay that invert made.")],
+    out: RenderFolder,
+    left: Annotated[int, typer.Option(help="How far to go on to the left, px.")] = 0,
+    right: Annotated[int, typer.Option(help="To the right, px.")] = 0,
+    up: Annotated[int, typer.Option(help="Upwards, px.")] = 0,
+    down: Annotated[int, typer.Option(help="Downwards, px.")] = 0,
+    variants: Annotated[int, typer.Option(help="How many different results.")] = 1,
+    steps: Steps = 500,
+    paste: Keep = True,
+    size: Size = None,
+    seed: PhotographSeed = 0,
+    checkpoint: Checkpoint = None,
+    format: Formats = None,
+    tile: TileSide = 256,
+    replace: Replace = False,
+) -> None:
+    """Continues a photograph on any side, as far as wanted."""
+    flags = beam_flags(context)
+    if not 1 <= variants <= MOST_VARIANTS:
+        raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
+    from model.inversion import InversionConfig
+    from model.overlay import Overlay
+    from pipelines.invert import default_network, name_of
+    from pipelines.outpaint import box_of, overlay_of
+    from pipelines.render import render_written
+    from pipelines.render_options import RenderOptions
+    from pipelines.render_plans import check_requests
+    from transforms.arrange import grown, panorama
+    from transforms.contact_sheet import write_contact_sheet
+    from transforms.invert import SUFFIX, InversionJob
+    from transforms.render_folder import panorama_path
+    from transforms.requests import RenderRequest
+    from transforms.storage import join
+
+    sides = left, right, up, down
+    name = name_of(photograph)
+    job = InversionJob(
+        photograph=photograph,
+        out=join(out, "overlays", f"{name}{SUFFIX}"),
+        checkpoint=checkpoint or BUNDLED,
+        config=InversionConfig(steps=steps, seed=seed, network=default_network()),
+        size_px=size_px(size),
+    )
+    formats, box = format or ["png"], grown(box_of(job), *sides)
+
+    def requests(overlays: Sequence[tuple[str, Overlay]]) -> tuple[RenderRequest, ...]:
+        return tuple(
+            panorama(f"{name}-{number + 1}", overlays, box, seed + number, paste, checkpoint, formats)
+            for number in range(variants)
+        )
+
+    # What is wrong is said before the photograph is inverted.
+    check_requests(RenderOptions(requests([]), out, checkpoint, tile, replace=True))
+    ready = requests([overlay_of(job)])
+    options = RenderOptions(ready, out, checkpoint, tile, replace=replace)
+    render_written(options, join(out, "requests", f"{name}.jsonl"), ready, flags)
+    if "png" in formats:
+        sheet = join(out, f"{name}.jpg")
+        if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready]):
+            print(f"All of them at a glance: {sheet}", file=sys.stderr)

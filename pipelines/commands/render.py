@@ -1,0 +1,93 @@
+"""The flags of ``infinitygan render``."""
+
+import posixpath
+from typing import Annotated
+
+import typer
+
+from model.errors import InputError
+from pipelines.flags import FORMATS, beam_flags
+
+
+def render(
+    context: typer.Context,
+    out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and manifest.")],
+    checkpoint: Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")] = None,
+    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
+    width: Annotated[int, typer.Option(help="Width, px.")] = 8192,
+    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
+    origin: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y", help="World pixel of the top left corner.", show_default="0,-height/2"),
+    ] = None,
+    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
+    requests: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Many panoramas: .jsonl, .csv or .parquet, a request a row.")
+    ] = None,
+    tile: Annotated[int, typer.Option(help="Side of a tile, px; a multiple of the network's cell.")] = 256,
+    tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
+    format: Annotated[list[str] | None, typer.Option(help=f"{FORMATS}; may be repeated.", show_default="png")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
+    precision: Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16, float16.")] = "float32",
+    repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="HINT", help="That the workers that compute need, such as 'type:nvidia-l4;count:1'."),
+    ] = None,
+    model_copies: Annotated[
+        int | None,
+        typer.Option(help="Networks that a worker machine's processes share.", show_default="one in each process"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
+) -> None:
+    """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
+    flags = beam_flags(context)
+    from pipelines.render import render_and_report, say_what_it_costs
+    from pipelines.render_options import RenderOptions
+    from transforms.requests import Refused, RenderRequest, list_requests
+
+    if requests:
+        refuse_beside_requests(context)
+        asked: list[RenderRequest | Refused] = list_requests(requests)
+    else:
+        x_px, y_px = parse_origin(origin)
+        name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
+        values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
+        values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
+        asked = [RenderRequest.from_json(values)]
+    options = RenderOptions(
+        tuple(asked),
+        out,
+        checkpoint,
+        tile,
+        tiles_per_shard,
+        replace,
+        precision,
+        repair,
+        accelerator,
+        model_copies,
+        source=posixpath.basename(requests) if requests else "",
+    )
+    if dry_run:
+        say_what_it_costs(options)
+        return
+    render_and_report(options, flags)
+
+
+def refuse_beside_requests(context: typer.Context) -> None:
+    """Raises InputError for a flag that the rows of --requests would overrule without a word."""
+    for name in ("seed", "width", "height", "origin", "cyclic", "format"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise InputError(f"--{name} stands beside --requests, whose rows say that: give one of the two")
+
+
+def parse_origin(text: str | None) -> tuple[int, int | None]:
+    """X,Y as numbers."""
+    if text is None:
+        return 0, None
+    try:
+        x_px, y_px = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--origin {text}: give two whole numbers, such as --origin 0,-256") from None
+    return x_px, y_px

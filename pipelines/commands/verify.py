@@ -1,0 +1,30 @@
+"""The flags of ``infinitygan verify``."""
+
+import sys
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
+    tiles: Annotated[int, typer.Option(help="How many tiles, drawn from all finished panoramas.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Generator of requests that name none.", show_default="bundled")
+    ] = None,
+) -> None:
+    """Renders random tiles again and compares them with the stored ones, bit for bit."""
+    from pipelines.verify import verify
+    from transforms.verify import DIFFERENT, EQUAL, ROUNDING
+
+    verdicts = verify(folder, tiles, seed, checkpoint)
+    for verdict in verdicts:
+        if verdict.state == DIFFERENT:
+            largest = f"up to {verdict.max_difference} of 255 on {verdict.differing_share:.2%} of its pixels"
+            print(f"{verdict.request_id}, tile {verdict.index}: {verdict.reason or largest}", file=sys.stderr)
+    counts = Counter(verdict.state for verdict in verdicts)
+    print(", ".join(f"{counts[state]} {state}" for state in (EQUAL, ROUNDING, DIFFERENT)), file=sys.stderr)
+    if counts[DIFFERENT]:
+        raise typer.Exit(1)
