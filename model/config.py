@@ -244,8 +244,8 @@ class TrainingConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.batch % self.accumulate:
             raise InputError(f"accumulate is {self.accumulate}; it must divide the batch, {self.batch}")
-        if self.frame_every < 0:
-            raise InputError(f"frame_every is {self.frame_every}; it must be 0 or more")
+        if self.frame_every < 0 or self.frame_every == 1:
+            raise InputError(f"frame_every is {self.frame_every}; it must be 0, for never, or at least 2")
         if not 0 <= self.beyond_share < 1:
             raise InputError(f"beyond_share is {self.beyond_share}; it must be from 0 to less than 1")
         if not 0 <= self.seed < 2**63:

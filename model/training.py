@@ -162,10 +162,15 @@ class Trainer:
             return self.frame_critic
         return self.patch_critic
 
+    def frame_steps(self, steps: int) -> int:
+        """In how many of the first steps whole frames are judged."""
+        return steps // self.config.frame_every if self.config.frame_every else 0
+
     @property
-    def frames_seen(self) -> int:
-        """Steps so far in which whole frames were judged."""
-        return self.steps // self.config.frame_every if self.config.frame_every else 0
+    def patches_within_frame(self) -> int:
+        """Patches of photographs that this process sees before windows beyond the frame begin."""
+        steps = max(0, -(-(self.config.beyond_after - self.images_before) // self.config.batch))
+        return (steps - self.frame_steps(steps)) * self.share
 
     @property
     def share(self) -> int:
@@ -181,13 +186,13 @@ class Trainer:
             t: their vertical positions [N] in [-1, 1]; 0 for frames.
 
         Returns:
-            The losses by name, averaged over all processes.
+            The losses by name, averaged over all processes; names of those taken on frames begin with ``frame_``.
 
         Raises:
             DivergenceError: a loss is not finite; nothing of the step was kept in the average.
         """
         critic = self.critic
-        parts = self.parts(critic, photographs, t)
+        parts = self.parts(photographs, t)
         losses = [self.discriminator_backward(part, len(parts)) for part in parts]
         self.average_gradients(critic.parameters)
         critic.optimizer.step()
@@ -207,10 +212,11 @@ class Trainer:
             self.path_mean.lerp_(torch.tensor(values["path_length"]), PATH_DECAY)
         self.steps += 1
         self.average()
-        return values
+        return {f"frame_{name}": value for name, value in values.items()} if critic.sees_frames else values
 
-    def parts(self, critic: Critic, photographs: Tensor, t: Tensor) -> list[Part]:
+    def parts(self, photographs: Tensor, t: Tensor) -> list[Part]:
         """Cuts this process's share of a batch, and draws as many windows. Clears both optimisers' gradients."""
+        critic = self.critic
         critic.optimizer.zero_grad(set_to_none=True)
         self.g_optimizer.zero_grad(set_to_none=True)
         n = len(photographs) // self.config.accumulate
