@@ -19,9 +19,10 @@ from transforms.manners import Manners
 from transforms.pieces import Piece
 from transforms.report import write_report
 from transforms.samples import Sample
-from transforms.sources import Found, find_photographs
+from transforms.sources import Found, can_retry, find_again, find_photographs
 from transforms.storage import join
 from transforms.training_shards import DATASET, StagedSample, TrainingSet, read_dataset
+from transforms.urls import redact
 from transforms.web import ANSWERS_READ
 
 ALL_REASONS = "all"
@@ -36,7 +37,7 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         OSError: the target's storage failed; what had been done waits for the next run as far as it was stored.
     """
     found = plan(options)
-    if not found.photographs and not found.rejects:
+    if not found.photographs and not found.rejects and not found.mended:
         return read_dataset(options.out)
     staging.begin(options.out, options.configuration(), found)
     PHOTOGRAPHS_DONE.reset()
@@ -73,12 +74,18 @@ def plan(options: IngestOptions) -> Found:
         return rejects_to_retry(options, base)
     with track("Pages and answers read", 0, lambda: ANSWERS_READ.count):
         found = find_photographs(options.sources, out, options.manners, options.depth)
-    if not base:
-        return found
-    known = {row["source"] for row in base.rows} | {reject.source for reject in base.rejects}
+    return only_new(found, base) if base else found
+
+
+def only_new(found: Found, base: TrainingSet) -> Found:
+    """Leaves out what the set knows already. What was rejected while finding is looked at anew each time."""
+    known = {row["source"] for row in base.rows} | {reject.source for reject in base.rejects if reject.stage != "find"}
+    said = {(reject.source, reject.reason) for reject in base.rejects}
     return Found(
-        [photograph for photograph in found.photographs if photograph.source not in known],
-        [reject for reject in found.rejects if reject.source not in known],
+        [item for item in found.photographs if not {item.source, redact(item.source)} & known],
+        [reject for reject in found.rejects if (redact(reject.source), reject.reason) not in said],
+        found.examined,
+        {reject.source for reject in base.rejects if reject.stage == "find" and found.says_nothing_of(reject)},
     )
 
 
@@ -98,15 +105,17 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
     """
     if not base:
         raise InputError(f"{options.out} holds no training set whose rejects could be tried again")
-    photographs = [reject for reject in base.rejects if reject.stage != "find"]
-    reasons = Counter(reject.reason for reject in photographs)
+    reasons = Counter(reject.reason for reject in base.rejects if can_retry(reject))
     asked = set(reasons) if ALL_REASONS in options.retry_rejects else set(options.retry_rejects)
     unknown = sorted(asked - set(reasons))
     if unknown or not asked:
         there = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "nothing"
         said = unknown[0] if unknown else ALL_REASONS
         raise InputError(f"--retry-rejects {said}: {options.out} has none of these; rejected were: {there}")
-    return Found([reject.photograph() for reject in photographs if reject.reason in asked])
+    rejects = [reject for reject in base.rejects if reject.reason in asked and can_retry(reject)]
+    found = only_new(find_again(rejects, options.out, options.manners, options.depth), base)
+    found.photographs += [reject.photograph() for reject in rejects if reject.stage != "find"]
+    return found
 
 
 def run(options: IngestOptions, found: Found, beam_flags: PipelineOptions) -> None:
@@ -119,7 +128,8 @@ def run(options: IngestOptions, found: Found, beam_flags: PipelineOptions) -> No
         shards = distinct.kept | AssignShards(out, options.samples_per_shard) | WriteTrainingShards(out)
         not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
         rejects = (not_photographs, read.rejected, distinct.rejected) | "All rejects" >> beam.Flatten()
-        _ = (shards, rejects) | WriteTables(out, provenance(staging.read_base(out), options.configuration()))
+        made_by = provenance(staging.read_base(out), options.configuration())
+        _ = (shards, rejects) | WriteTables(out, made_by, frozenset(found.mended))
 
 
 def provenance(base: TrainingSet | None, configuration: dict[str, Any] | None) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from transforms.index_page import write_index
 from transforms.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
 from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.plan import Plan
-from transforms.plan_tiles import Found, PlanTiles, shards_to_do
-from transforms.render_folder import FOLDERS, begin, existing_shards, is_complete, known_ids
+from transforms.plan_tiles import Found, PlanTiles, is_known_complete, work_to_do
+from transforms.render_folder import FOLDERS, begin, existing_shards, known_ids
 from transforms.repair import remove_damaged
 from transforms.requests import RenderRequest, write_requests
 from transforms.retry import retried
@@ -53,17 +53,11 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     planned.check(options.source)
     plans = list(planned.networks)
     found = prepare(options, planned.networks)
-    unfinished = [
-        plan for plan in plans if plan.request.id not in found.known or not retried(is_complete, options.out, plan)
-    ]
+    unfinished = [plan for plan in plans if not is_known_complete(options.out, plan, found)]
     refused = [refused_row(name, reason) for name, reason in planned.refused.items()]
     rows = [manifest_row(plan, FAILED, "not finished", {}) for plan in unfinished]
     write_manifest(options.out, rows + refused, anew=options.place(""))
-    tiles = sum(
-        len(shard.indices)
-        for plan in plans
-        for shard in shards_to_do(options.out, plan, options.tiles_per_shard, found)
-    )
+    tiles = sum(work_to_do(options.out, plan, options.tiles_per_shard, found).tiles for plan in plans)
     for tally in (PATCHES_DONE, PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
     with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():

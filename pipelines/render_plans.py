@@ -14,7 +14,7 @@ from pipelines.flags import check_folder
 from pipelines.render_options import RenderOptions
 from transforms.manifest import MANIFEST, read_manifest
 from transforms.overlays import read_overlay
-from transforms.plan import Plan
+from transforms.plan import MOST_TILE_PX, Plan
 from transforms.render_folder import check_plan, known_ids
 from transforms.requests import Refused, RenderRequest
 from transforms.retry import retried
@@ -114,8 +114,9 @@ class Planner:
             raise InputError(str(found))
         sha256, config = found
         cell_px = config.cell_px
-        if options.tile_px < 1 or options.tile_px % cell_px or options.tile_px > 4096:
-            raise InputError(f"--tile {options.tile_px}: give a multiple of {cell_px}, the network's cell, up to 4096")
+        if not 1 <= options.tile_px <= MOST_TILE_PX or options.tile_px % cell_px:
+            cure = f"give a multiple of {cell_px}, the network's cell, up to {MOST_TILE_PX}"
+            raise InputError(f"--tile {options.tile_px}: {cure}")
         try:
             check_definition(request.definition, config)
             overlays = self.overlay_checksums(request, config, sha256)

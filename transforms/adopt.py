@@ -10,7 +10,8 @@ from model.definition import Edit
 from model.errors import InputError
 from model.geometry import Window
 from model.latents import patchwork
-from transforms.patch_shards import PatchReader, write_patch_shard
+from transforms.notes import say_once
+from transforms.patch_shards import DamagedShardError, PatchReader, write_patch_shard
 from transforms.patches import encode_patch
 from transforms.plan import MOST_TILES_PER_SHARD, PatchShard, Plan
 from transforms.plan_tiles import missing_shards
@@ -32,8 +33,12 @@ def adopt_patches(out: str, plan: Plan, config: GeneratorConfig) -> int:
         wanted = (index for shard in missing_shards(plan, existing_shards(out, plan), 1) for index in shard.indices)
         free = [i for i in wanted if i in held and not any(touches(edit, plan, i, config) for edit in edits)]
         for shard in runs(plan, free):
-            write_patch_shard(out, shard, (encode_patch(plan, reader.patch(index)) for index in shard.indices))
-        adopted += len(free)
+            try:
+                write_patch_shard(out, shard, (encode_patch(plan, reader.patch(index)) for index in shard.indices))
+            except DamagedShardError as error:
+                say_once(f"{error}; its tiles are computed again")
+            else:
+                adopted += len(shard.indices)
     return adopted
 
 

@@ -5,11 +5,8 @@
 <id>.html                           the page; needs nothing but the two beside it
 """
 
-import html
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
-from string import Template
 
 import numpy as np
 
@@ -19,6 +16,7 @@ from transforms.layout import STRIP_PX, Strip
 from transforms.pyramid import level_sizes, level_strips
 from transforms.retry import retried
 from transforms.storage import join, write_bytes
+from transforms.templates import fill
 
 UPLOADS = 8
 DESCRIPTOR = (
@@ -60,9 +58,9 @@ def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tu
 def viewer(folder: str, width_px: int, height_px: int, metadata: Mapping[str, str]) -> str:
     """The page that shows a pyramid."""
     name = folder.rsplit("/", 1)[-1]
-    about = {"tiles": name, "width": width_px, "height": height_px, "tileSize": STRIP_PX}
-    return Template((resources.files("transforms") / "viewer.html").read_text("utf-8")).substitute(
-        title=html.escape(name.removesuffix("_files")),
-        about=json.dumps(about).replace("<", "\\u003c"),
-        provenance=html.escape(json.dumps(dict(metadata), sort_keys=True), quote=True),
+    return fill(
+        "viewer.html",
+        title=name.removesuffix("_files"),
+        about={"tiles": name, "width": width_px, "height": height_px, "tileSize": STRIP_PX},
+        provenance=json.dumps(dict(metadata), sort_keys=True),
     )

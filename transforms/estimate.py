@@ -8,8 +8,8 @@ from model.arithmetic import spent
 from model.config import GeneratorConfig
 from transforms.ahead import map_ahead
 from transforms.plan import Plan
-from transforms.plan_tiles import Found, shards_to_do
-from transforms.render_folder import is_complete, known_ids
+from transforms.plan_tiles import Found, is_known_complete, work_to_do
+from transforms.render_folder import known_ids
 from transforms.retry import retried
 
 STORAGE_CALLS = 16
@@ -50,14 +50,13 @@ def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard
     tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
     def of_plan(plan: Plan) -> Estimate:
-        complete = plan.request.id in found.known and retried(is_complete, out, plan)
-        shards = list(shards_to_do(out, plan, tiles_per_shard, found))
-        tiles = sum(len(shard.indices) for shard in shards)
+        complete = is_known_complete(out, plan, found)
+        work = work_to_do(out, plan, tiles_per_shard, found)
         pixels = plan.request.width_px * plan.request.height_px
         stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (not complete)
-        of_shards = pixels * tiles / plan.tiles * SHARD_BYTES_PER_PX
-        cost = tiles * tile_cost(networks[plan], plan.tile_px)
-        return Estimate(1, int(complete), len(shards), tiles, pixels, of_shards, stored, cost)
+        of_shards = pixels * work.tiles / plan.tiles * SHARD_BYTES_PER_PX
+        cost = work.tiles * tile_cost(networks[plan], plan.tile_px)
+        return Estimate(1, int(complete), work.shards, work.tiles, pixels, of_shards, stored, cost)
 
     each = map_ahead(of_plan, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS)
     return reduce(added, each, Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))

@@ -261,7 +261,7 @@ class Fetcher:
         if isinstance(error, aiohttp.ClientPayloadError):
             return FetchError("cut_short", "the server sent less than it had announced", again=True)
         if isinstance(error, aiohttp.ClientResponseError):  # its own text would show the URL with the parameters
-            return FetchError("bad_answer", f"the answer is not HTTP: {one_line(ValueError(error.message))}")
+            return FetchError("bad_answer", f"the answer is not HTTP: {one_line(ValueError(error.message))[:200]}")
         if isinstance(error, aiohttp.ClientSSLError):
             return FetchError("bad_answer", f"no encrypted connection: {text}")
         if isinstance(error, (aiohttp.InvalidURL, ValueError)) and not isinstance(error, OSError):
@@ -302,12 +302,9 @@ class Fetcher:
 
 def _target(url: str) -> URL:
     try:
-        target = asked_url(url)
+        return asked_url(url)
     except ValueError as error:
         raise FetchError("bad_url", f"{url} cannot be asked for: {one_line(error)}") from None
-    if not host_key(url):
-        raise FetchError("bad_url", f"{url} names no host")
-    return target
 
 
 async def _rules(file: Fetched) -> Protego:

@@ -93,13 +93,13 @@ def write_panorama(
 
 def is_written(name: str, url: str) -> bool:
     """Whether a panorama is there as a whole."""
-    return name in FORMATS and exists(url + FORMATS[name].proof)
+    return exists(url + FORMATS[name].proof)
 
 
 def remove_panorama(name: str, url: str) -> None:
     """Removes a panorama, first what proves it whole."""
-    remove(url + FORMATS[name].proof if name in FORMATS else url)
-    for part in FORMATS[name].beside(url) if name in FORMATS else ():
+    remove(url + FORMATS[name].proof)
+    for part in FORMATS[name].beside(url):
         remove(part)
 
 

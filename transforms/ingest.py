@@ -120,6 +120,7 @@ class WriteTables(beam.PTransform):
 
     out: str
     provenance: dict[str, Any]
+    mended: frozenset[str] = frozenset()
 
     @no_annotations
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
@@ -135,7 +136,7 @@ class WriteTables(beam.PTransform):
         shards: Iterable[WrittenShard] = group[1]["shards"]
         rejects: Iterable[Reject] = group[1]["rejects"]
         existing = read_base(self.out)
-        return write_tables(self.out, shards, rejects, self.provenance, existing)
+        return write_tables(self.out, shards, rejects, self.provenance, existing, self.mended)
 
 
 def crawler_of(photograph: Photograph, crawlers: int) -> int:

@@ -30,7 +30,7 @@ _SPECIAL: Final = tuple(
     )
 )
 
-OPT_OUTS: Final = {"noai", "noimageai", "noindex", "noimageindex", "none"}
+OPT_OUTS: Final = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 
 
 @dataclass(frozen=True, slots=True)

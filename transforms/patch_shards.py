@@ -30,6 +30,8 @@ from transforms.storage import join, open_atomic, read_bytes
 SHARDS_KEPT = 2
 SHARDS_ON_THEIR_WAY = 2
 NOT_WRITTEN = "not written"
+PICTURE_TILES = 8
+"""No picture of a tile has the pixels of so many tiles: what claims more is not decoded."""
 
 
 class DamagedShardError(ValueError):
@@ -65,9 +67,19 @@ class StoredShard:
         """The patch of a tile, checked against its checksums."""
         about = self.about(index)
         pixels = self.picture(index, PIXELS, about.get("sha256"))
+        if pixels.shape[:2] != self.plan.cropped_px(index):
+            raise DamagedShardError(f"{self.url} is damaged at {PIXELS} of tile {index}; remove it")
         edges = self.picture(index, EDGES, about.get("edges_sha256"))
-        difference = about.get("difference")
-        return Patch(index, pixels, edges, Difference(**difference) if difference else None)
+        return Patch(index, pixels, edges, self.difference(index, about.get("difference")))
+
+    def difference(self, index: int, values: Any) -> Difference | None:
+        """What a patch says of its precision."""
+        if values is None:
+            return None
+        try:
+            return Difference(int(values["max"]), float(values["mean"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise DamagedShardError(f"{self.url} is damaged at {ABOUT} of tile {index}; remove it") from None
 
     def about(self, index: int) -> dict[str, Any]:
         """What stands beside a patch."""
@@ -83,7 +95,7 @@ class StoredShard:
         """A picture of a tile, if it is what was written."""
         content = self.file(index, file)
         try:
-            pixels = decode(content)
+            pixels = decode(content, PICTURE_TILES * self.plan.tile_px**2)
             whole = pixel_checksum(pixels) == checksum
         except Exception:  # what a decoder raises of a damaged file is anybody's guess
             whole = False
@@ -104,8 +116,8 @@ class StoredShard:
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The content of a file in a tar."""
-    file = tar.extractfile(member)
+    """The content of a file in a tar; nothing of a sparse one, which may claim any size."""
+    file = None if member.issparse() else tar.extractfile(member)
     return file.read() if file else b""
 
 

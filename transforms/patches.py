@@ -17,6 +17,9 @@ from transforms.png import write_png
 PIXELS, EDGES, ABOUT = "png", "edge.png", "json"
 """The files of a patch."""
 
+MOST_PX = 2**27
+"""What claims more pixels is not decoded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -77,9 +80,15 @@ def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def decode(content: bytes) -> npt.NDArray[np.uint8]:
-    """PNG as uint8 [h,w,3]."""
+def decode(content: bytes, most_px: int = MOST_PX) -> npt.NDArray[np.uint8]:
+    """PNG as uint8 [h,w,3].
+
+    Raises:
+        ValueError: it has more pixels than it may have. A damaged one raises whatever Pillow does.
+    """
     with open_picture(content, ["PNG"]) as image:
+        if image.width * image.height > most_px:
+            raise ValueError(f"{image.width} x {image.height} px are more than {most_px}")
         return np.asarray(image.convert("RGB"))
 
 

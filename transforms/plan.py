@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model import geometry
+from model.checks import is_integer
 from model.definition import Edit
 from model.errors import InputError
 from model.fields import SCHEME_VERSION
@@ -23,6 +24,10 @@ REFERENCE = "float32"
 """The precision of promise 2; a plan of another one says how far it is from it."""
 
 MOST_TILES_PER_SHARD = 256
+MOST_TILE_PX = 4096
+
+MOST_TILES = 2**25
+"""Of a panorama: the tiles of 256 px of one as wide as the world, 2^32 px, and 512 px high. Each is listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,14 @@ class Plan:
     overlays: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not is_integer(self.tile_px) or not 1 <= self.tile_px <= MOST_TILE_PX:
+            raise InputError(f"request {self.request.id}: a tile of {self.tile_px!r} px; give 1 to {MOST_TILE_PX}")
+        if self.tiles > MOST_TILES:
+            raise InputError(
+                f"request {self.request.id}: {self.shape[1]} x {self.shape[0]} tiles of {self.tile_px} px are more "
+                f"than the {MOST_TILES} that a job lists for one panorama: ask for a smaller one or larger tiles, "
+                "or cut it into several requests by their origins, which fit together without a seam"
+            )
         if len(self.overlays) != len(self.request.definition.overlay_names):
             raise InputError(f"request {self.request.id}: the plan does not say which file each of its overlays is")
         for tiles in (self.tile_rows, self.tile_columns):
@@ -145,6 +158,11 @@ class Plan:
         assert met_columns is not None
         return met_rows, met_columns
 
+    def cropped_px(self, index: int) -> tuple[int, int]:
+        """Height and width of the tile of an index inside the panorama."""
+        (top, bottom), (left, right) = self.cropped(self.tile(index))
+        return bottom - top + 1, right - left + 1
+
     @property
     def layout(self) -> TileLayout:
         """Where the panorama is cut."""
@@ -214,6 +232,8 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
         overlays = tuple(values["overlays"][overlay] for overlay in request.definition.overlay_names)
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} lacks {error}") from None
+    if not all(isinstance(text, str) for text in (fields["checkpoint_sha256"], fields["precision"], *overlays)):
+        raise InputError(f"{name} does not name the checkpoint, the precision or the overlays by text")
     plan = Plan(request, checkpoint_url, **fields, overlays=overlays)
     if plan.digest != values.get("plan"):
         raise InputError(f"{name} does not agree with its own plan, {values.get('plan')}: it has been changed")

@@ -25,22 +25,61 @@ class Found:
     damaged: Mapping[Plan, Sequence[PatchShard]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be made of a panorama.
+
+    Attributes:
+        shards: how many.
+        tiles: in them.
+    """
+
+    shards: int = 0
+    tiles: int = 0
+
+
+def work_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Work:
+    """How much `shards_to_do` would list. It is reckoned, since a panorama may have millions of shards."""
+    if is_known_complete(out, plan, found):
+        damaged = found.damaged.get(plan, ())
+        return Work(len(damaged), sum(len(shard.indices) for shard in damaged))
+    gaps = list(gaps_between(plan, existing(out, plan, found)))
+    shards = sum(last // tiles_per_shard - first // tiles_per_shard + 1 for first, last in gaps)
+    return Work(shards, sum(last - first + 1 for first, last in gaps))
+
+
 def shards_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Iterable[PatchShard]:
     """The shards to be made; for a panorama that is complete only the damaged, whatever became of its other patches."""
-    if plan.request.id not in found.known:
-        return missing_shards(plan, (), tiles_per_shard)
-    if retried(is_complete, out, plan):
+    if is_known_complete(out, plan, found):
         return found.damaged.get(plan, ())
-    return missing_shards(plan, retried(existing_shards, out, plan), tiles_per_shard)
+    return missing_shards(plan, existing(out, plan, found), tiles_per_shard)
+
+
+def is_known_complete(out: str, plan: Plan, found: Found) -> bool:
+    """Whether a panorama is there as a whole. Storage is not asked for requests that are new to it."""
+    return plan.request.id in found.known and retried(is_complete, out, plan)
+
+
+def existing(out: str, plan: Plan, found: Found) -> Sequence[PatchShard]:
+    """The shards of a plan that are there."""
+    return retried(existing_shards, out, plan) if plan.request.id in found.known else ()
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
     """Shards of at most so many tiles for all tiles that no existing shard holds."""
+    for first, last in gaps_between(plan, existing):
+        yield from cut(plan, first, last, tiles_per_shard)
+
+
+def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[int, int]]:
+    """The first and the last of consecutive tiles that no existing shard holds."""
     free = 0
     for shard in sorted(existing, key=lambda shard: shard.first):
-        yield from cut(plan, free, shard.first - 1, tiles_per_shard)
+        if free < shard.first:
+            yield free, shard.first - 1
         free = max(free, shard.last + 1)
-    yield from cut(plan, free, plan.tiles - 1, tiles_per_shard)
+    if free < plan.tiles:
+        yield free, plan.tiles - 1
 
 
 def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:

@@ -15,16 +15,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from model.errors import InputError
-from transforms.formats import is_written, remove_panorama
+from transforms.formats import FORMATS, is_written, remove_panorama
+from transforms.notes import say_once
 from transforms.plan import PatchShard, Plan, plan_from_json
-from transforms.storage import exists, filesystem, join, list_files, read_json, remove, write_json
+from transforms.storage import filesystem, join, list_files, read_json, remove, write_json
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
 FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
 """Where a job writes, beside the folder itself."""
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
-_DIGEST = re.compile(r"[0-9a-f]{12}")
+DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 def plan_folder(out: str, plan: Plan) -> str:
@@ -58,7 +59,7 @@ def other_plans(out: str, plan: Plan) -> list[str]:
     if not fs.isdir(path):
         return []
     folders = [entry["name"].rstrip("/") for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
-    names = [name for name in map(posixpath.basename, folders) if _DIGEST.fullmatch(name) and name != plan.digest]
+    names = [name for name in map(posixpath.basename, folders) if DIGEST.fullmatch(name) and name != plan.digest]
     return [join(out, PATCHES, plan.request.id, name) for name in names]
 
 
@@ -73,15 +74,32 @@ def record_path(out: str, request_id: str) -> str:
 
 
 def read_record(out: str, request_id: str) -> dict[str, Any]:
-    """What the JSON of a panorama says; nothing where there is none, or a damaged one."""
+    """What the JSON of a panorama says; nothing where there is none, or, with a line on stderr, a damaged one."""
+    url = record_path(out, request_id)
     try:
-        record = read_json(record_path(out, request_id))
-    except (FileNotFoundError, InputError):
+        record = read_json(url)
+    except FileNotFoundError:
         return {}
-    files = record.get("files") if isinstance(record, dict) else None
-    # The names are checked because --replace removes what they name.
-    ours = isinstance(files, dict) and all(file == f"{request_id}.{name}" for name, file in files.items())
-    return record if ours else {}
+    except InputError as error:
+        say_once(f"{error}; it is passed over")
+        return {}
+    if not _is_record(record, request_id):
+        say_once(f"{url} is not the JSON of panorama {request_id}; it is passed over")
+        return {}
+    return {**record, "files": {name: file for name, file in record["files"].items() if name in FORMATS}}
+
+
+def _is_record(record: Any, request_id: str) -> bool:
+    """Whether a job can have written this: anybody may have put it there, and --replace removes the files it names."""
+    if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
+        return False
+    parts = [record.get(name) or {} for name in ("files", "request", "seam_audit", "precision_difference")]
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(record.get("pixel_sha256", ""), str):
+        return False
+    files, _, *measured = parts
+    return all(file == f"{request_id}.{name}" for name, file in files.items() if name in FORMATS) and all(
+        isinstance(value, int | float) and 0 <= value < 2**31 for part in measured for value in part.values()
+    )
 
 
 def is_complete(out: str, plan: Plan) -> bool:
@@ -113,7 +131,7 @@ def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) 
         values = read_json(url)
     except FileNotFoundError:
         raise InputError(f"{url} is missing: the patches of {request_id} are gone; render it again") from None
-    known = record.get("files", {}) if record.get("plan") == digest else {}
+    known = record["files"] if record.get("plan") == digest else {}
     if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
         raise InputError(f"{url} is no plan; render the panorama again")
     checkpoint = record.get("request", {}).get("checkpoint")
@@ -141,8 +159,16 @@ def begin(out: str, plan: Plan, known: bool = True) -> None:
     path = join(plan_folder(out, plan), PLAN_FILE)
     if known:
         remove_replaced(out, plan)
-    if not known or not exists(path):
+    if not known or not _says(path, plan):
         write_json(path, plan.pixels_json())
+
+
+def _says(url: str, plan: Plan) -> bool:
+    """Whether a plan is written down at a URL."""
+    try:
+        return read_json(url) == plan.pixels_json()
+    except (FileNotFoundError, InputError):
+        return False
 
 
 def remove_replaced(out: str, plan: Plan) -> None:

@@ -4,34 +4,59 @@ Nothing found is dropped in silence: what is no photograph is a ``Reject`` of st
 of folders are neither, because they are read.
 """
 
-import csv
-import io
 import os
 import posixpath
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from fsspec import AbstractFileSystem
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.archives import TAR_SUFFIX, read_archive
-from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, read_list
+from transforms.delimited import is_decodable, read_lines, read_records
+from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, field_text, read_list
 from transforms.manners import Manners
-from transforms.records import Photograph, Reject
+from transforms.records import Photograph, Reject, internal_reject
 from transforms.storage import filesystem, read_bytes
+from transforms.urls import LOCAL, WEB, NotAllowedError, check_scheme, redact, scheme_of
 from transforms.web import find_on_web, is_on_web
 
 INVENTORY_NAMES = ("inventory.tsv", "inventory.csv", "ATTRIBUTION.tsv", "ATTRIBUTION.csv")
+_PACKED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+_OTHER_SUFFIXES = (".json", ".ndjson", ".xml", ".html", ".htm", ".xls", ".xlsx", ".pdf", ".md", ".tsv000", ".csv000")
+"""What a file that is named as a source is not taken for a picture with."""
+
+_SAME_STORE = {"gcs": "gs", "s3a": "s3", "abfss": "abfs"}
 
 
 @dataclass
 class Found:
-    """What there is at some sources."""
+    """What there is at some sources.
+
+    Attributes:
+        photographs: to be dealt with.
+        rejects: what is not a photograph.
+        examined: the pages, lists, tars and folders that were read.
+        mended: sources that were rejected in an earlier run, and are not any more.
+    """
 
     photographs: list[Photograph] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    examined: set[str] = field(default_factory=set)
+    mended: set[str] = field(default_factory=set)
+
+    def says_nothing_of(self, reject: Reject) -> bool:
+        """Whether an earlier run's reject, of the stage find, has gone from the places that were read in this one."""
+        source = reject.source
+        parts = [source[:place] for place, mark in enumerate(source) if mark == "#"]
+        folders = [source[:place].rstrip("/") for place, mark in enumerate(source) if mark == "/"]
+        examined = {redact(place).rstrip("/") for place in self.examined}
+        return source not in {redact(other.source) for other in self.rejects} and not examined.isdisjoint(
+            [source.rstrip("/"), *parts, *folders]
+        )
 
 
 def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
@@ -45,30 +70,82 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
         depth: how many links are followed from a web page.
 
     Raises:
-        InputError: a source does not exist, there is no photograph at all, or a list or inventory cannot be read.
+        InputError: a source does not exist or is of a kind that must not be opened, an inventory cannot be read, or
+            there is no photograph at all.
     """
     sources = list(sources)
-    search = _Search(filesystem(out)[1].rstrip("/") + "/")
     web = [source for source in sources if is_on_web(source)]
-    for source in sources:
-        if source not in web:
-            for place in _expand(source):
-                search.add(place)
-    for item in find_on_web(web, manners, depth):
-        search.add_item(item)
-    found = search.found
+    places = [place for source in sources if source not in web for place in _expand(source)]
+    found = search(places, web, out, manners, depth)
     if not found.photographs:
         others = f" (there are {len(found.rejects)} other files)" if found.rejects else ""
+        known = next((f"{reject.source}: {reject.message}" for reject in found.rejects if reject.source in places), "")
         reason = f": {found.rejects[0].source}: {found.rejects[0].message}" if web and found.rejects else ""
-        what = f"give files ending in {_suffixes()}" if not web else f"of {len(web)} on the web none has any{reason}"
-        raise InputError(f"{', '.join(sources)}: no photographs{others}; {what}")
+        what = known or f"give files ending in {_suffixes()}"
+        raise InputError(
+            redact(
+                f"{', '.join(sources)}: no photographs{others}; "
+                + (f"of {len(web)} on the web none has any{reason}" if web else what)
+            )
+        )
+    return found
+
+
+def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
+    """What there is at files and folders, and at sources on the web. Sorted; it may be nothing.
+
+    Raises:
+        InputError: an inventory cannot be read.
+    """
+    searched = _Search(_identity(out).rstrip("/") + "/")
+    for place in places:
+        searched.add(place)
+    for item in find_on_web(web, manners, depth, searched.found.examined):
+        searched.add_item(item)
+    found = searched.found
+    names = Counter(photograph.source for photograph in found.photographs)
+    found.photographs = [_distinct(photograph, names) for photograph in found.photographs]
     found.photographs.sort(key=lambda photograph: photograph.source)
     found.rejects.sort(key=lambda reject: reject.source)
     return found
 
 
+def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
+    """The photograph, by another name if it is a tar's and others go by the name that its metadata give it."""
+    piece = photograph.piece
+    if piece is None or names[photograph.source] == 1:
+        return photograph
+    return replace(photograph, source=f"{piece.url}#{piece.offset_bytes}")
+
+
+def can_retry(reject: Reject) -> bool:
+    """Whether what was rejected can be tried again by itself."""
+    return reject.stage != "find" or _place_of(reject) is not None
+
+
+def find_again(rejects: Iterable[Reject], out: str, manners: Manners, depth: int) -> Found:
+    """What there is now where sources were rejected while finding; those that are still not there are rejects again."""
+    places = {place for reject in rejects if reject.stage == "find" and (place := _place_of(reject))}
+    web = sorted(filter(is_on_web, places))
+    return search(sorted(places - set(web)), web, out, manners, depth)
+
+
+def _place_of(reject: Reject) -> str | None:
+    """What is to be read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
+    if reject.reason == "not_allowed":  # by itself it may look like something that a person gave
+        return None
+    whole, mark, _ = reject.source.partition("#")
+    if is_on_web(whole):  # what an API says of a photograph is not a page
+        return None if whole.startswith("https://www.flickr.com/photos/") else whole
+    if mark and whole.lower().endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
+        return whole
+    readable = (*PICTURE_SUFFIXES, TAR_SUFFIX, *(LIST_SUFFIXES if reject.reason != "not_a_picture" else ()))
+    return reject.source if reject.source.lower().endswith(readable) else None
+
+
 def _expand(source: str) -> list[str]:
     """The files and folders that a source means: itself, or a glob's matches."""
+    check_scheme(source)
     fs, path = filesystem(source)
     if fs.exists(path):
         return [source]
@@ -89,19 +166,38 @@ class _Search:
         self.found = Found()
         self._out_path = out_path
         self._seen: set[str] = set()
+        self._read: set[str] = set()
         self._inventories: dict[str, dict[str, tuple[str | None, str | None]]] = {}
 
     def add(self, place: str) -> None:
         """Adds a file, or all files of a folder."""
-        fs, path = filesystem(place)
-        if not fs.isdir(path):
-            if place.lower().endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
-                for item in read_archive(place) if place.endswith(TAR_SUFFIX) else read_list(place, read_bytes(place)):
-                    self.add_item(item)
-            else:
-                self._add_photograph(fs, place, None)
+        try:
+            check_scheme(place)
+        except NotAllowedError as error:  # of a table in the output folder, which anybody may have written
+            self._reject(place, "not_allowed", str(error))
             return
-        root = place.rstrip("/") or "/"
+        fs, path = filesystem(place)
+        name = place.lower()
+        if fs.isdir(path):
+            self._add_folder(fs, path, place.rstrip("/") or "/")
+        elif name.endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
+            self._add_contents(place)
+        elif name.endswith((*_PACKED_SUFFIXES, *_OTHER_SUFFIXES)):
+            self._reject(place, "not_a_picture", _what(place))
+        else:
+            self._add_photograph(fs, place, None)
+
+    def add_item(self, item: Photograph | Reject) -> None:
+        """Adds what a list, a tar or the web names."""
+        if isinstance(item, Reject):
+            if item.source not in self._seen:
+                self._seen.add(item.source)
+                self.found.rejects.append(item)
+        elif self._is_new(item.source if item.piece is None else f"{item.piece.url}#{item.piece.offset_bytes}"):
+            self.found.photographs.append(item)
+
+    def _add_folder(self, fs: AbstractFileSystem, path: str, root: str) -> None:
+        self.found.examined.add(root)
         files = self._walk(path, root) if isinstance(fs, LocalFileSystem) else _list(fs, path, root)
         for file in files:
             if posixpath.basename(file) in INVENTORY_NAMES:
@@ -109,21 +205,29 @@ class _Search:
             if file.lower().endswith(PICTURE_SUFFIXES):
                 self._add_photograph(fs, file, root)
             elif file.lower().endswith(TAR_SUFFIX):
-                self.add(file)
+                self._add_contents(file)
             else:
-                self._reject(file, "not_a_picture", f"its name does not end in {_suffixes()}")
+                self._reject(file, "not_a_picture", _what(file))
 
-    def add_item(self, item: Photograph | Reject) -> None:
-        """Adds what a list, a tar or the web names."""
+    def _add_contents(self, place: str) -> None:
+        """Adds what a list or a tar names. One that cannot be read is a reject, and the other sources go on."""
+        if not _is_utf8(place):
+            self._reject(place, "unreadable", "its name is not UTF-8: rename it")
+            return
+        if _identity(place) in self._read or _identity(place).startswith(self._out_path):
+            return
+        self._read.add(_identity(place))
+        self.found.examined.add(place)
         try:
-            if not self._is_new(item.source):
-                return
-        except InputError as error:  # of a kind that is not known here
-            item = Reject(item.source, "find", "bad_url", str(error))
-        if isinstance(item, Reject):
-            self.found.rejects.append(item)
-        else:
-            self.found.photographs.append(item)
+            is_tar = place.lower().endswith(TAR_SUFFIX)
+            for item in read_archive(place) if is_tar else read_list(place, read_bytes(place)):
+                self.add_item(item)
+        except InputError as error:
+            self._reject(place, "unreadable", str(error))
+        except OSError as error:
+            self._reject(place, "unreadable", error.strerror or one_line(error))
+        except Exception as error:  # whatever it is, it is this one's alone
+            self.add_item(internal_reject(place, "find", error))
 
     def _add_photograph(self, fs: AbstractFileSystem, file: str, root: str | None) -> None:
         if isinstance(fs, LocalFileSystem):
@@ -143,10 +247,10 @@ class _Search:
             self.found.rejects.append(Reject(shown, "find", reason, message))
 
     def _is_new(self, file: str) -> bool:
-        path = file if is_on_web(file) else filesystem(file)[1]
-        if path in self._seen or path.startswith(self._out_path):
+        name = _identity(file)
+        if name in self._seen or name.startswith(self._out_path):
             return False
-        self._seen.add(path)
+        self._seen.add(name)
         return True
 
     def _walk(self, path: str, root: str) -> list[str]:
@@ -202,20 +306,40 @@ def _read_inventory(folder: str) -> dict[str, tuple[str | None, str | None]]:
     for name in INVENTORY_NAMES:
         url = posixpath.join(folder, name)
         fs, path = filesystem(url)
-        if not fs.isfile(path):
-            continue
-        try:
-            text = io.StringIO(read_bytes(url).decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            raise InputError(f"{url} is not UTF-8: save it as UTF-8, or rename it") from None
-        tabs = url.endswith(".tsv")
-        rows = csv.DictReader(text, dialect="excel-tab", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(text)
-        columns = rows.fieldnames or []
-        if "file" not in columns:
-            raise InputError(f"{url} has no column 'file': give it file, license and author, or rename it")
-        licence = "licence" if "licence" in columns else "license"
-        return {row["file"]: (row.get(licence) or None, row.get("author") or None) for row in rows}
+        if fs.isfile(path):
+            return dict(_inventory_rows(url))
     return {}
+
+
+def _inventory_rows(url: str) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
+    """What an inventory says of each file.
+
+    Raises:
+        InputError: it cannot be read. A licence or author that is lost must not go unnoticed.
+    """
+    records = read_records(read_lines(read_bytes(url)), "\t" if url.endswith(".tsv") else ",")
+    columns = next(records, None) or []
+    if "file" not in columns:
+        raise InputError(f"{url} has no column 'file': give it file, license and author, or rename it")
+    licence = "licence" if "licence" in columns else "license"
+    for number, fields in enumerate(records, start=1):
+        if fields is None:
+            raise InputError(f"{url}: a quotation mark in row {number} is not closed: close it, or rename the table")
+        if not all(map(is_decodable, fields)):
+            raise InputError(f"{url} is not UTF-8: save it as UTF-8, or rename it")
+        row = dict(zip(columns, fields, strict=False))
+        if row:
+            yield row["file"], (field_text(row.get(licence)), field_text(row.get("author")))
+
+
+def _identity(place: str) -> str:
+    """The one name of a file, however it is spelled. Nothing is opened for it."""
+    scheme = scheme_of(place)
+    if scheme in WEB or is_on_web(place):
+        return place
+    if scheme in LOCAL:
+        return str(LocalFileSystem._strip_protocol(place))
+    return f"{_SAME_STORE.get(scheme, scheme)}://{place.partition('://')[2].strip('/')}"
 
 
 def _is_utf8(name: str) -> bool:
@@ -228,3 +352,10 @@ def _is_utf8(name: str) -> bool:
 
 def _suffixes() -> str:
     return ", ".join(PICTURE_SUFFIXES)
+
+
+def _what(file: str) -> str:
+    """Why a file is not a source."""
+    if file.lower().endswith(_PACKED_SUFFIXES):
+        return "a packed file, by its name: unpack it first"
+    return f"its name does not end in {_suffixes()}"

@@ -4,7 +4,7 @@
 
     run.json            which process is at work, and with what options
     base.json           the set's dataset.json as it was when the run began; null if there was no set
-    plan.jsonl          the photographs to be dealt with, and the files that are none
+    plan.jsonl          the photographs to be dealt with, the files that are none, and the rejects to be taken back
     <name>.tar/.jsonl   the encoded images of some photographs, and a row for each of these and for each reject
     repack/             the same set with its samples dealt out anew, until it takes the old one's place
 
@@ -89,8 +89,10 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
     write_faults(out)
     if not going_on:
         write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
-        lines = [{"photograph": photograph.to_json()} for photograph in found.photographs]
-        _write_lines(join(out, STAGING, _PLAN), [*lines, *({"reject": _fields(reject)} for reject in found.rejects)])
+        lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
+        lines += [{"reject": _fields(reject)} for reject in found.rejects]
+        lines += [{"mended": source} for source in sorted(found.mended)]
+        _write_lines(join(out, STAGING, _PLAN), lines)
 
 
 def begin_repack(out: str, configuration: dict[str, Any]) -> str:
@@ -129,6 +131,8 @@ def read_plan(out: str) -> Found:
     for line in _read_lines(join(out, STAGING, _PLAN)):
         if "reject" in line:
             found.rejects.append(Reject(**line["reject"]))
+        elif "mended" in line:
+            found.mended.add(line["mended"])
         else:
             found.photographs.append(Photograph.from_json(line["photograph"]))
     return found

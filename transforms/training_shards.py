@@ -8,7 +8,7 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -209,6 +209,7 @@ def write_tables(
     rejects: Iterable[Reject],
     provenance: dict[str, Any],
     existing: TrainingSet | None = None,
+    mended: Collection[str] = (),
 ) -> dict[str, Any]:
     """Writes the index, the rejects and then ``dataset.json``; returns what that says.
 
@@ -220,6 +221,7 @@ def write_tables(
         rejects: the sources that are not in it.
         provenance: the ``configuration`` that made the set, and perhaps ``later_configurations`` that added to it.
         existing: the set that is added to.
+        mended: sources that it rejected, and that are not rejected any more.
     """
     order = {split: index for index, split in enumerate(SPLITS)}
     shards, rejects = list(shards), list(rejects)
@@ -229,7 +231,7 @@ def write_tables(
         for shard in shards
     }
     if existing:
-        tried = {row["source"] for row in rows} | {reject.source for reject in rejects}
+        tried = {row["source"] for row in rows} | {reject.source for reject in rejects} | set(mended)
         rejects += [reject for reject in existing.rejects if reject.source not in tried]
         rows, described = existing.rows + rows, existing.dataset["shards"] | described
     rows.sort(key=lambda row: (order[row["split"]], row["shard"], row["offset"]))

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import posixpath
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from html import unescape
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from model.errors import InputError
 from transforms.archives import TAR_SUFFIX
@@ -32,6 +33,7 @@ _COMMONS_BUSY: Final = ("maxlag", "ratelimited", "readonly")
 _FLICKR_BUSY: Final = ("0", "105")
 """Codes of what passes: the API is, or the service is, not available for the moment."""
 
+_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
 MOST_PAGES: Final = 10_000
 MOST_CHARACTERS: Final = 10_000
@@ -50,21 +52,22 @@ def is_on_web(source: str) -> bool:
     return is_web(source) or source.startswith((_COMMONS, "flickr:"))
 
 
-def find_on_web(sources: Iterable[str], manners: Manners, depth: int) -> list[Item]:
+def find_on_web(sources: Iterable[str], manners: Manners, depth: int, examined: set[str] | None = None) -> list[Item]:
     """What there is at web sources; what could not be had of them is a reject.
 
     Args:
         sources: URLs of pictures, lists and pages, and names of APIs.
         manners: how servers are treated.
         depth: how many links are followed from a page, on its own site.
+        examined: the pages and lists that have been read are added to it.
 
     Raises:
-        InputError: a source is of no kind that is known, an API refuses, or a list cannot be read.
+        InputError: a source is of no kind that is known, or an API refuses.
     """
     sources = list(sources)
     for source in sources:
         check_source(source)
-    return asyncio.run(_find_all(sources, manners, depth)) if sources else []
+    return asyncio.run(_find_all(sources, manners, depth, set() if examined is None else examined)) if sources else []
 
 
 def check_source(source: str) -> None:
@@ -84,17 +87,17 @@ def check_source(source: str) -> None:
             raise InputError(f"{redact(source)}: {cure}")
 
 
-async def _find_all(sources: list[str], manners: Manners, depth: int) -> list[Item]:
+async def _find_all(sources: list[str], manners: Manners, depth: int, examined: set[str]) -> list[Item]:
     async with Fetcher(manners) as fetcher:
-        found = await asyncio.gather(*(_find(fetcher, source, depth) for source in sources))
+        found = await asyncio.gather(*(_find(fetcher, source, depth, examined) for source in sources))
     return [item for items in found for item in items]
 
 
-async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
+async def _find(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> list[Item]:
     """What there is at one source. One that cannot be had is a reject, so that the others go on."""
     items: list[Item] = []
     try:
-        async for item in _look(fetcher, source, depth):
+        async for item in _look(fetcher, source, depth, examined):
             items.append(item)  # noqa: PERF401 - what was found before an error stays
     except FetchError as error:
         items.append(Reject(source, "find", error.reason, error.message, error.attempts))
@@ -105,19 +108,29 @@ async def _find(fetcher: Fetcher, source: str, depth: int) -> list[Item]:
     return items
 
 
-async def _look(fetcher: Fetcher, source: str, depth: int) -> AsyncIterator[Item]:
+async def _look(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> AsyncIterator[Item]:
     if source.startswith((_COMMONS, _FLICKR)):
         async for item in _commons(fetcher, source) if source.startswith(_COMMONS) else _flickr(fetcher, source):
             yield item
     elif is_picture_url(source):
         yield Photograph(source)
     elif urlsplit(source).path.lower().endswith(LIST_SUFFIXES):
-        file = await fetcher.fetch(source, _itself)
-        for item in read_list(source, file.content):
+        for item in await _read_list(fetcher, source, examined):
             yield item
     else:
-        for item in await _crawl_site(fetcher, source, depth):
+        for item in await _crawl_site(fetcher, source, depth, examined):
             yield item
+
+
+async def _read_list(fetcher: Fetcher, source: str, examined: set[str]) -> list[Item]:
+    file = await fetcher.fetch(source, _itself)
+    examined.add(source)
+    items: list[Item] = []
+    try:
+        await asyncio.to_thread(lambda: items.extend(read_list(source, file.content)))
+    except InputError as error:
+        items.append(Reject(source, "find", "unreadable", str(error)))
+    return items
 
 
 async def _itself(file: Fetched) -> Fetched:
@@ -125,16 +138,17 @@ async def _itself(file: Fetched) -> Fetched:
     return file
 
 
-async def _crawl_site(fetcher: Fetcher, start: str, depth: int) -> list[Item]:
+async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[str]) -> list[Item]:
     """The pictures of a page and of those that it links to on the same host, each page asked for once."""
     items: list[Item] = []
     seen, level = {start}, [start]
     for distance in range(depth + 1):
         pages = await asyncio.gather(*(_read_page(fetcher, url) for url in level))
         links: list[str] = []
-        for page in pages:
+        for url, page in zip(level, pages, strict=True):
             if isinstance(page, Page):
-                items += [Photograph(url, title=text) for url, text in page.pictures.items()]
+                examined.add(url)
+                items += [Photograph(picture, title=text) for picture, text in page.pictures.items()]
                 links += page.links if distance < depth else []
             else:
                 items.append(page)
@@ -156,6 +170,33 @@ async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
         return Reject(url, "find", error.reason, error.message, getattr(error, "attempts", 1))
     except Exception as error:  # markup that nobody foresaw
         return internal_reject(url, "find", error)
+
+
+def is_page(file: Fetched) -> bool:
+    """Whether a server says that a file is a page, and it looks like one. Some call all that they have pages."""
+    kind = file.headers.get("content-type", "").lower().partition(";")[0].strip()
+    return kind in PAGE_TYPES and file.content.lstrip(_BLANK)[:1] == b"<"
+
+
+def picture_of(file: Fetched) -> str:
+    """The URL of the picture that a page is about, where the page has the name of a picture.
+
+    Wikis and code hosts show ``…/File:Lake.jpg`` as a page around ``…/Lake.jpg``. It is the picture of the page's own
+    name, or else the only one.
+
+    Raises:
+        Rejection: the page must not be read, or it is not clear which of its pictures is meant.
+    """
+    pictures = list(page_of(file).pictures)
+    name = _file_name(file.url).rpartition(":")[2]
+    named = [url for url in pictures if _file_name(url) == name and url != file.url]
+    if not named and len(pictures) != 1:
+        raise Rejection("not_a_picture", f"a page with {len(pictures)} pictures, none of them of its name")
+    return (named or pictures)[0]
+
+
+def _file_name(url: str) -> str:
+    return posixpath.basename(unquote(urlsplit(url).path)).lower()
 
 
 def page_of(file: Fetched) -> Page:

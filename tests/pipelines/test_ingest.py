@@ -20,6 +20,7 @@ from PIL import Image
 import transforms.crawler
 import transforms.ingest
 import transforms.prepare
+import transforms.staging
 from model.errors import InputError
 from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack
@@ -403,15 +404,15 @@ def test_a_set_made_in_three_runs_is_repacked_into_what_one_run_would_have_made(
 @pytest.mark.parametrize("moment", [0, 1, 3])
 def test_a_repacking_that_is_cut_off_is_ended_by_the_next_command(few, tmp_path, monkeypatch, moment):
     make(few, tmp_path / "out")
-    real, moves = fsspec.implementations.local.LocalFileSystem.mv, []
+    real, moves = transforms.staging.move, []
 
-    def cut_off(self, *arguments, **options):
+    def cut_off(*arguments):
         moves.append(arguments)
         if len(moves) > moment:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, *arguments, **options)
+        return real(*arguments)
 
-    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "mv", cut_off)
+    monkeypatch.setattr(transforms.staging, "move", cut_off)
     with pytest.raises(OSError, match="No space"):
         repack(str(tmp_path / "out"), 2)
     assert not (tmp_path / "out" / "dataset.json").exists()

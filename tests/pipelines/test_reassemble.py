@@ -13,7 +13,7 @@ from pipelines.cli import run
 from pipelines.options import beam_options
 from pipelines.render import render
 from pipelines.render_options import RenderOptions
-from transforms.manifest import read_manifest, write_manifest
+from transforms.manifest import read_manifest
 from transforms.requests import RenderRequest
 from transforms.synthesize import PATCHES_DONE
 
@@ -152,22 +152,3 @@ def test_a_dry_run_says_what_is_left_and_writes_nothing(copy, contents, tiny_che
     assert run(words) == 2
     assert "format jpg holds at most 65500 x 65500 px" in capsys.readouterr().err
     assert contents(copy) == before
-
-
-def test_two_writers_of_a_manifest_lose_no_row(rendered, tmp_path, monkeypatch):
-    """Another run writes between the reading and the writing of this one."""
-    import transforms.manifest
-
-    one, other = read_manifest(str(rendered))
-    original, interrupted = transforms.manifest.write_rows, []
-
-    def write_rows(path, rows, schema):
-        original(path, rows, schema)
-        if not interrupted:
-            interrupted.append(1)
-            original(path, [other, {**one, "state": "failed"}], schema)
-
-    monkeypatch.setattr(transforms.manifest, "write_rows", write_rows)
-    monkeypatch.setattr(transforms.manifest, "ATTEMPT_AFTER_S", 0.0)
-    write_manifest(str(tmp_path), [one])
-    assert read_manifest(str(tmp_path)) == [one, other]

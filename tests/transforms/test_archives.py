@@ -40,7 +40,9 @@ def test_what_is_no_tar_is_refused_and_one_without_pictures_is_a_reject(tmp_path
     with pytest.raises(InputError, match="cannot be read as a tar"):
         list(read_archive(str(tmp_path / "a.tar")))
     write_tar(tmp_path / "b.tar", {"a.txt": b"x"})
-    assert [reject.reason for reject in read_archive(str(tmp_path / "b.tar"))] == ["not_a_picture"]
+    rejects = list(read_archive(str(tmp_path / "b.tar")))
+    assert [reject.source for reject in rejects] == [f"{tmp_path}/b.tar", f"{tmp_path}/b.tar#a.txt"]
+    assert {reject.reason for reject in rejects} == {"not_a_picture"}
     write_tar(tmp_path / "c.tar", {f"{index}.jpg": b"x" * 2000 for index in range(9)})
     (tmp_path / "c.tar").write_bytes((tmp_path / "c.tar").read_bytes()[:3000])
     cut, picture = read_archive(str(tmp_path / "c.tar"))

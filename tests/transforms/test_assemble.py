@@ -137,14 +137,15 @@ def test_the_transform_makes_each_panorama_from_its_own(plan, plan_of, painted, 
 
 
 def row(name, **others):
-    return {**dict.fromkeys(MANIFEST_SCHEMA.names), "id": name, "state": "done", "seed": 2**64 - 1, **others}
+    values = {"id": name, "state": "done", "plan": "0" * 12, "seed": 2**64 - 1, "width_px": 5, "height_px": 4}
+    return {**dict.fromkeys(MANIFEST_SCHEMA.names), **values, "files": [f"panoramas/{name}.png"], **others}
 
 
 @pytest.mark.parametrize("out", ["memory://manifests/a", ""])
 def test_the_manifest_keeps_earlier_rows(out, tmp_path):
     out = out or str(tmp_path / "out")
-    write_manifest(out, [row("b"), row("a", files=["x"])])
-    assert read_manifest(out) == [row("a", files=["x"]), row("b")]
+    write_manifest(out, [row("b"), row("a")])
+    assert read_manifest(out) == [row("a"), row("b")]
     write_manifest(out, [row("b", state="failed", reason="?"), row("c")])
     assert [(r["id"], r["state"]) for r in read_manifest(out)] == [("a", "done"), ("b", "failed"), ("c", "done")]
 

@@ -387,7 +387,7 @@ def test_provenance_is_in_the_file(tmp_path):
     assert attributes == {"InfinityGAN": {"request": {"id": "a<b>"}}, "Software": "infinitygan 1"}
     page = (tmp_path / "p.html").read_text()
     assert "a&lt;b&gt;" in page
-    assert '"tiles": "p_files", "width": 30, "height": 20, "tileSize": 256' in page
+    assert '{"height": 20, "tileSize": 256, "tiles": "p_files", "width": 30}' in page
     assert "$" not in page.split("<script>")[0]
 
 
