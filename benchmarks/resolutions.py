@@ -2,8 +2,8 @@
 
 python benchmarks/resolutions.py [--preset paper] [--preset small] [--largest 8192] [--limit 20] [--out FILE.json]
 
-Three ways: the whole picture at once; patches of 101 px, some at a time, as the paper does; and tiles of several shapes,
-as `infinitygan render` does. A time runs from the first random number to the last byte of pixels in host memory, once
+Three ways: the whole picture at once; patches of 101 px, some at a time, as the paper does; and tiles of several
+shapes, as `infinitygan render` does. A time runs from the first random number to the last byte of pixels in host memory, once
 everything is warm. A size is left out ("-") if the one before it tells that it would take longer than the limit, or if
 the memory does not suffice. The last table tells whether a tile's shape changes its pixels.
 """
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from model import measure
 from model.generator import Generator
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import World
@@ -137,8 +138,7 @@ def main() -> None:
     parser.add_argument("--out")
     arguments = parser.parse_args()
     reuse_freed_memory()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    exact_kernels()
     sides = [side for power in range(8) if (side := SMALLEST << power) <= arguments.largest]
     presets, console = arguments.preset or ["paper", "small"], Console(width=140)
     figures = {preset: measured(preset, sides, arguments.limit) for preset in presets}
@@ -146,7 +146,9 @@ def main() -> None:
     for preset in presets:
         console.print(table(preset, figures[preset], sides))
         for row in shapes[preset]:
-            console.print("{rows_px}×{columns_px}: {changed:.2e} of the values differ, by {most:.1e} at most".format(**row))
+            console.print(
+                "{rows_px}×{columns_px}: {changed:.2e} of the values differ, by {most:.1e} at most".format(**row)
+            )
     if arguments.out:
         with open(arguments.out, "w") as file:
             json.dump({"machine": machine(), "figures": figures, "shapes": shapes}, file, indent=2)
