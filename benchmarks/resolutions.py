@@ -3,9 +3,9 @@
 python benchmarks/resolutions.py [--preset paper] [--preset small] [--largest 8192] [--limit 20] [--out FILE.json]
 
 Three ways: the whole picture at once; patches of 101 px, some at a time, as the paper does; and tiles of several
-shapes, as `infinitygan render` does. A time runs from the first random number to the last byte of pixels in host memory, once
-everything is warm. A size is left out ("-") if the one before it tells that it would take longer than the limit, or if
-the memory does not suffice. The last table tells whether a tile's shape changes its pixels.
+shapes, as `infinitygan render` does. A time runs from the first random number to the last byte of pixels in host
+memory, once everything is warm. A size is left out ("-") if the one before it tells that it would take longer than the
+limit, or if the memory does not suffice. The last lines tell whether a tile's shape changes its pixels.
 """
 
 import argparse
