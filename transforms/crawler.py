@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from model.errors import InputError
 from transforms.fetch import Fetched, Fetcher, FetchError
 from transforms.manners import Manners
 from transforms.photographs import Rejection
@@ -20,7 +19,7 @@ from transforms.records import Photograph, Reject, internal_reject
 from transforms.staging import read_staged, stage
 from transforms.tally import Tally
 from transforms.training_shards import StagedSample
-from transforms.urls import check_scheme, host_key, is_web
+from transforms.urls import NotAllowedError, check_scheme, host_key, is_web
 from transforms.web import is_page, picture_of
 
 STAGE_EVERY_S: Final = 3.0
@@ -132,8 +131,8 @@ class _Crawl:
         """Reads in a reader's thread; the decoding is left to a decoder's, of which there are as many as cores."""
         try:
             check_scheme(photograph.piece.url if photograph.piece else photograph.source)
-        except InputError as error:
-            raise Rejection("bad_url", str(error)) from None
+        except NotAllowedError as error:
+            raise Rejection("not_allowed", str(error)) from None
         content, attempts = read_photograph(photograph)
         PHOTOGRAPHS_DONE.add(len(content), "bytes")
         return self._decoders.submit(prepare_photograph, photograph, content, attempts, self._preparation).result()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from model.bundled import BUNDLED
 from model.checks import is_integer
 from model.definition import FUSION_PX, Definition, Edit, Style
 from model.errors import InputError, one_line
@@ -18,6 +19,7 @@ from model.geometry import LIMIT
 from transforms.formats import check_format
 from transforms.storage import exists, read_bytes, write_bytes
 from transforms.tables import parse_table
+from transforms.urls import check_scheme
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
 LISTS = ("formats", "styles", "edits", "overlays", "z_g", "fields", "box_px", "like_box_px")
@@ -218,7 +220,7 @@ def list_requests(url: str) -> list[RenderRequest | Refused]:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
     if not rows:
         raise InputError(f"--requests {url} lists no request")
-    return [parse(row) for row in rows]
+    return [parse(row, url) for row in rows]
 
 
 def read_requests(url: str) -> list[RenderRequest]:
@@ -251,14 +253,18 @@ def short(request: RenderRequest) -> dict[str, Any]:
     return values | {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}
 
 
-def parse(row: Any) -> RenderRequest | Refused:
-    """One row of a request file."""
+def parse(row: Any, url: str = "") -> RenderRequest | Refused:
+    """One row of a request file at a URL, which decides where the row's checkpoint and overlays may be."""
     if isinstance(row, Refused):
         return row
     if not isinstance(row, dict):
         return Refused(None, "it is no object with fields")
     try:
-        return RenderRequest.from_json(row)
+        request = RenderRequest.from_json(row)
+        for place in (request.checkpoint or BUNDLED, *request.overlays):
+            if place != BUNDLED:
+                check_scheme(place, url)
+        return request
     except InputError as error:
         name = row.get("id")
         return Refused(name if isinstance(name, str) and ID_PATTERN.fullmatch(name) else None, str(error))

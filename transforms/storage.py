@@ -27,6 +27,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError
 from transforms.ahead import map_ahead
+from transforms.unfinished import unfinished
 from transforms.urls import LOCAL, redact
 
 SINGLE_CALL_BYTES = 4 << 20
@@ -113,13 +114,14 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
         try:
-            with named_errors(path), fs.open(temporary, "wb") as file:
-                yield file
-            if isinstance(fs, LocalFileSystem):
-                os.replace(temporary, path)
-            else:
-                fs.cp_file(temporary, path)
-                fs.rm_file(temporary)
+            with unfinished(temporary):
+                with named_errors(path), fs.open(temporary, "wb") as file:
+                    yield file
+                if isinstance(fs, LocalFileSystem):
+                    os.replace(temporary, path)
+                else:
+                    fs.cp_file(temporary, path)
+                    fs.rm_file(temporary)
         except BaseException:
             if fs.exists(temporary):
                 fs.rm_file(temporary)

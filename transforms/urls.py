@@ -30,6 +30,10 @@ _PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#\s]+)=([^&;#\s]+)")
 _REDACTED: Final = "redacted"
 
 
+class NotAllowedError(InputError):
+    """A URL or path that its place must not lead to."""
+
+
 def scheme_of(url: str) -> str:
     """What stands before ``://``, in small letters; nothing for a path."""
     text = url.strip()
@@ -51,8 +55,8 @@ def check_scheme(url: str, listed_at: str = "") -> None:
         listed_at: the URL or path of the list or page that names it; nothing if a person does, on the command line.
 
     Raises:
-        InputError: the URL's scheme is not allowed there. What comes from the web leads to the web alone, what comes
-            from an object store never to this machine, and nothing leads to file systems of other kinds.
+        NotAllowedError: the URL's scheme is not allowed there. What comes from the web leads to the web alone, what
+            comes from an object store never to this machine, and nothing leads to file systems of other kinds.
     """
     home, scheme = scheme_of(listed_at), scheme_of(url)
     allowed = WEB if home in WEB else (*WEB, *STORES) if home in STORES else (*WEB, *STORES, *LOCAL)
@@ -60,7 +64,7 @@ def check_scheme(url: str, listed_at: str = "") -> None:
         place = f"in a list or page at {home}://" if home else "as a source"
         what = f"{scheme}:// is not allowed" if scheme else "a local path is not allowed"
         cure = ", ".join(f"{name}://" for name in allowed if name not in (*LOCAL, "memory"))
-        raise InputError(f"{redact(url)}: {what} {place}; give {cure}{' or a path' if '' in allowed else ''}")
+        raise NotAllowedError(f"{redact(url)}: {what} {place}; give {cure}{' or a path' if '' in allowed else ''}")
 
 
 def resolve(entry: str, listed_at: str) -> str:
@@ -71,7 +75,8 @@ def resolve(entry: str, listed_at: str) -> str:
         listed_at: the URL or path of the list.
 
     Raises:
-        InputError: the entry is not a URL, or its scheme is not allowed in such a list.
+        NotAllowedError: its scheme is not allowed in such a list.
+        InputError: it is not a URL.
     """
     if is_web(listed_at):
         try:
@@ -102,7 +107,10 @@ def asked_url(url: str) -> URL:
         ValueError: it is not the URL of something on the web.
     """
     text = url.strip()
-    parts, whole = urlsplit(text), URL(text)
+    try:
+        parts, whole = urlsplit(text), URL(text)
+    except IndexError:  # yarl's word for brackets around nothing
+        raise ValueError("its host is in brackets and is not an address") from None
     host = _normal_host(whole.raw_host or "")
     if parts.scheme not in WEB or not host:
         raise ValueError("it is not an http or https URL with a host")
@@ -175,7 +183,7 @@ def redact(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _PARAMETER.sub(_without_secret, _USER.sub("", text))
+    return _USER.sub("", _PARAMETER.sub(_without_secret, text))
 
 
 def _without_secret(match: re.Match[str]) -> str:

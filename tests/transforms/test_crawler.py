@@ -83,7 +83,7 @@ def test_what_a_list_must_not_name_is_not_connected_to(tmp_path, scheme):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.2)
         port = listener.getsockname()[1]
-        assert outcomes(tmp_path, f"{scheme}://u:S3CRET@127.0.0.1:{port}/x.jpg") == ["bad_url"]
+        assert outcomes(tmp_path, f"{scheme}://u:S3CRET@127.0.0.1:{port}/x.jpg") == ["not_allowed"]
         with pytest.raises(TimeoutError):
             listener.accept()
 

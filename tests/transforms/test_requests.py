@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.definition import Edit, Style
 from model.errors import InputError
 from model.geometry import LIMIT
-from transforms.requests import RenderRequest, check_ids, read_requests, write_requests
+from transforms.requests import RenderRequest, check_ids, parse, read_requests, write_requests
 
 GOOD = {"id": "a", "seed": 7, "width_px": 300, "height_px": 200}
 SUFFIXES = ("jsonl", "csv", "parquet")
@@ -335,3 +335,26 @@ def test_written_requests_are_read_back(tmp_path):
     url = str(tmp_path / "requests.jsonl")
     write_requests(url, requests)
     assert read_requests(url) == requests
+
+
+@pytest.mark.parametrize("field", ["checkpoint", "overlays"])
+@pytest.mark.parametrize(
+    ("listed_at", "place", "allowed"),
+    [
+        ("/r.jsonl", "/c.safetensors", True),
+        ("/r.jsonl", "gs://bucket/c.safetensors", True),
+        ("/r.jsonl", "https://h/c.safetensors", True),
+        ("/r.jsonl", "webhdfs://127.0.0.1/c.safetensors", False),
+        ("/r.jsonl", "ftp://u:S3CRET@h/c.safetensors", False),
+        ("https://h/r.jsonl", "https://h/c.safetensors", True),
+        ("https://h/r.jsonl", "/etc/passwd", False),
+        ("https://h/r.jsonl", "file:///etc/passwd", False),
+        ("gs://bucket/r.jsonl", "/etc/passwd", False),
+    ],
+)
+def test_a_file_of_requests_leads_only_where_its_place_allows(field, listed_at, place, allowed):
+    row = {"id": "p", "seed": 1, "width_px": 64, "height_px": 64, field: place if field == "checkpoint" else [place]}
+    request = parse(row, listed_at)
+    assert isinstance(request, RenderRequest) is allowed
+    assert "S3CRET" not in repr(request)
+    assert isinstance(parse({**row, field: "bundled" if field == "checkpoint" else []}, listed_at), RenderRequest)
