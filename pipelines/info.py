@@ -7,6 +7,7 @@ was found out. Each kind imports what it needs: a shard needs neither torch nor 
 import json
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -95,16 +96,17 @@ def describe_tensors(url: str) -> Lines:
     content = read_tensors(url)
     header = checkpoint.read_header(content, url)
     kind = str(header.pop("kind", None))
-    checks: Mapping[str, Callable[[bytes, str], object]] = {
-        checkpoint.CHECKPOINT: checkpoint.load_checkpoint,
-        checkpoint.TRAINING_STATE: checkpoint.load_state,
-        OVERLAY: check_overlay,
-    }
-    if kind in checks:
-        checks[kind](content, url)
+    facts: Lines = {"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}
+    if kind == checkpoint.CHECKPOINT:
+        checkpoint.load_checkpoint(content, url)
+    elif kind == checkpoint.TRAINING_STATE:
+        _, tensors = checkpoint.load_state(content, url)
+        facts["tensors"] = dict(sorted(Counter(name.split(".")[0] for name in tensors).items()))
+    elif kind == OVERLAY:
+        check_overlay(content, url)
     else:
         checkpoint.load(kind, content, url)
-    return found({"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}, header)
+    return found(facts, header)
 
 
 def check_overlay(content: bytes, name: str) -> None:
