@@ -27,6 +27,7 @@ from model.config import GeneratorConfig, check_tileable
 from model.definition import check_position
 from model.errors import DivergenceError, InputError, one_line
 from model.inversion import LEAST_SIDE_PX, Inversion, InversionConfig, Target, check_sides
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
@@ -250,7 +251,7 @@ def preview(inversion: Inversion) -> bytes:
 def load_generator(url: str) -> Checkpoint:
     """A checkpoint on this process's device: the GPU where there is one."""
     reuse_freed_memory()  # a step takes up to twice as long without
-    torch.backends.cudnn.deterministic = True
+    exact_kernels()
     checkpoint = load_checkpoint(read_tensors(resolve(url)), url)
     check_tileable(checkpoint.generator.config, url)
     checkpoint.generator.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -22,6 +22,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.definition import Definition
 from model.errors import InputError, one_line
 from model.geometry import Window
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import World
@@ -56,12 +57,7 @@ class Synthesizer:
     def __init__(self) -> None:
         reuse_freed_memory()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        # Promise 2 speaks of float32; TF32 would have ten bits of it.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        # Promise 1: the same algorithm for the same shapes, and one that always adds in the same order.
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        exact_kernels()
         self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
         self.overlay = lru_cache(maxsize=4)(read_overlay)
         self.world = lru_cache(maxsize=4)(self._world)
