@@ -351,7 +351,8 @@ def read_jsonl(content: bytes) -> list[Any]:
 def read_csv(content: bytes) -> list[Any]:
     """A request a row, under a header; rows of empty fields are passed over."""
     records = read_records(read_lines(content), ",")
-    names = check_columns(next(records, None) or [])
+    header = next(records, None)
+    names = check_columns(header or [])
     rows: list[Any] = []
     for number, fields in enumerate(records, start=2):
         if fields is None:
