@@ -1,6 +1,6 @@
 """The command line: ``infinitygan`` and the names of `COMMANDS`.
 
-Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input.
+Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input, 130 interrupted.
 """
 
 import logging
@@ -11,6 +11,7 @@ from importlib import import_module
 import typer
 
 from model.errors import DivergenceError, InputError
+from pipelines.interrupts import INTERRUPTED, ended_by_signals
 from transforms.text import printable
 
 COMMANDS = (
@@ -35,9 +36,6 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
 
-INTERRUPTED = 130
-"""The exit code for Ctrl-C; typer returns it too."""
-
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a command line that it cannot parse; it keeps the class in a private module."""
 
@@ -60,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code; wrong input is one line on stderr."""
     # Beam warns of optional packages that nobody asked for, and prints each traceback that it passes on.
     logging.getLogger().setLevel(logging.CRITICAL)
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    with ended_by_signals():
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -84,8 +84,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def refuse(message: str, code: int = 2) -> int:
-    """Says in one line why a command ended."""
-    print(f"infinitygan: {printable(' '.join(message.split()))}", file=sys.stderr)
+    """Says in one line why a command ended, without the passwords and tokens of the URLs that it names."""
+    from transforms.urls import redact  # what it imports is of use to no command that ends well
+
+    print(f"infinitygan: {printable(redact(' '.join(message.split())))}", file=sys.stderr)
     return code
 
 

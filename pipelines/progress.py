@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
 
@@ -40,6 +37,16 @@ def track(
 def _draw_bar(
     description: str, total: int, count: Callable[[], int], note: Callable[[], str], stop: threading.Event
 ) -> None:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rest = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, *rest, console=Console(stderr=True)) as progress:

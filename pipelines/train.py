@@ -159,8 +159,7 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
             run.resume()
         elif fabric.is_global_zero:
             run.save()  # so that a run killed at once goes on from where it started
-        edge_after = (settings.beyond_after - trainer.images_before) // fabric.world_size
-        run.go(dataclasses.replace(stream, edge_after=edge_after))
+        run.go(dataclasses.replace(stream, edge_after=trainer.patches_within_frame))
     return trainer
 
 

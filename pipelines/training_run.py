@@ -1,5 +1,6 @@
 """One training run: the loop, what it shows, and what it saves at every tick."""
 
+import dataclasses
 import signal
 import sys
 import threading
@@ -137,14 +138,21 @@ class Run:
         if self.first and self.enough_images():
             cure = "ask for more with --images to go on"
             print(f"{self.folder.url} has seen the {self.images} images that it is to see; {cure}", file=sys.stderr)
-        batches = stream.batches(trainer.share, after=trainer.steps * trainer.share)
         if self.first:
             photographs = next(stream.batches(GRID * GRID)).pixels
             self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
         with self.shown(), stop_between_steps() as asked:
-            self.loop(batches, stream.skipped, asked)
+            self.loop(self.batches(stream), stream.skipped, asked)
         if asked:
             raise KeyboardInterrupt
+
+    def batches(self, stream: PatchStream) -> Iterator[PatchBatch]:
+        """What each step is to see: patches, or whole frames where those are judged."""
+        trainer, frames_seen = self.trainer, self.trainer.frame_steps(self.trainer.steps)
+        patches = stream.batches(trainer.share, after=(trainer.steps - frames_seen) * trainer.share)
+        frames = dataclasses.replace(stream, whole=True).batches(trainer.share, after=frames_seen * trainer.share)
+        while True:
+            yield next(frames if trainer.critic.sees_frames else patches)
 
     def shown(self) -> AbstractContextManager[None]:
         """Progress: in images, or in seconds where only the time is limited."""

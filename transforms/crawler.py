@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from model.errors import InputError
 from transforms.fetch import Fetched, Fetcher, FetchError
 from transforms.manners import Manners
 from transforms.photographs import Rejection
@@ -20,7 +19,8 @@ from transforms.records import Photograph, Reject, internal_reject
 from transforms.staging import read_staged, stage
 from transforms.tally import Tally
 from transforms.training_shards import StagedSample
-from transforms.urls import check_scheme, host_key, is_web
+from transforms.urls import NotAllowedError, check_scheme, host_key, is_web
+from transforms.web import is_page, picture_of
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
@@ -101,13 +101,26 @@ class _Crawl:
         stage_name = "fetch" if is_fetched(photograph) else "read"
         try:
             if is_fetched(photograph):
-                return await self._fetcher.fetch(photograph.url, lambda file: self._prepare(photograph, file))
+                return await self._fetch(photograph)
             return await self._in(self._readers, self._read_and_prepare, photograph)
         except Rejection as rejection:
             attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
             return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
         except Exception as error:  # a fault of ours, which must not keep the others from their turn
             return internal_reject(photograph, stage_name, error)
+
+    async def _fetch(self, photograph: Photograph) -> Prepared | Reject:
+        """Fetches a photograph, or a page that goes by a picture's name and then the picture that the page is about."""
+
+        async def use(file: Fetched) -> Prepared | Reject | str:
+            if is_page(file):
+                return await self._in(self._decoders, picture_of, file)
+            return await self._prepare(photograph, file)
+
+        outcome = await self._fetcher.fetch(photograph.url, use)
+        if isinstance(outcome, str):
+            outcome = await self._fetcher.fetch(outcome, lambda file: self._prepare(photograph, file))
+        return outcome
 
     async def _prepare(self, photograph: Photograph, file: Fetched) -> Prepared | Reject:
         PHOTOGRAPHS_DONE.add(len(file.content), "bytes")
@@ -118,8 +131,8 @@ class _Crawl:
         """Reads in a reader's thread; the decoding is left to a decoder's, of which there are as many as cores."""
         try:
             check_scheme(photograph.piece.url if photograph.piece else photograph.source)
-        except InputError as error:
-            raise Rejection("bad_url", str(error)) from None
+        except NotAllowedError as error:
+            raise Rejection("not_allowed", str(error)) from None
         content, attempts = read_photograph(photograph)
         PHOTOGRAPHS_DONE.add(len(content), "bytes")
         return self._decoders.submit(prepare_photograph, photograph, content, attempts, self._preparation).result()

@@ -27,6 +27,7 @@ from model.config import GeneratorConfig, check_tileable
 from model.definition import check_position
 from model.errors import DivergenceError, InputError, one_line
 from model.inversion import LEAST_SIDE_PX, Inversion, InversionConfig, Target, check_sides
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
@@ -38,6 +39,7 @@ from transforms.records import Reject
 from transforms.storage import exists, filesystem, join, list_files, read_bytes, write_bytes
 from transforms.tally import Tally
 from transforms.tensor_files import read_tensors
+from transforms.urls import redact
 
 SUFFIX = ".safetensors"
 STATE = "inversion state"
@@ -120,7 +122,7 @@ def listed(url: str) -> list[str]:
     for item in read_list(url, read_bytes(url)):
         if isinstance(item, Reject):
             raise InputError(f"{item.source}: {item.message}")
-        found.append(item.source)
+        found.append(item.url)
     return found
 
 
@@ -199,7 +201,7 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
     """
     fs, path = filesystem(job.photograph)
     if not fs.isfile(path):
-        raise InputError(f"photograph {job.photograph}: there is no such file")
+        raise InputError(f"photograph {redact(job.photograph)}: there is no such file")
     content = fs.cat_file(path)
     try:
         pixels = fit(content, job.size_px, config.full_px)
@@ -208,9 +210,9 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
         levels = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
         return Target(levels, job.x_px, y_px, job.cyclic_px, hashlib.sha256(content).hexdigest())
     except Rejection as rejection:
-        raise InputError(f"photograph {job.photograph} cannot be used: {rejection.message}") from None
+        raise InputError(f"photograph {redact(job.photograph)} cannot be used: {rejection.message}") from None
     except InputError as error:
-        raise InputError(f"{job.photograph}: {error}") from None
+        raise InputError(f"{redact(job.photograph)}: {error}") from None
 
 
 def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:
@@ -249,7 +251,7 @@ def preview(inversion: Inversion) -> bytes:
 def load_generator(url: str) -> Checkpoint:
     """A checkpoint on this process's device: the GPU where there is one."""
     reuse_freed_memory()  # a step takes up to twice as long without
-    torch.backends.cudnn.deterministic = True
+    exact_kernels()
     checkpoint = load_checkpoint(read_tensors(resolve(url)), url)
     check_tileable(checkpoint.generator.config, url)
     checkpoint.generator.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -290,7 +292,7 @@ def inverted(job: InversionJob) -> Iterator[Inverted]:
     try:
         quality = invert(job).provenance
     except (InputError, DivergenceError, OSError) as error:
-        yield Inverted(job.photograph, job.out, one_line(error))
+        yield Inverted(redact(job.photograph), job.out, one_line(error))
     else:
-        yield Inverted(job.photograph, job.out, "", quality["psnr_db"], quality["lpips"])
+        yield Inverted(redact(job.photograph), job.out, "", quality["psnr_db"], quality["lpips"])
     INVERTED_DONE.add()

@@ -14,7 +14,7 @@ from model.errors import InputError, one_line
 from transforms.delimited import is_decodable, read_lines, read_records
 from transforms.records import Photograph, Reject
 from transforms.text import clean_text
-from transforms.urls import resolve
+from transforms.urls import NotAllowedError, resolve
 
 PICTURE_SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff"),
@@ -87,7 +87,8 @@ def _item(url: str, number: int, row: Row) -> Photograph | Reject:
     try:
         return dataclasses.replace(photograph, source=resolve(source, url))
     except InputError as error:
-        return photograph.reject("find", "bad_url", str(error))
+        reason = "not_allowed" if isinstance(error, NotAllowedError) else "bad_url"
+        return photograph.reject("find", reason, str(error))
 
 
 def read_columns(row: Row) -> Row:

@@ -43,6 +43,7 @@ class Photograph:
     secret_url: str | None = None
 
     def __post_init__(self) -> None:
+        _clean(self, "source", "licence", "author", "title")
         shown = redact(self.source)
         if shown != self.source:
             object.__setattr__(self, "secret_url", self.source)
@@ -67,6 +68,13 @@ class Photograph:
         """The row that says why this photograph is not in the set."""
         piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
+
+
+def _clean(record: "Photograph | Reject", *names: str) -> None:
+    for name in names:
+        text = getattr(record, name)
+        if text is not None:
+            object.__setattr__(record, name, clean_text(text))
 
 
 def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
@@ -120,6 +128,7 @@ class Reject:
     archive_size: int | None = None
 
     def __post_init__(self) -> None:
+        _clean(self, "source", "message", "licence", "author", "title")
         object.__setattr__(self, "source", redact(self.source))
         object.__setattr__(self, "message", redact(self.message))
 

@@ -21,7 +21,7 @@ from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, field_text, read_l
 from transforms.manners import Manners
 from transforms.records import Photograph, Reject, internal_reject
 from transforms.storage import filesystem, read_bytes
-from transforms.urls import LOCAL, WEB, check_scheme, redact, scheme_of
+from transforms.urls import LOCAL, WEB, NotAllowedError, check_scheme, redact, scheme_of
 from transforms.web import find_on_web, is_on_web
 
 INVENTORY_NAMES = ("inventory.tsv", "inventory.csv", "ATTRIBUTION.tsv", "ATTRIBUTION.csv")
@@ -132,6 +132,8 @@ def find_again(rejects: Iterable[Reject], out: str, manners: Manners, depth: int
 
 def _place_of(reject: Reject) -> str | None:
     """What is to be read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
+    if reject.reason == "not_allowed":  # by itself it may look like something that a person gave
+        return None
     whole, mark, _ = reject.source.partition("#")
     if is_on_web(whole):  # what an API says of a photograph is not a page
         return None if whole.startswith("https://www.flickr.com/photos/") else whole
@@ -169,6 +171,11 @@ class _Search:
 
     def add(self, place: str) -> None:
         """Adds a file, or all files of a folder."""
+        try:
+            check_scheme(place)
+        except NotAllowedError as error:  # of a table in the output folder, which anybody may have written
+            self._reject(place, "not_allowed", str(error))
+            return
         fs, path = filesystem(place)
         name = place.lower()
         if fs.isdir(path):

@@ -25,8 +25,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.ahead import map_ahead
+from transforms.json_text import read_json_text
+from transforms.unfinished import unfinished
 from transforms.urls import LOCAL, redact
 
 SINGLE_CALL_BYTES = 4 << 20
@@ -113,13 +115,14 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
         try:
-            with named_errors(path), fs.open(temporary, "wb") as file:
-                yield file
-            if isinstance(fs, LocalFileSystem):
-                os.replace(temporary, path)
-            else:
-                fs.cp_file(temporary, path)
-                fs.rm_file(temporary)
+            with unfinished(temporary):
+                with named_errors(path), fs.open(temporary, "wb") as file:
+                    yield file
+                if isinstance(fs, LocalFileSystem):
+                    os.replace(temporary, path)
+                else:
+                    fs.cp_file(temporary, path)
+                    fs.rm_file(temporary)
         except BaseException:
             if fs.exists(temporary):
                 fs.rm_file(temporary)
@@ -204,9 +207,9 @@ def read_json(url: str) -> Any:
         InputError: it is not JSON.
     """
     try:
-        return json.loads(read_bytes(url))
+        return read_json_text(read_bytes(url))
     except ValueError as error:
-        raise InputError(f"{url} is not JSON: {error}") from None
+        raise InputError(f"{url} is not JSON: {one_line(error)}") from None
 
 
 def remove(url: str) -> None:

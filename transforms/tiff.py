@@ -15,6 +15,7 @@ from isal import isal_zlib
 from transforms.ahead import map_ahead
 from transforms.layout import STRIP_PX, Strip
 from transforms.pyramid import Size, level_sizes, level_strips
+from transforms.unfinished import unfinished
 
 TIFF_TILE_PX = STRIP_PX
 OVERVIEW_BYTES = 1 << 20
@@ -99,7 +100,7 @@ def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
     if file.seekable():
         yield file
         return
-    with tempfile.NamedTemporaryFile() as local:  # tifffile wants a name that is text
+    with tempfile.NamedTemporaryFile() as local, unfinished(local.name):  # tifffile wants a name that is text
         yield local
         local.seek(0)
         shutil.copyfileobj(local, file, 1 << 20)

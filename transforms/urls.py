@@ -30,6 +30,10 @@ _PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#\s]+)=([^&;#\s]+)")
 _REDACTED: Final = "redacted"
 
 
+class NotAllowedError(InputError):
+    """A URL or path that its place must not lead to."""
+
+
 def scheme_of(url: str) -> str:
     """What stands before ``://``, in small letters; nothing for a path."""
     text = url.strip()
@@ -51,8 +55,8 @@ def check_scheme(url: str, listed_at: str = "") -> None:
         listed_at: the URL or path of the list or page that names it; nothing if a person does, on the command line.
 
     Raises:
-        InputError: the URL's scheme is not allowed there. What comes from the web leads to the web alone, what comes
-            from an object store never to this machine, and nothing leads to file systems of other kinds.
+        NotAllowedError: the URL's scheme is not allowed there. What comes from the web leads to the web alone, what
+            comes from an object store never to this machine, and nothing leads to file systems of other kinds.
     """
     home, scheme = scheme_of(listed_at), scheme_of(url)
     allowed = WEB if home in WEB else (*WEB, *STORES) if home in STORES else (*WEB, *STORES, *LOCAL)
@@ -60,7 +64,7 @@ def check_scheme(url: str, listed_at: str = "") -> None:
         place = f"in a list or page at {home}://" if home else "as a source"
         what = f"{scheme}:// is not allowed" if scheme else "a local path is not allowed"
         cure = ", ".join(f"{name}://" for name in allowed if name not in (*LOCAL, "memory"))
-        raise InputError(f"{redact(url)}: {what} {place}; give {cure}{' or a path' if '' in allowed else ''}")
+        raise NotAllowedError(f"{redact(url)}: {what} {place}; give {cure}{' or a path' if '' in allowed else ''}")
 
 
 def resolve(entry: str, listed_at: str) -> str:
@@ -71,7 +75,8 @@ def resolve(entry: str, listed_at: str) -> str:
         listed_at: the URL or path of the list.
 
     Raises:
-        InputError: the entry is not a URL, or its scheme is not allowed in such a list.
+        NotAllowedError: its scheme is not allowed in such a list.
+        InputError: it is not a URL.
     """
     if is_web(listed_at):
         try:
@@ -95,17 +100,20 @@ def _beside(path: str, listed_at: str) -> str:
 def asked_url(url: str) -> URL:
     """What a server is asked for. Percent-encoding stays as it is written, because signed URLs hold in no other form.
 
-    Only what HTTP cannot carry is encoded, and segments of dots are resolved, so that robots.txt is asked about the
-    path that the server will look up.
+    Only what HTTP cannot carry is encoded, the host has its one normal spelling, and segments of dots are resolved, so
+    that robots.txt is asked about the path that the server will look up.
 
     Raises:
         ValueError: it is not the URL of something on the web.
     """
     text = url.strip()
-    parts, whole = urlsplit(text), URL(text)
-    if parts.scheme not in WEB or not whole.raw_host:
-        raise ValueError("it is not an http or https URL")
-    host = f"[{whole.raw_host}]" if ":" in whole.raw_host else whole.raw_host
+    try:
+        parts, whole = urlsplit(text), URL(text)
+    except IndexError:  # yarl's word for brackets around nothing
+        raise ValueError("its host is in brackets and is not an address") from None
+    host = _normal_host(whole.raw_host or "")
+    if parts.scheme not in WEB or not host:
+        raise ValueError("it is not an http or https URL with a host")
     user = f"{whole.raw_user or ''}:{whole.raw_password or ''}@" if "@" in parts.netloc else ""
     port = "" if whole.explicit_port is None else f":{whole.explicit_port}"
     query = f"?{_carried(parts.query)}" if parts.query else ""
@@ -140,14 +148,9 @@ def host_key(url: str) -> str:
     if not is_web(url):
         return ""
     try:
-        parts = URL(url.strip())
-        host, port = _normal_host(parts.raw_host or ""), parts.explicit_port
+        return str(asked_url(url).origin())
     except ValueError:  # brackets that are no address, a port that is no number, a name that IDNA forbids
         return ""
-    if not host:
-        return ""
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + ("" if port in (None, usual) else f":{port}")
 
 
 def _normal_host(host: str) -> str:
@@ -180,7 +183,7 @@ def redact(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _PARAMETER.sub(_without_secret, _USER.sub("", text))
+    return _USER.sub("", _PARAMETER.sub(_without_secret, text))
 
 
 def _without_secret(match: re.Match[str]) -> str:

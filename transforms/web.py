@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import posixpath
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from html import unescape
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from model.errors import InputError
 from transforms.archives import TAR_SUFFIX
@@ -33,6 +34,7 @@ _COMMONS_BUSY: Final = ("maxlag", "ratelimited", "readonly")
 _FLICKR_BUSY: Final = ("0", "105")
 """Codes of what passes: the API is, or the service is, not available for the moment."""
 
+_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
 MOST_PAGES: Final = 10_000
 MOST_CHARACTERS: Final = 10_000
@@ -172,6 +174,33 @@ async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
         return Reject(url, "find", error.reason, error.message, getattr(error, "attempts", 1))
     except Exception as error:  # markup that nobody foresaw
         return internal_reject(url, "find", error)
+
+
+def is_page(file: Fetched) -> bool:
+    """Whether a server says that a file is a page, and it looks like one. Some call all that they have pages."""
+    kind = file.headers.get("content-type", "").lower().partition(";")[0].strip()
+    return kind in PAGE_TYPES and file.content.lstrip(_BLANK)[:1] == b"<"
+
+
+def picture_of(file: Fetched) -> str:
+    """The URL of the picture that a page is about, where the page has the name of a picture.
+
+    Wikis and code hosts show ``…/File:Lake.jpg`` as a page around ``…/Lake.jpg``. It is the picture of the page's own
+    name, or else the only one.
+
+    Raises:
+        Rejection: the page must not be read, or it is not clear which of its pictures is meant.
+    """
+    pictures = list(page_of(file).pictures)
+    name = _file_name(file.url).rpartition(":")[2]
+    named = [url for url in pictures if _file_name(url) == name and url != file.url]
+    if not named and len(pictures) != 1:
+        raise Rejection("not_a_picture", f"a page with {len(pictures)} pictures, none of them of its name")
+    return (named or pictures)[0]
+
+
+def _file_name(url: str) -> str:
+    return posixpath.basename(unquote(urlsplit(url).path)).lower()
 
 
 def page_of(file: Fetched) -> Page:

@@ -1,5 +1,6 @@
 """The train job: what it leaves behind, and that a run cut short goes on as if it had not been."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,9 @@ from model.errors import DivergenceError, InputError
 from model.training import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
-from pipelines.train import TrainOptions, train
+from pipelines.train import TrainOptions, packages, train
+from transforms import run_folder
+from transforms.run_lock import locked
 
 PRESETS_BY_NAME = dict(PRESETS)
 REPOSITORY = Path(__file__).parents[2]
@@ -73,6 +78,12 @@ def test_the_folder_explains_itself(finished):
     assert checkpoint.provenance["data"] == config["data"]
 
 
+def test_the_environment_has_what_torch_says_of_itself(monkeypatch):
+    """A build for a GPU may say more than its metadata does."""
+    monkeypatch.setattr(torch, "__version__", f"{metadata.version('torch').split('+')[0]}+cu130")
+    assert packages()["torch"].endswith("+cu130")
+
+
 def test_the_folder_tells_the_environment_and_the_curves(finished):
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -97,6 +108,114 @@ def test_a_finished_run_stays_as_it_is(data, finished):
     before = (finished / "training.safetensors").read_bytes()
     train(tiny(data, finished, images=4 * BATCH, resume=True))
     assert (finished / "training.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", [[], ["checkpoint"], ["strip", "samples", "photographs", "tensorboard"]])
+def test_a_finished_run_says_so_and_makes_again_what_is_missing(data, finished, tmp_path, capsys, missing):
+    out = shutil.copytree(finished, tmp_path / "run")
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in missing:
+        for path in out.glob(f"{name}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    train(tiny(data, out, images=4 * BATCH, resume=True))
+    said = capsys.readouterr().err
+    assert f"{out} has seen the {4 * BATCH} images that it is to see; ask for more with --images" in said
+    after = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    del before[Path("environment.json")], after[Path("environment.json")]
+    assert after == before
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 1000])
+def test_a_damaged_checkpoint_is_written_again_from_the_state(data, finished, tmp_path, content):
+    out = shutil.copytree(finished, tmp_path / "run")
+    (out / "checkpoint.safetensors").write_bytes(content)
+    train(tiny(data, out, images=4 * BATCH, resume=True))
+    assert (out / "checkpoint.safetensors").read_bytes() == (finished / "checkpoint.safetensors").read_bytes()
+
+
+def test_a_run_is_not_resumed_on_other_photographs(data, finished, tmp_path):
+    """As many of them, under the same licences."""
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    dataset = json.loads((other / "dataset.json").read_text())
+    dataset["shards"]["train-000000.tar"]["sha256"] = "0" * 64
+    (other / "dataset.json").write_text(json.dumps(dataset))
+    out = shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(InputError, match=r"started with other settings \(data\)"):
+        train(tiny(str(other), out, images=6 * BATCH, resume=True))
+    moved = shutil.copytree(data, tmp_path / "moved")
+    train(tiny(str(moved), out, images=4 * BATCH, resume=True))
+
+
+def test_a_folder_in_use_is_refused(data, finished, tmp_path, capsys):
+    """For a run that is resumed, and for a new one; and what is in use stays as it is."""
+    out = shutil.copytree(finished, tmp_path / "run")
+    with locked(str(out)):
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        flags = ["train", "--data", data, "--preset", "tiny", "--out", str(out), "--images", "96"]
+        assert run([*flags, "--resume"]) == 2
+        assert "is in use by another run" in capsys.readouterr().err
+        assert run(flags) == 2
+        assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_has_lost_its_folder_writes_there_no_more(data, finished, tmp_path, monkeypatch):
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    step = Trainer.step
+
+    def step_without_lock(self, *arguments):
+        (out / "lock.json").unlink()
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", step_without_lock)
+    state = (out / "training.safetensors").read_bytes()
+    with pytest.raises(InputError, match="is no longer locked by this run"):
+        train(tiny(data, out, images=5 * BATCH, resume=True))
+    assert (out / "training.safetensors").read_bytes() == state
+
+
+def shown(out):
+    """The images seen at each tick, by the log, by TensorBoard, and by each kind of picture."""
+    log = [json.loads(line)["images"] for line in (out / "log.jsonl").read_text().splitlines()]
+    curves = [int(path.name.rsplit(".", 1)[1]) for path in sorted((out / "tensorboard").iterdir())]
+    pictures = [[int(path.stem.rsplit("-", 1)[1]) for path in sorted(out.glob(f"{x}-*"))] for x in ("samples", "strip")]
+    return log, curves, *pictures
+
+
+def test_a_run_that_ends_at_any_write_goes_on_as_if_it_had_not(data, finished, tmp_path, monkeypatch):
+    """The disk is full at the first write of the run that goes on, then at the second, and so on to the last."""
+    out, write = tmp_path / "run", run_folder.write_bytes
+    train(tiny(data, out, images=3 * BATCH))
+    for writes in range(30):
+        left = iter(range(writes))
+
+        def write_while_there_is_room(url, content, left=left):
+            if next(left, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), url)
+            write(url, content)
+
+        monkeypatch.setattr(run_folder, "write_bytes", write_while_there_is_room)
+        with suppress(OSError):
+            train(tiny(data, out, images=4 * BATCH, resume=True))
+            break
+    assert 10 <= writes < 29
+    assert shown(out) == 4 * ([3 * BATCH, 4 * BATCH],)
+    for name in ("checkpoint.safetensors", "training.safetensors"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_after_a_kill_all_that_shows_the_run_agrees_with_its_log(data, tmp_path, monkeypatch):
+    """The kill comes when a tick is shown but not yet saved; the run that goes on ticks elsewhere."""
+    out = tmp_path / "run"
+    train(tiny(data, out, images=BATCH))
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines.training_run.Run, "save", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(data, out, images=2 * BATCH, resume=True))
+    assert shown(out)[1:] == 3 * ([BATCH, 2 * BATCH],)
+    train(tiny(data, out, images=BATCH, resume=True))
+    assert shown(out) == 4 * ([BATCH],)
+    train(tiny(data, out, images=3 * BATCH, resume=True))
+    assert shown(out) == 4 * ([BATCH, 3 * BATCH],)
 
 
 def start(data, out, *flags):
@@ -136,7 +255,7 @@ def test_a_run_killed_before_its_first_step_keeps_its_start(data, finished, tmp_
     assert all(torch.equal(x, started[name]) for name, x in resumed.ema.state_dict().items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_finishes_its_step_and_saves(data, tmp_path, number):
     process = start(data, tmp_path / "run")
     process.send_signal(number)
@@ -146,6 +265,19 @@ def test_an_interrupted_run_finishes_its_step_and_saves(data, tmp_path, number):
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["images"]
     content = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
     assert load_checkpoint(content, "").provenance["images_seen"] == last
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """Under nohup a run outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pipelines.training_run.stop_between_steps() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert asked == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_starts_from_a_checkpoint_and_its_training_state(data, finished, tmp_path):
@@ -259,6 +391,7 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
         ({"data": "nowhere"}, "nowhere is no training set"),
         ({"init": "nowhere.safetensors"}, "--init nowhere.safetensors"),
         ({"init": "bundled"}, "another preset"),
+        ({"init": "."}, r"--init \. is a folder; give a \.safetensors file"),
         ({"resume": True}, "holds no run to resume"),
         ({"precision": "half"}, "--precision half: choose float32 or tf32 or bf16"),
         ({"vertical_law": "newton"}, "--vertical-law newton: choose crop or paper"),

@@ -1,15 +1,22 @@
 import asyncio
+import base64
+import gzip
 import json
 import socket
 import time
+import tracemalloc
+import zlib
 from email.utils import formatdate
 from itertools import pairwise
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transforms import fetch as fetch_module
 from transforms.fetch import Fetcher, FetchError, retry_after_s
-from transforms.manners import Manners
+from transforms.manners import ROBOTS_CAP_BYTES, Manners
 
 QUICK = {"host_rate": 1e4, "deadline_s": 0.6, "allow_private": True}
 
@@ -147,6 +154,19 @@ def test_a_server_that_asks_for_an_hour_is_left_alone(web_server):
     assert web_server.asked("/a") == 1
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["Mon, 99999999999 Jan 2000 00:00:00 GMT", "²", "-1", "1e9", "", ",", "Mon, 1 Jan 99999 00:00:00 GMT", "é", "()"],
+)
+def test_a_retry_after_that_means_nothing_is_ignored(value):
+    assert retry_after_s(value) in (None, 0)
+
+
+@given(st.text(max_size=30))
+def test_whatever_a_retry_after_says_is_a_time_or_nothing(value):
+    assert retry_after_s(value) is None or retry_after_s(value) >= 0
+
+
 def test_retry_after_is_seconds_or_a_date():
     assert retry_after_s("7") == 7
     assert 8 < retry_after_s(formatdate(time.time() + 10, usegmt=True)) <= 10
@@ -173,6 +193,186 @@ def test_servers_that_misbehave_hang_nothing(web_server, route, reason):
     begin = time.monotonic()
     assert reason_of(f"{web_server.url}/a", attempts=2, cap_bytes=200_000) == reason
     assert time.monotonic() - begin < 5
+
+
+def raw(answer):
+    """A route that sends bytes which no web server should, and hangs up."""
+
+    async def route(request):
+        request.transport.write(answer)
+        request.transport.close()
+        return b""
+
+    return route
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"nonsense", "bad_answer"),
+        (b"HTTP/1.1 20x OK\r\n\r\n", "bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 1_000_000 + b"\r\n\r\nx", "bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nX: \x01\x00\r\nContent-Length: 1\r\n\r\nx", "bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx", "bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8bxx", "bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx", "bad_answer"),
+        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://[\r\n\r\n", "bad_url"),
+        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ftp://h/\xe9t\xe9\r\n\r\n", "bad_url"),
+        (b"HTTP/1.1 404 Non trouv\xe9\r\nContent-Length: 0\r\n\r\n", "not_found"),
+        (b"HTTP/1.1 503 \xff\r\nContent-Length: 0\r\nRetry-After: Mon, 99999999999 Jan\r\n\r\n", "server_error"),
+    ],
+)
+def test_broken_answers_are_rejects_whose_text_can_be_stored(web_server, answer, reason):
+    web_server.routes["/a"] = raw(answer)
+    (error,) = fetch(f"{web_server.url}/a", attempts=2, heed_robots=False)
+    assert isinstance(error, FetchError), error
+    assert error.reason == reason
+    error.message.encode()
+    assert web_server.asked("/a") == (2 if error.again else 1)
+
+
+def test_errors_that_will_not_pass_are_not_tried_again_and_do_not_bring_a_host_down(web_server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "GIVE_UP_AFTER", 3)
+    web_server.routes |= {f"/bad{i}": raw(b"HTTP/1.1 20x OK\r\n\r\n") for i in range(6)} | {"/good": b"x"}
+    urls = [f"{web_server.url}/bad{i}" for i in range(6)]
+    *errors, file = fetch(*urls, f"{web_server.url}/good", host_connections=1, heed_robots=False)
+    assert {(error.reason, error.attempts) for error in errors} == {("bad_answer", 1)}
+    assert file.content == b"x"
+
+
+@pytest.mark.parametrize("value", ["x" * 20_000, "caf\u00e9".encode("latin-1").decode("utf-8", "surrogateescape")])
+def test_long_headers_and_those_in_other_alphabets_are_taken(web_server, value):
+    head = f"HTTP/1.1 200 OK\r\nX-Policy: {value}\r\nContent-Length: 1\r\n\r\nx"
+    web_server.routes["/a"] = raw(head.encode("utf-8", "surrogateescape"))
+    (file,) = fetch(f"{web_server.url}/a", heed_robots=False)
+    assert file.content == b"x"
+    file.headers["x-policy"].encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("none", bytes), ("UTF-8", bytes), ("gzip", bytes)],
+)
+def test_a_body_that_was_compressed_for_the_way_is_unpacked(web_server, encoding, pack):
+    async def answer(request):
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n"
+        return await raw(head.encode() + body)(request)
+
+    body = pack(b"picture" * 1000)
+    web_server.routes["/a"] = answer
+    (file,) = fetch(f"{web_server.url}/a", heed_robots=False)
+    assert file.content == b"picture" * 1000
+
+
+def test_a_small_body_that_unpacks_to_a_huge_one_is_stopped_at_the_cap(web_server):
+    bomb = gzip.compress(bytes(300_000_000), 1)
+    web_server.routes["/a"] = (200, {"Content-Encoding": "gzip"}, bomb)
+    tracemalloc.start()
+    try:
+        assert reason_of(f"{web_server.url}/a", cap_bytes=5_000_000, deadline_s=10) == "too_large"
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/s%27a.jpg?X=1%2F2&t=a%3Ab", "/thumb/http%3A%2F%2Fcdn%2Fa.jpg", "/p%28test%29.jpg", "/q.jpg?d=%7E&e=%2C"),
+        *("/r.jpg?a=1+2%2B3", "/d//e.jpg", "/f.jpg?x=a|b", "/a;b=c,d/e'f(g)!$&*.jpg"),
+    ],
+)
+def test_a_url_is_asked_for_as_it_is_written(web_server, target):
+    seen = []
+
+    async def answer(request):
+        seen.append(request.raw_path)
+        return b"x"
+
+    web_server.routes |= {"/robots.txt": b"", unquote(target.split("?")[0]): answer}
+    fetch(web_server.url + target)
+    assert seen == [target]
+
+
+def test_a_name_and_password_are_sent_but_stand_in_no_message(web_server):
+    async def guarded(request):
+        given = request.headers.get("Authorization", "")
+        return b"x" if given == "Basic " + base64.b64encode(b"alice:S3CRET").decode() else (401, {}, b"")
+
+    web_server.routes["/a"] = guarded
+    url = web_server.url.replace("//", "//alice:S3CRET@")
+    (file,) = fetch(f"{url}/a")
+    assert file.content == b"x"
+    web_server.routes |= {
+        "/a": (302, {"Location": "/a?token=T0KEN"}, b""),
+        "/robots.txt": b"User-agent: *\nDisallow: /b",
+    }
+    for path in ("a", "b", "c", "d\ud800"):
+        (error,) = fetch(f"{url}/{path}?api_key=K3Y")
+        assert not any(secret in error.message for secret in ("S3CRET", "T0KEN", "K3Y"))
+
+
+def test_however_a_host_is_spelled_it_has_one_robots_txt_and_one_pace(web_server):
+    web_server.routes |= {"/robots.txt": b"User-agent: *\nCrawl-delay: 0.2\n"} | {f"/{i}": b"x" for i in range(5)}
+    port = web_server.port
+    hosts = ["127.0.0.1", "u1@127.0.0.1", "u2:p@127.0.0.1", "127.1", "0x7f000001"]
+    fetch(*(f"http://{host}:{port}/{i}" for i, host in enumerate(hosts)))
+    times = [when for when, path, _ in web_server.log if path != "/robots.txt"]
+    assert len(times) == 5
+    assert all(later - earlier > 0.17 for earlier, later in pairwise(times))
+    assert web_server.asked("/robots.txt") == 1
+
+
+RULES = "User-agent: *\nDisallow: /private/\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + RULES.encode(),
+        RULES.encode("utf-16"),
+        RULES.encode("utf-16-le"),
+        RULES.encode("utf-16-be"),
+        RULES.encode("utf-32"),
+        RULES.replace("\n", "\r").encode(),
+        RULES.replace("\n", "\r\n").encode(),
+        b"\xe9\xff\n" + RULES.encode(),
+        RULES.encode() + b"Disallow: /tag/\n" * 40_000,
+        RULES.replace("*", "infinitygan/0.1 (x)").encode(),
+    ],
+)
+def test_robots_txt_is_understood_however_it_is_written(web_server, content):
+    web_server.routes |= {"/robots.txt": content, "/private/a": b"x", "/open/b": b"x", "/private/../private/c": b"x"}
+    outcomes = fetch(
+        *(f"{web_server.url}/{path}" for path in ("private/a", "%70rivate/a", "x/%2e%2E/private/a", "open/b"))
+    )
+    assert [getattr(outcome, "reason", "file") for outcome in outcomes] == ["robots", "robots", "robots", "file"]
+
+
+def test_of_a_huge_robots_txt_no_half_line_counts(web_server):
+    filler = b"Disallow: /tag/\n" * (ROBOTS_CAP_BYTES // 16)
+    head = RULES.encode()
+    cut = ROBOTS_CAP_BYTES - len(head) - len(b"Disallow: /")
+    content = head + filler[: cut - cut % 16] + b"#" * (cut % 16 - 1) + b"\n" + b"Disallow: /open-not\n"
+    web_server.routes |= {"/robots.txt": content, "/open/b": b"x"}
+    assert len(content) > ROBOTS_CAP_BYTES
+    assert fetch(f"{web_server.url}/open/b")[0].content == b"x"
+
+
+def test_a_use_that_finds_its_file_wanting_has_it_asked_for_again(web_server):
+    web_server.routes["/a"] = b"busy"
+
+    async def use(file):
+        if file.attempts < 3:
+            raise FetchError("server_error", "busy", again=True)
+        return file.attempts
+
+    async def main():
+        async with Fetcher(Manners(**QUICK)) as fetcher:
+            return await fetcher.fetch(f"{web_server.url}/a", use)
+
+    assert asyncio.run(main()) == 3
 
 
 def test_a_host_that_is_down_is_given_up(web_server, monkeypatch):

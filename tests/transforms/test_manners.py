@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from model.errors import InputError
-from transforms.manners import Host, Manners, is_private, opt_out
+from transforms.manners import Host, Manners, is_private, may_follow, opt_out
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,9 @@ from transforms.manners import Host, Manners, is_private, opt_out
             "100.64.0.1",
             "224.0.0.1",
         ),
+        *("192.0.0.192", "192.88.99.1", "198.18.0.1", "240.0.0.1", "255.255.255.255", "168.63.129.16"),
+        *("64:ff9b:1::5db8:d822", "64:ff9b:1:a00::1", "fec0::1", "::10.0.0.1", "::93.184.216.34", "::ffff:0:127.0.0.1"),
+        *("2001:0:5db8:d822::1", "2001:db8::1", "3fff::1", "100::1", "5f00::1", "4000::1", "::"),
         *("::1", "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "2002:a00:1::", "64:ff9b::a00:1", "ff02::1"),
     ],
 )
@@ -29,7 +32,7 @@ def test_addresses_of_no_public_server_are_private(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"]
+    "address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34", "64:ff9b::5db8:d822", "2002:5db8:d822::"]
 )
 def test_addresses_of_public_servers_are_not(address):
     assert not is_private(address)
@@ -48,10 +51,33 @@ def test_addresses_of_public_servers_are_not(address):
         (["infinitygan: noindex"], "noindex"),
         (["otherbot: nofollow, infinitygan: noai"], "noai"),
         (["unavailable_after: 2030-01-01, noindex"], "noindex"),
+        (["unavailable_after: Saturday, 25-Jun-2050 15:00:00 GMT, noai"], "noai"),
+        (["index, max-image-preview:large, max-video-preview:-1, noai"], "noai"),
+        (["googlebot: x, noai"], "noai"),
+        (["otherbot: noindex nofollow"], None),
+        (["new-directive: 7; noml"], "noml"),
+        (["noindex nofollow"], "noindex"),
+        (["*: noindex"], "noindex"),
     ],
 )
 def test_opt_outs_are_heeded_where_they_are_meant_for_us(values, directive):
     assert opt_out(values) == directive
+
+
+@pytest.mark.parametrize(
+    ("values", "follows"),
+    [
+        ([], True),
+        (["index, follow"], True),
+        (["nofollow"], False),
+        (["none"], False),
+        (["max-snippet:-1, nofollow"], False),
+        (["otherbot: nofollow"], True),
+        (["", "infinitygan: nofollow"], False),
+    ],
+)
+def test_links_are_followed_unless_that_is_refused(values, follows):
+    assert may_follow(values) is follows
 
 
 def test_the_user_agent_says_who_why_and_whom_to_ask():

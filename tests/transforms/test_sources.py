@@ -1,4 +1,8 @@
+import io
+import json
 import os
+import socket
+import tarfile
 
 import fsspec
 import pytest
@@ -6,7 +10,8 @@ import pytest
 from model.errors import InputError
 from transforms import sources as sources_module
 from transforms.manners import Manners
-from transforms.sources import find_photographs
+from transforms.records import Reject
+from transforms.sources import find_again, find_photographs
 
 
 def make(folder, *names):
@@ -176,4 +181,31 @@ def test_rows_of_lists_that_lead_nowhere_are_rejects_and_the_rest_is_taken(photo
     (photos / "list.txt").write_text("b.JPG\nno-such://bucket/a.jpg\nb.JPG\nhttp://[/a.jpg\n")
     found = find(photos / "list.txt")
     assert "b.JPG" in names(found, photos)
-    assert [(reject.source, reject.reason) for reject in found.rejects] == [("no-such://bucket/a.jpg", "bad_url")]
+    assert [(reject.source, reject.reason) for reject in found.rejects] == [("no-such://bucket/a.jpg", "not_allowed")]
+
+
+@pytest.mark.parametrize("source", ["ftp://127.0.0.1:{}/a.jpg", "webhdfs://127.0.0.1:{}/a.jpg", "sftp://127.0.0.1:{}/"])
+def test_finding_connects_to_no_file_system_of_another_kind(tmp_path, source):
+    """Neither by a list's rows, nor by what a tar's metadata say, nor by a table in the output folder."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        url = source.format(listener.getsockname()[1])
+        (tmp_path / "list.txt").write_text(f"{url}\n{tmp_path}/b.jpg\n")
+        with tarfile.open(tmp_path / "set.tar", "w") as tar:
+            for name, content in {"a.jpg": b"x", "a.json": json.dumps({"url": url}).encode()}.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        found = find(tmp_path / "list.txt", tmp_path / "set.tar")
+        assert len(found.photographs) == 2
+        with pytest.raises(InputError, match="not allowed"):
+            find(url)
+        for reason in ("bad_url", "unreadable", "not_allowed"):
+            assert not find_again([Reject(url, "find", reason, "x")], "/nowhere/out", Manners(), 1).photographs
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_what_a_list_from_the_web_must_not_name_is_not_taken_when_rejects_are_tried_again(photos):
+    refused = [Reject(f"file://{photos}/b.JPG", "find", "not_allowed", "x")]
+    assert find_again(refused, "/nowhere/out", Manners(), 1).photographs == []

@@ -73,6 +73,63 @@ def test_a_page_that_asks_not_to_be_followed_is_not(web_server):
     assert web_server.asked("/one") == 0
 
 
+def test_a_header_that_asks_not_to_be_followed_is_heeded(web_server):
+    page = (200, {"X-Robots-Tag": "nofollow", "Content-Type": "text/html"}, b'<a href="/one">1</a><img src="/0.jpg">')
+    web_server.routes["/"] = page
+    assert paths(find(f"{web_server.url}/")) == ["/0.jpg"]
+    assert web_server.asked("/one") == 0
+
+
+def test_a_list_from_the_web_leads_to_the_web_alone(web_server):
+    rows = [
+        "url",
+        "/abs/a.jpg",
+        "b.jpg",
+        "file:///etc/c.jpg",
+        "gs://bucket/d.jpg",
+        "ftp://h/e.jpg",
+        "webhdfs://h/f.jpg",
+    ]
+    web_server.routes["/lists/list.csv"] = (200, {}, "\n".join(rows).encode())
+    items = find(f"{web_server.url}/lists/list.csv")
+    assert [item.source for item in items if isinstance(item, Photograph)] == [
+        f"{web_server.url}/abs/a.jpg",
+        f"{web_server.url}/lists/b.jpg",
+    ]
+    assert {item.reason for item in items if isinstance(item, Reject)} == {"not_allowed"}
+    assert len(items) == len(rows) - 1
+
+
+def test_a_type_in_another_alphabet_is_said_in_text_that_can_be_stored(web_server):
+    async def odd(request):
+        request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/\xe9\r\nContent-Length: 1\r\n\r\nx")
+        request.transport.close()
+        return b""
+
+    web_server.routes["/"] = odd
+    (reject,) = find(f"{web_server.url}/")
+    assert reject.reason == "not_a_picture"
+    reject.message.encode()
+
+
+def test_a_page_that_nobody_foresaw_is_its_own_reject(web_server, monkeypatch):
+    def read(url, *rest):
+        if url.endswith("/bad"):
+            raise KeyError("x")
+        return real(url, *rest)
+
+    real = web.read_page
+    monkeypatch.setattr(web, "read_page", read)
+    web_server.routes |= {
+        "/": b'<a href="/bad">x</a><a href="/one">1</a>',
+        "/bad": b"<p>",
+        "/one": b'<img src="/1.jpg">',
+    }
+    items = find(f"{web_server.url}/")
+    assert paths(items) == ["/1.jpg"]
+    assert rejects(items) == {"/bad": "internal"}
+
+
 def test_pictures_and_lists_are_known_by_their_names(web_server):
     web_server.routes["/list.csv"] = (200, {}, b"url,license\na/1.jpg,CC0-1.0\n")
     items = find(f"{web_server.url}/a.JPG", f"{web_server.url}/list.csv")
@@ -137,6 +194,91 @@ def test_what_an_api_says_is_passed_on(commons):
         find("commons:Category:x")
 
 
+def commons_file(**info):
+    return {"title": "File:A b.jpg", "imageinfo": [info]}
+
+
+GOOD = {"url": "https://upload.example/1.jpg", "mime": "image/jpeg"}
+
+
+@pytest.mark.parametrize(
+    ("page", "outcome"),
+    [
+        (commons_file(filemissing=True, descriptionurl="x"), "not_found"),
+        (commons_file(filehidden=True), "not_found"),
+        ({"title": "File:A b.jpg", "imagerepository": ""}, "not_found"),
+        (commons_file(**GOOD, extmetadata=[]), Photograph(GOOD["url"], title="File:A b.jpg")),
+        (commons_file(**GOOD, extmetadata={"Artist": []}), Photograph(GOOD["url"], title="File:A b.jpg")),
+        (commons_file(url="file:///etc/passwd", mime="image/jpeg"), "bad_url"),
+        (commons_file(url="https://upload.example/1.jpg"), "not_a_picture"),
+        (commons_file(**GOOD, extmetadata=None), Photograph(GOOD["url"], title="File:A b.jpg")),
+        ({"imageinfo": [GOOD]}, Photograph(GOOD["url"], title="None")),
+    ],
+)
+def test_whatever_commons_says_of_a_file_it_has_one_row(commons, page, outcome):
+    commons.routes["/w/api.php"] = json.dumps(
+        {"query": {"pages": [page, {"title": "File:B", "imageinfo": [GOOD]}]}}
+    ).encode()
+    first, *others = sorted(find("commons:Category:x"), key=lambda item: getattr(item, "title", "") == "File:B")
+    assert (first.reason if isinstance(first, Reject) else first) == outcome
+    assert [item.title for item in others] == ["File:B"]
+
+
+@pytest.mark.parametrize(
+    ("artist", "author"),
+    [
+        ('Unknown author<span style="display: none;">Unknown author</span>', "Unknown author"),
+        ('Jane <SPAN class=x STYLE="color:red;display:none">Q1</span>Doe', "Jane Doe"),
+        (["Jane", "<b>John</b>"], "Jane, John"),
+        ({"de": "J\u00fcrgen", "_type": "lang"}, "J\u00fcrgen"),
+        ({"de": "Der", "en": "The"}, "The"),
+        ("\ud83d cut in half", "\ufffd cut in half"),
+        (7, "7"),
+        ("", None),
+        ([], None),
+        ({}, None),
+    ],
+)
+def test_names_are_what_a_reader_sees(artist, author):
+    assert web.plain_text(artist) == author
+
+
+def test_a_long_field_of_broken_html_takes_no_time():
+    assert len(web.plain_text("<a " * 1_000_000)) <= 3 * web.MOST_CHARACTERS
+
+
+@pytest.mark.parametrize("code", ["maxlag", "ratelimited", "readonly"])
+def test_commons_is_asked_again_when_it_is_busy(commons, code):
+    async def busy(request):
+        if commons.asked("/w/api.php") < 2:
+            return 200, {"Retry-After": "0"}, json.dumps({"error": {"code": code, "info": "Wait"}}).encode()
+        return await answer(request)
+
+    answer = commons.routes["/w/api.php"]
+    commons.routes["/w/api.php"] = busy
+    assert len(find("commons:Category:x")) == 4
+
+
+def test_an_api_that_stays_busy_is_a_reject_and_the_others_go_on(commons):
+    commons.routes["/w/api.php"] = json.dumps({"error": {"code": "maxlag", "info": "Waiting for db1"}}).encode()
+    busy, picture = find("commons:Category:x", "https://h/a.jpg")
+    assert (busy.source, busy.stage, busy.reason, busy.attempts) == ("commons:Category:x", "find", "server_error", 2)
+    assert "Waiting for db1" in busy.message
+    assert picture == Photograph("https://h/a.jpg")
+
+
+@pytest.mark.parametrize("document", [{}, {"query": []}, {"query": {"pages": {}}}, {"query": {"pages": [1, None, []]}}])
+def test_an_answer_of_commons_with_nothing_in_it_names_nothing(commons, document):
+    commons.routes["/w/api.php"] = json.dumps(document).encode()
+    assert find("commons:Category:x") == []
+
+
+def test_deep_json_is_said(commons):
+    commons.routes["/w/api.php"] = b"[" * 1_000_000
+    with pytest.raises(InputError, match="does not answer with JSON"):
+        find("commons:Category:x")
+
+
 @pytest.fixture
 def flickr(web_server, monkeypatch):
     monkeypatch.setenv("FLICKR_API_KEY", "s3cret")
@@ -179,6 +321,48 @@ def test_flickr_gives_a_groups_pool_page_by_page(flickr, group):
     assert (third.source, third.reason) == ("https://www.flickr.com/photos/9@N01/5", "not_found")
 
 
+@pytest.mark.parametrize("code", [105, "105", 0])
+def test_flickr_is_asked_again_when_it_is_busy(flickr, code):
+    async def busy(request):
+        if flickr.asked("/services/rest/") % 2:
+            return 200, {}, json.dumps({"stat": "fail", "code": code, "message": "Service unavailable"}).encode()
+        return await answer(request)
+
+    answer = flickr.routes["/services/rest/"]
+    flickr.routes["/services/rest/"] = busy
+    assert len(find("flickr:group/7@N00")) == 3
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_flickrs_answers_may_lack_anything(flickr, number):
+    photos = [
+        {"id": None, "url_o": 7, "title": {"_content": "x"}},
+        None,
+        {"url_o": "ftp://h/a"},
+        {"url_o": "https://h/a.jpg"},
+    ]
+    document = {"stat": "ok", "photos": {"photo": photos[number:], "pages": "1"}, "licenses": {"license": [{}, None]}}
+    flickr.routes["/services/rest/"] = json.dumps(document).encode()
+    items = find("flickr:group/7@N00")
+    assert items[-1] == Photograph("https://h/a.jpg")
+    assert len(items) == sum(photo is not None for photo in photos[number:])
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 20x OK\r\n\r\n", b"HTTP/1.1 302 x\r\nLocation: /services/rest/?api_key=s3cret\r\n\r\n", b""]
+)
+def test_flickrs_key_stands_in_no_reject(flickr, answer):
+    async def route(request):
+        request.transport.write(answer)
+        request.transport.close()
+        return b""
+
+    flickr.routes["/services/rest/"] = route
+    (reject,) = find("flickr:group/7@N00")
+    assert (reject.source, reject.stage) == ("flickr:group/7@N00", "find")
+    assert "s3cret" not in repr(reject)
+
+
 def test_flickrs_key_stands_in_no_message(flickr, monkeypatch):
     answers = [{"stat": "fail", "code": 1, "message": "Group not found"}, "nonsense"]
     for answer, message in zip(answers, ["Group not found", "no JSON object"], strict=True):
@@ -191,7 +375,9 @@ def test_flickrs_key_stands_in_no_message(flickr, monkeypatch):
         find("flickr:group/7@N00")
 
 
-@pytest.mark.parametrize("source", ["commons:File:x", "flickr:x", "flickr:group/", "https://a.org/a.tar"])
+@pytest.mark.parametrize(
+    "source", ["commons:File:x", "flickr:x", "flickr:group/", "https://a.org/a.tar", "https://a.org/B.TAR", "http://["]
+)
 def test_web_sources_of_other_kinds_are_refused(source):
     with pytest.raises(InputError):
         find(source)
