@@ -20,6 +20,8 @@ _REFERENCE = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[a-zA-Z][a-zA-Z0-9]*;?
 _TEXT_ONLY: Final = ("script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes")
 _CLOSINGS: Final = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE | re.ASCII) for name in _TEXT_ONLY}
 _LOOK_AT_CLOCK_EVERY: Final = 256
+_MOST_ATTRIBUTES: Final = 1000
+"""Of one tag; what it has beyond these is passed over."""
 
 
 class SlowPageError(ValueError):
@@ -87,7 +89,7 @@ def _after_other(text: str, position: int) -> int:
 def _read_attributes(text: str, position: int) -> tuple[dict[str, str], int]:
     """The attributes of a tag whose name ends at a position, and where the tag ends; -1 if the text ends before."""
     attributes: dict[str, str] = {}
-    while True:
+    for _ in range(_MOST_ATTRIBUTES):
         position = _end(_BEFORE_ATTRIBUTE, text, position)
         if position >= len(text):
             return attributes, -1
@@ -101,6 +103,7 @@ def _read_attributes(text: str, position: int) -> tuple[dict[str, str], int]:
             if position < 0:
                 return attributes, -1
         attributes.setdefault(name, value)
+    return attributes, text.find(">", position) + 1 or -1
 
 
 def _read_value(text: str, position: int) -> tuple[str, int]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from transforms.lists import LONGEST_TEXT, PICTURE_SUFFIXES
 from transforms.markup import Tag, read_tags
@@ -113,19 +113,6 @@ def _codec(encoding: str | None) -> str | None:
 def is_picture_url(url: str) -> bool:
     """Whether a URL's path ends like a picture's name."""
     return _path(url).endswith(PICTURE_SUFFIXES)
-
-
-def picture_of_page(page: Page, url: str) -> str | None:
-    """The picture that a page is about whose own URL ends like a picture's name, as pages of wikis do.
-
-    It is the one that has the same name: ``/images/Lake.jpg`` on ``/wiki/File:Lake.jpg``.
-    """
-    name = _name(url).rpartition(":")[2]
-    return next((picture for picture in page.pictures if _name(picture) == name and picture != url), None)
-
-
-def _name(url: str) -> str:
-    return unquote(_path(url).rpartition("/")[2]).replace(" ", "_")
 
 
 def _path(url: str) -> str:
