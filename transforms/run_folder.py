@@ -74,7 +74,8 @@ class RunFolder:
         before, given = (flat(upgraded(x)) for x in (known, json.loads(json.dumps(config))))
         changed = sorted(key for key in given if key not in MAY_CHANGE and before.get(key) != given[key])
         if changed:
-            raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); resume with the same")
+            cure = "resume with the same, or start another run with --init"
+            raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); {cure}")
         if known != stored:
             write_json(join(self.url, CONFIG), known)
 

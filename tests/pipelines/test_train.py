@@ -267,6 +267,16 @@ def test_an_interrupted_run_finishes_its_step_and_saves(data, tmp_path, number):
     assert load_checkpoint(content, "").provenance["images_seen"] == last
 
 
+def test_a_terminal_that_is_gone_is_spoken_to_without_an_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        for _ in range(2):
+            pipelines.training_run.say("16 images")
+        print("infinitygan: interrupted", file=sys.stderr, flush=True)
+
+
 def test_a_signal_that_is_ignored_stays_so():
     """Under nohup a run outlives its terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
