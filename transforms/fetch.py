@@ -296,6 +296,23 @@ class Fetcher:
         return rules
 
 
+def fetch_file(url: str, manners: Manners) -> bytes:
+    """One file, for what is not a crawl.
+
+    Raises:
+        FetchError: it could not be had.
+    """
+
+    async def content(file: Fetched) -> bytes:
+        return file.content
+
+    async def fetch() -> bytes:
+        async with Fetcher(manners) as fetcher:
+            return await fetcher.fetch(url, content)
+
+    return asyncio.run(fetch())
+
+
 def _target(url: str) -> URL:
     try:
         return asked_url(url)
