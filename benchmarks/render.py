@@ -7,6 +7,7 @@ from its own window of cells; the style modulates and demodulates the weights fo
 """
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -64,15 +65,17 @@ class PatchByPatch:
 
     def patch(self, row: int, column: int) -> Tensor:
         """Pixels [3,101,101]."""
+        return self.patches([(row, column)])[0]
+
+    def patches(self, places: Sequence[tuple[int, int]]) -> Tensor:
+        """Pixels [N,3,101,101] of the patches at some rows and columns, computed as one batch."""
         texture, w = self.generator.texture, self.generator.mapping(self.z_g)
-        cells = self.windows(row, column)
-        latents = [geometry.backward(self.config.structure, window) for window in cells]
-        x, coordinates = self.latents.z_l(*latents), self.latents.coordinates(*latents)
+        fields = [self.fields(*self.windows(row, column)) for row, column in places]
+        x, coordinates = (torch.cat([field[part] for field in fields]) for part in (0, 1))
         for block in self.generator.structure.blocks:
             x = torch.cat([x, crop_to(coordinates, x)], dim=1)
             x = activated(modulated(block.convolution, x, self.z_g), block.bias)
-        outputs = zip(*(geometry.outputs(self.config.texture, window) for window in cells), strict=True)
-        z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(outputs)])
+        z_n = [torch.cat(layer) for layer in zip(*(field[2] for field in fields), strict=True)]
         rgb = None
         for index, (layer, noise) in enumerate(zip(texture.layers, z_n, strict=True)):
             x = modulated(layer.convolution, x, w)
@@ -82,7 +85,14 @@ class PatchByPatch:
                 new = modulated(to_rgb.convolution, x, w) + to_rgb.bias[:, None, None]
                 rgb = new if rgb is None else upsample_skip(rgb) + new
         assert rgb is not None
-        return rgb[0]
+        return rgb
+
+    def fields(self, rows: Window, columns: Window) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Local latents, coordinates, and the noise of each layer, for a patch of these cells of z_S."""
+        latents = [geometry.backward(self.config.structure, window) for window in (rows, columns)]
+        outputs = zip(*(geometry.outputs(self.config.texture, window) for window in (rows, columns)), strict=True)
+        z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(outputs)])
+        return self.latents.z_l(*latents), self.latents.coordinates(*latents), z_n
 
 
 @torch.inference_mode()

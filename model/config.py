@@ -110,6 +110,11 @@ class GeneratorConfig:
         return geometry.size(self.texture, self.visible_cells)
 
     @property
+    def frame_cells(self) -> int:
+        """Rows and columns of z_S whose picture is as high as a whole photograph."""
+        return next(n for n in range(self.visible_cells, MOST) if geometry.size(self.texture, n) >= self.full_px)
+
+    @property
     def travel_cells(self) -> float:
         """V: how far, in cells, a window travels from t = -1 to t = 1; by our law the same way in pixels as a crop."""
         if self.vertical_law == "paper":
@@ -219,6 +224,8 @@ class TrainingConfig:
     """q: share of the draws that lie beyond the photographs' frame and are judged as their sky or ground."""
     beyond_after: int = 0
     """Images seen before these draws begin: a network that knows the frame learns more from them."""
+    frame_every: int = 0
+    """Of so many steps one judges whole frames instead of patches; 0 for never."""
     ema_images: tuple[int, int]
     """Half-life of the averaged generator: a tenth of the images seen, but within these two numbers of images."""
     accumulate: int = 1
@@ -237,6 +244,8 @@ class TrainingConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.batch % self.accumulate:
             raise InputError(f"accumulate is {self.accumulate}; it must divide the batch, {self.batch}")
+        if self.frame_every < 0 or self.frame_every == 1:
+            raise InputError(f"frame_every is {self.frame_every}; it must be 0, for never, or at least 2")
         if not 0 <= self.beyond_share < 1:
             raise InputError(f"beyond_share is {self.beyond_share}; it must be from 0 to less than 1")
         if not 0 <= self.seed < 2**63:
@@ -268,6 +277,7 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
             augment_shift_px=12,
             beyond_share=0.3,
             beyond_after=100_000,
+            frame_every=4,
             ema_images=(500, 20_000),
         ),
     }
@@ -284,7 +294,7 @@ def recipe_for(network: GeneratorConfig, recipe: str) -> TrainingConfig:
     settings = RECIPES[recipe]
     if network.tileable:
         return settings
-    return dataclasses.replace(settings, vertical_weight=0.0, diversity_weight=0.0, beyond_share=0.0)
+    return dataclasses.replace(settings, vertical_weight=0.0, diversity_weight=0.0, beyond_share=0.0, frame_every=0)
 
 
 def check_tileable(config: GeneratorConfig, name: str) -> None:

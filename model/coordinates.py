@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from model import geometry
 from model.config import GeneratorConfig
 
 CHANNELS = 3
@@ -70,6 +71,14 @@ def draw_windows(
         for position, column in zip(t, middle_column, strict=True)
     ]
     return torch.stack(fields), t.clamp(-1, 1)
+
+
+def draw_frames(config: GeneratorConfig, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Coordinates [N,3,R',R'] of windows as high as a photograph, whose middle is the horizon, and their t, 0 [N]."""
+    low, high = geometry.backward(config.structure, (0, config.frame_cells - 1))
+    offsets = torch.arange(high - low + 1) - (high - low) / 2
+    columns = draw_columns(config, batch, random)
+    return torch.stack([coordinate_field(config, offsets, column + offsets) for column in columns]), torch.zeros(batch)
 
 
 def draw_positions(config: GeneratorConfig, batch: int, random: torch.Generator) -> Tensor:

@@ -43,7 +43,7 @@ def noise_sizes(config: GeneratorConfig, cells: int) -> list[int]:
     return [geometry.length(window) for window in geometry.outputs(config.texture, (0, cells - 1))]
 
 
-def draw_noise(config: GeneratorConfig, batch: int, random: torch.Generator) -> list[Tensor]:
-    """Noise for a batch of training patches."""
-    sizes = noise_sizes(config, config.visible_cells)
+def draw_noise(config: GeneratorConfig, batch: int, random: torch.Generator, cells: int | None = None) -> list[Tensor]:
+    """Noise for a batch of windows of z_S, `cells` high and wide; by default those of training patches."""
+    sizes = noise_sizes(config, cells or config.visible_cells)
     return [torch.randn(batch, 1, n, n, generator=random) for n in sizes]

@@ -18,6 +18,7 @@ from model.config import PRESETS
 from model.definition import Definition, Style
 from model.generator import Generator
 from model.geometry import Window
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import World
@@ -166,6 +167,7 @@ def cold_latency(preset: str, turns: int) -> dict[str, float]:
 def one_tile(preset: str, index: int) -> None:
     """All that a fresh process does for one tile."""
     reuse_freed_memory()
+    exact_kernels()
     seconds(tile(World(network(preset), 7), index, index))
 
 

@@ -5,6 +5,9 @@ One forward pass of the generator serves the discriminator's step and its own, u
 their pictures are generated twice, so that memory holds the graph of one part only.
 
 Several processes each take a share of the batch and average their gradients; all then hold the same networks.
+
+A patch tells nothing of a landscape's composition. So in one of `frame_every` steps a discriminator of its own judges
+whole frames, as high as the photographs, reduced to the size of a patch.
 """
 
 import copy
@@ -15,12 +18,13 @@ from typing import TypeVar, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from model.augment import augment
 from model.config import GeneratorConfig, TrainingConfig
-from model.coordinates import draw_windows, vertical_label
+from model.coordinates import draw_frames, draw_windows, vertical_label
 from model.discriminator import Discriminator
 from model.errors import DivergenceError, InputError, one_line
 from model.generator import draw_noise
@@ -29,11 +33,19 @@ from model.nci import build_generator
 from model.optimizer_state import below, load_second_moments, second_moments
 from model.projected import ProjectedDiscriminator, enlarge_at_random
 
+STATE_PARTS = (
+    *("generator", "ema", "discriminator", "frame_discriminator"),
+    *("g_optimizer", "d_optimizer", "frame_optimizer", "path_mean"),
+)
+"""What the names of a training state's tensors begin with."""
+
 MAX_GRADIENT_NORM = 50.0
 TWIN_SHARE = 4
 """A quarter of the batch is enough to estimate the diversity loss."""
 PATH_SHARE = 2
 """Half of the batch is enough for path length regularisation (StyleGAN2)."""
+FRAME_SHIFT_PX = 4
+"""The largest shift of a reduced frame by augmentation: its border is not lost in a reflection of itself."""
 PATH_DECAY = 0.01
 """How far each estimate moves the mean path length."""
 
@@ -68,10 +80,26 @@ class Windows:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Critic:
+    """A discriminator, its optimiser, and the recipe of the steps in which it judges."""
+
+    discriminator: nn.Module
+    optimizer: torch.optim.Adam
+    config: TrainingConfig
+    sees_frames: bool = False
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that are trained."""
+        return list(self.optimizer.param_groups[0]["params"])
+
+
 @dataclasses.dataclass(slots=True)
 class Part:
     """What passes through the networks at once: photographs, as many windows, and their source of randomness."""
 
+    critic: Critic
     photographs: Tensor
     t: Tensor
     windows: Windows
@@ -107,12 +135,26 @@ class Trainer:
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.generator_lr, betas)
         if config.vertical_weight == 0:
             self.discriminator.vertical.requires_grad_(False)  # it is never trained, so an optimiser has no state of it
-        self.judges = [p for p in self.discriminator.parameters() if p.requires_grad]
-        self.d_optimizer = torch.optim.Adam(self.judges, config.discriminator_lr, betas)
+        self.patch_critic = Critic(self.discriminator, self.optimizer_of(self.discriminator), config)
+        self.frame_critic = self.build_frame_critic() if config.frame_every else None
         self.path_mean = torch.zeros(())
         self.steps = 0
         self.images_before = 0
         """Images that an earlier run had seen when this one took over its networks."""
+
+    def optimizer_of(self, discriminator: nn.Module) -> torch.optim.Adam:
+        """Adam for what a discriminator learns."""
+        learns = [p for p in discriminator.parameters() if p.requires_grad]
+        return torch.optim.Adam(learns, self.config.discriminator_lr, (0.0, self.config.beta2))
+
+    def build_frame_critic(self) -> Critic:
+        """The discriminator of whole frames. It starts as that of patches is, and shares its frozen features."""
+        features = getattr(self.discriminator, "features", None)
+        discriminator = copy.deepcopy(self.discriminator, {id(features): features} if features is not None else {})
+        shift_px = min(FRAME_SHIFT_PX, self.config.augment_shift_px)
+        # z_S is larger here, and the diversity of worlds is the patches' concern.
+        config = dataclasses.replace(self.config, augment_shift_px=shift_px, diversity_weight=0.0, path_weight=0.0)
+        return Critic(discriminator, self.optimizer_of(discriminator), config, sees_frames=True)
 
     @property
     def images(self) -> int:
@@ -120,35 +162,54 @@ class Trainer:
         return self.images_before + self.steps * self.config.batch
 
     @property
+    def critic(self) -> Critic:
+        """The one that judges in the next step."""
+        if self.frame_critic is not None and (self.steps + 1) % self.config.frame_every == 0:
+            return self.frame_critic
+        return self.patch_critic
+
+    def frame_steps(self, steps: int) -> int:
+        """In how many of the first steps whole frames are judged."""
+        return steps // self.config.frame_every if self.config.frame_every else 0
+
+    @property
+    def patches_within_frame(self) -> int:
+        """Patches of photographs that this process sees before windows beyond the frame begin."""
+        steps = max(0, -(-(self.config.beyond_after - self.images_before) // self.config.batch))
+        return (steps - self.frame_steps(steps)) * self.share
+
+    @property
     def share(self) -> int:
         """How many photographs of each batch this process takes."""
         return self.config.batch // self.fabric.world_size
 
     def step(self, photographs: Tensor, t: Tensor) -> dict[str, float]:
-        """One step of the discriminator and one of the generator.
+        """One step of a discriminator and one of the generator.
 
         Args:
-            photographs: this process's patches [N,3,patch,patch] in [-1, 1].
-            t: their vertical positions [N] in [-1, 1].
+            photographs: this process's patches [N,3,patch,patch] in [-1, 1]; whole frames [N,3,full,full] where
+                `critic.sees_frames`.
+            t: their vertical positions [N] in [-1, 1]; 0 for frames.
 
         Returns:
-            The losses by name, averaged over all processes.
+            The losses by name, averaged over all processes; names of those taken on frames begin with ``frame_``.
 
         Raises:
             DivergenceError: a loss is not finite; nothing of the step was kept in the average.
         """
+        critic = self.critic
         parts = self.parts(photographs, t)
         losses = [self.discriminator_backward(part, len(parts)) for part in parts]
-        self.average_gradients(self.judges)
-        self.d_optimizer.step()
-        for parameter in self.judges:
+        self.average_gradients(critic.parameters)
+        critic.optimizer.step()
+        for parameter in critic.parameters:
             parameter.requires_grad_(False)
         for part, entry in zip(parts, losses, strict=True):
             entry |= self.generator_backward(part, len(parts))
         self.average_gradients(self.generator.parameters())
         nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT_NORM)
         self.g_optimizer.step()
-        for parameter in self.judges:
+        for parameter in critic.parameters:
             parameter.requires_grad_(True)
         values = self.mean_losses(losses)
         if not all(np.isfinite(value) for value in values.values()):
@@ -157,28 +218,33 @@ class Trainer:
             self.path_mean.lerp_(torch.tensor(values["path_length"]), PATH_DECAY)
         self.steps += 1
         self.average()
-        return values
+        return {f"frame_{name}": value for name, value in values.items()} if critic.sees_frames else values
 
     def parts(self, photographs: Tensor, t: Tensor) -> list[Part]:
         """Cuts this process's share of a batch, and draws as many windows. Clears both optimisers' gradients."""
-        self.d_optimizer.zero_grad(set_to_none=True)
+        critic = self.critic
+        critic.optimizer.zero_grad(set_to_none=True)
         self.g_optimizer.zero_grad(set_to_none=True)
         n = len(photographs) // self.config.accumulate
         parts = []
         for number, (some_photographs, some_t) in enumerate(zip(photographs.split(n), t.split(n), strict=True)):
             random = step_generator(self.config.seed, self.steps, self.fabric.global_rank, number)
-            parts.append(Part(some_photographs, some_t, self.draw(n, random), random))
+            windows = self.draw(n, random, critic.sees_frames)
+            parts.append(Part(critic, some_photographs, some_t, windows, random))
         return parts
 
-    def draw(self, batch: int, random: torch.Generator) -> Windows:
-        """Random windows of random worlds."""
+    def draw(self, batch: int, random: torch.Generator, frames: bool = False) -> Windows:
+        """Random windows of random worlds, as large as patches or as whole frames."""
         config = self.generator_config
-        beyond_share = self.config.beyond_share if self.images >= self.config.beyond_after else 0.0
-        coordinates, t = draw_windows(config, batch, random, beyond_share)
-        cells = config.latent_cells
-        z_l = torch.randn(batch, config.z_l_dim, cells, cells, generator=random)
+        if frames:
+            coordinates, t = draw_frames(config, batch, random)
+        else:
+            beyond_share = self.config.beyond_share if self.images >= self.config.beyond_after else 0.0
+            coordinates, t = draw_windows(config, batch, random, beyond_share)
+        z_l = torch.randn(batch, config.z_l_dim, *coordinates.shape[2:], generator=random)
         z_g = torch.randn(batch, config.z_g_dim, generator=random)
-        z_n = [noise.to(self.device) for noise in draw_noise(config, batch, random)]
+        cells = config.frame_cells if frames else config.visible_cells
+        z_n = [noise.to(self.device) for noise in draw_noise(config, batch, random, cells)]
         z_l = z_l.to(self.device, memory_format=torch.channels_last)
         windows = Windows(z_l, coordinates.to(self.device), z_g.to(self.device), z_n, t)
         return self.mix(windows, random) if self.config.style_mixing > 0 else windows
@@ -206,24 +272,28 @@ class Trainer:
         z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
         return self.generator.texture(z_s, self.styles(windows), windows.z_n).float(), z_s.float()
 
-    def judge(self, pictures: Tensor, t: Tensor, random: torch.Generator) -> tuple[list[Tensor], Tensor, Tensor]:
-        """The discriminator's verdicts on augmented pictures, its prediction of their positions, and the labels."""
-        pictures, t = augment(pictures, t, self.generator_config, self.config, random)
+    def judge(
+        self, critic: Critic, pictures: Tensor, t: Tensor, random: torch.Generator
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """A discriminator's verdicts on augmented pictures, its prediction of their positions, and the labels."""
+        if critic.sees_frames:
+            pictures = reduce_frames(pictures, self.generator_config)
+        pictures, t = augment(pictures, t, self.generator_config, critic.config, random)
         label, told = vertical_label(self.generator_config, t).to(self.device), {}
-        if self.config.recipe == "projected":
+        if critic.config.recipe == "projected":
             pictures, told = enlarge_at_random(pictures, random), {"position": label}
-        verdicts, predicted = self.discriminator(pictures.contiguous(memory_format=torch.channels_last), **told)
+        verdicts, predicted = critic.discriminator(pictures.contiguous(memory_format=torch.channels_last), **told)
         return [x.float() for x in verdicts], predicted.float(), label
 
     def discriminator_backward(self, part: Part, parts: int) -> Losses:
         """Adds one of so many parts to the discriminator's gradients; returns its losses."""
-        config, real = self.config, part.photographs.to(self.device)
+        critic, config, real = part.critic, part.critic.config, part.photographs.to(self.device)
         with self.reduced_precision():
             with torch.set_grad_enabled(parts == 1):
                 generated = self.generate(part.windows)
-            real_verdicts, real_predicted, real_label = self.judge(real, part.t, part.random)
+            real_verdicts, real_predicted, real_label = self.judge(critic, real, part.t, part.random)
             fakes = generated[0].detach()
-            fake_verdicts, fake_predicted, fake_label = self.judge(fakes, part.windows.t, part.random)
+            fake_verdicts, fake_predicted, fake_label = self.judge(critic, fakes, part.windows.t, part.random)
         losses = {"discriminator": ADVERSARIAL[config.recipe][0](real_verdicts, fake_verdicts)}
         loss = losses["discriminator"]
         if config.vertical_weight > 0:
@@ -232,7 +302,7 @@ class Trainer:
             loss = loss + config.vertical_weight * (losses["vertical_real"] + losses["vertical_fake"])
         if config.r1_weight > 0 and self.steps % config.r1_every == 0:
             pictures = real.detach().requires_grad_()
-            losses["r1"] = r1_penalty(self.discriminator(pictures)[0], pictures)
+            losses["r1"] = r1_penalty(critic.discriminator(pictures)[0], pictures)
             loss = loss + config.r1_weight / 2 * config.r1_every * losses["r1"]
         (loss / parts).backward()
         part.generated = generated if parts == 1 else None
@@ -240,10 +310,10 @@ class Trainer:
 
     def generator_backward(self, part: Part, parts: int) -> Losses:
         """Adds one of so many parts to the generator's gradients; returns its losses."""
-        config, windows = self.config, part.windows
+        config, windows = part.critic.config, part.windows
         with self.reduced_precision():
             fakes, z_s = part.generated or self.generate(windows)
-            verdicts, predicted, label = self.judge(fakes, windows.t, part.random)
+            verdicts, predicted, label = self.judge(part.critic, fakes, windows.t, part.random)
             losses = {"generator": ADVERSARIAL[config.recipe][1](verdicts)}
             loss = losses["generator"]
             if config.diversity_weight > 0:
@@ -316,7 +386,11 @@ class Trainer:
         tensors |= {f"ema.{name}": x for name, x in self.ema.state_dict().items()}
         tensors |= {f"discriminator.{name}": x for name, x in self.discriminator.state_dict().items()}
         tensors |= second_moments("g_optimizer", self.g_optimizer)
-        tensors |= second_moments("d_optimizer", self.d_optimizer)
+        tensors |= second_moments("d_optimizer", self.patch_critic.optimizer)
+        if self.frame_critic is not None:
+            frame_discriminator = self.frame_critic.discriminator.state_dict()
+            tensors |= {f"frame_discriminator.{name}": x for name, x in frame_discriminator.items()}
+            tensors |= second_moments("frame_optimizer", self.frame_critic.optimizer)
         tensors["path_mean"] = self.path_mean
         return {name: x.detach().contiguous() for name, x in tensors.items()}
 
@@ -326,17 +400,34 @@ class Trainer:
         Raises:
             InputError: the tensors are not those of such a trainer.
         """
+        others = sorted(name for name in tensors if name.split(".")[0] not in STATE_PARTS)
+        if others:
+            raise InputError(f"the training state holds what none has, such as {others[0][:80]!r}; take another one")
         modules = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
-        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.patch_critic.optimizer}
+        if self.frame_critic is not None:
+            optimizers["frame_optimizer"] = self.frame_critic.optimizer
         try:
             for name, module in modules.items():
                 module.load_state_dict(below(name, tensors))
+            if self.frame_critic is not None:
+                # A state that has no discriminator of frames yet starts with what is known of patches.
+                known = below("frame_discriminator", tensors) or self.discriminator.state_dict()
+                self.frame_critic.discriminator.load_state_dict(known)
             for name, optimizer in optimizers.items():
                 load_second_moments(optimizer, below(name, tensors))
             self.path_mean.copy_(tensors.get("path_mean", torch.zeros(())))  # earlier versions stored none
         except (RuntimeError, KeyError) as error:
             raise InputError(f"the training state does not fit this configuration: {one_line(error)}") from None
         self.steps, self.images_before = steps, images_before
+
+
+def reduce_frames(frames: Tensor, config: GeneratorConfig) -> Tensor:
+    """Whole frames [N,3,h,w], cropped to the middle full_px and reduced to the size of a patch."""
+    top, left = ((side - config.full_px) // 2 for side in frames.shape[2:])
+    middle = frames[:, :, top : top + config.full_px, left : left + config.full_px]
+    size = (config.patch_px, config.patch_px)
+    return F.interpolate(middle, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -10,6 +10,7 @@ from rich.table import Table
 from model import arithmetic, measure
 from model.config import PRESETS
 from model.errors import InputError
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from pipelines.progress import track
 
@@ -47,6 +48,7 @@ def bench(presets: list[str]) -> dict[str, Any]:
         if preset not in PRESETS or presets.count(preset) > 1:
             raise InputError(f"--preset {preset}: choose from {', '.join(PRESETS)}, each once")
     reuse_freed_memory()
+    exact_kernels()
     done: list[None] = []
     with track("Measurements", len(presets) * (measure.TILES + 4), lambda: len(done)):
         figures = {preset: measured(preset, done) for preset in presets}

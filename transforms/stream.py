@@ -72,6 +72,7 @@ class PatchStream:
         edge_share: of the windows, cropped at the very top or bottom, away from the horizon: what generated windows
             beyond the frame are held against.
         edge_after: patches of the stream before these begin.
+        whole: whether it is whole frames, full_px high and wide, instead of patches; their t is 0.
         rank: which of the processes this is.
         ranks: how many processes share the set.
         strict: whether a shard that cannot be read is an error.
@@ -87,6 +88,7 @@ class PatchStream:
     seed: int = 0
     edge_share: float = 0.0
     edge_after: int = 0
+    whole: bool = False
     rank: int = 0
     ranks: int = 1
     strict: bool = False
@@ -129,7 +131,10 @@ class PatchStream:
 
     def patches_of(self, places: Sequence[Place]) -> list[Patch]:
         """The patches of some places."""
-        windows = [crop(raw, self.patch_px, Random(seed), edge_share) for raw, seed, edge_share in places]
+        if self.whole:
+            windows = [crop_frame(raw, self.full_px, Random(seed)) for raw, seed, _ in places]
+        else:
+            windows = [crop(raw, self.patch_px, Random(seed), edge_share) for raw, seed, edge_share in places]
         pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]
         return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
 
@@ -201,6 +206,29 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
     return (window[:, ::-1] if random.random() < 0.5 else window), t
+
+
+def crop_frame(raw: RawSample, full_px: int, random: Random) -> tuple[npt.NDArray[np.uint8], float]:
+    """A random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
+
+    A picture that is less wide than high is continued by reflection.
+
+    Raises:
+        InputError: the sample's metadata or picture are missing or damaged.
+    """
+    try:
+        (top, bottom), picture = open_sample(raw)
+        highest, lowest = max(top, 0), min(bottom, picture.height)
+        side = lowest - highest
+        x = random.randint(0, max(0, picture.width - side))
+        frame = picture.crop((x, highest, min(x + side, picture.width), lowest)).convert("RGB")
+        width = full_px * frame.width // side
+        if frame.size != (width, full_px):
+            frame = frame.resize((width, full_px), Image.Resampling.BICUBIC)
+        window = np.pad(np.array(frame), ((0, 0), (0, full_px - width), (0, 0)), mode="symmetric")
+    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
+        raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
+    return (window[:, ::-1] if random.random() < 0.5 else window), 0.0
 
 
 def open_sample(raw: RawSample) -> tuple[tuple[int, int], Image.Image]:

@@ -22,6 +22,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.definition import Definition
 from model.errors import InputError, one_line
 from model.geometry import Window
+from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.world import World
@@ -33,6 +34,7 @@ from transforms.retry import retried
 from transforms.seams import shared_strips
 from transforms.tally import Tally
 from transforms.tensor_files import read_tensors
+from transforms.urls import redact
 
 PATCHES_DONE = Tally()
 
@@ -55,12 +57,7 @@ class Synthesizer:
     def __init__(self) -> None:
         reuse_freed_memory()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        # Promise 2 speaks of float32; TF32 would have ten bits of it.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        # Promise 1: the same algorithm for the same shapes, and one that always adds in the same order.
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        exact_kernels()
         self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
         self.overlay = lru_cache(maxsize=4)(read_overlay)
         self.world = lru_cache(maxsize=4)(self._world)
@@ -106,7 +103,10 @@ class Synthesizer:
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
         checkpoint = load_checkpoint(retried(read_tensors, resolve(url)), url)
         if checkpoint.sha256 != sha256:
-            raise InputError(f"{url} is no longer the checkpoint of the plan; run render again")
+            raise InputError(
+                f"{redact(url)} is no longer the checkpoint of the plan, {sha256[:12]}: give that one by --checkpoint, "
+                "or run render again"
+            )
         checkpoint.generator.to(self.device)
         return checkpoint
 

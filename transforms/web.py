@@ -15,7 +15,8 @@ from transforms.archives import TAR_SUFFIX
 from transforms.fetch import Fetched, Fetcher, FetchError, retry_after_s
 from transforms.lists import LIST_SUFFIXES, read_list
 from transforms.manners import Manners, may_follow, opt_out
-from transforms.pages import Page, is_picture_url, read_page
+from transforms.markup import SlowPageError
+from transforms.pages import PAGE_CAP_BYTES, Page, is_picture_url, read_page
 from transforms.photographs import Rejection
 from transforms.records import Photograph, Reject, internal_reject
 from transforms.tally import Tally
@@ -150,6 +151,9 @@ async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[st
                 examined.add(url)
                 items += [Photograph(picture, title=text) for picture, text in page.pictures.items()]
                 links += page.links if distance < depth else []
+                if page.left_out:
+                    message = f"{page.left_out} of its pictures and links are left out: it has too many"
+                    items.append(Reject(url, "find", "too_many_rows", message))
             else:
                 items.append(page)
         level = [url for url in dict.fromkeys(links) if host_key(url) == host_key(start) and url not in seen]
@@ -165,7 +169,7 @@ async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
         file = await fetcher.fetch(url, _itself)
         if file.headers.get("content-type", "").lower().startswith("image/"):
             return Photograph(url)
-        return page_of(file)
+        return await asyncio.to_thread(page_of, file)
     except Rejection as error:
         return Reject(url, "find", error.reason, error.message, getattr(error, "attempts", 1))
     except Exception as error:  # markup that nobody foresaw
@@ -210,7 +214,12 @@ def page_of(file: Fetched) -> Page:
         kind = kind.strip()[:80] or "of unknown kind"
         raise Rejection("not_a_picture", f"neither a page nor a picture, but {kind}")
     charset = re.search(r"charset=[\"']?([\w-]+)", parameters)
-    page = read_page(file.url, file.content, charset and charset[1])
+    if len(file.content) > PAGE_CAP_BYTES:
+        raise Rejection("too_large", f"a page of more than {PAGE_CAP_BYTES} bytes")
+    try:
+        page = read_page(file.url, file.content, charset and charset[1])
+    except SlowPageError as error:
+        raise Rejection("timeout", str(error)) from None
     out = opt_out(page.robots)
     if out:
         raise Rejection("opt_out", f"the page's meta tag says {out}")

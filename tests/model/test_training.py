@@ -40,8 +40,15 @@ def photographs(step, batch=BATCH):
     return crops(t, random), t
 
 
+def frames(step, batch=BATCH):
+    """Whole photographs, moved along by a random number of pixels."""
+    random = torch.Generator().manual_seed(2000 + step)
+    left = torch.randint(0, 197, (batch,), generator=random)
+    return torch.stack([landscape().roll(int(x), dims=2) for x in left]), torch.zeros(batch)
+
+
 def train(trainer, steps):
-    return [trainer.step(*photographs(trainer.steps)) for _ in range(steps)]
+    return [trainer.step(*(frames if trainer.critic.sees_frames else photographs)(trainer.steps)) for _ in range(steps)]
 
 
 def stored(trainer):
@@ -73,6 +80,65 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not_bit_for_bit(
     assert losses_in_parts == losses
     assert second.images == whole.images == 2 * steps * BATCH
     assert stored(second) == stored(whole)
+
+
+@pytest.mark.parametrize("recipe", RECIPE)
+def test_so_does_a_run_that_judges_whole_frames(recipe):
+    settings = dataclasses.replace(RECIPE[recipe], frame_every=2)
+    whole, first = Trainer(TINY, settings), Trainer(TINY, settings)
+    losses = train(whole, 3)
+    losses_in_parts = train(first, 1)
+    second = resumed(stored(first), settings)
+    assert losses_in_parts + train(second, 2) == losses
+    assert stored(second) == stored(whole)
+    assert [any(name.startswith("frame_") for name in entry) for entry in losses] == [False, True, False]
+
+
+def test_a_step_on_frames_changes_their_discriminator_and_no_other():
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], frame_every=2))
+    train(trainer, 1)
+    before = {name: x.clone() for name, x in trainer.state().items()}
+    train(trainer, 1)
+    changed = {name.split(".")[0] for name, x in trainer.state().items() if not torch.equal(x, before.get(name, x + 1))}
+    assert changed >= {"generator", "frame_discriminator", "frame_optimizer", "g_optimizer"}
+    assert not changed & {"discriminator", "d_optimizer"}
+
+
+def test_a_state_without_frames_starts_their_discriminator_as_that_of_patches():
+    plain = Trainer(TINY, RECIPE["paper"])
+    train(plain, 1)
+    trainer = resumed(stored(plain), dataclasses.replace(RECIPE["paper"], frame_every=2))
+    known, taken = plain.discriminator.state_dict(), trainer.frame_critic.discriminator.state_dict()
+    assert all(torch.equal(x, taken[name]) for name, x in known.items())
+
+
+def test_a_generated_frame_is_as_high_as_a_photograph_and_centred_on_the_horizon():
+    """The patch at t = 0 of the same world, at the same column, is the middle of the frame."""
+    trainer = Trainer(TINY, RECIPE["paper"])
+    with torch.no_grad():
+        frame = trainer.draw(2, step_generator(0, 0), frames=True)
+        picture = trainer.generate(frame)[0]
+        cells = TINY.frame_cells
+        assert picture.shape == (2, 3, 197, 197)
+        assert cells == 17
+        assert torch.equal(frame.coordinates[:, 0], -frame.coordinates[:, 0].flip(1))
+        inner = slice(3, 3 + TINY.latent_cells)
+        noise = [x[:, :, n : x.shape[2] - n, n : x.shape[3] - n] for x, n in zip(frame.z_n, MARGINS, strict=True)]
+        patch = dataclasses.replace(
+            frame, z_l=frame.z_l[:, :, inner, inner], coordinates=frame.coordinates[:, :, inner, inner], z_n=noise
+        )
+        assert (trainer.generate(patch)[0] - picture[:, :, 48:149, 48:149]).abs().max() < 1e-5
+
+
+MARGINS = [3 * 2 ** (1 + layer // 2) for layer in range(2 * TINY.pairs)]
+"""By how much each layer's noise is wider in a frame of 17 cells than in a patch of 11, on each side."""
+
+
+def test_windows_beyond_the_frame_begin_with_the_same_image_in_both_streams():
+    """As many patches of photographs come before them as the generator draws within the frame."""
+    trainer = Trainer(TINY, dataclasses.replace(RECIPE["projected"], frame_every=3, beyond_after=10 * BATCH))
+    patches = sum((step + 1) % 3 != 0 for step in range(10)) * BATCH
+    assert trainer.patches_within_frame == patches
 
 
 def test_a_state_that_is_read_and_stored_again_is_the_same_file():
@@ -252,16 +318,16 @@ def test_the_discriminator_does_not_learn_from_the_generators_step():
     backward = trainer.generator_backward
 
     def watched(part, parts):
-        before = [parameter.grad.clone() for parameter in trainer.judges]
+        before = [parameter.grad.clone() for parameter in trainer.critic.parameters]
         losses = backward(part, parts)
-        seen.extend(torch.equal(a, b.grad) for a, b in zip(before, trainer.judges, strict=True))
+        seen.extend(torch.equal(a, b.grad) for a, b in zip(before, trainer.critic.parameters, strict=True))
         return losses
 
     trainer.generator_backward = watched
     train(trainer, 1)
     assert seen
     assert all(seen)
-    assert all(parameter.requires_grad for parameter in trainer.judges)
+    assert all(parameter.requires_grad for parameter in trainer.critic.parameters)
 
 
 @pytest.mark.parametrize("where", ["photograph", "generator", "discriminator"])
@@ -294,6 +360,13 @@ def test_a_state_of_another_run_is_refused_in_one_line(name, reshaped):
     with pytest.raises(InputError) as caught:
         Trainer(TINY, RECIPE["paper"]).load_state(tensors, 1, 0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["trojan", "trojan.weight", "ema.trojan"])
+def test_a_state_that_holds_more_than_a_state_has_is_refused(name):
+    trainer = Trainer(TINY, RECIPE["paper"])
+    with pytest.raises(InputError, match="trojan"):
+        trainer.load_state({**trainer.state(), name: torch.zeros(3)}, 0, 0)
 
 
 def test_the_average_can_be_stored_as_a_checkpoint():

@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 import threading
+from random import Random
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from pipelines.ingest import IngestOptions, ingest
 from transforms.prepare import Preparation
 from transforms.shards import Shards
 from transforms.storage import read_bytes
-from transforms.stream import PatchStream, cut, deal
+from transforms.stream import PatchStream, crop_frame, cut, deal
 from transforms.training_shards import read_dataset
 
 PHOTOGRAPHS = 30
@@ -99,6 +100,37 @@ def test_the_position_is_where_the_patch_lies(data, samples):
     assert min(lefts) < 15
     assert max(lefts) > 40 + FULL_PX - PATCH_PX - 15
     assert 0.3 < flipped / (4 * samples) < 0.7
+
+
+def test_whole_frames_are_as_high_as_the_photographs_and_anywhere_along_them(data, samples):
+    """Each photograph once an epoch, in an order that can be taken up anywhere."""
+    frames = PatchStream(data, PATCH_PX, FULL_PX, whole=True)
+    seen, lefts = [], []
+    for pixels, t in itertools.islice(frames.patches(), 3 * samples):
+        red, green, blue = levels(pixels)
+        assert pixels.shape == (3, FULL_PX, FULL_PX)
+        assert t == 0
+        assert np.abs(red.mean(axis=1) - np.arange(FULL_PX)).max() < 4
+        seen.append(round(blue.mean() / 8))
+        lefts.append(float(green.mean(axis=0).min()))
+    assert len(set(seen[:samples])) == len(set(seen[samples : 2 * samples])) == samples
+    assert min(lefts) < 10
+    assert max(lefts) > 30
+    later = next(PatchStream(data, PATCH_PX, FULL_PX, whole=True).patches(samples + 2))[0]
+    assert np.array_equal(later, next(itertools.islice(frames.patches(), samples + 2, None))[0])
+
+
+def test_a_photograph_that_is_higher_than_wide_is_continued_by_reflection():
+    pixels = np.zeros((FULL_PX, 120, 3), np.uint8)
+    pixels[..., 1] = np.arange(120)[None, :]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    metadata = {"full_rows_px": [0, FULL_PX], "stored_width_px": 120, "stored_height_px": FULL_PX}
+    raw = {"__url__": "a.tar", "__key__": "b", "png": buffer.getvalue(), "json": json.dumps(metadata).encode()}
+    frame, t = crop_frame(raw, FULL_PX, Random(0))
+    green = frame[0, :, 1] if frame[0, 0, 1] == 0 else frame[0, ::-1, 1]
+    assert (frame.shape, t) == ((FULL_PX, FULL_PX, 3), 0)
+    assert green.tolist() == [*range(120), *range(119, 119 - 77, -1)]
 
 
 def test_batches_are_the_patches_in_order(data):
