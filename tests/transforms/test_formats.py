@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from model.errors import InputError
-from transforms.formats import FORMATS, check_format, is_written, remove_panorama, write_panorama
+from transforms.formats import FORMATS, caution, check_format, is_written, remove_panorama, write_panorama
 from transforms.layout import TileLayout, cut_strips, digested
 
 METADATA = {"seed": "7", "request": '{"id": "Málaga 日本"}'}
@@ -420,3 +420,10 @@ def test_edges_that_do_not_rise_from_zero_are_refused(edges):
 def test_a_layout_can_be_compared_and_hashed():
     assert TileLayout([0, 3], [0, 2]) == TileLayout((0, 3), np.array([0, 2]))
     assert len({TileLayout([0, 3], [0, 2]), TileLayout((0, 3), (0, 2))}) == 1
+
+
+def test_a_png_that_libpng_does_not_open_is_warned_of():
+    for size in ((1_000_001, 4), (4, 1_000_001)):
+        assert "libpng" in caution("png", *size)
+        assert caution("tif", *size) is None
+    assert caution("png", 1_000_000, 1_000_000) is None
