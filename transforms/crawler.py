@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from transforms.fetch import Fetched, Fetcher, FetchError
+from transforms.fetched_pages import is_page, picture_of
 from transforms.manners import Manners
 from transforms.photographs import Rejection
 from transforms.prepare import Preparation, Prepared, prepare_photograph, read_photograph
@@ -20,7 +21,6 @@ from transforms.staging import read_staged, stage
 from transforms.tally import Tally
 from transforms.training_shards import StagedSample
 from transforms.urls import NotAllowedError, check_scheme, host_key, is_web
-from transforms.web import is_page, picture_of
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
