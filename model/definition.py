@@ -271,8 +271,9 @@ def check_box(name: str, box: Any) -> None:
     if not isinstance(box, tuple) or len(box) != 4:
         raise InputError(f"{name} is {box!r}; give x, y, width and height in pixels")
     x, y, width, height = box
-    for value in (width, height):
+    for value in box:
         check_integer(name, value)
+    for value in (width, height):
         if value < 1:
             raise InputError(f"{name} is {list(box)}; its width and height must be at least 1")
     for value in (x, y, x + width, y + height):

@@ -14,6 +14,7 @@ from model.errors import InputError
 from model.version import __version__
 from pipelines.options import beam_options, storage_errors
 from pipelines.progress import track
+from pipelines.render_tables import show_cautions
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.formats import FORMATS
 from transforms.index_page import write_index
@@ -39,6 +40,7 @@ def assemble(
         InputError: there is no such panorama, or a format cannot hold one; nothing was written.
     """
     plans = plans_to_assemble(out, formats, ids)
+    show_cautions(plans)
     for tally in (PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
     with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count), storage_errors():
@@ -69,6 +71,8 @@ def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> l
     if not retried(exists, join(out, MANIFEST)):
         raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
     rows = {row["id"]: row for row in retried(read_manifest, out) if row["state"] != REFUSED}
+    if not rows:
+        raise InputError(f"{out} holds no panorama; render one first")
     unknown = sorted(set(ids) - set(rows))
     if unknown:
         raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} knows no such panorama")

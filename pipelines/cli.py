@@ -84,8 +84,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def refuse(message: str, code: int = 2) -> int:
-    """Says in one line why a command ended."""
-    print(f"infinitygan: {printable(' '.join(message.split()))}", file=sys.stderr)
+    """Says in one line why a command ended, without the passwords and tokens of the URLs that it names."""
+    from transforms.urls import redact  # what it imports is of use to no command that ends well
+
+    print(f"infinitygan: {printable(redact(' '.join(message.split())))}", file=sys.stderr)
     return code
 
 

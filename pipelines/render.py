@@ -18,7 +18,7 @@ from pipelines.options import beam_options, storage_errors
 from pipelines.progress import track
 from pipelines.render_options import RenderOptions
 from pipelines.render_plans import check_out, check_requests, make_plans
-from pipelines.render_tables import JobNote, show_estimate, show_refused, show_summary
+from pipelines.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
 from transforms.adopt import adopt_patches
 from transforms.ahead import map_ahead
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
@@ -52,6 +52,7 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     planned = make_plans(options)
     planned.check(options.source)
     plans = list(planned.networks)
+    show_cautions(plans)
     found = prepare(options, planned.networks)
     unfinished = [plan for plan in plans if not is_known_complete(options.out, plan, found)]
     refused = [refused_row(name, reason) for name, reason in planned.refused.items()]
@@ -153,6 +154,7 @@ def say_what_it_costs(options: RenderOptions) -> None:
     if options.source:
         show_refused(planned.refused)
     planned.check(options.source)
+    show_cautions(planned.networks)
     cost = estimate(options.out, planned.networks, options.tiles_per_shard)
     show_estimate(options.out, cost, time_tile(next(iter(planned.networks))) if cost.tiles else 0.0)
     if planned.refused:

@@ -8,7 +8,7 @@ from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.definition import check_definition
-from model.errors import InputError
+from model.errors import InputError, one_line
 from model.overlay import check_overlay
 from pipelines.flags import check_folder
 from pipelines.render_options import RenderOptions
@@ -16,7 +16,7 @@ from transforms.manifest import MANIFEST, read_manifest
 from transforms.overlays import read_overlay
 from transforms.plan import MOST_TILE_PX, Plan
 from transforms.render_folder import check_plan, known_ids
-from transforms.requests import Refused, RenderRequest
+from transforms.requests import Refused, RenderRequest, refused_by
 from transforms.retry import retried
 from transforms.storage import exists, join
 from transforms.tensor_files import read_tensors
@@ -60,8 +60,10 @@ def make_plans(options: RenderOptions) -> Planned:
             continue
         try:
             plan, config = planner.plan(request)
-        except InputError as error:
-            refused[number] = Refused(request.id, str(error))
+        except OSError:
+            raise
+        except Exception as error:  # one request's fault ends no other's work
+            refused[number] = refused_by(error, request.id)
         else:
             networks[plan] = config
     return Planned(networks, named(options, refused, known | planner.planned))
@@ -146,4 +148,6 @@ class Planner:
             check_tileable(found.generator.config, url)
         except InputError as error:
             return error
+        except Exception as error:  # stores have errors of their own; other requests have other checkpoints
+            return InputError(f"checkpoint {url} cannot be read: {one_line(error)}")
         return found.sha256, found.generator.config

@@ -2,18 +2,22 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED
 from transforms.estimate import Estimate
+from transforms.formats import caution
 from transforms.index_page import INDEX
 from transforms.manifest import DONE, MANIFEST
+from transforms.plan import Plan
 from transforms.storage import join
 from transforms.synthesize import PATCHES_DONE
+from transforms.text import printable
 
 MOST_ROWS_SHOWN = 20
 
@@ -40,17 +44,30 @@ class JobNote:
         return ", ".join(parts)
 
 
+def show_cautions(plans: Iterable[Plan]) -> None:
+    """Prints what is to be known of the files that are asked for, each remark once, with the panoramas it is about."""
+    about: dict[str, list[str]] = {}
+    for plan in plans:
+        for name in plan.request.formats:
+            remark = caution(name, plan.request.width_px, plan.request.height_px)
+            if remark:
+                about.setdefault(remark, []).append(plan.request.id)
+    for remark, ids in about.items():
+        others = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        print(f"{ids[0]}{others}: {remark}", file=sys.stderr)
+
+
 def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
     """Prints what was not made and why, and what was and where."""
-    table = Table(title=f"Panoramas in {out}", title_justify="left")
+    table = Table(title=Text(f"Panoramas in {out}"), title_justify="left")
     for name in ("id", "size, px", "state", "seams, of 255"):
         table.add_column(name, overflow="fold")
     lines = []
     for row in sorted(rows, key=lambda row: row["state"] == DONE)[:MOST_ROWS_SHOWN]:
-        size = "" if row["plan"] is None else f"{row['width_px']}×{row['height_px']}"
-        table.add_row(row["id"], size, row["state"], str(row["seam_max_difference"] if size else ""))
+        name, size = printable(row["id"]), "" if row["width_px"] is None else f"{row['width_px']}×{row['height_px']}"
+        table.add_row(Text(name), size, row["state"], str(row["seam_max_difference"] if size else ""))
         made = [join(out, file) for file in row["files"]]
-        lines += made if row["state"] == DONE else [f"{row['id']}: {row['reason']}"]
+        lines += made if row["state"] == DONE else [f"{name}: {printable(row['reason'] or '')}"]
     if len(rows) > MOST_ROWS_SHOWN:
         lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(out, MANIFEST)}")
     Console(stderr=True).print(table)
@@ -61,12 +78,12 @@ def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
 def show_refused(refused: Mapping[str, str]) -> None:
     """Prints which requests cannot be rendered, and why."""
     for name, reason in refused.items():
-        print(f"{name}: {' '.join(reason.split())}", file=sys.stderr)
+        print(f"{printable(name)}: {' '.join(reason.split())}", file=sys.stderr)
 
 
 def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
     """Prints what a job would do, and how long it would take where a tile takes so long."""
-    table = Table(title=f"Nothing has been written to {out}", title_justify="left", show_header=False)
+    table = Table(title=Text(f"Nothing has been written to {out}"), title_justify="left", show_header=False)
     lines: tuple[tuple[str, str], ...] = (
         ("panoramas", f"{cost.requests:,}, of which {cost.complete:,} are done"),
         ("shards to make", f"{cost.shards:,}"),

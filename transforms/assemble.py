@@ -65,7 +65,7 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
         files[name] = f"{plan.request.id}.{name}"
         found = retried(write_file, name, panorama_path(out, files[name]), reader, version)
     record = {
-        **plan.to_json(),
+        **plan.provenance(),
         "plan": plan.digest,
         "version": version,
         "width_px": plan.request.width_px,
@@ -83,7 +83,7 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
 def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[str, Any]:
     """Makes a file of a panorama in one pass over its patches; returns the checksum and the seam audit of that pass."""
     plan, audit, digest = reader.plan, SeamAudit(), hashlib.sha256()
-    metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.to_json(), sort_keys=True)}
+    metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.provenance(), sort_keys=True)}
     patches = audited(plan, reader.patches(), audit)
     thumbnail = Thumbnail(plan.request.width_px, plan.request.height_px)
     strips = digested(cut_strips(plan.layout, (patch.pixels for patch in patches)), digest)

@@ -5,16 +5,12 @@ checked, so neither a redirect nor a DNS answer that changes leads into someone'
 """
 
 import asyncio
-import codecs
 import errno
 import random
-import re
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -26,7 +22,7 @@ from yarl import URL
 
 from model.errors import one_line
 from transforms.encodings import EncodingError, decoded
-from transforms.manners import AGENT, Host, Manners, is_private, opt_out
+from transforms.manners import AGENT, ROBOTS_CAP_BYTES, Host, Manners, is_private, opt_out, retry_after_s, robots_text
 from transforms.photographs import Rejection
 from transforms.text import clean_text
 from transforms.urls import asked_url, host_key, redact
@@ -38,9 +34,6 @@ LONGEST_PAUSE_S: Final = 600.0
 
 GIVE_UP_AFTER: Final = 20
 """A host of which so many files in a row could not be had, for faults of its own, is asked for no more in this run."""
-
-ROBOTS_CAP_BYTES: Final = 500 * 1024
-"""What is read of a robots.txt (RFC 9309, section 2.5)."""
 
 HEADER_CAP_BYTES: Final = 128 * 1024
 """A line of headers may be as long as browsers let it be: some policies have thousands of characters."""
@@ -300,6 +293,23 @@ class Fetcher:
         return rules
 
 
+def fetch_file(url: str, manners: Manners) -> bytes:
+    """One file, for what is not a crawl.
+
+    Raises:
+        FetchError: it could not be had.
+    """
+
+    async def content(file: Fetched) -> bytes:
+        return file.content
+
+    async def fetch() -> bytes:
+        async with Fetcher(manners) as fetcher:
+            return await fetcher.fetch(url, content)
+
+    return asyncio.run(fetch())
+
+
 def _target(url: str) -> URL:
     try:
         return asked_url(url)
@@ -309,23 +319,6 @@ def _target(url: str) -> URL:
 
 async def _rules(file: Fetched) -> Protego:
     return Protego.parse(robots_text(file.content))
-
-
-def robots_text(content: bytes) -> str:
-    """The text of a robots.txt, whose encoding a byte order mark or zero bytes give away; else it is UTF-8.
-
-    Of a file that has been cut off, the line that was cut is left out: half a path would forbid or allow something
-    else. A version behind an agent's name is left out, because only the name counts (RFC 9309, section 2.2.1).
-    """
-    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"}
-    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    encoding = next((name for mark, name in marks.items() if content.startswith(mark)), None)
-    if encoding is None and b"\0" in content[:2]:
-        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
-    text = content.decode(encoding or "utf-8", "replace")
-    if len(content) >= ROBOTS_CAP_BYTES:
-        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
-    return re.sub(r"(?im)^(\s*user-agent\s*:\s*[a-z_-]+)[^\r\n]*", r"\1", text)
 
 
 def _check_status(response: aiohttp.ClientResponse, host: Host) -> None:
@@ -340,18 +333,6 @@ def _check_status(response: aiohttp.ClientResponse, host: Host) -> None:
         host.be_silent(pause_s)
     reason = "too_many_requests" if status == 429 else "server_error"
     raise FetchError(reason, message, again=True, pause_s=pause_s)
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """How long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
-    if value is None:
-        return None
-    if re.fullmatch(r"\s*[0-9]+\s*", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError, TypeError, IndexError):
-        return None
 
 
 def _public_socket(address: Any) -> socket.socket:

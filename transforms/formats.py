@@ -64,6 +64,16 @@ def check_format(name: str, width_px: int, height_px: int) -> None:
     )
 
 
+def caution(name: str, width_px: int, height_px: int) -> str | None:
+    """What to know of a file of a panorama before it is made, if anything."""
+    if name == "png" and max(width_px, height_px) > LIBPNG_PX:
+        return (
+            f"a PNG of more than {LIBPNG_PX:,} px a side is valid, but programs that use libpng, such as browsers and "
+            "GDAL, do not open it: ask for tif, dzi or zarr"
+        )
+    return None
+
+
 def write_panorama(
     name: str, url: str, layout: TileLayout, strips: Iterable[Strip], metadata: Mapping[str, str]
 ) -> None:
@@ -121,6 +131,8 @@ def write_png_strips(
 
 
 WORLD_PX = 2**31 - 1
+LIBPNG_PX = 1_000_000
+"""The widest and the tallest picture that libpng opens as it comes."""
 
 FORMATS: Mapping[str, Format] = {
     form.name: form

@@ -29,7 +29,7 @@ def figure(row: Mapping[str, Any]) -> dict[str, Any]:
     done = row["state"] == DONE
     return {
         "id": row["id"],
-        "size": None if row["plan"] is None else f"{row['width_px']} × {row['height_px']} px, seed {row['seed']}",
+        "size": None if row["width_px"] is None else f"{row['width_px']} × {row['height_px']} px, seed {row['seed']}",
         "reason": None if done else row["reason"] or row["state"],
         "thumbnail": thumbnail_path("", row["id"]),
         "links": [{"url": opened(file), "name": file.rsplit(".", 1)[1]} for file in row["files"]] if done else [],

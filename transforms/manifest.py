@@ -200,8 +200,7 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if row["state"] in (REFUSED, GONE):
         return {**refused_row(row["id"], row["reason"] or ""), "state": row["state"]}
-    numbers = (row["seed"], row["width_px"], row["height_px"])
-    if not ID_PATTERN.fullmatch(row["id"]) or not DIGEST.fullmatch(row["plan"] or "") or None in numbers:
+    if not ID_PATTERN.fullmatch(row["id"]) or not DIGEST.fullmatch(row["plan"] or ""):
         return None
     names = (file.rpartition(".")[2] for file in row["files"] or () if file)
     files = [f"{PANORAMAS}/{row['id']}.{name}" for name in names if name in FORMATS]

@@ -1,12 +1,14 @@
 """How a guest behaves on other people's servers: limits a host, robots.txt, opt-outs, and which addresses are taboo."""
 
 import asyncio
+import codecs
 import ipaddress
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from model.errors import InputError
@@ -29,6 +31,9 @@ _SPECIAL: Final = tuple(
         *("2001::/23", "2001:db8::/32", "3fff::/20"),
     )
 )
+
+ROBOTS_CAP_BYTES: Final = 500 * 1024
+"""What is read of a robots.txt (RFC 9309, section 2.5)."""
 
 OPT_OUTS: Final = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 
@@ -120,6 +125,23 @@ class Host:
             self._slots.release()  # somebody else took this turn while we waited for a slot
 
 
+def robots_text(content: bytes) -> str:
+    """The text of a robots.txt, whose encoding a byte order mark or zero bytes give away; else it is UTF-8.
+
+    Of a file that has been cut off, the line that was cut is left out: half a path would forbid or allow something
+    else. A version behind an agent's name is left out, because only the name counts (RFC 9309, section 2.2.1).
+    """
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((name for mark, name in marks.items() if content.startswith(mark)), None)
+    if encoding is None and b"\0" in content[:2]:
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    text = content.decode(encoding or "utf-8", "replace")
+    if len(content) >= ROBOTS_CAP_BYTES:
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
+    return re.sub(r"(?im)^(\s*user-agent\s*:\s*[a-z_-]+)[^\r\n]*", r"\1", text)
+
+
 def directives(values: Iterable[str]) -> Iterator[str]:
     """The directives for us, in small letters, of X-Robots-Tag headers or of a page's robots meta tags.
 
@@ -141,6 +163,19 @@ def opt_out(values: Iterable[str]) -> str | None:
 def may_follow(values: Iterable[str]) -> bool:
     """Whether X-Robots-Tag headers or a page's robots meta tags let us follow the page's links."""
     return not {"nofollow", "none"} & set(directives(values))
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """How long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
+    if value is None:
+        return None
+    seconds = re.fullmatch(r"[ \t]*([0-9]+)[ \t]*", value)
+    if seconds:
+        return float(seconds[1])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError, OSError, TypeError, IndexError):
+        return None
 
 
 def is_private(address: str) -> bool:

@@ -18,7 +18,7 @@ from model.errors import InputError
 from model.fields import SCHEME_VERSION
 from model.geometry import LIMIT, Window
 from transforms.layout import TileLayout
-from transforms.requests import RenderRequest
+from transforms.requests import RenderRequest, without_secrets
 
 REFERENCE = "float32"
 """The precision of promise 2; a plan of another one says how far it is from it."""
@@ -112,6 +112,17 @@ class Plan:
             "scheme_version": SCHEME_VERSION,
             "overlays": dict(zip(self.request.definition.overlay_names, self.overlays, strict=True)),
         }
+
+    def provenance(self) -> dict[str, Any]:
+        """`to_json` for files that others will see: without user names, passwords and tokens in URLs.
+
+        A checkpoint whose URL has such is not named in the request, as nobody could fetch it from there; its URL
+        without them stands beside it.
+        """
+        content = without_secrets(self.to_json())
+        if content["request"]["checkpoint"] != self.request.checkpoint:
+            content["checkpoint"], content["request"]["checkpoint"] = content["request"]["checkpoint"], None
+        return content
 
     @property
     def tile_rows(self) -> Window:

@@ -25,8 +25,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.ahead import map_ahead
+from transforms.json_text import read_json_text
 from transforms.unfinished import unfinished
 from transforms.urls import LOCAL, redact
 
@@ -206,9 +207,9 @@ def read_json(url: str) -> Any:
         InputError: it is not JSON.
     """
     try:
-        return json.loads(read_bytes(url))
+        return read_json_text(read_bytes(url))
     except ValueError as error:
-        raise InputError(f"{url} is not JSON: {error}") from None
+        raise InputError(f"{url} is not JSON: {one_line(error)}") from None
 
 
 def remove(url: str) -> None:

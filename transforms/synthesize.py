@@ -34,6 +34,7 @@ from transforms.retry import retried
 from transforms.seams import shared_strips
 from transforms.tally import Tally
 from transforms.tensor_files import read_tensors
+from transforms.urls import redact
 
 PATCHES_DONE = Tally()
 
@@ -102,7 +103,10 @@ class Synthesizer:
     def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
         checkpoint = load_checkpoint(retried(read_tensors, resolve(url)), url)
         if checkpoint.sha256 != sha256:
-            raise InputError(f"{url} is no longer the checkpoint of the plan; run render again")
+            raise InputError(
+                f"{redact(url)} is no longer the checkpoint of the plan, {sha256[:12]}: give that one by --checkpoint, "
+                "or run render again"
+            )
         checkpoint.generator.to(self.device)
         return checkpoint
 

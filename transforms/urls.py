@@ -107,7 +107,10 @@ def asked_url(url: str) -> URL:
         ValueError: it is not the URL of something on the web.
     """
     text = url.strip()
-    parts, whole = urlsplit(text), URL(text)
+    try:
+        parts, whole = urlsplit(text), URL(text)
+    except IndexError:  # yarl's word for brackets around nothing
+        raise ValueError("its host is in brackets and is not an address") from None
     host = _normal_host(whole.raw_host or "")
     if parts.scheme not in WEB or not host:
         raise ValueError("it is not an http or https URL with a host")
@@ -180,7 +183,7 @@ def redact(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _PARAMETER.sub(_without_secret, _USER.sub("", text))
+    return _USER.sub("", _PARAMETER.sub(_without_secret, text))
 
 
 def _without_secret(match: re.Match[str]) -> str:

@@ -8,6 +8,16 @@ import typer
 from model.errors import InputError
 from pipelines.flags import FORMATS, beam_flags
 
+FIELDS = {
+    "seed": ("seed",),
+    "width": ("width_px",),
+    "height": ("height_px",),
+    "origin": ("origin_x_px", "origin_y_px"),
+    "cyclic": ("cyclic",),
+    "format": ("formats",),
+}
+"""The fields of a request that flags give. Beside --requests they are for the rows that do not give them."""
+
 
 def render(
     context: typer.Context,
@@ -46,11 +56,19 @@ def render(
     from pipelines.render_options import RenderOptions
     from transforms.requests import Refused, RenderRequest, list_requests
 
+    x_px, y_px = parse_origin(origin)
     if requests:
-        refuse_beside_requests(context)
-        asked: list[RenderRequest | Refused] = list_requests(requests)
+        values: dict[str, object] = {
+            "seed": seed,
+            "width_px": width,
+            "height_px": height,
+            "cyclic": cyclic,
+            "formats": format,
+        }
+        values |= {"origin_x_px": x_px, "origin_y_px": y_px}
+        given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
+        asked: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
     else:
-        x_px, y_px = parse_origin(origin)
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
         values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
@@ -74,12 +92,10 @@ def render(
     render_and_report(options, flags)
 
 
-def refuse_beside_requests(context: typer.Context) -> None:
-    """Raises InputError for a flag that the rows of --requests would overrule without a word."""
-    for name in ("seed", "width", "height", "origin", "cyclic", "format"):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            raise InputError(f"--{name} stands beside --requests, whose rows say that: give one of the two")
+def is_given(context: typer.Context, flag: str) -> bool:
+    """Whether a flag stands on the command line."""
+    source = context.get_parameter_source(flag)
+    return source is not None and source.name != "DEFAULT"
 
 
 def parse_origin(text: str | None) -> tuple[int, int | None]:

@@ -127,7 +127,6 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         (["--checkpoint=/"], "checkpoint / is a folder; give a .safetensors file"),
         ([f"--checkpoint={__file__}"], "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
         (["--checkpoint=foo://x"], "foo://x: Protocol not known: foo"),
-        (["--requests=r.csv"], "--width stands beside --requests, whose rows say that: give one of the two"),
         (["--out=foo://x"], "foo://x: Protocol not known: foo"),
         (["--out="], "--out is empty; give a folder or URL"),
         ([f"--out={__file__}"], "is a file; give a folder or URL"),
@@ -165,11 +164,21 @@ def test_a_file_that_lists_no_requests_is_one_line(requests, said, render_reques
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flag", ["--seed=7", "--width=5", "--height=5", "--origin=0,0", "--format=png"])
-def test_flags_that_requests_would_ignore_are_refused(flag, render_requests, tmp_path):
-    code, _, err = render_requests(write_requests(tmp_path / "r.jsonl", {"id": "a"}), flag)
-    assert (code, len(err)) == (2, 1)
-    assert f"{flag.split('=')[0]} stands beside --requests" in err[0]
+def test_flags_are_the_defaults_of_rows_that_do_not_say(render_requests, tmp_path):
+    rows = tmp_path / "r.jsonl"
+    rows.write_text('{"id": "a", "width_px": 64}\n{"id": "b", "seed": 9}\n')
+    flags = ("--seed=7", "--width=48", "--height=32", "--origin=16,-32", "--format=jpg")
+    code, _, err = render_requests(rows, *flags)
+    assert code == 0, err
+    asked = {
+        name: json.loads((tmp_path / "out" / "panoramas" / f"{name}.json").read_text())["request"] for name in "ab"
+    }
+    fields = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "formats")
+    assert [asked["a"][field] for field in fields] == [7, 64, 32, 16, -32, ["jpg"]]
+    assert [asked["b"][field] for field in fields] == [9, 48, 32, 16, -32, ["jpg"]]
+    code, _, err = render_requests(rows)
+    assert code == 2
+    assert "seed is missing" in err[0]
 
 
 def test_a_wrong_request_file_is_one_line(render_requests, tmp_path):
@@ -291,3 +300,11 @@ def test_a_manifest_that_cannot_be_written_is_one_line(render, tmp_path, monkeyp
     assert "No space left on device" in err[0]
     monkeypatch.undo()
     assert render()[0] == 0
+
+
+def test_no_message_shows_a_password_or_a_token(capfd):
+    assert pipelines.cli.run(["ingest", "ftp://alice:S3CRET@h/a?token=T0KEN", "--out", "/nowhere/out"]) == 2
+    assert pipelines.cli.run(["ingest", "http://alice:S3CRET@h/a.tar", "--out", "/nowhere/out"]) == 2
+    shown = capfd.readouterr().err
+    assert shown.count("infinitygan: ") == 2
+    assert not any(secret in shown for secret in ("S3CRET", "T0KEN", "alice"))

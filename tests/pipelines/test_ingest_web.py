@@ -90,7 +90,7 @@ def test_whatever_servers_do_every_url_is_accounted_for_once_and_limits_are_kept
         "circle": "redirects",
         "dead": "server_error",
         "huge": "too_large",
-        "page": "unreadable",
+        "page": "not_a_picture",
         "gone": "not_found",
         "secret": "robots",
         "noai": "opt_out",

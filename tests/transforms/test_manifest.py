@@ -189,7 +189,6 @@ FORGED = (
     row("x", state="<b>"),
     row("x", plan=None),
     row("x", plan="../../0123456789ab"),
-    row("x", width_px=None),
 )
 
 

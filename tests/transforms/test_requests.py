@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from model.definition import Edit, Style
 from model.errors import InputError
 from model.geometry import LIMIT
-from transforms.requests import RenderRequest, check_ids, parse, read_requests, write_requests
+from transforms.requests import (
+    MOST_REQUESTS,
+    Refused,
+    RenderRequest,
+    check_ids,
+    list_requests,
+    parse,
+    read_requests,
+    write_requests,
+)
 
 GOOD = {"id": "a", "seed": 7, "width_px": 300, "height_px": 200}
 SUFFIXES = ("jsonl", "csv", "parquet")
@@ -153,7 +163,7 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("width_px", 0, "width_px is 0; it must be at least 1"),
         ("width_px", -5, "width_px is -5; it must be at least 1"),
         ("width_px", 10**12, "width_px 1000000000000 from pixel 0 leaves the world"),
-        ("width_px", 300.0, "width_px is 300.0; it must be a whole number"),
+        ("width_px", 300.5, "width_px is 300.5; it must be a whole number"),
         ("width_px", float("nan"), "width_px is nan; it must be a whole number"),
         ("height_px", 0, "height_px is 0; it must be at least 1"),
         ("height_px", -5, "height_px is -5; it must be at least 1"),
@@ -247,14 +257,17 @@ def test_two_requests_of_one_id_are_refused(tmp_path):
         ("r.jsonl", b"[1, 2]\n", "request 1: it is no object with fields"),
         ("r.jsonl", b"null\n", "request 1: it is no object with fields"),
         ("r.jsonl", b'{"seed": 1' + b"0" * 5000 + b"}", "request 1: line 1 is not JSON"),
-        ("r.jsonl", b"\xff\xfe{}", "cannot be read as jsonl"),
-        ("r.csv", b"id,seed\n\xff\xfe,1\n", "cannot be read as csv"),
+        ("r.jsonl", b"\xff\xfe{}", "request 1: line 1 is not JSON"),
+        ("r.jsonl", b'{"id": "\xe9"}', "request 1: line 1 is not UTF-8"),
+        ("r.csv", b"id,seed\n\xff\xfe,1\n", "request 1: row 2 is not UTF-8"),
+        ("r.csv", b"id,seed,width_px,height_px,seed\na,1,64,64,99\n", "the column 'seed' is given twice"),
+        ("r.csv", b'id,seed,width_px,height_px\n"a,1,64,64\n', "row 2 cannot be told from what follows"),
         ("r.csv", b"id,seed,width_px,height_px\na,7,3OO,200\n", "request a: width_px is '3OO'; it must be a whole"),
         ("r.csv", b"id,seed,width_px,height_px\na,7,300.5,200\n", "request a: width_px is '300.5'; it must be a whole"),
         ("r.csv", b"id,seed,width_px,height_px\na,7,300,200,9,9\n", "unknown field '(beyond the header)'"),
         ("r.csv", b"id,seed,width_px,height_px\na,7\n", "request 'a': width_px is missing"),
         ("r.csv", b"id,seed,width_px,height_px,formats\na,7,300,200,png gif\n", "format 'gif' is unknown"),
-        ("r.csv", b'id\n"' + b"x" * 200_000 + b'"\n', "cannot be read as csv"),
+        ("r.csv", b'id\n"' + b"x" * 200_000 + b'"\n', "request 'xxx"),
         ("r.json", b"{}", "give a file named *.jsonl, *.csv, *.parquet"),
         ("r", b"{}", "give a file named *.jsonl, *.csv, *.parquet"),
     ],
@@ -358,3 +371,132 @@ def test_a_file_of_requests_leads_only_where_its_place_allows(field, listed_at, 
     assert isinstance(request, RenderRequest) is allowed
     assert "S3CRET" not in repr(request)
     assert isinstance(parse({**row, field: "bundled" if field == "checkpoint" else []}, listed_at), RenderRequest)
+
+
+PLAIN = {"seed": 1, "width_px": 64, "height_px": 64}
+DEEP = "[" * 900 + "]" * 900
+ROWS_BESIDE_GOOD_ONES = [
+    b'{"id": "bad", "seed": 1, "seed": 2, "width_px": 64, "height_px": 64}',
+    b'{"id": "bad", "seed": 1, "width_px": 64, "height_px": 64, "checkpoint": "\\ud800", "formats": ["\\udfff"]}',
+    b'{"id": "\\ud83d", "seed": 1, "width_px": 64, "height_px": 64}',
+    b'{"id": "bad", "\\ud83d": 1}',
+    b'{"id": "bad", "seed": 1, "width_px": 64, "height_px": 64, "edits": ' + DEEP.encode() + b"}",
+    b'{"id": ' + DEEP.encode() + b"}",
+    b"[" * 100_000,
+    b'{"id": "bad", "seed": 1, "width_px": 64, "height_px": 64, "edits": [{"seed": 1, "box_px": [1, 0, %s, 5]}]}'
+    % (b"9" * 4300),
+    b'{"id": "bad", "seed": 1, "width_px": 64, "height_px": 64, "edits": [{"seed": 1, "box_px": ["a", 0, 16, 16]}]}',
+    b'{"id": "bad", "seed": 1, "width_px": 1e999, "height_px": 64}',
+    b'{"id": "bad", "seed": 1, "width_px": NaN, "height_px": 64}',
+    b"\xff\xfe\x00",
+    b"\x00",
+]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_a_bad_row_ends_no_other(line_end, tmp_path):
+    good = [json.dumps({"id": name, **PLAIN}).encode() for name in "ab"]
+    (tmp_path / "r.jsonl").write_bytes(line_end.join([good[0], *ROWS_BESIDE_GOOD_ONES, good[1], b""]))
+    first, *bad, last = list_requests(str(tmp_path / "r.jsonl"))
+    assert (first, last) == tuple(RenderRequest(id=name, **PLAIN) for name in "ab")
+    assert len(bad) == len(ROWS_BESIDE_GOOD_ONES)
+    for row in bad:
+        assert isinstance(row, Refused)
+        assert row.reason.isprintable()
+        assert len(row.reason) < 1100
+        assert "internal" not in row.reason
+        row.reason.encode()
+
+
+def test_characters_that_only_some_take_for_line_ends_are_none(tmp_path):
+    row = {"id": "a", **PLAIN, "overlays": ["a\u2028b\x85c\x0bd"]}
+    (tmp_path / "r.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
+    (request,) = read_requests(str(tmp_path / "r.jsonl"))
+    assert request.overlays == tuple(row["overlays"])
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_blank_rows_and_an_open_quotation_mark_cost_no_other_row(line_end, tmp_path):
+    lines = ["id,seed,width_px,height_px,overlays", "a,1,64.0,64,", ",,,,", " , ,,,", '"b,1,64,64,', "c,1,64,64,"]
+    (tmp_path / "r.csv").write_text(line_end.join(lines), newline="")
+    a, b, c = list_requests(str(tmp_path / "r.csv"))
+    assert [a, c] == [RenderRequest(id=name, **PLAIN) for name in "ac"]
+    assert "quotation mark" in b.reason
+
+
+def test_a_long_field_is_read(tmp_path):
+    styles = [{"z_g": [float(number) for number in range(40_000)]}]
+    with open(tmp_path / "r.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["id", *PLAIN, "styles"], ["a", *PLAIN.values(), json.dumps(styles)]])
+    (row,) = list_requests(str(tmp_path / "r.csv"))
+    assert "cannot be read" not in str(row)
+    assert isinstance(row, RenderRequest) or "z_g" in row.reason
+
+
+def test_whole_numbers_may_be_written_as_decimal_ones(tmp_path):
+    values = {"seed": 1.0, "width_px": 64.0, "height_px": 64.0, "origin_x_px": -3.0}
+    edits = [{"seed": 1.0, "box_px": [1.0, 0.0, 16, 16]}]
+    (tmp_path / "r.jsonl").write_text(json.dumps({"id": "a", **values, "edits": edits}))
+    (tmp_path / "r.csv").write_text("id,seed,width_px,height_px,origin_x_px\na,1.0,64.,64.00,-3.0\n")
+    pq.write_table(pa.Table.from_pylist([{"id": "a", **values}]), tmp_path / "r.parquet")
+    wanted = RenderRequest(id="a", **PLAIN, origin_x_px=-3)
+    for suffix in ("csv", "parquet"):
+        assert read_requests(str(tmp_path / f"r.{suffix}")) == [wanted]
+    (request,) = read_requests(str(tmp_path / "r.jsonl"))
+    assert dataclasses.replace(request, edits=()) == wanted
+    assert all(type(number) is int for number in request.edits[0].box_px)
+
+
+def test_odd_columns_of_parquet(tmp_path):
+    path = str(tmp_path / "r.parquet")
+    good = {"id": ["a"], **{name: [value] for name, value in PLAIN.items()}}
+    nowhere = pa.array([1], pa.timestamp("us", tz="No/Where"))
+    pq.write_table(pa.table({**good, "__index_level_0__": [0]}), path)
+    assert read_requests(path) == [RenderRequest(id="a", **PLAIN)]
+    pq.write_table(pa.table({**good, "when": nowhere}), path)
+    assert "unknown field 'when'" in refused(read_requests, path)
+    pq.write_table(pa.table({**good, "seed": nowhere}), path)
+    assert "request 1: it has a value that cannot be read" in refused(read_requests, path)
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 2, ["seed", "seed"]), path)
+    assert "the column 'seed' is given twice" in refused(read_requests, path)
+    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(MOST_REQUESTS + 1, np.int32)), ["a"])
+    pq.write_table(pa.table({"id": rows}), path)
+    assert "1000001 rows; 1000000 are the most" in refused(read_requests, path)
+
+
+def test_no_secret_is_written_down(tmp_path):
+    request = RenderRequest(
+        id="a",
+        **PLAIN,
+        checkpoint="https://alice:S3CRET@host/c.safetensors?token=T0KEN",
+        overlays=("https://host/o.safetensors?sig=S1G",),
+        styles=(Style(overlay="https://host/o.safetensors?sig=S1G"),),
+    )
+    write_requests(str(tmp_path / "r.jsonl"), [request])
+    text = (tmp_path / "r.jsonl").read_text()
+    assert not [secret for secret in ("S3CRET", "T0KEN", "S1G") if secret in text]
+    (again,) = read_requests(str(tmp_path / "r.jsonl"))
+    assert again.checkpoint is None
+    assert again.styles[0].overlay == again.overlays[0]
+
+
+def test_defaults_are_for_rows_that_do_not_say(tmp_path):
+    (tmp_path / "r.csv").write_text("id,seed,width_px,formats\na,1,64,tif\nb,,,\n")
+    defaults = {"seed": 9, "width_px": 80, "height_px": 64, "formats": ["png"]}
+    assert list_requests(str(tmp_path / "r.csv"), defaults) == [
+        RenderRequest(id="a", **PLAIN, formats=("tif",)),
+        RenderRequest(id="b", seed=9, width_px=80, height_px=64),
+    ]
+
+
+def test_an_error_of_ours_is_that_rows_reason(tmp_path, monkeypatch):
+    def check_format(name, width_px, height_px):
+        if name == "tif":
+            raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("transforms.requests.check_format", check_format)
+    rows = [{"id": "a", **PLAIN, "formats": ["tif"]}, {"id": "b", **PLAIN}]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    bad, good = list_requests(str(tmp_path / "r.jsonl"))
+    assert bad == Refused("a", "internal error, ZeroDivisionError: oops")
+    assert good.id == "b"

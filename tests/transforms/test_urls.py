@@ -37,7 +37,9 @@ def test_schemes_and_ports_are_hosts_of_their_own():
     assert keys == {"http://h", "https://h", "http://h:8080", "http://www.h"}
 
 
-@pytest.mark.parametrize("url", ["gs://b/x", "/a", "http://", "http://[", "http://[a:b]@h/", "http://h:x/", "ftp://h"])
+@pytest.mark.parametrize(
+    "url", ["gs://b/x", "/a", "http://", "http://[", "http://[a:b]@h/", "http://h:x/", "http://]", "ftp://h"]
+)
 def test_what_has_no_host_on_the_web_has_no_key(url):
     assert host_key(url) == ""
 
@@ -188,6 +190,6 @@ def test_what_has_no_secrets_keeps_its_name(url):
     assert redact(url) == url
 
 
-@given(st.text(max_size=60))
+@given(st.lists(st.sampled_from(["://", "/", "?", "&", "token", "=", "@", ":", ";", "#", "a", "http"])).map("".join))
 def test_redacting_twice_is_redacting_once(text):
     assert redact(redact(f"http://{text}")) == redact(f"http://{text}")
