@@ -4,12 +4,13 @@ INSTALLED := .venv/.installed
 TESTABLE := .venv/.testable
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test clean
+.PHONY: help install demo test lint clean
 
 help:
 	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
 	@echo "make test     the whole test suite"
-	@echo "make install  only the environment in .venv that both use; make test adds what tests need"
+	@echo "make lint     style and types of the code"
+	@echo "make install  only the environment in .venv that both use; make test and make lint add what they need"
 	@echo "make clean    removes what these made"
 
 install: $(INSTALLED)
@@ -38,6 +39,11 @@ demo: $(INSTALLED)
 
 test: $(TESTABLE)
 	$(BIN)/python -m pytest
+
+lint: $(TESTABLE)
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -27,9 +27,6 @@ from model.nci import build_generator
 FORMAT_VERSION = 1
 HEADER_KEY = "infinitygan"
 CHECKPOINT, TRAINING_STATE = "checkpoint", "training state"
-STATE_PARTS = ("generator", "ema", "discriminator", "g_optimizer", "d_optimizer", "path_mean")
-"""What the names of a training state's tensors begin with."""
-
 MOST_BYTES = 2**31
 """A larger file is not read. The largest preset's training state has a third of that."""
 
@@ -96,9 +93,6 @@ def load_state(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Ten
     header, tensors = load(TRAINING_STATE, content, name)
     if not (is_count(header.get("steps")) and is_count(header.get("images_before"))):
         raise InputError(f"{name} is damaged: it does not count its steps and images; take an earlier one")
-    others = sorted(key for key in tensors if key.split(".")[0] not in STATE_PARTS)
-    if others:
-        raise InputError(f"{name} holds tensors that no training state has, such as {others[0][:80]!r}; take another")
     check_numbers(tensors, name)
     return header, tensors
 

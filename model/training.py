@@ -33,6 +33,12 @@ from model.nci import build_generator
 from model.optimizer_state import below, load_second_moments, second_moments
 from model.projected import ProjectedDiscriminator, enlarge_at_random
 
+STATE_PARTS = (
+    *("generator", "ema", "discriminator", "frame_discriminator"),
+    *("g_optimizer", "d_optimizer", "frame_optimizer", "path_mean"),
+)
+"""What the names of a training state's tensors begin with."""
+
 MAX_GRADIENT_NORM = 50.0
 TWIN_SHARE = 4
 """A quarter of the batch is enough to estimate the diversity loss."""
@@ -394,6 +400,9 @@ class Trainer:
         Raises:
             InputError: the tensors are not those of such a trainer.
         """
+        others = sorted(name for name in tensors if name.split(".")[0] not in STATE_PARTS)
+        if others:
+            raise InputError(f"the training state holds what none has, such as {others[0][:80]!r}; take another one")
         modules = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
         optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.patch_critic.optimizer}
         if self.frame_critic is not None:

@@ -7,6 +7,7 @@ was found out. Each kind imports what it needs: a shard needs neither torch nor 
 import json
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -89,22 +90,37 @@ def describe_folder(url: str) -> Lines:
 def describe_tensors(url: str) -> Lines:
     """A checkpoint, training state or overlay that can be used as it is."""
     from model import checkpoint
-    from model.overlay import OVERLAY, load_overlay
+    from model.overlay import OVERLAY
     from transforms.tensor_files import read_tensors
 
     content = read_tensors(url)
     header = checkpoint.read_header(content, url)
     kind = str(header.pop("kind", None))
-    checks: Mapping[str, Callable[[bytes, str], object]] = {
-        checkpoint.CHECKPOINT: checkpoint.load_checkpoint,
-        checkpoint.TRAINING_STATE: checkpoint.load_state,
-        OVERLAY: load_overlay,
-    }
-    if kind in checks:
-        checks[kind](content, url)
+    facts: Lines = {"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}
+    if kind == checkpoint.CHECKPOINT:
+        checkpoint.load_checkpoint(content, url)
+    elif kind == checkpoint.TRAINING_STATE:
+        _, tensors = checkpoint.load_state(content, url)
+        facts["tensors"] = dict(sorted(Counter(name.split(".")[0] for name in tensors).items()))
+    elif kind == OVERLAY:
+        check_overlay(content, url)
     else:
         checkpoint.load(kind, content, url)
-    return found({"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}, header)
+    return found(facts, header)
+
+
+def check_overlay(content: bytes, name: str) -> None:
+    """Makes sure that an overlay can be used, as far as that does not depend on the network.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from model.checkpoint import check_numbers
+    from model.overlay import load_overlay
+
+    overlay = load_overlay(content, name)
+    noise = {f"z_n.{layer}": x for layer, x in enumerate(overlay.z_n)}
+    check_numbers({"z_g": overlay.z_g, "w": overlay.w, "z_l": overlay.z_l, **noise}, name)
 
 
 def describe_shard(url: str) -> Lines:

@@ -1,6 +1,7 @@
 """One training run: the loop, what it shows, and what it saves at every tick."""
 
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -137,7 +138,7 @@ class Run:
         self.images_this_run = trainer.steps * trainer.config.batch
         if self.first and self.enough_images():
             cure = "ask for more with --images to go on"
-            print(f"{self.folder.url} has seen the {self.images} images that it is to see; {cure}", file=sys.stderr)
+            say(f"{self.folder.url} has seen the {self.images} images that it is to see; {cure}")
         if self.first:
             photographs = next(stream.batches(GRID * GRID)).pixels
             self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
@@ -190,7 +191,7 @@ class Run:
             self.lately.add(losses, step_s, wait_s)
             self.images_this_run += self.trainer.config.batch
             for name in sorted(set(skipped) - told):
-                print(f"{name} is skipped: {skipped[name]}", file=sys.stderr, flush=True)
+                say(f"{name} is skipped: {skipped[name]}")
                 told.add(name)
             done = self.trainer.anywhere(self.ended(start) or bool(asked_to_stop))
             if self.first and (done or time.monotonic() - last_tick >= TICK_S):
@@ -223,7 +224,7 @@ class Run:
         if is_best(self.log):
             self.folder.write_best(self.checkpoint())
         summary = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-        print(f"{trainer.images} images, {values['images_per_s']:.1f}/s: {summary}", file=sys.stderr, flush=True)
+        say(f"{trainer.images} images, {values['images_per_s']:.1f}/s: {summary}")
 
     def draw(self, missing: bool = False) -> None:
         """Writes the pictures of now, or those of them that are missing."""
@@ -249,6 +250,16 @@ class Run:
         self.folder.write_log(self.log)
         state = files.save(files.TRAINING_STATE, self.trainer.state(), header)
         self.folder.write_state(self.checkpoint(), state)
+
+
+def say(text: str) -> None:
+    """Prints a line to stderr. Where the terminal or the pipe is gone, training goes on without being heard."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def is_best(log: Sequence[Mapping[str, Any]]) -> bool:

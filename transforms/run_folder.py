@@ -74,7 +74,8 @@ class RunFolder:
         before, given = (flat(upgraded(x)) for x in (known, json.loads(json.dumps(config))))
         changed = sorted(key for key in given if key not in MAY_CHANGE and before.get(key) != given[key])
         if changed:
-            raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); resume with the same")
+            cure = "resume with the same, or start another run with --init"
+            raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); {cure}")
         if known != stored:
             write_json(join(self.url, CONFIG), known)
 
@@ -124,6 +125,14 @@ class RunFolder:
     def write_log(self, entries: list[dict[str, Any]]) -> None:
         """Writes the whole log; object stores cannot append."""
         write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+
+    def read_environment(self) -> dict[str, Any]:
+        """What the run was last started with and on, as far as it can be read: it is for people."""
+        try:
+            environment = read_json(join(self.url, ENVIRONMENT))
+        except (FileNotFoundError, InputError):
+            environment = None
+        return environment if isinstance(environment, dict) else {}
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes what the run was last started with and on."""

@@ -274,7 +274,6 @@ BAD_STATES = {
     "a negative count": ({"ema.x": torch.zeros(3)}, {**COUNTS, "steps": -1}, "does not count its steps"),
     "integers": ({"ema.x": torch.zeros(3, dtype=torch.int32)}, COUNTS, "tensor 'ema.x' holds int32 numbers"),
     "not finite": ({"ema.x": torch.tensor([1.0, torch.nan])}, COUNTS, "'ema.x' holds values that are not finite"),
-    "another tensor": ({"ema.x": torch.zeros(3), "trojan.y": torch.zeros(3)}, COUNTS, "such as 'trojan.y'"),
 }
 
 

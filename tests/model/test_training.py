@@ -362,6 +362,13 @@ def test_a_state_of_another_run_is_refused_in_one_line(name, reshaped):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["trojan", "trojan.weight", "ema.trojan"])
+def test_a_state_that_holds_more_than_a_state_has_is_refused(name):
+    trainer = Trainer(TINY, RECIPE["paper"])
+    with pytest.raises(InputError, match="trojan"):
+        trainer.load_state({**trainer.state(), name: torch.zeros(3)}, 0, 0)
+
+
 def test_the_average_can_be_stored_as_a_checkpoint():
     trainer = Trainer(TINY, RECIPE["paper"])
     content = checkpoint.save_checkpoint(trainer.ema.state_dict(), TINY, {"images": trainer.images}, "CC0-1.0")

@@ -57,8 +57,16 @@ def test_a_checkpoint(tiny_checkpoint):
 
 
 def test_a_training_state(tmp_path):
-    (tmp_path / "state.safetensors").write_bytes(save("training state", {}, {"steps": 5, "images_before": 0}))
-    assert describe(str(tmp_path / "state.safetensors"))["what"] == "training state"
+    path = tmp_path / "state.safetensors"
+    tensors = {"ema.a": torch.zeros(3), "ema.b": torch.zeros(3), "path_mean": torch.zeros(())}
+    path.write_bytes(save("training state", tensors, {"steps": 5, "images_before": 0}))
+    lines = describe(str(path))
+    assert (lines["what"], lines["steps"], lines["tensors"]) == ("training state", 5, {"ema": 2, "path_mean": 1})
+    path.write_bytes(
+        save("training state", {**tensors, "x": torch.tensor(torch.inf)}, {"steps": 5, "images_before": 0})
+    )
+    with pytest.raises(InputError, match="tensor 'x' holds values that are not finite"):
+        describe(str(path))
 
 
 def test_what_render_makes(rendered):

@@ -146,6 +146,17 @@ def test_a_run_is_not_resumed_on_other_photographs(data, finished, tmp_path):
     train(tiny(str(moved), out, images=4 * BATCH, resume=True))
 
 
+@pytest.mark.parametrize(
+    ("environment", "told"), [('{"processes": 2}', True), ('{"processes": 1}', False), ("{", False)]
+)
+def test_another_number_of_processes_is_told(data, finished, tmp_path, capsys, environment, told):
+    """The order of the photographs depends on it."""
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    (out / "environment.json").write_text(environment)
+    train(tiny(data, out, images=4 * BATCH, resume=True))
+    assert ("Processes: 2 before, 1 now; from here on" in capsys.readouterr().err) == told
+
+
 def test_a_folder_in_use_is_refused(data, finished, tmp_path, capsys):
     """For a run that is resumed, and for a new one; and what is in use stays as it is."""
     out = shutil.copytree(finished, tmp_path / "run")
@@ -265,6 +276,16 @@ def test_an_interrupted_run_finishes_its_step_and_saves(data, tmp_path, number):
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["images"]
     content = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
     assert load_checkpoint(content, "").provenance["images_seen"] == last
+
+
+def test_a_terminal_that_is_gone_is_spoken_to_without_an_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        for _ in range(2):
+            pipelines.training_run.say("16 images")
+        print("infinitygan: interrupted", file=sys.stderr, flush=True)
 
 
 def test_a_signal_that_is_ignored_stays_so():

@@ -1,0 +1,64 @@
+"""The exact versions in ``constraints.txt`` fit each other on every Python that the project promises.
+
+What a package requires on another Python stands in the metadata of the one installed here, so nothing is downloaded.
+"""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+
+
+def pins(environment):
+    """The version of each package on a Python."""
+    found = {}
+    for line in CONSTRAINTS.read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            name = canonicalize_name(requirement.name)
+            assert name not in found, line
+            (version,) = requirement.specifier
+            assert version.operator == "==", line
+            found[name] = version.version
+    return found
+
+
+def required(name, version, extras, environment):
+    """What a package requires on a Python; nothing if this version is not the one that is installed here."""
+    try:
+        installed = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return
+    if version not in (None, Version(installed.version).public):
+        return
+    for line in installed.requires or []:
+        requirement = Requirement(line)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in (*extras, "")):
+            yield requirement
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_every_package_has_a_version_that_the_others_accept(python):
+    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    versions = pins(environment)
+    seen, ahead = set(), [("infinitygan", ("dev", "s3", "dataflow"))]
+    while ahead:
+        name, extras = ahead.pop()
+        for requirement in required(name, versions.get(name), extras, environment):
+            needed = canonicalize_name(requirement.name)
+            assert needed in versions, f"{name} requires {requirement}"
+            assert requirement.specifier.contains(versions[needed], prereleases=True), f"{name} requires {requirement}"
+            step = needed, tuple(sorted(requirement.extras))
+            if step not in seen:
+                seen.add(step)
+                ahead.append(step)
+    assert len(seen) > 100
