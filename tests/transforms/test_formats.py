@@ -434,11 +434,11 @@ def test_a_png_that_libpng_does_not_open_is_warned_of():
 
 
 DRAW = """
-const calls = {}, canvas = {clientWidth: 900, clientHeight: 700, addEventListener() {}};
-canvas.getContext = () => new Proxy({}, {
+const calls = {}, element = {clientWidth: 900, clientHeight: 700, addEventListener() {}};
+element.getContext = () => new Proxy({}, {
   get: (_, name) => (...values) => (calls[name] ||= []).push(values), set: () => true
 });
-globalThis.document = {querySelector: () => canvas};
+globalThis.document = {querySelector: () => element};
 globalThis.devicePixelRatio = 1;
 globalThis.addEventListener = () => {};
 globalThis.requestAnimationFrame = function_ => function_();
