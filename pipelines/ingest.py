@@ -123,7 +123,7 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
 def run(options: IngestOptions, found: Found, beam_flags: PipelineOptions) -> None:
     """Builds the pipeline and runs it to its end."""
     out = options.out
-    prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers)
+    prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers, options.memory_bytes)
     with beam.Pipeline(options=beam_flags) as pipeline:
         read = pipeline | "Photographs" >> beam.Create(found.photographs) | prepare
         distinct = read.prepared | DropDuplicates(out, options.dedup)

@@ -8,6 +8,7 @@ from model.errors import InputError
 from model.version import __version__
 from transforms.duplicates import DEDUP_WAYS
 from transforms.manners import Manners
+from transforms.memory import DEFAULT_BYTES, LEAST_BYTES
 from transforms.prepare import Preparation
 from transforms.urls import redact
 
@@ -26,6 +27,7 @@ class IngestOptions:
         crawlers: how many workers fetch at once.
         depth: how many links are followed from a web page.
         retry_rejects: the reasons of the rejects to be tried again, instead of sources.
+        memory_bytes: what a worker process may take in all.
     """
 
     sources: tuple[str, ...]
@@ -37,6 +39,7 @@ class IngestOptions:
     crawlers: int = 1
     depth: int = 1
     retry_rejects: tuple[str, ...] = ()
+    memory_bytes: int = DEFAULT_BYTES
 
     def __post_init__(self) -> None:
         if not self.sources and not self.retry_rejects:
@@ -48,6 +51,8 @@ class IngestOptions:
             raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
         if self.crawlers < 1:
             raise InputError(f"--crawlers {self.crawlers} is too small: give 1 or more")
+        if self.memory_bytes < LEAST_BYTES:
+            raise InputError(f"--memory {self.memory_bytes >> 20} is too small: give {LEAST_BYTES >> 20} MiB or more")
         if self.depth < 0:
             raise InputError(f"--depth {self.depth} is too small: give 0 or more")
 
@@ -55,7 +60,7 @@ class IngestOptions:
         """What decides the set's bytes, for ``dataset.json``; where it is written and how it was fetched does not."""
         values = dataclasses.asdict(self)
         values |= values.pop("preparation")
-        for name in ("out", "manners", "crawlers"):
+        for name in ("out", "manners", "crawlers", "memory_bytes"):
             del values[name]
         lists = {"sources": [redact(source) for source in self.sources], "retry_rejects": list(self.retry_rejects)}
         return {**values, **lists, "infinitygan_version": __version__}

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from transforms.unfinished import remove_unfinished
@@ -45,5 +45,6 @@ def end(number: int, frame: FrameType | None) -> None:
         signal.signal(other, signal.SIG_IGN)
     remove_unfinished()
     # Not by way of sys.stderr: the signal may have come while that was being written to.
-    os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"infinitygan: interrupted\n")
+    with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+        os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"infinitygan: interrupted\n")
     os._exit(INTERRUPTED)

@@ -30,7 +30,7 @@ from model.memory import reuse_freed_memory
 from model.processes import launch
 from model.training import Trainer
 from model.version import __version__
-from pipelines.training_run import Metric, Run
+from pipelines.training_run import Metric, Run, say
 from transforms.run_folder import CHECKPOINT, RunFolder, state_beside
 from transforms.run_lock import locked
 from transforms.shards import set_checksum
@@ -153,6 +153,7 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
         run = Run(trainer, folder, origin, images, options.minutes, metric, still_ours)
         if fabric.is_global_zero:
             folder.begin(config, options.resume)
+            tell_processes(folder.read_environment().get("processes"), fabric.world_size)
             folder.write_environment(environment(options, fabric))
         fabric.barrier()
         if options.resume:
@@ -161,6 +162,12 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
             run.save()  # so that a run killed at once goes on from where it started
         run.go(dataclasses.replace(stream, edge_after=trainer.patches_within_frame))
     return trainer
+
+
+def tell_processes(before: Any, now: int) -> None:
+    """Says that a run goes on in another number of processes, since it then learns in another order."""
+    if before is not None and before != now:
+        say(f"Processes: {before!r} before, {now} now; from here on the photographs come in another order")
 
 
 def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:

@@ -9,10 +9,14 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Final
 
+from model.memory import return_freed_memory
 from transforms.fetch import Fetched, Fetcher, FetchError
+from transforms.fetched_pages import is_page, picture_of
 from transforms.manners import Manners
+from transforms.memory import DEFAULT_BYTES, process_memory
 from transforms.photographs import Rejection
 from transforms.prepare import Preparation, Prepared, prepare_photograph, read_photograph
 from transforms.records import Photograph, Reject, internal_reject
@@ -20,7 +24,6 @@ from transforms.staging import read_staged, stage
 from transforms.tally import Tally
 from transforms.training_shards import StagedSample
 from transforms.urls import NotAllowedError, check_scheme, host_key, is_web
-from transforms.web import is_page, picture_of
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
@@ -31,7 +34,11 @@ PHOTOGRAPHS_DONE = Tally()
 
 
 def crawl(
-    photographs: Sequence[Photograph], out: str, preparation: Preparation, manners: Manners
+    photographs: Sequence[Photograph],
+    out: str,
+    preparation: Preparation,
+    manners: Manners,
+    memory_bytes: int = DEFAULT_BYTES,
 ) -> list[StagedSample | Reject]:
     """Deals with each photograph that has not been dealt with before; what became of them all, in their order."""
     done = read_staged(out)
@@ -40,7 +47,7 @@ def crawl(
         if photograph.source in done:
             _count(done[photograph.source])
     if waiting:
-        new = asyncio.run(_Crawl(out, preparation, manners).run(waiting))
+        new = asyncio.run(_Crawl(out, preparation, manners, memory_bytes).run(waiting))
         done.update((item.source, item) for item in new)
     return [done[photograph.source] for photograph in photographs]
 
@@ -48,10 +55,12 @@ def crawl(
 class _Crawl:
     """The state of a crawl: what waits to be staged, and what has been."""
 
-    def __init__(self, out: str, preparation: Preparation, manners: Manners) -> None:
+    def __init__(self, out: str, preparation: Preparation, manners: Manners, memory_bytes: int) -> None:
         self._out = out
         self._preparation = preparation
         self._manners = manners
+        self._memory = process_memory(memory_bytes)
+        return_freed_memory()
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._unstaged: list[Prepared | Reject] = []
         self._staged: list[StagedSample | Reject] = []
@@ -124,7 +133,7 @@ class _Crawl:
 
     async def _prepare(self, photograph: Photograph, file: Fetched) -> Prepared | Reject:
         PHOTOGRAPHS_DONE.add(len(file.content), "bytes")
-        arguments = (photograph, file.content, file.attempts, self._preparation)
+        arguments = (photograph, file.content, file.attempts, self._preparation, self._memory.pictures)
         return await self._in(self._decoders, prepare_photograph, *arguments)
 
     def _read_and_prepare(self, photograph: Photograph) -> Prepared | Reject:
@@ -133,9 +142,11 @@ class _Crawl:
             check_scheme(photograph.piece.url if photograph.piece else photograph.source)
         except NotAllowedError as error:
             raise Rejection("not_allowed", str(error)) from None
-        content, attempts = read_photograph(photograph)
-        PHOTOGRAPHS_DONE.add(len(content), "bytes")
-        return self._decoders.submit(prepare_photograph, photograph, content, attempts, self._preparation).result()
+        with ExitStack() as held:
+            content, attempts = read_photograph(photograph, self._memory.files, held)
+            PHOTOGRAPHS_DONE.add(len(content), "bytes")
+            arguments = (photograph, content, attempts, self._preparation, self._memory.pictures)
+            return self._decoders.submit(prepare_photograph, *arguments).result()
 
     async def _stage_now_and_then(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from apache_beam.typehints.decorators import no_annotations
 from transforms.crawler import crawl, web_host
 from transforms.duplicates import drop_duplicates
 from transforms.manners import Manners
+from transforms.memory import DEFAULT_BYTES
 from transforms.prepare import Preparation
 from transforms.records import Photograph, Reject
 from transforms.staging import read_base
@@ -43,6 +44,7 @@ class PreparePhotographs(beam.PTransform):
     preparation: Preparation
     manners: Manners
     crawlers: int = 1
+    memory_bytes: int = DEFAULT_BYTES
 
     @no_annotations
     def expand(self, photographs: beam.PCollection) -> pvalue.DoOutputsTuple:
@@ -56,7 +58,7 @@ class PreparePhotographs(beam.PTransform):
 
     def _crawl(self, share: tuple[int, Iterable[Photograph]]) -> Iterator[Any]:
         photographs = sorted(share[1], key=lambda photograph: photograph.source)
-        outcomes = crawl(photographs, self.out, self.preparation, self.manners)
+        outcomes = crawl(photographs, self.out, self.preparation, self.manners, self.memory_bytes)
         return (_sort_out(outcome) for outcome in outcomes)
 
 

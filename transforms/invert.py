@@ -32,14 +32,16 @@ from model.memory import reuse_freed_memory
 from model.overlay import Overlay, save_overlay
 from model.quantise import quantise
 from model.version import __version__
+from transforms.fetch import fetch_file
 from transforms.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, read_list
+from transforms.manners import Manners
 from transforms.overlays import read_overlay
 from transforms.photographs import Rejection, decode
 from transforms.records import Reject
-from transforms.storage import exists, filesystem, join, list_files, read_bytes, write_bytes
+from transforms.storage import exists, filesystem, join, list_files, write_bytes
 from transforms.tally import Tally
 from transforms.tensor_files import read_tensors
-from transforms.urls import redact
+from transforms.urls import check_scheme, is_web, redact
 
 SUFFIX = ".safetensors"
 STATE = "inversion state"
@@ -97,8 +99,8 @@ def photographs_at(places: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for place in places:
-        fs, path = filesystem(place)
-        if fs.isdir(path):
+        check_scheme(place)
+        if is_folder(place):
             inside = [join(place, name) for name in list_files(place) if name.lower().endswith(PICTURE_SUFFIXES)]
         elif place.lower().endswith(LIST_SUFFIXES):
             inside = listed(place)
@@ -110,16 +112,26 @@ def photographs_at(places: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def is_folder(place: str) -> bool:
+    """Whether there is a folder at a path or URL."""
+    if is_web(place):
+        return False
+    fs, path = filesystem(place)
+    return bool(fs.isdir(path))
+
+
 def listed(url: str) -> list[str]:
     """The photographs that a list names, as ingest reads it.
 
     Raises:
         InputError: there is no such list, it cannot be read, or a row of it names none.
     """
-    if not exists(url):
-        raise InputError(f"list {url}: there is no such file")
+    try:
+        content = read_file(url)
+    except (InputError, Rejection) as error:
+        raise InputError(f"list {redact(url)}: {getattr(error, 'message', error)}") from None
     found = []
-    for item in read_list(url, read_bytes(url)):
+    for item in read_list(url, content):
         if isinstance(item, Reject):
             raise InputError(f"{item.source}: {item.message}")
         found.append(item.url)
@@ -193,17 +205,29 @@ def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[
     }
 
 
+def read_file(url: str) -> bytes:
+    """A file. One on the web is asked for with ingest's manners, because a list may name any server.
+
+    Raises:
+        Rejection: it cannot be had from the web.
+        InputError: there is no such file.
+    """
+    if is_web(url):
+        return fetch_file(url, Manners())
+    fs, path = filesystem(url)
+    if not fs.isfile(path):
+        raise InputError("there is no such file")
+    return fs.cat_file(path)
+
+
 def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
     """The photograph of a job, scaled and cut.
 
     Raises:
         InputError: there is none, or it cannot be decoded.
     """
-    fs, path = filesystem(job.photograph)
-    if not fs.isfile(path):
-        raise InputError(f"photograph {redact(job.photograph)}: there is no such file")
-    content = fs.cat_file(path)
     try:
+        content = read_file(job.photograph)
         pixels = fit(content, job.size_px, config.full_px)
         height = pixels.shape[0]
         y_px = -(height // 2) if job.y_px is None else job.y_px
@@ -212,7 +236,7 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
     except Rejection as rejection:
         raise InputError(f"photograph {redact(job.photograph)} cannot be used: {rejection.message}") from None
     except InputError as error:
-        raise InputError(f"{redact(job.photograph)}: {error}") from None
+        raise InputError(f"photograph {redact(job.photograph)}: {error}") from None
 
 
 def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:

@@ -1,20 +1,24 @@
 """One photograph's bytes to one training image: a plain function, the same wherever the bytes come from."""
 
 import hashlib
+import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from model.errors import InputError, one_line
 from transforms.filters import check_content, check_shape
 from transforms.hashes import crop_hashes, detail_hash, grey_grid, perceptual_hash
-from transforms.photographs import LONGEST_SIDE_PX, Rejection, decode, encode, frame, store
+from transforms.memory import DEFAULT_BYTES, Budget, Memory, OverBudgetError
+from transforms.photographs import LONGEST_SIDE_PX, Picture, Rejection, decoding, encode, frame, store
 from transforms.pieces import Piece, read_pieces
 from transforms.records import Photograph, Reject
 from transforms.samples import Sample, plan_patches, sample_key, split_of
 from transforms.storage import filesystem
 
-FILE_CAP_BYTES = 1 << 30
 READ_ATTEMPTS = 3
+STORING_BYTES = 24
+"""Memory for each pixel of the stored image, with what is made of it to judge and to encode it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,42 @@ class Prepared:
     origin: Piece | None
 
 
-def prepare_photograph(photograph: Photograph, content: bytes, attempts: int, how: Preparation) -> Prepared | Reject:
-    """Makes a photograph's bytes a training image, and says all that is to be known of it."""
-    stage = "decode"
+def prepare_photograph(
+    photograph: Photograph, content: bytes, attempts: int, how: Preparation, budget: Budget | None = None
+) -> Prepared | Reject:
+    """Makes a photograph's bytes a training image, and says all that is to be known of it.
+
+    Args:
+        photograph: where it comes from.
+        content: its file.
+        attempts: how often it was asked for.
+        how: what becomes of it.
+        budget: the memory that all photographs prepared at the same time share; None for what one has by default.
+    """
+    budget = budget or Memory(DEFAULT_BYTES).pictures
     try:
-        picture = decode(content, how.full_size_px)
-        stage = "frame"
+        with decoding(content, how.full_size_px, budget, lambda *size: storing_bytes(size, how)) as picture:
+            return _prepare(photograph, content, picture, attempts, how)
+    except Rejection as rejection:
+        return photograph.reject("decode", rejection.reason, rejection.message, attempts)
+
+
+def storing_bytes(size: tuple[int, int], how: Preparation) -> int:
+    """The memory that it takes at most to scale, judge and encode a photograph of this size, turned or not."""
+    longest_px = LONGEST_SIDE_PX[how.suffix]
+    needed = []
+    for width_px, height_px in (size, size[::-1]):
+        framing = frame(width_px, height_px, how.full_size_px, how.square, longest_px)
+        scaled_first = framing.width_px * (height_px + (how.via_size_px or 0)) * 4
+        needed.append(scaled_first + framing.width_px * framing.height_px * STORING_BYTES)
+    return max(needed)
+
+
+def _prepare(
+    photograph: Photograph, content: bytes, picture: Picture, attempts: int, how: Preparation
+) -> Prepared | Reject:
+    stage = "frame"
+    try:
         check_shape(picture, how.min_side_px or how.patch_size_px, how.max_aspect)
         longest_px = LONGEST_SIDE_PX[how.suffix]
         framing = frame(picture.width_px, picture.height_px, how.full_size_px, how.square, longest_px)
@@ -122,34 +156,45 @@ def prepare_photograph(photograph: Photograph, content: bytes, attempts: int, ho
     return Prepared(sample, encode(image, how.suffix, how.quality), crops, photograph.piece)
 
 
-def read_photograph(photograph: Photograph) -> tuple[bytes, int]:
+def read_photograph(photograph: Photograph, budget: Budget, held: ExitStack) -> tuple[bytes, int]:
     """The bytes of a photograph on some file system, and how many attempts they took.
+
+    Args:
+        photograph: where they are.
+        budget: the memory that all files that are read at the same time share.
+        held: gives their memory back to the budget when it ends.
 
     Raises:
         Rejection: it cannot be read, or is too large to be.
     """
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
-            return _read(photograph), attempt
+            return _read(photograph, budget, held), attempt
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise Rejection("unreadable", error.strerror or one_line(error)) from None
+        except OverBudgetError as error:
+            raise Rejection("too_large", one_line(error)) from None
         except Rejection:
             raise
         except Exception as error:  # each store has errors of its own, and not all of them are OSErrors
             if attempt == READ_ATTEMPTS:
                 raise Rejection("unreadable", f"{one_line(error)} ({attempt} attempts)") from None
+            held.close()
             time.sleep(0.1 * 4**attempt)
     raise AssertionError("unreachable")
 
 
-def _read(photograph: Photograph) -> bytes:
-    if photograph.piece is not None:
-        if photograph.piece.size_bytes > FILE_CAP_BYTES:
-            raise Rejection("too_large", f"the file has more than {FILE_CAP_BYTES} bytes")
-        return next(read_pieces([photograph.piece]))
+def _read(photograph: Photograph, budget: Budget, held: ExitStack) -> bytes:
+    piece = photograph.piece
+    if piece is not None:
+        held.enter_context(budget.hold(piece.size_bytes, "the file"))
+        return next(read_pieces([piece]))
     fs, path = filesystem(photograph.url)
     with fs.open(path, "rb") as file:
-        content = file.read(FILE_CAP_BYTES + 1)
-    if len(content) > FILE_CAP_BYTES:
-        raise Rejection("too_large", f"the file has more than {FILE_CAP_BYTES} bytes")
+        size_bytes = file.seek(0, os.SEEK_END)
+        held.enter_context(budget.hold(size_bytes, "the file"))
+        file.seek(0)
+        content = file.read(size_bytes + 1)
+    if len(content) > size_bytes:
+        raise Rejection("unreadable", "the file grew while it was read")
     return content

@@ -126,6 +126,14 @@ class RunFolder:
         """Writes the whole log; object stores cannot append."""
         write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
+    def read_environment(self) -> dict[str, Any]:
+        """What the run was last started with and on, as far as it can be read: it is for people."""
+        try:
+            environment = read_json(join(self.url, ENVIRONMENT))
+        except (FileNotFoundError, InputError):
+            environment = None
+        return environment if isinstance(environment, dict) else {}
+
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes what the run was last started with and on."""
         write_json(join(self.url, ENVIRONMENT), environment)

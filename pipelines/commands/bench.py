@@ -13,10 +13,9 @@ def bench(
 ) -> None:
     """Measures what rendering costs on this machine, against the best that the machine can do."""
     from pipelines.bench import bench, table
+    from transforms.storage import write_bytes
 
     document = bench(preset or ["paper", "small"])
     Console().print(table(document))
     if out:
-        with open(out, "w") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
+        write_bytes(out, (json.dumps(document, indent=2) + "\n").encode())

@@ -8,6 +8,7 @@ import typer
 from model.errors import InputError
 from pipelines.flags import beam_flags, split_flags
 from transforms.manners import Manners
+from transforms.memory import DEFAULT_BYTES
 
 POLITE = Manners()
 
@@ -56,6 +57,13 @@ def ingest(
         bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
     ] = False,
     no_robots: Annotated[bool, typer.Option("--no-robots", help="Ask for no robots.txt: on your own servers.")] = False,
+    memory: Annotated[
+        int,
+        typer.Option(
+            help="Most memory that a worker process takes, MiB. Large photographs are decoded one after the other; one "
+            "that alone needs more is rejected."
+        ),
+    ] = DEFAULT_BYTES >> 20,
     crawlers: Annotated[int, typer.Option(help="Workers that fetch at once; a host belongs to one of them.")] = 1,
     retry_rejects: Annotated[
         list[str] | None,
@@ -99,7 +107,16 @@ def ingest(
         full_size, patch_size, square, via_size, suffix, quality, min_side, max_aspect, not no_filters
     )
     options = IngestOptions(
-        tuple(paths), out, preparation, samples_per_shard, dedup, manners, crawlers, depth, tuple(retry_rejects or ())
+        tuple(paths),
+        out,
+        preparation,
+        samples_per_shard,
+        dedup,
+        manners,
+        crawlers,
+        depth,
+        tuple(retry_rejects or ()),
+        memory << 20,
     )
     if dry_run:
         show_plan(out, plan(options), manners)

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.definition import Definition
+from model.errors import InputError
 from model.lpips import is_installed
 from model.overlay import load_overlay
 from pipelines.cli import run
 from pipelines.fuse import lay_out, most_styles
-from transforms.invert import fit
+from transforms.invert import fit, photographs_at, read_file
+from transforms.photographs import Rejection
 from transforms.requests import read_requests
 from transforms.synthesize import PATCHES_DONE
 
@@ -419,3 +421,17 @@ def test_inbetween_joins_photographs_in_a_row_and_one_in_a_circle(photographs, t
     assert start(capsys, "render", *render, "--tile", 64)[0] == 0
     rolled = pixels(tmp_path / "rolled" / "panoramas" / "red_cyclic.png")
     assert np.array_equal(np.roll(turn, -576, axis=1), rolled)  # so the ends meet as any two columns do
+
+
+def test_photographs_on_the_web_are_asked_for_with_manners(web_server, tmp_path):
+    """Private addresses are refused, whether a list or a person names them."""
+    web_server.routes |= {"/a.jpg": b"x", "/list.txt": b"/a.jpg"}
+    (tmp_path / "list.txt").write_text(f"{web_server.url}/a.jpg\n")
+    (url,) = photographs_at([str(tmp_path / "list.txt")])
+    with pytest.raises(Rejection, match="not a public address"):
+        read_file(url)
+    with pytest.raises(InputError, match="not a public address"):
+        photographs_at([f"{web_server.url}/list.txt"])
+    with pytest.raises(InputError, match="not allowed"):
+        photographs_at(["ftp://h/a.jpg"])
+    assert web_server.log == []

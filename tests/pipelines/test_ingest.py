@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import fsspec
@@ -26,6 +27,7 @@ from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack
 from pipelines.ingest_display import show_summary
 from pipelines.progress import track
+from transforms.memory import Budget
 from transforms.prepare import Preparation
 from transforms.records import Photograph
 from transforms.samples import Sample, plan_patches
@@ -439,6 +441,15 @@ def test_only_rejects_of_a_reason_are_tried_again(few, tmp_path):
     assert (sum(again["samples"].values()), again["rejects"]) == (8, {})
 
 
+def read(path: Path, budget_bytes: int = 1 << 20) -> tuple[bytes, int]:
+    """A file as a photograph's, and how many attempts it took; its memory is given back."""
+    budget = Budget(budget_bytes)
+    with ExitStack() as held:
+        answer = transforms.prepare.read_photograph(Photograph(str(path)), budget, held)
+    with budget.hold(budget_bytes, "all of it"):
+        return answer
+
+
 def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
     monkeypatch.setattr(transforms.prepare.time, "sleep", lambda seconds: None)
     failures = [OSError(503, "busy"), OSError(503, "busy")]
@@ -450,11 +461,11 @@ def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
         return real(self, path, *arguments, **options)
 
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", flaky)
-    content, attempts = transforms.prepare.read_photograph(Photograph(str(few / "good-00.jpg")))
+    content, attempts = read(few / "good-00.jpg")
     assert (content, attempts) == ((few / "good-00.jpg").read_bytes(), 3)
     failures += [OSError(503, "busy")] * 3
     with pytest.raises(transforms.prepare.Rejection, match="busy"):
-        transforms.prepare.read_photograph(Photograph(str(few / "good-00.jpg")))
+        read(few / "good-00.jpg")
 
 
 class BusyError(Exception):
@@ -472,18 +483,17 @@ def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_re
 
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", fail)
     with pytest.raises(transforms.prepare.Rejection) as caught:
-        transforms.prepare.read_photograph(Photograph(str(few / "good-00.jpg")))
+        read(few / "good-00.jpg")
     assert len(attempts) == 3
     assert caught.value.reason == "unreadable"
     assert caught.value.message in ("503 busy (3 attempts)", "BusyError (3 attempts)")
 
 
-def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few, monkeypatch):
+def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few):
     with pytest.raises(transforms.prepare.Rejection, match="No such file"):
-        transforms.prepare.read_photograph(Photograph(str(few / "gone.jpg")))
-    monkeypatch.setattr(transforms.prepare, "FILE_CAP_BYTES", 100)
-    with pytest.raises(transforms.prepare.Rejection, match="more than 100 bytes"):
-        transforms.prepare.read_photograph(Photograph(str(few / "good-00.jpg")))
+        read(few / "gone.jpg")
+    with pytest.raises(transforms.prepare.Rejection, match="at most 1 MB: give more --memory"):
+        read(few / "good-00.jpg", 1_000)
 
 
 def test_ingest_imports_no_torch():

@@ -146,6 +146,17 @@ def test_a_run_is_not_resumed_on_other_photographs(data, finished, tmp_path):
     train(tiny(str(moved), out, images=4 * BATCH, resume=True))
 
 
+@pytest.mark.parametrize(
+    ("environment", "told"), [('{"processes": 2}', True), ('{"processes": 1}', False), ("{", False)]
+)
+def test_another_number_of_processes_is_told(data, finished, tmp_path, capsys, environment, told):
+    """The order of the photographs depends on it."""
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    (out / "environment.json").write_text(environment)
+    train(tiny(data, out, images=4 * BATCH, resume=True))
+    assert ("Processes: 2 before, 1 now; from here on" in capsys.readouterr().err) == told
+
+
 def test_a_folder_in_use_is_refused(data, finished, tmp_path, capsys):
     """For a run that is resumed, and for a new one; and what is in use stays as it is."""
     out = shutil.copytree(finished, tmp_path / "run")

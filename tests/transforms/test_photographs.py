@@ -1,15 +1,22 @@
 import ast
 import contextlib
 import io
+import struct
+import time
+import tracemalloc
 import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
+import transforms.photographs
+from transforms.memory import Budget
 from transforms.photographs import (
     FORMATS,
     LONGEST_SIDE_PX,
@@ -17,6 +24,7 @@ from transforms.photographs import (
     STORED_FORMATS,
     Rejection,
     decode,
+    decoding,
     encode,
     frame,
     open_picture,
@@ -261,3 +269,171 @@ def test_no_other_format_is_tried(content, formats):
     assert not {"EPS", "WMF", "FPX", "MIC"} & set(formats)
     with pytest.raises(UnidentifiedImageError):
         open_picture(content, formats)
+
+
+def jpeg_scans(count: int) -> bytes:
+    """A progressive JPEG, one of whose scans stands in it so many times more."""
+    content = encoded(landscape().convert("L"), "JPEG", progressive=True)
+    starts = [at for at in range(len(content)) if content[at : at + 2] == b"\xff\xda"]
+    scan = content[starts[1] : starts[2]]
+    return content[: starts[2]] + count * scan + content[starts[2] :]
+
+
+def test_scans_are_counted_before_they_are_decoded():
+    assert decode(jpeg_scans(50), 101).height_px == 240
+    assert rejection(jpeg_scans(4000)).reason == "too_costly"
+
+
+def tags_block(tags: int, size: int) -> bytes:
+    """An EXIF block, or a TIFF, whose tags all name the same bytes."""
+    entries = b"".join(struct.pack("<HHLL", 1000 + tag, 7, size, 8) for tag in range(tags))
+    return b"II*\0" + struct.pack("<LH", 8, tags) + entries + bytes(4 + size)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+
+
+def with_chunks(*chunks: bytes) -> bytes:
+    """A PNG with these chunks after its header."""
+    content = encoded(landscape())
+    return content[:33] + b"".join(chunks) + content[33:]
+
+
+@pytest.mark.parametrize("kind", ["tif", "exif", "chunks", "avif", "junk", "comments"])
+def test_headers_that_ask_for_much_are_rejected_soon_and_take_little(kind):
+    exif, harmless = tags_block(4000, 12_000), b"II*\0" + bytes(len(tags_block(5000, 1 << 20)) - 4)
+    content = {
+        "tif": lambda: tags_block(20_000, 4 << 20),
+        "exif": lambda: encoded(landscape(), "JPEG", exif=b"Exif\0\0" + exif),
+        "chunks": lambda: with_chunks(150_000 * chunk(b"aaAa", b"")),
+        "avif": lambda: encoded(landscape(), "AVIF", exif=harmless).replace(harmless, tags_block(5000, 1 << 20)),
+        "junk": lambda: b"\xff\xd8" + bytes(4 << 20),
+        "comments": lambda: b"GIF89a\1\0\1\0\0\0\0!\xfe" + 150_000 * b"\1x" + b"\0;",
+    }[kind]()
+    tracemalloc.start()
+    assert rejection(content).reason in ("too_costly", "unreadable", "truncated")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * len(content) + (64 << 20)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_overlapping_exif_does_not_turn_a_picture_nor_lose_it(format_):
+    content = encoded(landscape(), format_, exif=tags_block(60_000, 1 << 20))
+    assert decode(content, 197).height_px == 240
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("keyword", ["Comment", "XML:com.adobe.xmp", "Raw profile type exif", "icc_profile"])
+def test_a_long_text_does_not_lose_a_png(zipped, keyword):
+    info = PngImagePlugin.PngInfo()
+    for _ in range(3):
+        info.add_text(keyword, "lake " * 400_000, zip=zipped)
+        info.add_itxt(keyword, "lake " * 400_000, zip=zipped)
+    assert difference(decode(encoded(landscape(), pnginfo=info), 197).image, landscape()) == 0
+
+
+def test_a_text_that_says_which_way_is_up_is_heeded():
+    info, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    exif[0x0112] = 6
+    info.add_text("Raw profile type exif", "\nexif\n 99\n" + exif.tobytes().hex(), zip=True)
+    assert decode(encoded(landscape(), pnginfo=info), 197).width_px == 240
+
+
+@pytest.mark.parametrize(
+    "profile", [b"x\0\0" + zlib.compress(bytes(40 << 20)), b"x\0\1what", b"", b"x\0\0" + zlib.compress(bytes(2 << 20))]
+)
+def test_a_profile_that_is_too_large_or_broken_does_not_lose_a_png(profile):
+    assert difference(decode(with_chunks(chunk(b"iCCP", profile)), 197).image, landscape()) == 0
+
+
+def named_profile(name: str, gamma: float) -> bytes:
+    """A profile of sRGB's primaries with another curve, by whatever name."""
+    texts = name.encode() + b"\0"
+    xyz = [(0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141), (0.9642, 1.0, 0.8249)]
+    points = [b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in point)) for point in xyz]
+    curve = b"curv\0\0\0\0" + struct.pack(">LHH", 1, round(gamma * 256), 0)
+    about = b"desc\0\0\0\0" + struct.pack(">L", len(texts)) + texts + bytes(78)
+    names = (b"desc", b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt", b"rTRC", b"gTRC", b"bTRC")
+    table, body = b"", b""
+    for tag, data in zip(names, [about, *points, curve, curve, curve], strict=True):
+        table += tag + struct.pack(">LL", 132 + 12 * len(names) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">L4sL", 132 + len(table) + len(body), b"lcms", 0x02400000) + b"mntrRGB XYZ "
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + points[3][8:]
+    return head.ljust(128, b"\0") + struct.pack(">L", len(names)) + table + body
+
+
+def test_a_profile_is_known_by_what_it_does_not_by_its_name():
+    grey = Image.new("RGB", (9, 9), (128, 128, 128))
+    for name in ("GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc", "Linear RGB"):
+        pixel = decode(encoded(grey, icc_profile=named_profile(name, 1.0)), 4).image.getpixel((4, 4))
+        assert min(pixel) > 180, name
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, srgb.replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))):
+        image = decode(encoded(landscape(), icc_profile=profile), 197).image
+        assert difference(image, landscape()) == 0
+
+
+def test_lab_without_a_profile_becomes_rgb():
+    lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    content = encoded(ImageCms.applyTransform(landscape(), lab), "TIFF")
+    assert difference(decode(content, 197).image, landscape()) < 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "L", "1"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_bands_do_not_show(mode, orientation, monkeypatch):
+    """A large picture is converted in bands; what comes out is what comes of it in one piece."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    alpha = Image.linear_gradient("L").resize((480, 240))
+    picture = landscape()
+    picture.putalpha(alpha)
+    content = encoded(picture.convert(mode), "TIFF", exif=exif)
+    whole = decode(content, 197).image
+    monkeypatch.setattr(transforms.photographs, "BAND_PX", 5000)
+    assert difference(decode(content, 197).image, whole) == 0
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "AVIF", "JPEG2000", "TIFF", "GIF", "BMP", "PPM"])
+def test_a_photograph_that_needs_more_than_the_budget_is_a_reject_that_says_so(format_):
+    content = encoded(landscape(2000, 1500), format_)
+    with (
+        pytest.raises(
+            Rejection, match=r"2000×1500 px takes \d+ MB of memory; at most 30 MB: give more --memory"
+        ) as caught,
+        decoding(content, 197, Budget(30_000_000)),
+    ):
+        pass
+    assert caught.value.reason == "too_large"
+
+
+def test_a_tile_larger_than_its_picture_is_counted():
+    tags = {256: 480, 257: 240, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 100}
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(200)
+    assert rejection(content).reason == "too_large"
+
+
+@pytest.mark.parametrize("content", [b"P3 5000 5000 255 " + b"1 " * 99, b"P6 5000 5000 254 " + bytes(99)])
+def test_large_pictures_whose_decoder_is_slow_are_rejected(content):
+    assert rejection(content).reason == "too_costly"
+
+
+def test_what_is_decoded_at_the_same_time_shares_the_budget():
+    budget, content, at_once, most = Budget(80_000_000), encoded(landscape(2000, 1500)), [], []
+
+    def work(number: int) -> None:
+        with decoding(content, 197, budget):
+            at_once.append(number)
+            most.append(len(at_once))
+            time.sleep(0.02)
+            at_once.remove(number)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert max(most) == 1  # each needs about 50 MB
+    with budget.hold(80_000_000, "all of it"):
+        pass
