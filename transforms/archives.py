@@ -168,7 +168,8 @@ def _stored_size(member: tarfile.TarInfo) -> int | None:
     """How many bytes of a file lie in the tar in one piece; None if there are holes between them."""
     if not member.issparse():
         return member.size
-    stored = [(offset, size) for offset, size in member.sparse or () if size]  # type: ignore[attr-defined]
+    pieces: list[tuple[int, int]] = getattr(member, "sparse", None) or []
+    stored = [piece for piece in pieces if piece[1]]
     return stored[0][1] if len(stored) == 1 and stored[0][0] == 0 else None
 
 
