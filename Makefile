@@ -1,14 +1,17 @@
 PYTHON ?= python3
+COUNT ?= 15000
+SEED ?= 0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TESTABLE := .venv/.testable
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test fuzz lint clean
 
 help:
 	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
 	@echo "make test     the whole test suite"
+	@echo "make fuzz     15,000 seeded inputs (COUNT=, SEED=) for each reader of bytes from outside"
 	@echo "make lint     style and types of the code"
 	@echo "make install  only the environment in .venv that both use; make test and make lint add what they need"
 	@echo "make clean    removes what these made"
@@ -40,10 +43,13 @@ demo: $(INSTALLED)
 test: $(TESTABLE)
 	$(BIN)/python -m pytest
 
+fuzz: $(TESTABLE)
+	$(BIN)/python tests/fuzz/driver.py --count $(COUNT) --seed $(SEED)
+
 lint: $(TESTABLE)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv demo fuzz-failures build dist *.egg-info

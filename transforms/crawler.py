@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from model.memory import return_freed_memory
 from transforms.fetch import Fetched, Fetcher, FetchError
+from transforms.fetched_pages import is_page, picture_of
 from transforms.manners import Manners
 from transforms.memory import DEFAULT_BYTES, process_memory
 from transforms.photographs import Rejection
@@ -23,7 +24,6 @@ from transforms.staging import read_staged, stage
 from transforms.tally import Tally
 from transforms.training_shards import StagedSample
 from transforms.urls import NotAllowedError, check_scheme, host_key, is_web
-from transforms.web import is_page, picture_of
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256

@@ -7,13 +7,10 @@ checked, so neither a redirect nor a DNS answer that changes leads into someone'
 import asyncio
 import errno
 import random
-import re
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -25,7 +22,7 @@ from yarl import URL
 
 from model.errors import one_line
 from transforms.encodings import EncodingError, decoded
-from transforms.manners import AGENT, ROBOTS_CAP_BYTES, Host, Manners, is_private, opt_out, robots_text
+from transforms.manners import AGENT, ROBOTS_CAP_BYTES, Host, Manners, is_private, opt_out, retry_after_s, robots_text
 from transforms.photographs import Rejection
 from transforms.text import clean_text
 from transforms.urls import asked_url, host_key, redact
@@ -336,18 +333,6 @@ def _check_status(response: aiohttp.ClientResponse, host: Host) -> None:
         host.be_silent(pause_s)
     reason = "too_many_requests" if status == 429 else "server_error"
     raise FetchError(reason, message, again=True, pause_s=pause_s)
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """How long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
-    if value is None:
-        return None
-    if re.fullmatch(r"\s*[0-9]+\s*", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError, TypeError, IndexError):
-        return None
 
 
 def _public_socket(address: Any) -> socket.socket:

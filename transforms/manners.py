@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from model.errors import InputError
@@ -162,6 +163,19 @@ def opt_out(values: Iterable[str]) -> str | None:
 def may_follow(values: Iterable[str]) -> bool:
     """Whether X-Robots-Tag headers or a page's robots meta tags let us follow the page's links."""
     return not {"nofollow", "none"} & set(directives(values))
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """How long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
+    if value is None:
+        return None
+    seconds = re.fullmatch(r"[ \t]*([0-9]+)[ \t]*", value)
+    if seconds:
+        return float(seconds[1])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError, OSError, TypeError, IndexError):
+        return None
 
 
 def is_private(address: str) -> bool:

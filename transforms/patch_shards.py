@@ -76,10 +76,10 @@ class StoredShard:
         """What a patch says of its precision."""
         if values is None:
             return None
-        try:
-            return Difference(int(values["max"]), float(values["mean"]))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise DamagedShardError(f"{self.url} is damaged at {ABOUT} of tile {index}; remove it") from None
+        numbers: list[Any] = [values.get(name) if isinstance(values, dict) else None for name in ("max", "mean")]
+        if not all(isinstance(number, int | float) and 0 <= number <= 255 for number in numbers):
+            raise DamagedShardError(f"{self.url} is damaged at {ABOUT} of tile {index}; remove it")
+        return Difference(*numbers)
 
     def about(self, index: int) -> dict[str, Any]:
         """What stands beside a patch."""

@@ -3,20 +3,19 @@
 import asyncio
 import json
 import os
-import posixpath
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from html import unescape
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from model.errors import InputError
 from transforms.archives import TAR_SUFFIX
-from transforms.fetch import Fetched, Fetcher, FetchError, retry_after_s
+from transforms.fetch import Fetched, Fetcher, FetchError
+from transforms.fetched_pages import page_of
 from transforms.lists import LIST_SUFFIXES, read_list
-from transforms.manners import Manners, may_follow, opt_out
-from transforms.markup import SlowPageError
-from transforms.pages import PAGE_CAP_BYTES, Page, is_picture_url, read_page
+from transforms.manners import Manners, retry_after_s
+from transforms.pages import Page, is_picture_url
 from transforms.photographs import Rejection
 from transforms.records import Photograph, Reject, internal_reject
 from transforms.tally import Tally
@@ -34,8 +33,6 @@ _COMMONS_BUSY: Final = ("maxlag", "ratelimited", "readonly")
 _FLICKR_BUSY: Final = ("0", "105")
 """Codes of what passes: the API is, or the service is, not available for the moment."""
 
-_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
-PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
 MOST_PAGES: Final = 10_000
 MOST_CHARACTERS: Final = 10_000
 """What is read of a field of HTML."""
@@ -174,58 +171,6 @@ async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
         return Reject(url, "find", error.reason, error.message, getattr(error, "attempts", 1))
     except Exception as error:  # markup that nobody foresaw
         return internal_reject(url, "find", error)
-
-
-def is_page(file: Fetched) -> bool:
-    """Whether a server says that a file is a page, and it looks like one. Some call all that they have pages."""
-    kind = file.headers.get("content-type", "").lower().partition(";")[0].strip()
-    return kind in PAGE_TYPES and file.content.lstrip(_BLANK)[:1] == b"<"
-
-
-def picture_of(file: Fetched) -> str:
-    """The URL of the picture that a page is about, where the page has the name of a picture.
-
-    Wikis and code hosts show ``…/File:Lake.jpg`` as a page around ``…/Lake.jpg``. It is the picture of the page's own
-    name, or else the only one.
-
-    Raises:
-        Rejection: the page must not be read, or it is not clear which of its pictures is meant.
-    """
-    pictures = list(page_of(file).pictures)
-    name = _file_name(file.url).rpartition(":")[2]
-    named = [url for url in pictures if _file_name(url) == name and url != file.url]
-    if not named and len(pictures) != 1:
-        raise Rejection("not_a_picture", f"a page with {len(pictures)} pictures, none of them of its name")
-    return (named or pictures)[0]
-
-
-def _file_name(url: str) -> str:
-    return posixpath.basename(unquote(urlsplit(url).path)).lower()
-
-
-def page_of(file: Fetched) -> Page:
-    """The page that a file is, as far as its owner lets it be read.
-
-    Raises:
-        Rejection: it is not a page, or asks us to keep out.
-    """
-    kind, _, parameters = file.headers.get("content-type", "").lower().partition(";")
-    if kind.strip() not in PAGE_TYPES:
-        kind = kind.strip()[:80] or "of unknown kind"
-        raise Rejection("not_a_picture", f"neither a page nor a picture, but {kind}")
-    charset = re.search(r"charset=[\"']?([\w-]+)", parameters)
-    if len(file.content) > PAGE_CAP_BYTES:
-        raise Rejection("too_large", f"a page of more than {PAGE_CAP_BYTES} bytes")
-    try:
-        page = read_page(file.url, file.content, charset and charset[1])
-    except SlowPageError as error:
-        raise Rejection("timeout", str(error)) from None
-    out = opt_out(page.robots)
-    if out:
-        raise Rejection("opt_out", f"the page's meta tag says {out}")
-    if not may_follow([*page.robots, file.headers.get("x-robots-tag", "")]):
-        page.links.clear()
-    return page
 
 
 async def _commons(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:

@@ -9,10 +9,13 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
+from model.errors import InputError
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, train
+from transforms import run_lock
 from transforms.prepare import Preparation
+from transforms.storage import list_files
 from transforms.stream import PatchStream
 from transforms.training_shards import DATASET, INDEX
 
@@ -95,6 +98,20 @@ def test_a_run_in_a_bucket_goes_on_from_there(stored, finished, bucket):
     assert {"config.json", "environment.json", "log.jsonl", "previous.safetensors", "samples"} < names
 
 
+def test_a_run_folder_in_a_bucket_is_one_runs_until_that_is_dead(bucket, monkeypatch):
+    for name, seconds in (("BEAT_S", 0.2), ("DEAD_S", 2.0), ("SETTLE_S", 0.2)):
+        monkeypatch.setattr(run_lock, name, seconds)
+    out = f"{bucket}/locked"
+    with run_lock.locked(out) as check:
+        with pytest.raises(InputError, match="is in use by another run"), run_lock.locked(out):
+            pass
+        check()
+    run_lock.Lease(out).take()  # and nothing more is heard of it
+    with run_lock.locked(out) as check:
+        check()
+    assert not list_files(out)
+
+
 def test_a_shard_that_is_lost_in_a_bucket_is_skipped_and_said(stored):
     fs, path = fsspec.core.url_to_fs(stored)
     shard = f"{path}/train-000001.tar"
@@ -127,7 +144,7 @@ def test_a_run_learns_from_a_web_server_and_cannot_be_written_there(served, fini
     assert same_run(tmp_path / "run", finished)
     assert run(["train", "--data", served, "--out", f"{web_server.url}/run", "--preset", "tiny", "--images", "4"]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert errors[-1] == f"infinitygan: {web_server.url}/run/config.json: a web server is for reading only; " + (
+    assert errors[-1] == f"infinitygan: {web_server.url}/run/lock.json: a web server is for reading only; " + (
         "write to a folder, or a store such as gs:// or s3://"
     )
 

@@ -17,10 +17,12 @@ import transforms.seams
 import transforms.tiff
 from model.errors import InputError
 from transforms.assemble import AssemblePanoramas, assemble_panorama
+from transforms.formats import FORMATS
 from transforms.manifest import MANIFEST_SCHEMA, read_manifest, write_manifest
 from transforms.patch_shards import write_patch_shard
-from transforms.plan import Failure
+from transforms.plan import Failure, plan_from_json
 from transforms.plan_tiles import missing_shards
+from transforms.render_folder import read_record
 
 
 def store(out, plan, painted, lost=()):
@@ -162,3 +164,21 @@ def test_a_file_that_is_no_manifest_is_named():
         ) as caught:
             read_manifest("memory://foreign")
         assert "\n" not in str(caught.value)
+
+
+def test_no_secret_of_a_url_goes_into_a_panorama(plan_of, painted, tmp_path, contents):
+    secret = "https://alice:S3CRET@host/c.safetensors?token=T0KEN"
+    plan = plan_of(90, 90, formats=tuple(FORMATS), checkpoint=secret)
+    plain = plan_of(90, 90, formats=tuple(FORMATS), checkpoint="https://host/c.safetensors")
+    assert plan.digest == plain.digest
+    store(tmp_path, plan, painted)
+    assert assemble_panorama(str(tmp_path), plan, [], "1")["state"] == "done"
+    for name, content in contents(tmp_path).items():
+        assert b"S3CRET" not in content, name
+        assert b"T0KEN" not in content, name
+    record = read_record(str(tmp_path), "p")
+    assert record["checkpoint_sha256"] == plan.checkpoint_sha256
+    assert record["request"]["checkpoint"] is None
+    assert record["checkpoint"].startswith("https://host/c.safetensors?token=redacted")
+    assert plan_from_json(record, "", "p.json").digest == plan.digest
+    assert plain.provenance() == plain.to_json()

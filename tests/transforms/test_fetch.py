@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms import fetch as fetch_module
-from transforms.fetch import Fetcher, FetchError, retry_after_s
-from transforms.manners import ROBOTS_CAP_BYTES, Manners
+from transforms.fetch import Fetcher, FetchError
+from transforms.manners import ROBOTS_CAP_BYTES, Manners, retry_after_s
 
 QUICK = {"host_rate": 1e4, "deadline_s": 0.6, "allow_private": True}
 

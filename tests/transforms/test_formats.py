@@ -2,6 +2,9 @@ import hashlib
 import io
 import itertools
 import json
+import re
+import shutil
+import subprocess
 import tracemalloc
 from collections import Counter
 from contextlib import contextmanager
@@ -17,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from model.errors import InputError
-from transforms.formats import FORMATS, check_format, is_written, remove_panorama, write_panorama
+from transforms.dzi import viewer
+from transforms.formats import FORMATS, caution, check_format, is_written, remove_panorama, write_panorama
 from transforms.layout import TileLayout, cut_strips, digested
 
 METADATA = {"seed": "7", "request": '{"id": "Málaga 日本"}'}
@@ -420,3 +424,37 @@ def test_edges_that_do_not_rise_from_zero_are_refused(edges):
 def test_a_layout_can_be_compared_and_hashed():
     assert TileLayout([0, 3], [0, 2]) == TileLayout((0, 3), np.array([0, 2]))
     assert len({TileLayout([0, 3], [0, 2]), TileLayout((0, 3), (0, 2))}) == 1
+
+
+def test_a_png_that_libpng_does_not_open_is_warned_of():
+    for size in ((1_000_001, 4), (4, 1_000_001)):
+        assert "libpng" in caution("png", *size)
+        assert caution("tif", *size) is None
+    assert caution("png", 1_000_000, 1_000_000) is None
+
+
+DRAW = """
+const calls = {}, element = {clientWidth: 900, clientHeight: 700, addEventListener() {}};
+element.getContext = () => new Proxy({}, {
+  get: (_, name) => (...values) => (calls[name] ||= []).push(values), set: () => true
+});
+globalThis.document = {querySelector: () => element};
+globalThis.devicePixelRatio = 1;
+globalThis.addEventListener = () => {};
+globalThis.requestAnimationFrame = function_ => function_();
+globalThis.Image = class { complete = true; naturalWidth = 256; naturalHeight = 256 };
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the page's own program needs node to run here")
+def test_a_pyramids_page_shows_no_more_than_the_picture():
+    """Pixels of a coarse level reach over the picture's right and bottom, where its size is no multiple of theirs."""
+    script = re.search("<script>(.*)</script>", viewer("p_files", 511, 129, {}), re.DOTALL)[1]
+    say = "console.log(JSON.stringify([calls.rect, calls.clip.length, calls.drawImage.length]))"
+    done = subprocess.run(["node", "-"], input=DRAW + script + say, capture_output=True, text=True, check=True)
+    rects, clips, drawn = json.loads(done.stdout)
+    assert len(rects) == clips > 0
+    assert drawn
+    x, y, width, height = rects[-1]
+    assert (x, width, height) == (0, 900, 227)
+    assert abs(y - (700 - 227) / 2) <= 1

@@ -230,3 +230,55 @@ def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):
     with pytest.raises(ValueError, match="bytes"):
         write_patch_shard("memory://middle", shard, samples)
     assert memory.find(plan_folder("/middle", plan)) == []
+
+
+def bomb():
+    """A PNG of few bytes that claims 400 million pixels."""
+    return encode(np.zeros((1, 1, 3), np.uint8)).replace(
+        b"IHDR" + (1).to_bytes(4, "big") * 2, b"IHDR" + (20_000).to_bytes(4, "big") * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("json", b"[" * 100_000),
+        ("json", {"difference": 5}),
+        ("json", {"difference": {"max": "<b>", "mean": []}}),
+        ("json", {"difference": {"max": 10**400, "mean": 1e999}}),
+        ("json", {"sha256": None}),
+        ("png", np.zeros((32, 31, 3), np.uint8)),
+        ("png", bomb()),
+        ("edge.png", bomb()),
+    ],
+)
+def test_a_forged_patch_is_a_damaged_shard(file, content, plan_of, painted, tmp_path):
+    plan = plan_of(64, 64)
+    shard = PatchShard(plan, 0, 3)
+    samples = painted.samples(shard)
+    if isinstance(content, np.ndarray):  # with the right checksum, but not the tile's size
+        about = json.loads(samples[0]["json"]) | {"sha256": pixel_checksum(content)}
+        samples[0] |= {"json": json.dumps(about).encode(), "png": encode(content)}
+    elif isinstance(content, dict):
+        samples[0]["json"] = json.dumps(json.loads(samples[0]["json"]) | content).encode()
+    else:
+        samples[0][file] = content
+    write_patch_shard(str(tmp_path), shard, samples)
+    with pytest.raises(DamagedShardError, match=r"damaged at .* of tile 0; remove it"):
+        PatchReader(str(tmp_path), plan).patch(0)
+    assert PatchReader(str(tmp_path), plan).patch(1).index == 1
+
+
+def test_a_sparse_member_of_a_shard_is_not_read(plan_of, painted, tmp_path):
+    plan = plan_of(32, 32)
+    folder = tmp_path / "patches" / "p" / plan.digest
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "0-0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo(f"{plan.member(0)}.png")
+        sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**40)}
+        member.pax_headers = {**sparse, "GNU.sparse.name": member.name}
+        content = b"1\n0\n0\n".ljust(512, b"\0")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(DamagedShardError):
+        PatchReader(str(tmp_path), plan).patch(0)

@@ -13,7 +13,7 @@ from model.definition import Edit, Style
 from model.errors import InputError
 from model.geometry import LIMIT
 from transforms.plan import PatchShard, Plan, Tile
-from transforms.plan_tiles import Found, PlanTiles, missing_shards
+from transforms.plan_tiles import Found, PlanTiles, Work, missing_shards, shards_to_do, work_to_do
 from transforms.render_folder import check_plan, existing_shards, other_plans, plan_folder, record_path
 from transforms.requests import RenderRequest
 
@@ -244,3 +244,28 @@ def test_which_overlays_there_are_decides_a_plan_and_where_they_lie_does_not():
     assert Plan(request, "", "0" * 64, 64, overlays=("2", "1")).digest != plan.digest
     with pytest.raises(InputError, match="which file each of its overlays is"):
         Plan(request, "", "0" * 64, 64)
+
+
+@settings(deadline=None)
+@given(plans_with_shards(), st.integers(1, 9))
+def test_work_is_reckoned_as_it_would_be_listed(made, tiles_per_shard):
+    plan, existing = made
+    found = Found(frozenset({plan.request.id}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.plan_tiles.is_complete", lambda out, plan: False)
+        patch.setattr("transforms.plan_tiles.existing_shards", lambda out, plan: existing)
+        listed = list(shards_to_do("none", plan, tiles_per_shard, found))
+        work = work_to_do("none", plan, tiles_per_shard, found)
+    assert work == Work(len(listed), sum(len(shard.indices) for shard in listed))
+
+
+def test_the_work_of_the_largest_panorama_is_reckoned_at_once(plan_of, tmp_path):
+    plan = plan_of(2 * 10**9, 512, tile_px=256, formats=("tif",))
+    work = work_to_do(str(tmp_path), plan, 1, Found(frozenset()))
+    assert work == Work(plan.tiles, plan.tiles)
+    assert plan.tiles == 7_812_500 * 2
+
+
+def test_more_tiles_than_can_be_listed_are_refused(plan_of):
+    with pytest.raises(InputError, match=r"7812500 x 7812500 tiles of 256 px are more than the 33554432 .*smaller one"):
+        plan_of(2 * 10**9, 2 * 10**9, tile_px=256, formats=("tif",))

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from model.errors import InputError
+from transforms.formats import FORMATS
+from transforms.notes import say_once
+from transforms.plan import plan_from_json
 from transforms.render_folder import (
     begin,
     check_plan,
@@ -81,3 +84,66 @@ def test_another_plan_goes_when_it_is_replaced(plan_of, tmp_path):
     check_plan(out, plan)
     assert [path.name for path in (tmp_path / "panoramas").iterdir()] == []
     assert len(list(tmp_path.rglob("plan.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"files": {"zarr/../../../victim": "p.zarr/../../../victim"}},
+        {"files": {"png": "victim.png"}},
+        {"files": ["p.png"]},
+        {"request": 5},
+        {"seam_audit": 5},
+        {"seam_audit": {"max_difference": "<b>"}},
+        {"seam_audit": {"max_difference": 10**30}},
+        {"precision_difference": [1]},
+        {"pixel_sha256": 5},
+        {"plan": "../../victim"},
+    ],
+)
+def test_a_forged_record_harms_nobody(forged, plan_of, tmp_path, capsys):
+    plan, out = plan_of(300, 200), str(tmp_path / "out")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (tmp_path / "out" / "panoramas").mkdir(parents=True)
+    (tmp_path / "out" / "panoramas" / "victim.png").touch()
+    (tmp_path / "out" / "panoramas" / "p.zarr").mkdir()
+    write_json(record_path(out, "p"), {"plan": "0" * 12, "files": {}, **forged})
+    say_once.cache_clear()
+    record = read_record(out, "p")
+    assert set(record.get("files", ())) <= set(FORMATS)
+    assert record or "is not the JSON of panorama p; it is passed over" in capsys.readouterr().err
+    begin(out, plan)
+    assert victim.exists()
+    assert (tmp_path / "out" / "panoramas" / "victim.png").exists()
+    assert not is_complete(out, plan)
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff", b'{"request": 5}', b"{}"])
+def test_a_damaged_plan_is_written_down_again(content, plan_of, tmp_path):
+    plan, out = plan_of(300, 200), str(tmp_path)
+    begin(out, plan)
+    (path,) = tmp_path.rglob("plan.json")
+    path.write_bytes(content)
+    begin(out, plan)
+    assert json.loads(path.read_text()) == plan.pixels_json()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tile_px": "32"},
+        {"tile_px": 0},
+        {"tile_px": 10**9},
+        {"tile_px": True},
+        {"precision": 5},
+        {"checkpoint_sha256": None},
+        {"scheme_version": {}},
+        {"request": {"id": "p", "seed": 7, "width_px": 2 * 10**9, "height_px": 2 * 10**9}},
+    ],
+)
+def test_a_forged_plan_is_named(changed, plan_of):
+    plan = plan_of(300, 200)
+    with pytest.raises(InputError) as caught:
+        plan_from_json({**plan.to_json(), "plan": plan.digest, **changed}, "", "p.json")
+    assert "\n" not in str(caught.value)

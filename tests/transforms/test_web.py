@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from model.errors import InputError
-from transforms import fetch, web
+from transforms import fetch, fetched_pages, web
 from transforms.manners import Manners
 from transforms.records import Photograph, Reject
 
@@ -118,8 +118,8 @@ def test_a_page_that_nobody_foresaw_is_its_own_reject(web_server, monkeypatch):
             raise KeyError("x")
         return real(url, *rest)
 
-    real = web.read_page
-    monkeypatch.setattr(web, "read_page", read)
+    real = fetched_pages.read_page
+    monkeypatch.setattr(fetched_pages, "read_page", read)
     web_server.routes |= {
         "/": b'<a href="/bad">x</a><a href="/one">1</a>',
         "/bad": b"<p>",

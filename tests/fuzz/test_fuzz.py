@@ -1,0 +1,29 @@
+"""A few seconds of what ``make fuzz`` does for minutes; and what the driver itself promises."""
+
+import driver
+import pytest
+import targets
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_no_input_raises_hangs_or_takes_too_much_memory(target):
+    failures = driver.fuzz(target, seed=1, count=200)
+    assert not failures, failures[0].reason
+
+
+def test_the_same_seed_makes_the_same_inputs():
+    assert driver.make("pictures", 3, 5) == driver.make("pictures", 3, 5) != driver.make("pictures", 3, 6)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("raise", "ValueError: three"), ("hang", "not done after 2 s"), ("grow", "MemoryError"), ("die", "ended with 5")],
+)
+def test_the_driver_finds_each_kind_of_fault_and_goes_on(target, reason, tmp_path):
+    expected = [number for number in range(7) if driver.make(target, 0, number) == b"\3"]
+    failures = driver.fuzz(target, seed=0, count=7, limit_s=2)
+    assert [failure.number for failure in failures] == expected
+    assert expected
+    assert all(reason in failure.reason for failure in failures)
+    assert f"test_{target}_{expected[0]}" in failures[0].save(tmp_path)
+    assert (tmp_path / f"{target}-{expected[0]}.bin").read_bytes() == b"\3"
