@@ -609,3 +609,34 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
     with track("Photographs", 10, lambda: 10):
         pass
     assert "10/10" in capsys.readouterr().err
+
+
+def test_what_has_been_mended_is_no_reject_any_more(few, tmp_path):
+    rows = ["url", str(few / "good-00.jpg"), '""', "ftp://h/x.jpg"]
+    listed = tmp_path / "l.csv"
+    options = IngestOptions((str(listed),), str(tmp_path / "out"), dedup="off")
+    listed.write_text("\n".join(rows))
+    ingest(options)
+    before = read_rejects(tmp_path / "out")
+    assert {(r["source"], r["reason"]) for r in before} == {
+        (f"{listed}#2", "bad_url"),
+        ("ftp://h/x.jpg", "not_allowed"),
+    }
+    assert ingest(options)["rejects"] == {"bad_url": 1, "not_allowed": 1}
+    listed.write_text("\n".join([*rows[:2], str(few / "good-01.jpg"), rows[3]]))
+    made = ingest(options)
+    assert sum(made["samples"].values()) == 2
+    assert [r["source"] for r in read_rejects(tmp_path / "out")] == ["ftp://h/x.jpg"]
+
+
+def test_rejects_of_finding_are_tried_again_too(few, tmp_path):
+    link = few / "late.jpg"
+    link.symlink_to(tmp_path / "later")
+    (few / "bad.tar").write_bytes(b"x" * 5000)
+    make(few, tmp_path / "out")
+    (tmp_path / "later").write_bytes((few / "good-00.jpg").read_bytes())
+    retry = IngestOptions((), str(tmp_path / "out"), dedup="off", retry_rejects=("unreadable",))
+    before = {row["source"] for row in read_index(str(tmp_path / "out"))}
+    ingest(retry)
+    assert {row["source"] for row in read_index(str(tmp_path / "out"))} == before | {str(link)}
+    assert [row["source"] for row in read_rejects(tmp_path / "out")] == [str(few / "bad.tar")]
