@@ -180,7 +180,7 @@ def test_shards_index_and_metadata_agree(made):
 
 def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photographs, made, tmp_path, monkeypatch):
     write_shard = transforms.ingest.write_shard
-    prepare = transforms.crawler.prepare_photograph
+    stage = transforms.crawler.stage
 
     def failing_once(function, mark):
         def wrapper(*arguments):
@@ -194,7 +194,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photog
         return wrapper
 
     monkeypatch.setattr(transforms.ingest, "write_shard", failing_once(write_shard, str(tmp_path / "mark-1")))
-    monkeypatch.setattr(transforms.crawler, "prepare_photograph", failing_once(prepare, str(tmp_path / "mark-2")))
+    monkeypatch.setattr(transforms.crawler, "stage", failing_once(stage, str(tmp_path / "mark-2")))
     options = IngestOptions((str(photographs[0]),), str(tmp_path / "again"))
     ingest(options, PipelineOptions(["--runner=BundleBasedDirectRunner"]))
     assert (tmp_path / "mark-1").exists()
