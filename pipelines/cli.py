@@ -7,10 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from model.errors import DivergenceError, InputError
+from model.version import __version__
 from pipelines.interrupts import INTERRUPTED, ended_by_signals
 from transforms.text import printable
 
@@ -47,11 +49,28 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(top)
     for name in COMMANDS:
         function = getattr(import_module(f"pipelines.commands.{name}"), name)
         app.command(name, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
     return app
+
+
+def show_version(asked: bool) -> None:
+    """Prints the version and ends, if asked."""
+    if asked:
+        print(f"infinitygan {__version__}")
+        raise typer.Exit
+
+
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.errors import InputError
+from pipelines.progress import silence
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -28,6 +29,9 @@ Size = Annotated[
     typer.Option(metavar="WxH", help="Scale and cut photographs to this, px.", show_default="the network's height"),
 ]
 PhotographSeed = Annotated[int, typer.Option(help="Of the world around, and of the optimisation's start.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=silence, help="Show no progress. Results and errors are still shown.")
+]
 Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Show the photograph's own pixels in its place.")]
 
 

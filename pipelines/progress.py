@@ -1,5 +1,6 @@
 """How far a job is, on stderr: a bar on a terminal, a line now and then elsewhere."""
 
+import os
 import sys
 import threading
 import time
@@ -8,6 +9,31 @@ from contextlib import contextmanager
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
+_silent = threading.Event()
+
+
+def silence(quiet: bool) -> bool:
+    """Hides progress from now on, or shows it again; returns what it was given, as the callback of a flag does."""
+    if quiet:
+        _silent.set()
+    else:
+        _silent.clear()
+    return quiet
+
+
+def say(text: str) -> None:
+    """Prints a line on stderr, unless progress is hidden.
+
+    Where the terminal or the pipe is gone, the work goes on without being heard.
+    """
+    if _silent.is_set():
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -23,6 +49,9 @@ def track(
             but the total, which is right for work that other processes do.
         note: says what else is to be seen of the work, in a few words.
     """
+    if _silent.is_set():
+        yield
+        return
     stop = threading.Event()
     watch = _draw_bar if sys.stderr.isatty() else _print_lines
     thread = threading.Thread(target=watch, args=(description, total, count, note, stop), daemon=True)
@@ -68,5 +97,5 @@ def _print_lines(
         left_s = (now - start) * max(total - done, 0) / max(done - before, 1)
         rest = f"/{total}, about {left_s:.0f} s left" if total else ""
         said = ", ".join(part for part in (f"{description}: {done}{rest}", note()) if part)
-        print(said, file=sys.stderr, flush=True)
+        say(said)
         last, shown = now, done

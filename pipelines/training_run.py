@@ -1,9 +1,7 @@
 """One training run: the loop, what it shows, and what it saves at every tick."""
 
 import dataclasses
-import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +17,7 @@ from model.errors import DivergenceError, InputError
 from model.generator import Generator
 from model.processes import peak_bytes
 from model.training import Trainer
-from pipelines.progress import track
+from pipelines.progress import say, track
 from transforms.curves import events
 from transforms.previews import GRID, grid, sample_grid, strip
 from transforms.run_folder import BEST, CHECKPOINT, RunFolder, curves_name
@@ -250,16 +248,6 @@ class Run:
         self.folder.write_log(self.log)
         state = files.save(files.TRAINING_STATE, self.trainer.state(), header)
         self.folder.write_state(self.checkpoint(), state)
-
-
-def say(text: str) -> None:
-    """Prints a line to stderr. Where the terminal or the pipe is gone, training goes on without being heard."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-        os.close(nowhere)
 
 
 def is_best(log: Sequence[Mapping[str, Any]]) -> bool:

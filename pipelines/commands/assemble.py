@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.flags import FORMATS, beam_flags
+from pipelines.flags import FORMATS, Quiet, beam_flags
 
 
 def assemble(
@@ -12,6 +12,7 @@ def assemble(
     folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
     format: Annotated[list[str] | None, typer.Option(help=f"{FORMATS}; may be repeated.")] = None,
     id: Annotated[list[str] | None, typer.Option(help="A panorama; may be repeated.", show_default="all")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Makes other formats of panoramas from their patches, without rendering."""
     flags = beam_flags(context)

@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipelines.flags import Quiet
+
 
 def bench(
     preset: Annotated[list[str] | None, typer.Option(help="Network to measure; may be repeated.")] = None,
     out: Annotated[str | None, typer.Option(help="File for the figures, as JSON.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measures what rendering costs on this machine, against the best that the machine can do."""
     from pipelines.bench import bench, table

@@ -6,7 +6,7 @@ import typer
 
 from model.definition import FIELDS
 from model.errors import InputError
-from pipelines.flags import Checkpoint, beam_flags
+from pipelines.flags import Checkpoint, Quiet, beam_flags
 
 
 def edit(
@@ -25,6 +25,7 @@ def edit(
     out: Annotated[str | None, typer.Option(help="Of the render job.", show_default="the panorama's")] = None,
     checkpoint: Checkpoint = None,
     tile: Annotated[int | None, typer.Option(help="Side of a tile, px.", show_default="as it was")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Draws a box of a panorama anew, or takes that back; writes the request and renders what it touches."""
     flags = beam_flags(context)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.flags import Quiet
+
 
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help='Generator, .safetensors, or "bundled".')],
@@ -18,6 +20,7 @@ def evaluate(
     inception: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights of the standard Inception, for FID: safetensors or npz.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measures how far a checkpoint's worlds are from held-out photographs."""
     from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate

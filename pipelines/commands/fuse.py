@@ -6,7 +6,7 @@ import typer
 
 from model.definition import FUSION_PX
 from model.errors import InputError
-from pipelines.flags import Checkpoint, Formats, RenderFolder, Replace, TileSide, beam_flags
+from pipelines.flags import Checkpoint, Formats, Quiet, RenderFolder, Replace, TileSide, beam_flags
 
 
 def fuse(
@@ -22,6 +22,7 @@ def fuse(
     format: Formats = None,
     tile: TileSide = 256,
     replace: Replace = False,
+    quiet: Quiet = False,
 ) -> None:
     """Renders a panorama of several styles; writes the request, too, for changes by hand."""
     flags = beam_flags(context)

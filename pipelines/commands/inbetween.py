@@ -12,6 +12,7 @@ from pipelines.flags import (
     Formats,
     Keep,
     PhotographSeed,
+    Quiet,
     RenderFolder,
     Replace,
     Size,
@@ -38,6 +39,7 @@ def inbetween(
     format: Formats = None,
     tile: TileSide = 256,
     replace: Replace = False,
+    quiet: Quiet = False,
 ) -> None:
     """Makes one panorama of several photographs, or a circle of one."""
     paths, unknown = split_flags(photographs)

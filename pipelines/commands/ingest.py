@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.flags import beam_flags, split_flags
+from pipelines.flags import Quiet, beam_flags, split_flags
 from transforms.manners import Manners
 from transforms.memory import DEFAULT_BYTES
 
@@ -71,6 +71,7 @@ def ingest(
     ] = None,
     repack_set: Annotated[bool, typer.Option("--repack", help="Instead of SRC: deal the set out evenly.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Makes or extends a training set of photographs: WebDataset shards, an index, and the rejects with their reasons.
 

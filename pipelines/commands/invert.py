@@ -10,6 +10,7 @@ from model.errors import InputError
 from pipelines.flags import (
     Checkpoint,
     PhotographSeed,
+    Quiet,
     Size,
     Steps,
     beam_flags,
@@ -46,6 +47,7 @@ def invert(
     lpips: Annotated[str | None, typer.Option(help="alex or vgg.", show_default="vgg on a GPU")] = None,
     tile: Annotated[int, typer.Option(help="Larger photographs are seen in tiles of this side, px.")] = 256,
     seed: PhotographSeed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Finds the fields of the world that give a photograph; run again, it goes on where it was."""
     paths, flags = split_flags(photographs)

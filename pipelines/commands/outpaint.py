@@ -13,6 +13,7 @@ from pipelines.flags import (
     Formats,
     Keep,
     PhotographSeed,
+    Quiet,
     RenderFolder,
     Replace,
     Size,
@@ -42,6 +43,7 @@ def outpaint(
     format: Formats = None,
     tile: TileSide = 256,
     replace: Replace = False,
+    quiet: Quiet = False,
 ) -> None:
     """Continues a photograph on any side, as far as wanted."""
     flags = beam_flags(context)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.flags import FORMATS, beam_flags
+from pipelines.flags import FORMATS, Quiet, beam_flags
 
 FIELDS = {
     "seed": ("seed",),
@@ -49,6 +49,7 @@ def render(
         typer.Option(help="Networks that a worker machine's processes share.", show_default="one in each process"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     flags = beam_flags(context)

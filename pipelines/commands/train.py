@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from model.config import PRECISIONS, PRESETS, RECIPES, VERTICAL_LAWS
+from pipelines.flags import Quiet
 
 
 def train(
@@ -31,6 +32,7 @@ def train(
         str, typer.Option(help=f"Of windows along the height: {', '.join(VERTICAL_LAWS)}.")
     ] = "crop",
     strict: Annotated[bool, typer.Option("--strict", help="End when a shard cannot be read.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Trains a generator from shards; what it leaves in --out explains itself."""
     from pipelines.train import TrainOptions, train

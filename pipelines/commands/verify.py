@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.flags import Quiet
+
 
 def verify(
     folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
@@ -14,6 +16,7 @@ def verify(
     checkpoint: Annotated[
         str | None, typer.Option(help="Generator of requests that name none.", show_default="bundled")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Renders random tiles again and compares them with the stored ones, bit for bit."""
     from pipelines.verify import verify

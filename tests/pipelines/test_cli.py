@@ -10,6 +10,7 @@ import transforms.patch_shards
 import transforms.tables
 from model.engine import PRECISIONS
 from model.errors import InputError
+from model.version import __version__
 from pipelines.cli import COMMANDS, main
 from transforms.formats import FORMATS
 from transforms.manifest import read_manifest
@@ -198,11 +199,28 @@ def test_a_known_id_is_refused_unless_replaced(render):
     assert render("--tile=64", "--replace")[0] == 0
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_no_error(name, infinitygan):
-    code, out, err = infinitygan(name, "--help")
+def test_help_is_no_error(name, flag, infinitygan):
+    code, out, err = infinitygan(name, flag)
     assert (code, err) == (0, [])
     assert "--help" in out
+
+
+def test_the_version_is_told(infinitygan):
+    assert infinitygan("--version") == (0, f"infinitygan {__version__}\n", [])
+
+
+def test_quiet_hides_progress_and_nothing_else(render, monkeypatch):
+    monkeypatch.setattr("pipelines.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.progress._LINE_EVERY_S", 0.0)
+    _, _, loud = render("--replace")
+    assert any(line.startswith("Tiles: ") for line in loud)
+    code, _, quiet = render("--replace", "--tile=64", "--quiet")
+    assert code == 0
+    assert not any(line.startswith("Tiles: ") for line in quiet)
+    assert any("done" in line for line in quiet)
+    assert "width_px is 0" in render("--width=0", "--quiet")[2][0]
 
 
 def test_help_names_every_command(infinitygan):

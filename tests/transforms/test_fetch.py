@@ -236,10 +236,16 @@ def test_broken_answers_are_rejects_whose_text_can_be_stored(web_server, answer,
 def test_errors_that_will_not_pass_are_not_tried_again_and_do_not_bring_a_host_down(web_server, monkeypatch):
     monkeypatch.setattr(fetch_module, "GIVE_UP_AFTER", 3)
     web_server.routes |= {f"/bad{i}": raw(b"HTTP/1.1 20x OK\r\n\r\n") for i in range(6)} | {"/good": b"x"}
-    urls = [f"{web_server.url}/bad{i}" for i in range(6)]
-    *errors, file = fetch(*urls, f"{web_server.url}/good", host_connections=1, heed_robots=False)
-    assert {(error.reason, error.attempts) for error in errors} == {("bad_answer", 1)}
-    assert file.content == b"x"
+
+    async def main():
+        async with Fetcher(Manners(**{**QUICK, "heed_robots": False})) as fetcher:
+            for number in range(6):
+                with pytest.raises(FetchError) as caught:
+                    await fetcher.fetch(f"{web_server.url}/bad{number}", lambda file: asyncio.sleep(0))
+                assert (caught.value.reason, caught.value.attempts) == ("bad_answer", 1)
+            return await fetcher.fetch(f"{web_server.url}/good", lambda file: asyncio.sleep(0, "file"))
+
+    assert asyncio.run(main()) == "file"
 
 
 @pytest.mark.parametrize("value", ["x" * 20_000, "caf\u00e9".encode("latin-1").decode("utf-8", "surrogateescape")])
