@@ -611,6 +611,25 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "10/10" in capsys.readouterr().err
 
 
+def test_a_worker_stays_within_its_memory_whatever_the_pictures(tmp_path):
+    """Each of these takes 170 MB to decode, and there are 300 MB for all, so they take turns."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        Image.new("RGBA", (4500, 4000), (number, 90, 200, 255)).save(source / f"{number}.png", compress_level=1)
+    Image.new("RGB", (7000, 7000)).save(source / "large.png", compress_level=1)
+    code = (
+        "import resource; from pipelines.cli import run;"
+        f"run(['ingest', {str(source)!r}, '--out', {str(tmp_path / 'out')!r}, '--no-filters', '--dedup', 'off', "
+        "'--memory', '768']);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 768 << 10
+    (reject,) = read_rejects(str(tmp_path / "out"))
+    assert (reject["reason"], "give more --memory" in reject["message"]) == ("too_large", True)
+
+
 def test_what_has_been_mended_is_no_reject_any_more(few, tmp_path):
     rows = ["url", str(few / "good-00.jpg"), '""', "ftp://h/x.jpg"]
     listed = tmp_path / "l.csv"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from transforms import fetch as fetch_module
 from transforms.fetch import Fetcher, FetchError
 from transforms.manners import ROBOTS_CAP_BYTES, Manners, retry_after_s
+from transforms.memory import Budget
 
 QUICK = {"host_rate": 1e4, "deadline_s": 0.6, "allow_private": True}
 
@@ -469,3 +470,23 @@ def test_no_more_files_are_in_memory_than_there_may_be_connections(web_server):
 
     asyncio.run(main())
     assert held[1] <= 5
+
+
+def test_bodies_that_are_in_memory_at_once_stay_within_the_budget(web_server):
+    body, at_once, most = b"x" * 100_000, [], []
+    web_server.routes |= {f"/{number}": (200, {}, body) for number in range(12)}
+
+    async def use(file):
+        at_once.append(file.url)
+        most.append(len(at_once))
+        await asyncio.sleep(0.02)
+        at_once.remove(file.url)
+
+    async def fetch_all():
+        manners = Manners(allow_private=True, host_connections=12, host_rate=1000, heed_robots=False)
+        async with Fetcher(manners, Budget(500_000)) as fetcher:
+            await asyncio.gather(*(fetcher.fetch(f"{web_server.url}/{number}", use) for number in range(12)))
+
+    asyncio.run(fetch_all())
+    assert len(most) == 12
+    assert max(most) <= 2
