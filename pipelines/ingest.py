@@ -79,13 +79,15 @@ def plan(options: IngestOptions) -> Found:
 
 def only_new(found: Found, base: TrainingSet) -> Found:
     """Leaves out what the set knows already. What was rejected while finding is looked at anew each time."""
-    known = {row["source"] for row in base.rows} | {reject.source for reject in base.rejects if reject.stage != "find"}
+    known = {redact(row["source"]) for row in base.rows} | {
+        reject.source for reject in base.rejects if reject.stage != "find"
+    }
     said = {(reject.source, reject.reason) for reject in base.rejects}
     return Found(
-        [item for item in found.photographs if not {item.source, redact(item.source)} & known],
-        [reject for reject in found.rejects if (redact(reject.source), reject.reason) not in said],
+        [photograph for photograph in found.photographs if photograph.source not in known],
+        [reject for reject in found.rejects if (reject.source, reject.reason) not in said],
         found.examined,
-        {reject.source for reject in base.rejects if reject.stage == "find" and found.says_nothing_of(reject)},
+        found.gone(base.rejects),
     )
 
 

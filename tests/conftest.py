@@ -15,6 +15,7 @@ from model.quantise import quantise
 from model.world import Picture
 from transforms.patches import encode_patch
 from transforms.plan import Plan
+from transforms.records import FAULTS
 from transforms.requests import RenderRequest
 from transforms.synthesize import patch
 
@@ -26,6 +27,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def own_faults():
+    """A test's faults are its own: what they would leave behind, another's run would store."""
+    yield
+    FAULTS.clear()
 
 
 @pytest.fixture(scope="session")

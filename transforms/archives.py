@@ -39,6 +39,7 @@ def read_archive(url: str) -> Iterator[Photograph | Reject]:
         begin: int | None = 0
         while begin is not None:
             begin = _read_one(contents, file, begin)
+            contents.archive += 1
     yield from contents.items()
 
 
@@ -49,36 +50,43 @@ class _Contents:
     Attributes:
         url: of the tar.
         pictures: pieces by the members' names.
-        metadata: what the ``.json`` members say, by their names without the ending.
+        metadata: what the ``.json`` members say, by the archive they are in and their names without the ending.
+        partners: what each picture's metadata would be found by.
+        archive: the number of the one of the joined archives that is being read.
         others: the members that are not pictures: what each is.
         problems: what is wrong with the tar itself.
     """
 
     url: str
     pictures: dict[str, Piece] = field(default_factory=dict)
-    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metadata: dict[tuple[int, str], dict[str, Any]] = field(default_factory=dict)
+    partners: dict[str, tuple[int, str]] = field(default_factory=dict)
+    archive: int = 0
     others: dict[str, tuple[str, str]] = field(default_factory=dict)
     problems: list[Reject] = field(default_factory=list)
-    _copies: Counter[str] = field(default_factory=Counter)
+    _copies: Counter[Any] = field(default_factory=Counter)
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Takes note of a member."""
         name = self._new_name(clean_text(member.name))
-        stem, suffix = posixpath.splitext(name)
+        paired, suffix = posixpath.splitext(self._numbered(clean_text(member.name), self.archive))
         if member.islnk() or member.issym():
             target = clean_text(member.linkname)
             self.others[name] = ("link", f"a link to {target}: only what it leads to is taken")
         elif not member.isfile():
             if not member.isdir():
                 self.others[name] = ("not_a_picture", "neither a file nor a folder")
-        elif member.issparse():
-            self.others[name] = ("unreadable", "stored as a sparse file: make the tar without --sparse")
         elif suffix.lower() in PICTURE_SUFFIXES:
-            self.pictures[name] = Piece(self.url, member.offset_data, member.size)
+            size = _stored_size(member)
+            if size is None:
+                self.others[name] = ("unreadable", "a sparse file with holes: make the tar without --sparse")
+            else:
+                self.pictures[name] = Piece(self.url, member.offset_data, size)
+                self.partners[name] = (self.archive, paired)
         else:
             self.others[name] = ("not_a_picture", "neither a picture by its name nor a part of a picture's sample")
             if suffix.lower() == ".json" and member.size <= _METADATA_CAP_BYTES:
-                self.metadata[stem] = _metadata(tar, member)
+                self.metadata[self.archive, paired] = _metadata(tar, member)
 
     def fail(self, reason: str, message: str) -> None:
         """Takes note of something that is wrong with the tar itself."""
@@ -102,13 +110,21 @@ class _Contents:
                 yield Reject(f"{self.url}#{name}", "find", reason, message)
 
     def _said_of(self, name: str) -> dict[str, Any]:
-        return self.metadata.get(posixpath.splitext(name)[0]) or self.metadata.get(_key(name), {})
+        archive, paired = self.partners[name]
+        return self.metadata.get((archive, paired)) or self.metadata.get((archive, _key(paired)), {})
 
     def _new_name(self, name: str) -> str:
-        """The name, with a number where earlier members have it already."""
-        self._copies[name] += 1
+        """The name, with a number where another member has it already."""
+        new = self._numbered(name, None)
+        while new in self.pictures or new in self.others:
+            new = self._numbered(name, None)
+        return new
+
+    def _numbered(self, name: str, archive: int | None) -> str:
+        self._copies[name, archive] += 1
+        number = self._copies[name, archive]
         stem, suffix = posixpath.splitext(name)
-        return name if self._copies[name] == 1 else f"{stem}#{self._copies[name]}{suffix}"
+        return name if number == 1 else f"{stem}#{number}{suffix}"
 
 
 def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
@@ -146,6 +162,15 @@ def _next_block(file: IO[bytes], begin: int) -> int | None:
             return begin + (len(chunk) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
         begin += len(chunk)
     return None
+
+
+def _stored_size(member: tarfile.TarInfo) -> int | None:
+    """How many bytes of a file lie in the tar in one piece; None if there are holes between them."""
+    if not member.issparse():
+        return member.size
+    pieces: list[tuple[int, int]] = getattr(member, "sparse", None) or []
+    stored = [piece for piece in pieces if piece[1]]
+    return stored[0][1] if len(stored) == 1 and stored[0][0] == 0 else None
 
 
 def _origin(row: dict[str, Any]) -> str | None:

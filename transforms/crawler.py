@@ -76,7 +76,7 @@ class _Crawl:
             ThreadPoolExecutor(STORE_READERS) as self._readers,
             ThreadPoolExecutor(1) as self._writer,
         ):
-            async with Fetcher(self._manners) as self._fetcher:
+            async with Fetcher(self._manners, self._memory.files) as self._fetcher:
                 await self._work(queues)
         return self._staged
 

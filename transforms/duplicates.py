@@ -17,7 +17,7 @@ from transforms.hashes import (
     detail_words,
     perceptual_words,
 )
-from transforms.records import Photograph, Reject
+from transforms.records import Photograph, Reject, internal_reject
 from transforms.samples import Sample, as_copy
 from transforms.training_shards import StagedSample
 
@@ -41,20 +41,25 @@ def drop_duplicates(
         return
     winners = {row["sha256"]: row["key"] for row in existing}
     known = _KnownPictures(existing, len(order)) if dedup == "near" else None
-    for item in order:
+
+    def decide(item: StagedSample) -> StagedSample | Reject:
         sample = item.sample
         winner = winners.get(sample.sha256)
         if winner is not None:
-            yield _loser(item, "duplicate", f"the same bytes as {winner}")
-            continue
+            return _loser(item, "duplicate", f"the same bytes as {winner}")
         like = known.find(item) if known else None
         if like is not None:
-            yield _loser(item, "near_duplicate", f"looks like {like.key}: {like.distance} of 144 bits differ")
-            continue
-        winners[sample.sha256] = sample.key
+            return _loser(item, "near_duplicate", f"looks like {like.key}: {like.distance} of 144 bits differ")
         if known:
             known.add(item)
-        yield item
+        winners[sample.sha256] = sample.key
+        return item
+
+    for item in order:
+        try:
+            yield decide(item)
+        except Exception as error:  # a fault of ours, which costs this one alone
+            yield internal_reject(_photograph(item), "deduplicate", error)
 
 
 def _pixels(sample: Sample) -> int:
@@ -62,9 +67,12 @@ def _pixels(sample: Sample) -> int:
 
 
 def _loser(item: StagedSample, reason: str, message: str) -> Reject:
+    return _photograph(item).reject("deduplicate", reason, message)
+
+
+def _photograph(item: StagedSample) -> Photograph:
     sample = item.sample
-    photograph = Photograph(sample.source, sample.licence, sample.author, sample.title, item.origin)
-    return photograph.reject("deduplicate", reason, message)
+    return Photograph(sample.source, sample.licence, sample.author, sample.title, item.origin)
 
 
 def _number_copies(order: list[StagedSample], existing: list[dict[str, Any]]) -> Iterator[StagedSample]:

@@ -9,7 +9,7 @@ import errno
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -23,6 +23,7 @@ from yarl import URL
 from model.errors import one_line
 from transforms.encodings import EncodingError, decoded
 from transforms.manners import AGENT, ROBOTS_CAP_BYTES, Host, Manners, is_private, opt_out, retry_after_s, robots_text
+from transforms.memory import DEFAULT_BYTES, Budget, Memory
 from transforms.photographs import Rejection
 from transforms.text import clean_text
 from transforms.urls import asked_url, host_key, redact
@@ -113,8 +114,9 @@ _PRIVATE: Final = "is not a public address"
 class Fetcher:
     """Makes requests with manners; an asynchronous context manager, of use in one event loop."""
 
-    def __init__(self, manners: Manners) -> None:
+    def __init__(self, manners: Manners, files: Budget | None = None) -> None:
         self._manners = manners
+        self._files = files or Memory(DEFAULT_BYTES).files
         self._slots = asyncio.Semaphore(manners.connections)
         self._hosts: dict[str, Host] = {}
         self._robots: dict[str, asyncio.Task[Protego | FetchError]] = {}
@@ -208,17 +210,21 @@ class Fetcher:
         """One request: a file, or the URL that it is redirected to. It counts as a connection while the block runs."""
         host = self._host(str(url))
         async with host.turn():
-            try:
-                async with self._session.get(url, params=parameters, allow_redirects=False) as response:
-                    location = response.headers.get("Location")
-                    if location and response.status in (301, 302, 303, 307, 308):
-                        answer: Fetched | str = urljoin(str(url), location)
-                    else:
-                        _check_status(response, host)
-                        answer = await self._accept(str(url), response, wish, attempt)
-            except (asyncio.TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-                raise self._explain(error) from None
-            yield answer
+            with ExitStack() as held:
+                try:
+                    async with self._session.get(url, params=parameters, allow_redirects=False) as response:
+                        location = response.headers.get("Location")
+                        if location and response.status in (301, 302, 303, 307, 308):
+                            answer: Fetched | str = urljoin(str(url), location)
+                        else:
+                            _check_status(response, host)
+                            # Twice, because a body that has been put together stands beside its pieces.
+                            most_bytes = min(wish.cap_bytes, response.content_length or wish.cap_bytes)
+                            await self._files.hold_in_loop(2 * most_bytes, held)
+                            answer = await self._accept(str(url), response, wish, attempt)
+                except (asyncio.TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+                    raise self._explain(error) from None
+                yield answer
 
     async def _accept(self, url: str, response: aiohttp.ClientResponse, wish: _Wish, attempt: int) -> Fetched:
         """The file that an answer brings."""

@@ -21,7 +21,7 @@ from transforms.manners import Manners
 from transforms.memory import DEFAULT_BYTES
 from transforms.prepare import Preparation
 from transforms.records import Photograph, Reject
-from transforms.staging import read_base
+from transforms.staging import read_base, write_faults
 from transforms.training_shards import (
     StagedSample,
     WrittenShard,
@@ -84,7 +84,8 @@ class DropDuplicates(beam.PTransform):
 
     def _choose(self, group: tuple[str, Iterable[StagedSample]]) -> Iterator[Any]:
         existing = read_base(self.out)
-        outcomes = drop_duplicates(group[1], existing.rows if existing else [], self.dedup)
+        outcomes = list(drop_duplicates(group[1], existing.rows if existing else [], self.dedup))
+        write_faults(self.out)
         return (_sort_out(outcome) for outcome in outcomes)
 
 

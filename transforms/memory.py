@@ -1,15 +1,17 @@
 """One memory budget for all that a process holds of photographs: their files, and the pictures decoded from them."""
 
+import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from math import ceil
 from threading import Condition
 from typing import Final
 
 DEFAULT_BYTES: Final = 2 << 30
-LEAST_BYTES: Final = 512 << 20
+LEAST_BYTES: Final = 768 << 20
+POLL_S: Final = 0.02
 PROGRAM_BYTES: Final = 384 << 20
 """What the program itself takes of the budget: its modules, the rows of metadata, the images that wait to be stored."""
 
@@ -54,9 +56,31 @@ class Budget:
         try:
             yield
         finally:
-            with self._changed:
-                self._free_bytes += size_bytes
-                self._changed.notify_all()
+            self._give_back(size_bytes)
+
+    async def hold_in_loop(self, size_bytes: int, held: ExitStack) -> None:
+        """Waits as `hold` does, but lets an event loop run on; what is larger than the whole budget takes all of it.
+
+        Args:
+            size_bytes: how much is wanted.
+            held: gives it back when it ends.
+        """
+        size_bytes = min(size_bytes, self.size_bytes)
+        while not self._take(size_bytes):
+            await asyncio.sleep(POLL_S)
+        held.callback(self._give_back, size_bytes)
+
+    def _take(self, size_bytes: int) -> bool:
+        with self._changed:
+            if self._waiting or self._free_bytes < size_bytes:
+                return False
+            self._free_bytes -= size_bytes
+            return True
+
+    def _give_back(self, size_bytes: int) -> None:
+        with self._changed:
+            self._free_bytes += size_bytes
+            self._changed.notify_all()
 
 
 class Memory:

@@ -48,15 +48,23 @@ class Found:
     examined: set[str] = field(default_factory=set)
     mended: set[str] = field(default_factory=set)
 
-    def says_nothing_of(self, reject: Reject) -> bool:
-        """Whether an earlier run's reject, of the stage find, has gone from the places that were read in this one."""
-        source = reject.source
-        parts = [source[:place] for place, mark in enumerate(source) if mark == "#"]
-        folders = [source[:place].rstrip("/") for place, mark in enumerate(source) if mark == "/"]
+    def gone(self, rejects: Iterable[Reject]) -> set[str]:
+        """The sources that an earlier run rejected while finding, and that the places read in this one name no more."""
         examined = {redact(place).rstrip("/") for place in self.examined}
-        return source not in {redact(other.source) for other in self.rejects} and not examined.isdisjoint(
-            [source.rstrip("/"), *parts, *folders]
-        )
+        still = {reject.source for reject in self.rejects}
+        return {
+            reject.source
+            for reject in rejects
+            if reject.stage == "find"
+            and reject.source not in still
+            and not examined.isdisjoint(_holders(reject.source))
+        }
+
+
+def _holders(source: str) -> Iterator[str]:
+    """A source itself, and the lists, tars and folders that it may be a part of."""
+    yield source.rstrip("/")
+    yield from (source[:place].rstrip("/") for place, mark in enumerate(source) if mark in "#/")
 
 
 def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
@@ -79,7 +87,14 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
     found = search(places, web, out, manners, depth)
     if not found.photographs:
         others = f" (there are {len(found.rejects)} other files)" if found.rejects else ""
-        known = next((f"{reject.source}: {reject.message}" for reject in found.rejects if reject.source in places), "")
+        known = next(
+            (
+                f"{reject.source}: {reject.message}"
+                for reject in found.rejects
+                if reject.source in places or reject.reason != "not_a_picture"
+            ),
+            "",
+        )
         reason = f": {found.rejects[0].source}: {found.rejects[0].message}" if web and found.rejects else ""
         what = known or f"give files ending in {_suffixes()}"
         raise InputError(
@@ -223,7 +238,7 @@ class _Search:
             for item in read_archive(place) if is_tar else read_list(place, read_bytes(place)):
                 self.add_item(item)
         except InputError as error:
-            self._reject(place, "unreadable", str(error))
+            self._reject(place, "unreadable", str(error).removeprefix(place).removeprefix(":").strip())
         except OSError as error:
             self._reject(place, "unreadable", error.strerror or one_line(error))
         except Exception as error:  # whatever it is, it is this one's alone

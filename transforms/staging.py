@@ -22,10 +22,12 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from model.errors import InputError
 from transforms.pieces import Piece
 from transforms.prepare import Prepared
-from transforms.records import FAULTS, Photograph, Reject
+from transforms.records import FAULTS, Photograph, Reject, internal_reject
 from transforms.samples import Sample
 from transforms.sources import Found
 from transforms.storage import (
@@ -41,7 +43,15 @@ from transforms.storage import (
     write_bytes,
     write_json,
 )
-from transforms.training_shards import DATASET, StagedSample, TrainingSet, add_member, read_dataset, read_training_set
+from transforms.training_shards import (
+    DATASET,
+    INDEX_SCHEMA,
+    StagedSample,
+    TrainingSet,
+    add_member,
+    read_dataset,
+    read_training_set,
+)
 
 STAGING = ".staging"
 FAULT_FOLDER = "faults"
@@ -140,6 +150,7 @@ def read_plan(out: str) -> Found:
 
 def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
     """Stores the images of some photographs and their rows; all of them or, if this is cut off, none."""
+    done = [_writable(item) for item in done]
     write_faults(out)
     url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
     buffer = io.BytesIO()
@@ -155,6 +166,21 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
     write_bytes(url, buffer.getvalue())
     _write_lines(f"{url.removesuffix('.tar')}.jsonl", [_row(item) for item in staged])
     return staged
+
+
+def _writable(item: Prepared | Reject) -> Prepared | Reject:
+    """The item, or its reject if the tables could not hold it: there it would end the whole run."""
+    try:
+        if isinstance(item, Prepared):
+            row = {**item.sample.to_json(), "shard": "", "offset": 0, "size": 0}
+            pa.Table.from_pylist([row], schema=INDEX_SCHEMA)
+            json.dumps(row, ensure_ascii=False).encode()
+        else:
+            json.dumps(_fields(item), ensure_ascii=False).encode()
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        source = item.sample.source if isinstance(item, Prepared) else item.source
+        return internal_reject(source, "read", error)
+    return item
 
 
 def write_faults(out: str) -> None:

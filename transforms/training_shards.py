@@ -21,6 +21,7 @@ from transforms.records import Reject
 from transforms.samples import SPLITS, Sample
 from transforms.storage import exists, join, open_atomic, read_json, write_json
 from transforms.tables import read_rows, write_rows
+from transforms.urls import redact
 
 FORMAT_VERSION = 1
 INDEX, REJECTS, DATASET, REPORT = "index.parquet", "rejects.parquet", "dataset.json", "report.html"
@@ -233,7 +234,8 @@ def write_tables(
     if existing:
         tried = {row["source"] for row in rows} | {reject.source for reject in rejects} | set(mended)
         rejects += [reject for reject in existing.rejects if reject.source not in tried]
-        rows, described = existing.rows + rows, existing.dataset["shards"] | described
+        rows = [{**row, "source": redact(row["source"])} for row in existing.rows] + rows
+        described = existing.dataset["shards"] | described
     rows.sort(key=lambda row: (order[row["split"]], row["shard"], row["offset"]))
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
     reject_rows = [{name: getattr(reject, name) for name in REJECTS_SCHEMA.names} for reject in rejects]

@@ -180,7 +180,7 @@ def test_shards_index_and_metadata_agree(made):
 
 def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photographs, made, tmp_path, monkeypatch):
     write_shard = transforms.ingest.write_shard
-    prepare = transforms.crawler.prepare_photograph
+    stage = transforms.crawler.stage
 
     def failing_once(function, mark):
         def wrapper(*arguments):
@@ -194,7 +194,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photog
         return wrapper
 
     monkeypatch.setattr(transforms.ingest, "write_shard", failing_once(write_shard, str(tmp_path / "mark-1")))
-    monkeypatch.setattr(transforms.crawler, "prepare_photograph", failing_once(prepare, str(tmp_path / "mark-2")))
+    monkeypatch.setattr(transforms.crawler, "stage", failing_once(stage, str(tmp_path / "mark-2")))
     options = IngestOptions((str(photographs[0]),), str(tmp_path / "again"))
     ingest(options, PipelineOptions(["--runner=BundleBasedDirectRunner"]))
     assert (tmp_path / "mark-1").exists()
@@ -609,3 +609,53 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
     with track("Photographs", 10, lambda: 10):
         pass
     assert "10/10" in capsys.readouterr().err
+
+
+def test_a_worker_stays_within_its_memory_whatever_the_pictures(tmp_path):
+    """Each of these takes 170 MB to decode, and there are 300 MB for all, so they take turns."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        Image.new("RGBA", (4500, 4000), (number, 90, 200, 255)).save(source / f"{number}.png", compress_level=1)
+    Image.new("RGB", (7000, 7000)).save(source / "large.png", compress_level=1)
+    code = (
+        "import resource; from pipelines.cli import run;"
+        f"run(['ingest', {str(source)!r}, '--out', {str(tmp_path / 'out')!r}, '--no-filters', '--dedup', 'off', "
+        "'--memory', '768']);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 768 << 10
+    (reject,) = read_rejects(str(tmp_path / "out"))
+    assert (reject["reason"], "give more --memory" in reject["message"]) == ("too_large", True)
+
+
+def test_what_has_been_mended_is_no_reject_any_more(few, tmp_path):
+    rows = ["url", str(few / "good-00.jpg"), '""', "ftp://h/x.jpg"]
+    listed = tmp_path / "l.csv"
+    options = IngestOptions((str(listed),), str(tmp_path / "out"), dedup="off")
+    listed.write_text("\n".join(rows))
+    ingest(options)
+    before = read_rejects(tmp_path / "out")
+    assert {(r["source"], r["reason"]) for r in before} == {
+        (f"{listed}#2", "bad_url"),
+        ("ftp://h/x.jpg", "not_allowed"),
+    }
+    assert ingest(options)["rejects"] == {"bad_url": 1, "not_allowed": 1}
+    listed.write_text("\n".join([*rows[:2], str(few / "good-01.jpg"), rows[3]]))
+    made = ingest(options)
+    assert sum(made["samples"].values()) == 2
+    assert [r["source"] for r in read_rejects(tmp_path / "out")] == ["ftp://h/x.jpg"]
+
+
+def test_rejects_of_finding_are_tried_again_too(few, tmp_path):
+    link = few / "late.jpg"
+    link.symlink_to(tmp_path / "later")
+    (few / "bad.tar").write_bytes(b"x" * 5000)
+    make(few, tmp_path / "out")
+    (tmp_path / "later").write_bytes((few / "good-00.jpg").read_bytes())
+    retry = IngestOptions((), str(tmp_path / "out"), dedup="off", retry_rejects=("unreadable",))
+    before = {row["source"] for row in read_index(str(tmp_path / "out"))}
+    ingest(retry)
+    assert {row["source"] for row in read_index(str(tmp_path / "out"))} == before | {str(link)}
+    assert [row["source"] for row in read_rejects(tmp_path / "out")] == [str(few / "bad.tar")]

@@ -8,6 +8,7 @@ from PIL import Image
 from test_hashes import picture
 from test_samples import make_sample
 
+from transforms import duplicates
 from transforms.duplicates import drop_duplicates
 from transforms.hashes import crop_hashes, detail_hash, grey_grid, perceptual_hash
 from transforms.pieces import Piece
@@ -98,3 +99,18 @@ def test_a_chain_of_likenesses_loses_only_to_what_stays():
 def test_samples_of_sets_made_before_there_was_a_detail_hash_are_passed_over(trio):
     row = {**trio[0].sample.to_json(), "detail_hash": None}
     assert [item.source for item in drop_duplicates(trio[1:2], [row], "near")] == ["large.jpg"]
+
+
+def test_a_fault_of_ours_costs_the_one_that_it_befell(monkeypatch):
+    items = [staged(picture(1), "a.jpg"), staged(picture(2), "b.jpg")]
+    real = duplicates.perceptual_words
+
+    def fail(hashes):
+        if hashes == [items[0].sample.perceptual_hash]:
+            raise ZeroDivisionError("unforeseen")
+        return real(hashes)
+
+    monkeypatch.setattr(duplicates, "perceptual_words", fail)
+    outcomes = list(drop_duplicates(items, [], "near"))
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, Reject)] == ["internal"]
+    assert [outcome.source for outcome in outcomes if not isinstance(outcome, Reject)] == [items[1].source]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from transforms import fetch as fetch_module
 from transforms.fetch import Fetcher, FetchError
 from transforms.manners import ROBOTS_CAP_BYTES, Manners, retry_after_s
+from transforms.memory import Budget
 
 QUICK = {"host_rate": 1e4, "deadline_s": 0.6, "allow_private": True}
 
@@ -235,10 +236,16 @@ def test_broken_answers_are_rejects_whose_text_can_be_stored(web_server, answer,
 def test_errors_that_will_not_pass_are_not_tried_again_and_do_not_bring_a_host_down(web_server, monkeypatch):
     monkeypatch.setattr(fetch_module, "GIVE_UP_AFTER", 3)
     web_server.routes |= {f"/bad{i}": raw(b"HTTP/1.1 20x OK\r\n\r\n") for i in range(6)} | {"/good": b"x"}
-    urls = [f"{web_server.url}/bad{i}" for i in range(6)]
-    *errors, file = fetch(*urls, f"{web_server.url}/good", host_connections=1, heed_robots=False)
-    assert {(error.reason, error.attempts) for error in errors} == {("bad_answer", 1)}
-    assert file.content == b"x"
+
+    async def main():
+        async with Fetcher(Manners(**{**QUICK, "heed_robots": False})) as fetcher:
+            for number in range(6):
+                with pytest.raises(FetchError) as caught:
+                    await fetcher.fetch(f"{web_server.url}/bad{number}", lambda file: asyncio.sleep(0))
+                assert (caught.value.reason, caught.value.attempts) == ("bad_answer", 1)
+            return await fetcher.fetch(f"{web_server.url}/good", lambda file: asyncio.sleep(0, "file"))
+
+    assert asyncio.run(main()) == "file"
 
 
 @pytest.mark.parametrize("value", ["x" * 20_000, "caf\u00e9".encode("latin-1").decode("utf-8", "surrogateescape")])
@@ -463,3 +470,23 @@ def test_no_more_files_are_in_memory_than_there_may_be_connections(web_server):
 
     asyncio.run(main())
     assert held[1] <= 5
+
+
+def test_bodies_that_are_in_memory_at_once_stay_within_the_budget(web_server):
+    body, at_once, most = b"x" * 100_000, [], []
+    web_server.routes |= {f"/{number}": (200, {}, body) for number in range(12)}
+
+    async def use(file):
+        at_once.append(file.url)
+        most.append(len(at_once))
+        await asyncio.sleep(0.02)
+        at_once.remove(file.url)
+
+    async def fetch_all():
+        manners = Manners(allow_private=True, host_connections=12, host_rate=1000, heed_robots=False)
+        async with Fetcher(manners, Budget(500_000)) as fetcher:
+            await asyncio.gather(*(fetcher.fetch(f"{web_server.url}/{number}", use) for number in range(12)))
+
+    asyncio.run(fetch_all())
+    assert len(most) == 12
+    assert max(most) <= 2

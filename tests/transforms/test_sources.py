@@ -209,3 +209,84 @@ def test_finding_connects_to_no_file_system_of_another_kind(tmp_path, source):
 def test_what_a_list_from_the_web_must_not_name_is_not_taken_when_rejects_are_tried_again(photos):
     refused = [Reject(f"file://{photos}/b.JPG", "find", "not_allowed", "x")]
     assert find_again(refused, "/nowhere/out", Manners(), 1).photographs == []
+
+
+def write_tar(path, *members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_broken_tar_or_list_is_a_reject_and_the_others_go_on(photos):
+    (photos / "bad.tar").write_bytes(b"\x1f\x8b" + b"x" * 5000)
+    (photos / "packed.tar.gz").write_bytes(b"x")
+    write_tar(photos / "GOOD.TAR", ("x.jpg", b"x"))
+    (photos.parent / "l.csv").write_text("name\nx\n")
+    found = find(photos, photos.parent / "l.csv")
+    assert "GOOD.TAR#x.jpg" in names(found, photos)
+    reasons = {os.path.basename(reject.source): reject.reason for reject in found.rejects}
+    assert reasons == {
+        "bad.tar": "unreadable",
+        "l.csv": "unreadable",
+        "packed.tar.gz": "not_a_picture",
+        "notes.txt": "not_a_picture",
+    }
+
+
+def test_two_colons_in_a_name_are_letters_like_others(tmp_path):
+    assert names(find(make(tmp_path / "a::b", "c::d.jpg")), tmp_path) == ["a::b/c::d.jpg"]
+
+
+def test_comparing_names_opens_nothing(photos, monkeypatch):
+    said = b'{"url": "ftp://127.0.0.1:1/a.jpg"}'
+    write_tar(photos / "a.tar", ("a.jpg", b"x"), ("a.json", said))
+    (photos / "l.txt").write_text("gs://bucket/a.jpg\nhttp://127.0.0.1:1/a.jpg\nftp://127.0.0.1:1/b.jpg\n")
+    opened = []
+    real = fsspec.core.url_to_fs
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda url, **options: opened.append(url) or real(url, **options))
+    monkeypatch.setattr("socket.socket.connect", lambda *arguments: pytest.fail("a connection"))
+    found = find(photos / "a.tar", photos / "l.txt")
+    wanted = ["ftp://127.0.0.1:1/a.jpg", "gs://bucket/a.jpg", "http://127.0.0.1:1/a.jpg"]
+    assert [photograph.source for photograph in found.photographs] == wanted
+    assert [(reject.source, reject.reason) for reject in found.rejects] == [("ftp://127.0.0.1:1/b.jpg", "not_allowed")]
+    assert not opened
+
+
+def test_pictures_of_tars_are_told_apart_whatever_they_say_of_themselves(photos):
+    said = b'{"url": "https://a.org/1.jpg"}'
+    for name in ("a.tar", "b.tar"):
+        write_tar(photos / name, ("1.jpg", name.encode()), ("1.json", said))
+    (photos / "l.txt").write_text("https://a.org/1.jpg\n")
+    found = find(photos / "a.tar", photos / "l.txt", photos / "b.tar", photos / "a.tar")
+    assert len({photograph.source for photograph in found.photographs}) == 3
+    assert len(found.photographs) == 3
+
+
+def test_a_fault_of_ours_is_the_reject_of_the_list_or_tar_that_it_befell(photos, monkeypatch):
+    def fail(url):
+        raise ZeroDivisionError("unforeseen")
+
+    monkeypatch.setattr(sources_module, "read_archive", fail)
+    write_tar(photos / "a.tar", ("1.jpg", b"x"))
+    found = find(photos)
+    assert len(found.photographs) == 3
+    assert [(r.reason, r.source) for r in found.rejects if "notes" not in r.source] == [("internal", f"{photos}/a.tar")]
+
+
+def test_an_inventory_may_have_long_fields_and_old_line_ends(photos):
+    (photos / "inventory.csv").write_bytes(b'file,author\rb.JPG,"' + b"x" * 140_000 + b'"\rdeep/er/c.webp,C\r')
+    authors = {os.path.basename(p.source): p.author for p in find(photos).photographs}
+    assert (len(authors["b.JPG"]), authors["c.webp"]) == (10_001, "C")
+    (photos / "inventory.csv").write_text('file,author\n"b.JPG,B\n')
+    with pytest.raises(InputError, match="a quotation mark in row 1 is not closed"):
+        find(photos)
+
+
+@pytest.mark.parametrize("name", ["photos.csv.gz", "photos.json", "photos.tsv000"])
+def test_a_list_of_an_unknown_kind_is_not_taken_for_a_picture(photos, name):
+    make(photos, name)
+    with pytest.raises(InputError, match="no photographs") as caught:
+        find(photos / name)
+    assert name in str(caught.value)
