@@ -1,4 +1,4 @@
-"""OpenMP's threads spin but briefly while they wait, in every process that imports the project, unless the user says."""
+"""OpenMP's threads spin only briefly while they wait, in every process that imports the project, unless told."""
 
 import os
 import subprocess
