@@ -55,13 +55,16 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
         InputError: it is not what its ending says, has no column of URLs, or not one row can be read.
     """
     readable, first_error = False, ""
-    number = 0
+    last: Row | BadRowError | None = None
     try:
         for number, row in enumerate(_rows(url, content), start=1):
             if number > MOST_ROWS:
                 message = f"the list has more than {MOST_ROWS} rows: split it"
                 yield Reject(f"{url}#{number}", "find", "too_many_rows", message)
                 return
+            if row == last and isinstance(row, dict) and row.get("url"):
+                continue  # the same again
+            last = row
             if isinstance(row, BadRowError):
                 first_error = first_error or f"row {number}: {row}"
                 yield Reject(f"{url}#{number}", "find", "bad_row", str(row))

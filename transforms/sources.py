@@ -87,7 +87,14 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
     found = search(places, web, out, manners, depth)
     if not found.photographs:
         others = f" (there are {len(found.rejects)} other files)" if found.rejects else ""
-        known = next((f"{reject.source}: {reject.message}" for reject in found.rejects if reject.source in places), "")
+        known = next(
+            (
+                f"{reject.source}: {reject.message}"
+                for reject in found.rejects
+                if reject.source in places or reject.reason != "not_a_picture"
+            ),
+            "",
+        )
         reason = f": {found.rejects[0].source}: {found.rejects[0].message}" if web and found.rejects else ""
         what = known or f"give files ending in {_suffixes()}"
         raise InputError(
