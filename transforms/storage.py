@@ -47,7 +47,7 @@ class RegularFiles(LocalFileSystem):
     """The files of this machine. Devices, pipes and sockets are never opened: they may have no end, or never begin."""
 
     def _open(self, path: str, mode: str = "rb", **how: Any) -> Any:
-        """fsspec's hook.
+        """LocalFileSystem's hook.
 
         Raises:
             InputError: it is a device, pipe or socket.
@@ -212,9 +212,15 @@ def write_json(url: str, value: Any) -> None:
     write_bytes(url, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def read_bytes(url: str) -> bytes:
-    """Reads a whole small file."""
+def read_bytes(url: str, most_bytes: int | None = None) -> bytes:
+    """Reads a whole small file.
+
+    Raises:
+        InputError: it is longer than it may be.
+    """
     fs, path = filesystem(url)
+    if most_bytes is not None and (size := fs.size(path) or 0) > most_bytes:
+        raise InputError(f"{url} has {size} bytes, where {most_bytes} are the most")
     return fs.cat_file(path)
 
 
