@@ -12,7 +12,7 @@ from math import ceil
 from typing import IO, Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, ROWSPERSTRIP, TILELENGTH, TILEWIDTH, TiffImageFile
 
@@ -135,7 +135,10 @@ def open_picture(file: bytes | IO[bytes], formats: Sequence[str] = FORMATS) -> I
     Raises:
         Exception: of almost any type, if the bytes are not a picture in one of these formats.
     """
-    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=list(formats))
+    try:
+        return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=list(formats))
+    except UnidentifiedImageError:  # whose own message names an address in memory
+        raise UnidentifiedImageError(f"not a picture in the format {' or '.join(formats)}") from None
 
 
 def frame(width_px: int, height_px: int, full_px: int, square: bool = False, longest_px: int = 65_500) -> Framing:
@@ -404,6 +407,6 @@ def _rejection(error: Exception) -> Rejection:
     text = one_line(error)
     if _TRUNCATED.search(text):
         return Rejection("truncated", text)
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return Rejection("unreadable", "not a picture of a known format, whatever its name says")
     return Rejection("unreadable", text)
