@@ -7,8 +7,9 @@ all that follows belongs to the field.
 import codecs
 import csv
 import re
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Final
 
 LONGEST_RECORD_LINES: Final = 1000
@@ -22,7 +23,8 @@ _BYTE_ORDER_MARKS: Final = {
 }
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # of this process; the module's own is 128 KiB
+_LONGEST_FIELD: Final = 2**31 - 1
+_LIMIT = Lock()
 
 
 def read_lines(content: bytes) -> list[str]:
@@ -64,9 +66,27 @@ def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | N
     while begun < len(lines):
         position = begun
         try:
-            for fields in csv.reader(feed(), delimiter=delimiter, strict=True, skipinitialspace=True):
+            reader = csv.reader(feed(), delimiter=delimiter, strict=True, skipinitialspace=True)
+            while (fields := _next_record(reader)) is not None:
                 yield [field.strip() for field in fields]
                 begun = position
         except csv.Error:
             yield [field.strip() for field in lines[begun].split("\t")] if delimiter == "\t" else None
             begun += 1
+
+
+def _next_record(reader: Iterator[list[str]]) -> list[str] | None:
+    """A reader's next record, however long its fields are; None behind the last."""
+    with _fields_of_any_length():
+        return next(reader, None)
+
+
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    """The limit of the module csv is the whole process's, so it is lifted for no longer than a record takes."""
+    with _LIMIT:
+        before = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

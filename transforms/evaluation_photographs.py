@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.config import GeneratorConfig
-from model.errors import InputError
+from model.errors import InputError, one_line
 from model.picture_statistics import horizon_height
 from transforms.evaluation import (
     GROUND,
@@ -28,7 +28,8 @@ from transforms.evaluation import (
     to_tensor,
 )
 from transforms.photographs import STORED_FORMATS, open_picture
-from transforms.storage import join, read_bytes
+from transforms.pieces import Piece, read_each
+from transforms.storage import join
 from transforms.stream import PatchStream, damaged
 from transforms.training_shards import read_index
 
@@ -57,11 +58,14 @@ class Photographs:
         Raises:
             InputError: a shard or a picture is damaged.
         """
-        name, shard = "", b""
-        for number, row in enumerate(self.rows):
-            if row["shard"] != name:
-                name, shard = row["shard"], read_shard(join(self.data, row["shard"]))
-            picture = read_picture(shard, row, f"{self.data}, photograph {row['key']},")
+        pieces = (Piece(join(self.data, row["shard"]), row["offset"], row["size"]) for row in self.rows)
+        for number, (row, content) in enumerate(zip(self.rows, read_each(pieces), strict=True)):
+            if isinstance(content, FileNotFoundError):
+                raise damaged(join(self.data, row["shard"]), "it is missing")
+            name = f"{self.data}, photograph {row['key']},"
+            if isinstance(content, Exception):
+                raise damaged(name, one_line(content))
+            picture = read_picture(content, row, name)
             random = np.random.default_rng((self.evaluation.seed, number))
             # Planned patches stand from top to bottom: where few are taken, photographs take turns at the heights.
             planned = [patch["vertical_position"] for patch in row["patches"]]
@@ -88,26 +92,14 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
     )
 
 
-def read_shard(url: str) -> bytes:
-    """A shard's file.
-
-    Raises:
-        InputError: it is missing.
-    """
-    try:
-        return read_bytes(url)
-    except FileNotFoundError:
-        raise damaged(url, "it is missing") from None
-
-
-def read_picture(shard: bytes, row: Mapping[str, Any], name: str) -> Tensor:
-    """The picture uint8 [3,h,w] that a row of the index says is in a shard.
+def read_picture(content: bytes, row: Mapping[str, Any], name: str) -> Tensor:
+    """The stored picture uint8 [3,h,w] of a row of the index.
 
     Raises:
         InputError: it is damaged, or not of the size that the row says.
     """
     try:
-        with open_picture(shard[row["offset"] : row["offset"] + row["size"]], STORED_FORMATS) as image:
+        with open_picture(content, STORED_FORMATS) as image:
             picture = to_tensor(image.convert("RGB"))
     except Exception:  # Pillow's decoders raise almost anything on broken bytes
         raise damaged(name, "its picture cannot be read") from None

@@ -1,7 +1,6 @@
 """Lists of photographs: a URL or path a row, with its licence, author and title where the list has such columns."""
 
 import dataclasses
-import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from model.errors import InputError, one_line
 from transforms.delimited import is_decodable, read_lines, read_records
+from transforms.json_text import read_json_text
 from transforms.records import Photograph, Reject
 from transforms.text import clean_text
 from transforms.urls import NotAllowedError, resolve
@@ -155,17 +155,10 @@ def _json_row(number: int, line: str) -> Row | BadRowError:
     if not is_decodable(line):
         return _not_utf8()
     try:
-        row = json.loads(line, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:  # too deep
+        row = read_json_text(line)
+    except ValueError as error:
         return BadRowError(f"line {number} is not JSON that can be read: {one_line(error)}")
     return read_columns(row) if isinstance(row, dict) else BadRowError(f"line {number} is not a JSON object")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError("a key is given twice")
-    return row
 
 
 def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[Row | BadRowError]:

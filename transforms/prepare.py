@@ -13,6 +13,7 @@ from transforms.memory import DEFAULT_BYTES, Budget, Memory, OverBudgetError
 from transforms.photographs import LONGEST_SIDE_PX, Picture, Rejection, decoding, encode, frame, store
 from transforms.pieces import Piece, read_pieces
 from transforms.records import Photograph, Reject
+from transforms.retry import passes
 from transforms.samples import Sample, plan_patches, sample_key, split_of
 from transforms.storage import filesystem
 
@@ -177,6 +178,8 @@ def read_photograph(photograph: Photograph, budget: Budget, held: ExitStack) -> 
         except Rejection:
             raise
         except Exception as error:  # each store has errors of its own, and not all of them are OSErrors
+            if not passes(error):
+                raise Rejection("unreadable", one_line(error)) from None
             if attempt == READ_ATTEMPTS:
                 raise Rejection("unreadable", f"{one_line(error)} ({attempt} attempts)") from None
             held.close()

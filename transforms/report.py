@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from transforms.photographs import STORED_FORMATS, open_picture
-from transforms.pieces import Piece, read_pieces
+from transforms.pieces import Piece, read_each
 from transforms.records import Reject
 from transforms.samples import SPLITS
 from transforms.storage import join, write_bytes
@@ -39,6 +39,7 @@ table { border-collapse: collapse } td, th { padding: .25rem .75rem .25rem 0; ve
 td { border-top: 1px solid var(--line); overflow-wrap: anywhere } td.n { text-align: right; white-space: nowrap }
 td code { white-space: nowrap; overflow-wrap: normal }
 .sheet { display: flex; flex-wrap: wrap; gap: 3px } .sheet img { height: 72px; display: block }
+.sheet .unreadable { line-height: 70px; padding: 0 .5rem; color: var(--soft); border: 1px solid var(--line) }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1.5rem }
 figure { margin: 0 } svg { width: 100%; height: auto } svg text { font: 11px system-ui; fill: var(--soft) }
 svg .bar { fill: var(--bar) } svg .axis { stroke: var(--line) } small { color: var(--soft) }
@@ -56,11 +57,13 @@ def build_report(out: str, training_set: TrainingSet) -> str:
     rows = training_set.rows
     looked_at = rows[:: -(-len(rows) // LOOKED_AT) or 1]
     pieces = (Piece(join(out, row["shard"]), row["offset"], row["size"]) for row in looked_at)
-    images = [_open(content) for content in read_pieces(pieces)]
+    images = [_open(content) for content in read_each(pieces)]
+    opened = [image for image in images if image is not None]
     body = [
         _counts(training_set),
         *(["<h2>Pictures</h2>", _contact_sheet(looked_at[::2], images[::2])] if rows else []),
-        *(["<h2>Sizes and light</h2>", _figures(rows, images)] if rows else []),
+        *([_unreadable(looked_at, images)] if len(opened) < len(images) else []),
+        *(["<h2>Sizes and light</h2>", _figures(rows, opened)] if rows else []),
         "<h2>Rejected</h2>",
         _rejects(training_set.rejects),
         "<h2>Licences</h2>",
@@ -75,9 +78,15 @@ def build_report(out: str, training_set: TrainingSet) -> str:
     )
 
 
-def _open(content: bytes) -> Image.Image:
-    with open_picture(content, STORED_FORMATS) as image:
-        return image.convert("RGB")
+def _open(content: bytes | Exception) -> Image.Image | None:
+    """A stored picture; nothing if it cannot be read, which the report says and goes on."""
+    try:
+        if isinstance(content, Exception):
+            return None
+        with open_picture(content, STORED_FORMATS) as image:
+            return image.convert("RGB")
+    except Exception:  # Pillow's decoders raise almost anything on broken bytes
+        return None
 
 
 def _counts(training_set: TrainingSet) -> str:
@@ -89,9 +98,13 @@ def _counts(training_set: TrainingSet) -> str:
     return f"<p>{size}.</p>" + _table(("split", "samples", "shards"), rows)
 
 
-def _contact_sheet(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> str:
+def _contact_sheet(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image | None]) -> str:
     cells = []
     for row, image in zip(rows, images, strict=True):
+        if image is None:
+            place = escape(f"{row['shard']}, {row['key']}: {row['source']}", quote=True)
+            cells.append(f'<span class="unreadable" title="{place}">unreadable</span>')
+            continue
         width_px = max(1, round(image.width * THUMBNAIL_PX / image.height))
         buffer = io.BytesIO()
         image.resize((width_px, THUMBNAIL_PX), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=80)
@@ -102,16 +115,23 @@ def _contact_sheet(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image]
     return f"<p>{len(cells)} of them, in the order of the index.</p>" + f'<div class="sheet">{"".join(cells)}</div>'
 
 
+def _unreadable(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image | None]) -> str:
+    broken = [row for row, image in zip(rows, images, strict=True) if image is None]
+    such = "; ".join(f"{row['source']}, in {row['shard']}" for row in broken[:EXAMPLES])
+    cure = "copy the shards again, or ingest the photographs again"
+    return f"<p>{len(broken)} of the {len(rows)} pictures that were opened cannot be read ({escape(such)}): {cure}.</p>"
+
+
 def _figures(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> str:
     sides = np.array([(row["original_width_px"], row["original_height_px"]) for row in rows], dtype=np.float64)
-    light = np.array([np.asarray(image.convert("L")).mean() for image in images])
     aspects = sides[:, 0] / sides[:, 1]
     figures = [
         _histogram("Short side of the originals, px", sides.min(axis=1)),
         _histogram("Width of the originals over their height", aspects),
-        _histogram(f"Brightness, mean level of 255, of {len(images)} pictures", light),
-        _profile(images),
     ]
+    if images:
+        light = np.array([np.asarray(image.convert("L")).mean() for image in images])
+        figures += [_histogram(f"Brightness, mean level of 255, of {len(images)} pictures", light), _profile(images)]
     return f'<div class="figures">{"".join(figures)}</div>'
 
 

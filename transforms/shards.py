@@ -21,6 +21,9 @@ from transforms.storage import join, read_bytes
 RawSample = dict[str, Any]
 
 RETRY_AFTER_S = (0.5, 1.0, 2.0)
+MOST_SHARD_BYTES = 8 << 30
+"""A shard is read whole, so a longer one is refused. Shards are far shorter: ``dataset.json`` says how long each is."""
+
 READERS = 4
 """Shards read at the same time, so that a distant store's latency adds up less."""
 
@@ -106,7 +109,7 @@ def read_shard(url: str, record: Mapping[str, Any]) -> list[RawSample]:
     Raises:
         Exception: of any kind, if it is missing or not the file that it should be.
     """
-    content = read_bytes(url)
+    content = read_bytes(url, min(record.get("size_bytes", MOST_SHARD_BYTES), MOST_SHARD_BYTES))
     if hashlib.sha256(content).hexdigest() != record.get("sha256"):
         raise ValueError("its checksum is not that of dataset.json")
     files = wds.tariterators.tar_file_expander([{"url": url, "stream": io.BytesIO(content)}])

@@ -89,7 +89,7 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
         others = f" (there are {len(found.rejects)} other files)" if found.rejects else ""
         known = next(
             (
-                f"{reject.source}: {reject.message}"
+                f"{reject.source}: {reject.message.removeprefix(f'{reject.source}: ')}"
                 for reject in found.rejects
                 if reject.source in places or reject.reason != "not_a_picture"
             ),

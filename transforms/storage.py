@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from model.errors import InputError, one_line
 from transforms.ahead import map_ahead
 from transforms.json_text import read_json_text
 from transforms.unfinished import unfinished
-from transforms.urls import LOCAL, redact
+from transforms.urls import LOCAL, redact, scheme_of
 
 SINGLE_CALL_BYTES = 4 << 20
 """What is larger goes to an object store in parts."""
@@ -40,6 +41,22 @@ REMOVALS = 16
 ANOTHER_RUN_IS_DEAD_S = 3600.0
 TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
 """How a file is named while it is being written."""
+
+
+class RegularFiles(LocalFileSystem):
+    """The files of this machine. Devices, pipes and sockets are never opened: they may have no end, or never begin."""
+
+    def _open(self, path: str, mode: str = "rb", **how: Any) -> Any:
+        """LocalFileSystem's hook.
+
+        Raises:
+            InputError: it is a device, pipe or socket.
+        """
+        if "r" in mode:
+            kind = os.stat(path).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # for a folder `open` has an error of its own
+                raise InputError(f"{path}: it is a device, pipe or socket; give a regular file")
+        return super()._open(path, mode, **how)
 
 
 def run_id() -> str:
@@ -60,7 +77,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     if "://" not in url:
         _check_slashes(url)
-        return fsspec.filesystem("file"), LocalFileSystem._strip_protocol(url)
+    if "://" not in url or scheme_of(url) in LOCAL:
+        return RegularFiles(), LocalFileSystem._strip_protocol(url)
     if "::" in url or url.startswith("reference:"):  # the latter executes templates out of a file
         raise InputError(f"{redact(url)}: chained and reference URLs are not supported; give a plain path or URL")
     try:
@@ -194,9 +212,15 @@ def write_json(url: str, value: Any) -> None:
     write_bytes(url, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def read_bytes(url: str) -> bytes:
-    """Reads a whole small file."""
+def read_bytes(url: str, most_bytes: int | None = None) -> bytes:
+    """Reads a whole small file.
+
+    Raises:
+        InputError: it is longer than it may be.
+    """
     fs, path = filesystem(url)
+    if most_bytes is not None and (size := fs.size(path) or 0) > most_bytes:
+        raise InputError(f"{url} has {size} bytes, where {most_bytes} are the most")
     return fs.cat_file(path)
 
 

@@ -6,9 +6,10 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -30,6 +31,11 @@ TRAIN_SHARDS = 16
 """The least number of train shards, so that readers on several machines each have some."""
 
 MOST_SAMPLES_PER_SHARD = 1000
+
+MOST_IMAGE_BYTES = 256 << 20
+"""Of a stored picture: more than any has, even where it cannot be compressed."""
+
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+\.tar")
 
 _PATCH_TYPE = pa.struct(
     [("x_px", pa.int32()), ("y_px", pa.int32()), ("size_px", pa.int32()), ("vertical_position", pa.float64())]
@@ -278,8 +284,25 @@ def read_index(url: str) -> list[dict[str, Any]]:
     Raises:
         InputError: it is missing or damaged.
     """
-    return read_rows(
-        join(url, INDEX), "index of a training set; copy it again, or ingest again", INDEX_SCHEMA, _LATER_COLUMNS
+    what = "index of a training set; copy it again, or ingest again"
+    rows = read_rows(join(url, INDEX), what, INDEX_SCHEMA, _LATER_COLUMNS)
+    for number, row in enumerate(rows):
+        if not _is_sample(row):
+            raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or no {what}")
+    return rows
+
+
+def _is_sample(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the index, which anybody may have written, can be that of a sample."""
+    sides = ("original_width_px", "original_height_px", "stored_width_px", "stored_height_px")
+    return (
+        all(row[name] for name in ("key", "source", "sha256"))
+        and SHARD_NAME.fullmatch(row["shard"] or "") is not None
+        and row["split"] in SPLITS
+        and all((row[name] or 0) > 0 for name in sides)
+        and row["offset"] is not None
+        and row["offset"] >= 0
+        and 0 < (row["size"] or 0) <= MOST_IMAGE_BYTES
     )
 
 
@@ -305,7 +328,11 @@ def _are_counts(value: Any) -> bool:
 
 def _are_shards(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(shard, dict) and is_count(shard.get("samples")) for shard in value.values()
+        SHARD_NAME.fullmatch(name)
+        and isinstance(shard, dict)
+        and is_count(shard.get("samples"))
+        and is_count(shard.get("size_bytes"))
+        for name, shard in value.items()
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 
 import numpy as np
@@ -94,6 +95,26 @@ def test_a_url_that_cannot_be_read_is_not_read_in_another_way(web_server, tmp_pa
     url = f"http://{user}@127.0.0.1:{web_server.port}/x.jpg"
     assert outcomes(tmp_path, url, manners=Manners(allow_private=False)) == ["bad_url"]
     assert web_server.log == []
+
+
+@pytest.mark.parametrize("place", ["[a:b]", "[::1", "[]", "127.0.0.1:99999", "127.0.0.1:x"])
+def test_a_web_url_that_cannot_be_asked_for_is_left_to_no_other_file_system(tmp_path, place, monkeypatch):
+    monkeypatch.setattr(crawler, "read_photograph", lambda *_: pytest.fail("it is read from a file system"))
+    assert outcomes(tmp_path, f"http://{place}/x.jpg") == ["bad_url"]
+
+
+def test_devices_pipes_and_sockets_are_rejects_at_once(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.jpg"))
+        (tmp_path / "link.jpg").symlink_to("/dev/zero")
+        places = [str(tmp_path / name) for name in ("a.jpg", "pipe.jpg", "socket.jpg", "link.jpg")]
+        photographs = [Photograph(place) for place in (*places, "/dev/zero", f"file://{places[1]}")]
+        kept, *rejects = crawl(photographs, str(tmp_path / "out"), Preparation(content_filters=False), MANNERS)
+    assert not isinstance(kept, Reject)
+    assert {(reject.reason, reject.attempts) for reject in rejects} == {("unreadable", 1)}
+    assert all("it is a device, pipe or socket" in reject.message for reject in rejects)
 
 
 def test_passwords_and_tokens_are_sent_and_not_stored(web_server, tmp_path):

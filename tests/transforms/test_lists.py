@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 from contextlib import suppress
@@ -108,6 +109,13 @@ def test_a_broken_row_of_json_costs_itself_alone():
     )
 
 
+def test_what_is_wrong_with_a_row_of_json_is_said():
+    content = b'{"url": "a.jpg"}\n{"url": "b.jpg", "id": 1' + b"0" * 5000 + b'}\n{"author": "A", "author": "B"}\n'
+    _, digits, twice = read_list("l.jsonl", content)
+    assert "a number has 5001 digits" in digits.message
+    assert "the key 'author' is given twice" in twice.message
+
+
 def test_a_quotation_mark_that_is_not_closed_swallows_nothing():
     content = b'title,url\nA,a.jpg\n"B,b.jpg\nC,c.jpg\n"D, east",d.jpg\n"E\neast",e.jpg\n'
     items = list(read_list("l.csv", content))
@@ -124,6 +132,18 @@ def test_fields_may_be_long_and_rows_may_have_spaces_and_too_much():
     assert (first.source, first.author) == ("a.jpg", "Jane")
     assert second.author == "x" * LONGEST_TEXT + "…"
     assert (third.source, third.reason) == ("l.csv#3", "bad_row")
+
+
+def test_the_length_of_fields_depends_on_no_one_else_and_concerns_no_one_else():
+    before = csv.field_size_limit(10)
+    try:
+        rows = read_list("l.csv", b"url,author\na.jpg," + b"x" * 140_000 + b"\nb.jpg,B\n")
+        for name in ("a.jpg", "b.jpg"):
+            assert next(rows).source == name
+            assert csv.field_size_limit() == 10  # between the rows too
+        assert [item.source for item in read_list("l.csv", b'url\n"c.jpg\nd.jpg\n')] == ["l.csv#1", "d.jpg"]
+    finally:
+        assert csv.field_size_limit(before) == 10
 
 
 def test_text_is_made_valid_where_it_enters():

