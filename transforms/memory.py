@@ -12,10 +12,10 @@ from typing import Final
 DEFAULT_BYTES: Final = 2 << 30
 LEAST_BYTES: Final = 768 << 20
 POLL_S: Final = 0.02
-PROGRAM_BYTES: Final = 384 << 20
+PROGRAM_BYTES: Final = 512 << 20
 """What the program itself takes of the budget: its modules, the rows of metadata, the images that wait to be stored."""
 
-FILES_SHARE: Final = 0.25
+FILES_SHARE: Final = 0.2
 """The share of the rest that files may take. Decoding has its own share, so that it never waits for files."""
 
 

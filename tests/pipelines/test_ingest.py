@@ -612,7 +612,7 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
 
 
 def test_a_worker_stays_within_its_memory_whatever_the_pictures(tmp_path):
-    """Each of these takes 170 MB to decode, and there are 300 MB for all, so they take turns."""
+    """Each of these takes 170 MB to decode, and there are 200 MB for all, so they take turns."""
     source = tmp_path / "source"
     source.mkdir()
     for number in range(3):
