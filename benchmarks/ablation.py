@@ -38,22 +38,22 @@ from rich.console import Console
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.config import PRECISIONS
-from model.described import describe
 from model.errors import InputError
-from model.generator import Generator
-from model.lpips import CURE, Lpips, is_installed
 from model.memory import reuse_freed_memory
-from model.nci import render_part
-from model.picture_features import feature_networks
+from model.metrics.feature_networks import feature_networks
+from model.metrics.picture_sets import describe
+from model.networks.generator import Generator
+from model.networks.lpips import CURE, Lpips, is_installed
+from model.world.one_shot import render_part
 from pipelines.cli import refuse
 from pipelines.evaluate import Networks, describe_photographs, watched
-from pipelines.evaluation_tables import number, table
+from pipelines.terminal.evaluation_tables import number, table
 from pipelines.train import TrainOptions, provenance, train
-from transforms.evaluation import PATCH, Evaluation, PictureSets, frame
-from transforms.evaluation_pictures import GAP_PX, INK, LABEL_PX, PAPER, sheet
-from transforms.evaluation_results import DescribedSets, References, Results, distances
-from transforms.evaluation_worlds import cut_pictures, cut_worlds, open_world
-from transforms.run_folder import CHECKPOINT, CONFIG, RunFolder, flat, upgraded
+from transforms.evaluation.figures import GAP_PX, INK, LABEL_PX, PAPER, sheet
+from transforms.evaluation.results import DescribedSets, References, Results, distances
+from transforms.evaluation.settings import PATCH, Evaluation, PictureSets, frame
+from transforms.evaluation.windows import cut_pictures, cut_worlds, open_world
+from transforms.training.run_folder import CHECKPOINT, CONFIG, RunFolder, flat, upgraded
 
 FAMILIES = {
     "small": {"NCI": "small-nci", "NCI+FCG": "small-nci-fcg", "InfinityGAN": "small"},

@@ -30,13 +30,13 @@ from rich.table import Table
 from model.bundled import CHECKPOINT
 from model.checkpoint import Checkpoint
 from model.inversion import Inversion, InversionConfig, Target
-from model.lpips import BACKBONES, Lpips
-from pipelines.progress import track
-from transforms.evaluation_photographs import HELD_OUT, read_shard
-from transforms.invert import fit, load_generator
-from transforms.storage import join
-from transforms.tally import Tally
-from transforms.training_shards import read_index
+from model.networks.lpips import BACKBONES, Lpips
+from pipelines.terminal.progress import track
+from transforms.applications.invert import fit, load_generator
+from transforms.evaluation.crops import HELD_OUT, read_shard
+from transforms.storage.files import join
+from transforms.storage.tally import Tally
+from transforms.training_set.dataset import read_index
 
 COLUMNS = {
     "psnr_db": ("PSNR, dB", ".2f"),

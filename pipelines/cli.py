@@ -15,8 +15,8 @@ from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError
 from model.version import __version__
-from pipelines.interrupts import INTERRUPTED, ended_by_signals
-from transforms.text import printable
+from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
+from transforms.storage.text import printable
 
 COMMANDS = (
     "ingest",
@@ -36,7 +36,7 @@ COMMANDS = (
 """Each is a function in the module of its name in `pipelines.commands`."""
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
+"""Flags that are not a command's own are Beam's, or refused by `pipelines.terminal.beam_flags`."""
 
 RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
 
@@ -121,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refuse(message: str, code: int = 2) -> int:
     """Says in one line why a command ended, without the passwords and tokens of the URLs that it names."""
-    from transforms.urls import redact  # what it imports is of use to no command that ends well
+    from transforms.storage.urls import redact  # what it imports is of use to no command that ends well
 
     print(f"infinitygan: {printable(redact(' '.join(message.split())))}", file=sys.stderr)
     return code

@@ -27,17 +27,17 @@ from model.config import (
 )
 from model.errors import InputError
 from model.memory import reuse_freed_memory
-from model.processes import launch
-from model.training import Trainer
+from model.training.processes import launch
+from model.training.trainer import Trainer
 from model.version import __version__
 from pipelines.training_run import Metric, Run, say
-from transforms.run_folder import CHECKPOINT, RunFolder, state_beside
-from transforms.run_lock import locked
-from transforms.shards import set_checksum
-from transforms.storage import exists, join
-from transforms.stream import PatchStream
-from transforms.tensor_files import read_tensors
-from transforms.training_shards import DATASET, read_dataset, read_index
+from transforms.storage.files import exists, join
+from transforms.storage.tensor_files import read_tensors
+from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
+from transforms.training.run_lock import locked
+from transforms.training.shard_reader import set_checksum
+from transforms.training.stream import PatchStream
+from transforms.training_set.dataset import DATASET, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
 """Those that decide what a run computes."""

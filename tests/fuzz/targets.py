@@ -9,8 +9,8 @@ from random import Random
 
 from PIL import Image, ImageCms
 
-from transforms.prepare import Preparation, Prepared, prepare_photograph
-from transforms.records import Photograph, Reject
+from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph
+from transforms.training_set.records import Photograph, Reject
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from pipelines.cli import run
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from transforms.manifest import read_manifest
-from transforms.requests import RenderRequest
-from transforms.synthesize import PATCHES_DONE
+from transforms.panoramas.manifest import read_manifest
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.synthesize import PATCHES_DONE
 
 GOOD = (
     {"id": "a", "seed": 7, "width_px": 100, "height_px": 70},

@@ -23,12 +23,12 @@ import pipelines.training_run
 from model.checkpoint import load_checkpoint
 from model.config import PRESETS, ablation
 from model.errors import DivergenceError, InputError
-from model.training import Trainer
+from model.training.trainer import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, packages, train
-from transforms import run_folder
-from transforms.run_lock import locked
+from transforms.training import run_folder
+from transforms.training.run_lock import locked
 
 PRESETS_BY_NAME = dict(PRESETS)
 REPOSITORY = Path(__file__).parents[2]
@@ -353,7 +353,7 @@ def test_the_best_checkpoint_is_that_of_the_least_measure(data, tmp_path, monkey
 
 
 def test_a_shard_that_cannot_be_read_is_told_or_fatal(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0,))
+    monkeypatch.setattr("transforms.training.shard_reader.RETRY_AFTER_S", (0.0,))
     copy = shutil.copytree(data, tmp_path / "copy")
     (copy / "train-000003.tar").write_bytes(b"")
     train(tiny(str(copy), tmp_path / "run", images=BATCH))

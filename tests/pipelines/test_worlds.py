@@ -9,19 +9,19 @@ from PIL import Image
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import PRESETS
-from model.definition import Edit, Style
 from model.errors import InputError
 from model.quantise import quantise
-from model.world import World
+from model.world.definition import Edit, Style
+from model.world.world import World
 from pipelines.cli import main
-from pipelines.options import beam_options
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
+from pipelines.terminal.beam_flags import beam_options
 from pipelines.verify import verify
-from transforms.plan import Plan
-from transforms.requests import RenderRequest
-from transforms.storage import read_bytes
-from transforms.synthesize import PATCHES_DONE
+from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.synthesize import PATCHES_DONE
+from transforms.storage.files import read_bytes
 
 TURN_PX = 16 * 72
 STYLES = tuple(Style(seed=k, x_px=288 * k + 40, y_px=(-20, 30)[k % 2]) for k in range(4))
