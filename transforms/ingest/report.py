@@ -53,7 +53,7 @@ def write_report(out: str) -> None:
 
 
 def build_report(out: str, training_set: TrainingSet) -> str:
-    """The report as HTML."""
+    """Returns the report as HTML."""
     rows = training_set.rows
     looked_at = rows[:: -(-len(rows) // LOOKED_AT) or 1]
     pieces = (Piece(join(out, row["shard"]), row["offset"], row["size"]) for row in looked_at)
@@ -79,7 +79,7 @@ def build_report(out: str, training_set: TrainingSet) -> str:
 
 
 def _open(content: bytes | Exception) -> Image.Image | None:
-    """A stored picture; nothing if it cannot be read, which the report says and goes on."""
+    """Returns a stored picture; nothing if it cannot be read, which the report says and goes on."""
     try:
         if isinstance(content, Exception):
             return None
@@ -155,7 +155,7 @@ def _histogram(caption: str, values: npt.NDArray[np.float64]) -> str:
 
 
 def _profile(images: Sequence[Image.Image]) -> str:
-    """The mean colour at each height, and how light it is."""
+    """Returns the mean colour at each height, and how light it is."""
     columns = [np.asarray(image.resize((1, BANDS), Image.Resampling.BOX), dtype=np.float64)[:, 0] for image in images]
     colours = np.mean(columns, axis=0)  # [BANDS, 3]
     high = 110 / BANDS
