@@ -290,14 +290,16 @@ def _check_pixel_count(width_px: int, height_px: int) -> None:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Returns what makes a loaded image upright; an unreadable EXIF block is no reason to lose a photograph.
 
-    Pillow has turned a TIFF already, and then says that nothing is left to do.
+    Pillow has turned a TIFF already. What XMP says is not followed: no browser does, so nobody has seen it that way.
     """
     try:
         raw = image.info.get("Raw profile type exif")  # a PNG's, in hexadecimal after three lines
         block = image.info.get("exif") or (bytes.fromhex("".join(raw.split("\n")[3:])) if raw else b"")
         if has_overlapping_tags(block.removeprefix(b"Exif\0\0")):
             return None
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        exif = Image.Exif()  # not image.getexif(), which asks XMP too
+        exif.load(block)
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # as many kinds of error as there are ways to break it
         return None
     return _TURNS.get(orientation)

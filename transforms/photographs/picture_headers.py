@@ -24,8 +24,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = MOST_PROFILE_BYTES  # Pillow has one limit for t
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT: Final = {b"tEXt", b"zTXt", b"iTXt"}
 
-_UPRIGHT: Final = {b"Raw profile type exif", b"XML:com.adobe.xmp"}
-"""The keywords of the texts that may say which way is up."""
+_UPRIGHT: Final = b"Raw profile type exif"
+"""The keyword of the text that may say which way is up."""
 
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each of TIFF's types."""
@@ -168,7 +168,7 @@ def _without_text(content: bytes) -> bytes:
 def _is_wanted(kind: bytes, keyword: bytes, rest: bytes) -> bool:
     if kind == b"iCCP":
         return rest[:1] == b"\0" and _inflates(rest[1:], MOST_PROFILE_BYTES)
-    if keyword not in _UPRIGHT or len(rest) > MOST_TEXT_BYTES:
+    if keyword != _UPRIGHT or len(rest) > MOST_TEXT_BYTES:
         return False
     if kind == b"zTXt":
         return rest[:1] == b"\0" and _inflates(rest[1:], MOST_TEXT_BYTES)
