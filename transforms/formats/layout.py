@@ -67,7 +67,7 @@ class Canvas:
             self.file.write(row.data)
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """uint8 [height,width,3] from a row and a column of the panorama on."""
+        """Reads uint8 [height,width,3] from a row and a column of the panorama on."""
         block = np.empty((height, width, 3), np.uint8)
         for y, row in enumerate(block, start=top):
             self.file.seek(self._place(y, left))

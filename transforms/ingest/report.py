@@ -71,7 +71,7 @@ def _open(content: bytes | Exception) -> Image.Image | None:
 
 
 def _shown(row: dict[str, Any], image: Image.Image | None) -> dict[str, str]:
-    """Returns a picture of the contact sheet. One that cannot be read has no thumbnail; its text says where it is stored."""
+    """Returns a picture of the contact sheet; if it cannot be read, the text says where it is stored."""
     if image is None:
         return {"thumbnail": "", "text": f"{row['shard']}, {row['key']}: {row['source']}"}
     width_px = max(1, round(image.width * THUMBNAIL_PX / image.height))

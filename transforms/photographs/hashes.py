@@ -43,7 +43,7 @@ _PERCEPTUAL: Final = _cosines(_PERCEPTUAL_SIDE, _GRID).astype(np.float64)
 
 
 def _cropped_cosines() -> npt.NDArray[np.float64]:
-    """Returns, for each crop of the two ends of a line of `_GRID` pixels, the lowest frequencies of the rest."""
+    """Returns the lowest frequencies of what each crop of the two ends leaves of a line of `_GRID` pixels."""
     lowest = _cosines(_DETAIL_SIDE, _WINDOW)
     transforms = []
     for low in _CROPS:
