@@ -27,7 +27,7 @@ DESCRIPTOR = (
 
 
 def companions(url: str) -> tuple[str, str]:
-    """What lies beside a .dzi: the folder of its tiles, and its page."""
+    """Returns what lies beside a .dzi: the folder of its tiles, and its page."""
     stem = url.removesuffix(".dzi")
     return f"{stem}_files", f"{stem}.html"
 
@@ -48,7 +48,7 @@ def write_dzi(url: str, width_px: int, height_px: int, strips: Iterable[Strip], 
 
 
 def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
-    """The path of each tile and its pixels: those at the right and the bottom are smaller."""
+    """Yields the path of each tile and its pixels: those at the right and the bottom are smaller."""
     sizes = level_sizes(width_px, height_px, 1)
     for level, strip in level_strips(strips, sizes):
         for column, square in enumerate(strip.squares(STRIP_PX)):
@@ -56,7 +56,7 @@ def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tu
 
 
 def viewer(folder: str, width_px: int, height_px: int, metadata: Mapping[str, str]) -> str:
-    """The page that shows a pyramid."""
+    """Returns the page that shows a pyramid."""
     name = folder.rsplit("/", 1)[-1]
     return fill(
         "viewer.html",
