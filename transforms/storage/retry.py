@@ -1,4 +1,4 @@
-"""Storage that fails now and then, asked again after a while."""
+"""Retries for storage that fails temporarily."""
 
 import errno
 import random
@@ -10,19 +10,19 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 WAITS_S = (0.5, 1.0, 2.0, 4.0)
-"""Before each further attempt, give or take half of it, so that many workers do not come back at the same moment."""
+"""The pauses before each further attempt, varied by up to half so that many workers do not return at once."""
 
 FINAL = (ValueError, TypeError, LookupError, AttributeError, AssertionError, MemoryError)
-"""Errors of the data or the program: another attempt would end alike."""
+"""Errors of the data or the program, which another attempt would repeat."""
 
 FINAL_ERRNO = {
     *(errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
 }
-"""What no wait of a few seconds will change."""
+"""Operating system errors that a wait of a few seconds does not resolve."""
 
 FINAL_OS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""The same as classes: stores raise them without a number."""
+"""The same errors as classes, because stores raise them without a number."""
 
 
 def passes(error: Exception) -> bool:
@@ -33,10 +33,10 @@ def passes(error: Exception) -> bool:
 
 
 def retried(function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-    """Returns what the function returns, at one of five attempts. It must do no harm if it is called again half-way.
+    """Calls the function, at most five times. A call that failed half-way must be safe to repeat.
 
     Raises:
-        Exception: of the function's last attempt, or one that will not pass.
+        Exception: the last attempt's error, or the first one that a retry would not resolve.
     """
     for wait_s in WAITS_S:
         try:
