@@ -22,6 +22,7 @@ import transforms.ingest.crawler
 import transforms.ingest.staging
 import transforms.ingest.steps
 import transforms.photographs.prepare
+import transforms.storage.retry
 from model.errors import InputError
 from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack
@@ -451,7 +452,7 @@ def read(path: Path, budget_bytes: int = 1 << 20) -> tuple[bytes, int]:
 
 
 def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
-    monkeypatch.setattr(transforms.photographs.prepare.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transforms.storage.retry.time, "sleep", lambda seconds: None)
     failures = [OSError(503, "busy"), OSError(503, "busy")]
     real = fsspec.implementations.local.LocalFileSystem.open
 
@@ -474,7 +475,7 @@ class BusyError(Exception):
 
 @pytest.mark.parametrize("error", [BusyError("503\nbusy"), ValueError("503 busy"), BusyError()])
 def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_reject(few, monkeypatch, error):
-    monkeypatch.setattr(transforms.photographs.prepare.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transforms.storage.retry.time, "sleep", lambda seconds: None)
     attempts = []
 
     def fail(self, path, *arguments, **options):
