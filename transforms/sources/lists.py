@@ -149,7 +149,7 @@ def _json_rows(url: str, lines: Sequence[str]) -> Iterator[Row | BadRowError]:
         named = named or isinstance(row, BadRowError) or "url" in row
         yield row
     if not named:
-        raise _no_column(url, "no row has" if seen else "it has no rows and so not")
+        raise _no_column(url, "no row has" if seen else "it has no rows and therefore")
 
 
 def _json_row(number: int, line: str) -> Row | BadRowError:
