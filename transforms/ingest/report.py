@@ -35,7 +35,7 @@ def write_report(out: str) -> None:
 
 
 def build_report(out: str, training_set: TrainingSet) -> str:
-    """The report as HTML."""
+    """Returns the report as HTML."""
     dataset, rows = training_set.dataset, training_set.rows
     looked_at = rows[:: -(-len(rows) // LOOKED_AT) or 1]
     pieces = (Piece(join(out, row["shard"]), row["offset"], row["size"]) for row in looked_at)
@@ -60,7 +60,7 @@ def build_report(out: str, training_set: TrainingSet) -> str:
 
 
 def _open(content: bytes | Exception) -> Image.Image | None:
-    """A stored picture, or None if it cannot be read. The report counts those and continues."""
+    """Returns a stored picture, or None if it cannot be read. The report counts those and continues."""
     try:
         if isinstance(content, Exception):
             return None
@@ -71,7 +71,7 @@ def _open(content: bytes | Exception) -> Image.Image | None:
 
 
 def _shown(row: dict[str, Any], image: Image.Image | None) -> dict[str, str]:
-    """A picture of the contact sheet. One that cannot be read has no thumbnail; its text says where it is stored."""
+    """Returns a picture of the contact sheet; if it cannot be read, the text says where it is stored."""
     if image is None:
         return {"thumbnail": "", "text": f"{row['shard']}, {row['key']}: {row['source']}"}
     width_px = max(1, round(image.width * THUMBNAIL_PX / image.height))
@@ -109,7 +109,7 @@ def _histogram(caption: str, values: npt.NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _bands(images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-    """The mean colour and brightness at each height, from top to bottom."""
+    """Returns the mean colour and brightness at each height, from top to bottom."""
     columns = [np.asarray(image.resize((1, BANDS), Image.Resampling.BOX), dtype=np.float64)[:, 0] for image in images]
     colours = np.mean(columns, axis=0)  # [BANDS, 3]
     levels = colours @ (0.299, 0.587, 0.114)
@@ -120,7 +120,7 @@ def _bands(images: Sequence[Image.Image]) -> list[dict[str, Any]]:
 
 
 def _by_reason(rejects: Sequence[Reject]) -> list[tuple[str, list[Reject]]]:
-    """The rejects of each reason, the most frequent first."""
+    """Returns the rejects of each reason, the most frequent first."""
     by_reason: dict[str, list[Reject]] = {}
     for reject in rejects:
         by_reason.setdefault(reject.reason, []).append(reject)
