@@ -1,7 +1,7 @@
 """The flags of ``infinitygan invert``."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,7 +43,7 @@ def invert(
     z_l_weight: Annotated[float, typer.Option(help="Of the prior on z_l.")] = 10.0,
     w_weight: Annotated[float, typer.Option(help="Of the prior on W+.")] = 0.01,
     noise_weight: Annotated[float, typer.Option(help="Of the noise's correlation.")] = 1000.0,
-    lpips: Annotated[str | None, typer.Option(help="alex or vgg.", show_default="vgg on a GPU")] = None,
+    lpips: Annotated[Literal["alex"], typer.Option(hidden=True)] = "alex",  # scripts may give it
     tile: Annotated[int, typer.Option(help="Larger photographs are seen in tiles of this side, px.")] = 256,
     seed: PhotographSeed = 0,
     quiet: Quiet = False,
@@ -52,7 +52,7 @@ def invert(
     paths, flags = split_flags(photographs)
     beam_options = beam_flags(context, flags)
     from model.inversion import InversionConfig
-    from pipelines.invert import default_network, invert_all, invert_many, overlay_paths
+    from pipelines.invert import invert_all, invert_many, overlay_paths
     from transforms.applications.inversions import INVERSIONS
     from transforms.applications.invert import SUFFIX, InversionJob, photographs_at
     from transforms.storage.files import check_folder, join
@@ -67,7 +67,6 @@ def invert(
         w_weight=w_weight,
         noise_weight=noise_weight,
         tile_px=tile,
-        network=lpips or default_network(),
         seed=seed,
     )
     x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)
