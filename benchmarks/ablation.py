@@ -1,6 +1,6 @@
 """The paper's ablation: what G_S and its coordinates are for, and what padding does (Section 4).
 
-python benchmarks/ablation.py DATA --out DIR [--images 16000] [--preset-family small|paper] [--precision float32|bf16]
+python benchmarks/ablation.py DATA --out DIR [--images 16000] [--preset-family small|paper] [--precision NAME]
 
 StyleGAN2+NCI, +NCI+FCG and InfinityGAN are trained on the same photographs, as many of them, from the same seed, into
 DIR/PRESET. A run that is there already is taken as it is if it is finished, and gone on with if it is not; one that was
@@ -37,13 +37,13 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.config import PRECISIONS
+from model.config import PRECISIONS, precision_name
 from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.metrics.feature_networks import feature_networks
 from model.metrics.picture_sets import describe
 from model.networks.generator import Generator
-from model.networks.lpips import CURE, Lpips, is_installed
+from model.networks.lpips import Lpips
 from model.world.one_shot import render_part
 from pipelines.cli import refuse
 from pipelines.evaluate import Networks, describe_photographs, watched
@@ -172,10 +172,7 @@ def compare(runs: Mapping[str, TrainOptions], data: str, out: Path) -> dict[str,
         check_run(options)
     checkpoints = {name: trained(options) for name, options in runs.items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lpips = Lpips().to(device) if is_installed() else None
-    if lpips is None:
-        print(f"Figures in AlexNet's features are left out; {CURE}", file=sys.stderr)
-    networks = feature_networks(lpips, None, device)
+    networks = feature_networks(Lpips(), None, device)
     results: dict[str, Results] = {}
     shown: dict[str, DescribedSets] = {}
     for name, checkpoint in checkpoints.items():
@@ -199,7 +196,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--preset-family", choices=list(FAMILIES), default="small")
-    parser.add_argument("--precision", choices=list(PRECISIONS))
+    parser.add_argument("--precision", type=precision_name, choices=list(PRECISIONS))
     given = parser.parse_args()
     runs = {
         name: TrainOptions(given.data, str(given.out / preset), preset, images=given.images, precision=given.precision)

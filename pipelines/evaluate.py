@@ -23,7 +23,7 @@ from model.metrics.picture_sets import describe
 from model.metrics.repetition import repetition
 from model.networks.generator import Generator
 from model.networks.inception import Inception
-from model.networks.lpips import CURE, Lpips, is_installed
+from model.networks.lpips import Lpips
 from model.tensor_header import MOST_BYTES
 from model.version import __version__
 from pipelines.terminal.progress import track
@@ -79,23 +79,20 @@ def evaluate(options: EvaluateOptions) -> Results:
     check_tileable(checkpoint.generator.config, options.checkpoint)
     generator, evaluation = checkpoint.generator.to(device), options.evaluation
     inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
-    lpips = Lpips().to(device) if is_installed() else None
-    if lpips is None:
-        print(f"LPIPS diversity and metrics that use AlexNet's features are omitted; {CURE}", file=sys.stderr)
+    lpips = Lpips().to(device)
     networks = feature_networks(lpips, inception, device)
     references = describe_photographs(options.data, generator.config, evaluation, networks)
     worlds = describe_worlds(partial(open_world, generator), references, networks)
     results = measure(worlds, references) | {"repetition": measure_repetition(generator, evaluation)}
+    varied = vary(generator, evaluation)
     pictures = {
         "bands.png": bands_picture(worlds, references),
         "frames.png": frames_picture(worlds, references),
         "colours.png": colours_picture(worlds, references),
+        "diversity.png": diversity_picture(varied[:2].cpu()),
     }
-    if lpips is not None:
-        varied = vary(generator, evaluation)
-        apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
-        results["LPIPS"] = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
-        pictures["diversity.png"] = diversity_picture(varied[:2].cpu())
+    apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
+    results["LPIPS"] = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
     write(options, checkpoint, results, pictures)
     return results
 

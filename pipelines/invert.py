@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
-import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.world.overlay import Overlay
@@ -42,11 +41,6 @@ def invert_many(jobs: Sequence[InversionJob], out: str, beam_flags: PipelineOpti
         results = pipeline | "Photographs" >> beam.Create(jobs) | InvertPhotographs()
         _ = results | "All" >> beam.combiners.ToList() | "Table" >> beam.Map(lambda rows: write_inversions(out, rows))
     return read_inversions(out)
-
-
-def default_network() -> str:
-    """Returns the network of LPIPS: VGG16 on a GPU, and AlexNet, which is much lighter, on a CPU."""
-    return "vgg" if torch.cuda.is_available() else "alex"
 
 
 def name_of(photograph: str) -> str:

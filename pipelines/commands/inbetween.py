@@ -53,7 +53,7 @@ def inbetween(
     from model.inversion import InversionConfig
     from model.world.overlay import Overlay
     from pipelines.inbetween import placed
-    from pipelines.invert import default_network, invert_all, name_of, overlay_paths
+    from pipelines.invert import invert_all, name_of, overlay_paths
     from pipelines.render import render_written
     from transforms.applications.arrange import panorama
     from transforms.applications.invert import InversionJob
@@ -62,7 +62,7 @@ def inbetween(
     from transforms.render.planner import check_requests
     from transforms.storage.files import join
 
-    config = InversionConfig(steps=steps, seed=seed, network=default_network())
+    config = InversionConfig(steps=steps, seed=seed)
     files = overlay_paths(paths, join(out, "overlays"))
     jobs = [
         InversionJob(

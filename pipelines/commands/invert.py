@@ -1,7 +1,7 @@
 """The flags of ``infinitygan invert``."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,9 +48,7 @@ def invert(
     z_l_weight: Annotated[float, typer.Option(help="Weight of the prior on z_l.")] = 10.0,
     w_weight: Annotated[float, typer.Option(help="Weight of the prior on W+.")] = 0.01,
     noise_weight: Annotated[float, typer.Option(help="Weight of the noise's autocorrelation.")] = 1000.0,
-    lpips: Annotated[
-        str | None, typer.Option(help="Network of LPIPS: alex or vgg.", show_default="vgg on a GPU")
-    ] = None,
+    lpips: Annotated[Literal["alex"], typer.Option(hidden=True)] = "alex",  # accepted for older scripts
     tile: Annotated[
         int, typer.Option(help="Side in pixels of the tiles in which larger photographs are processed.")
     ] = 256,
@@ -61,7 +59,7 @@ def invert(
     paths, flags = split_flags(photographs)
     beam_options = beam_flags(context, flags)
     from model.inversion import InversionConfig
-    from pipelines.invert import default_network, invert_all, invert_many, overlay_paths
+    from pipelines.invert import invert_all, invert_many, overlay_paths
     from transforms.applications.inversions import INVERSIONS
     from transforms.applications.invert import SUFFIX, InversionJob, photographs_at
     from transforms.storage.files import check_folder, join
@@ -76,7 +74,6 @@ def invert(
         w_weight=w_weight,
         noise_weight=noise_weight,
         tile_px=tile,
-        network=lpips or default_network(),
         seed=seed,
     )
     x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)

@@ -51,7 +51,7 @@ def outpaint(
         raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
     from model.inversion import InversionConfig
     from model.world.overlay import Overlay
-    from pipelines.invert import default_network, name_of
+    from pipelines.invert import name_of
     from pipelines.outpaint import box_of, overlay_of
     from pipelines.render import render_written
     from transforms.applications.arrange import grown, panorama
@@ -69,7 +69,7 @@ def outpaint(
         photograph=photograph,
         out=join(out, "overlays", f"{name}{SUFFIX}"),
         checkpoint=checkpoint or BUNDLED,
-        config=InversionConfig(steps=steps, seed=seed, network=default_network()),
+        config=InversionConfig(steps=steps, seed=seed),
         size_px=size_px(size),
     )
     formats, box = format or ["png"], grown(box_of(job), *sides)
