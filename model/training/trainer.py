@@ -14,12 +14,11 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from model.config import GeneratorConfig, TrainingConfig
@@ -32,6 +31,7 @@ from model.networks.projected import ProjectedDiscriminator, enlarge_at_random
 from model.training.augment import augment
 from model.training.losses import ADVERSARIAL, diversity, path_length_penalty, r1_penalty, vertical_task
 from model.training.optimizer_state import below, load_second_moments, second_moments
+from model.training.processes import ALONE, Processes
 
 STATE_PARTS = (
     *("generator", "ema", "discriminator", "frame_discriminator"),
@@ -114,19 +114,19 @@ class Trainer:
     Args:
         generator_config: the network.
         config: the recipe.
-        fabric: this process's device and its place among the others; a lone one on the CPU by default.
+        processes: those that train together; by default one, on the CPU.
 
     Raises:
         InputError: the batch cannot be shared out evenly.
     """
 
-    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, fabric: Fabric | None = None):
+    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, processes: Processes = ALONE):
         self.generator_config, self.config = generator_config, config
-        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        if config.batch % (self.fabric.world_size * config.accumulate):
-            shares = f"{self.fabric.world_size} processes of {config.accumulate} parts each"
+        self.processes = processes
+        if config.batch % (self.processes.count * config.accumulate):
+            shares = f"{self.processes.count} processes of {config.accumulate} parts each"
             raise InputError(f"a batch of {config.batch} cannot be shared out to {shares}; give a multiple of both")
-        self.device = str(self.fabric.device)
+        self.device = str(self.processes.device)
         torch.manual_seed(config.seed)
         self.generator = placed(build_generator(generator_config), self.device)
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -181,7 +181,7 @@ class Trainer:
     @property
     def share(self) -> int:
         """How many photographs of each batch this process takes."""
-        return self.config.batch // self.fabric.world_size
+        return self.config.batch // self.processes.count
 
     def step(self, photographs: Tensor, t: Tensor) -> dict[str, float]:
         """One step of a discriminator and one of the generator.
@@ -228,7 +228,7 @@ class Trainer:
         n = len(photographs) // self.config.accumulate
         parts = []
         for number, (some_photographs, some_t) in enumerate(zip(photographs.split(n), t.split(n), strict=True)):
-            random = step_generator(self.config.seed, self.steps, self.fabric.global_rank, number)
+            random = step_generator(self.config.seed, self.steps, self.processes.rank, number)
             windows = self.draw(n, random, critic.sees_frames)
             parts.append(Part(critic, some_photographs, some_t, windows, random))
         return parts
@@ -347,11 +347,11 @@ class Trainer:
 
     def reduced_precision(self) -> AbstractContextManager[None]:
         """In its block the networks' products are taken in bfloat16, if the recipe says so."""
-        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Gives all processes the mean of their gradients."""
-        if self.fabric.world_size == 1:
+        if self.processes.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         mean = self.mean(torch.cat([x.flatten() for x in gradients]))
@@ -369,7 +369,7 @@ class Trainer:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes."""
-        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+        return self.processes.mean(values)
 
     def average(self) -> None:
         """Moves the averaged generator: its half-life is a tenth of the images seen, within the recipe's bounds."""
