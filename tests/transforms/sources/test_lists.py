@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from model.errors import InputError
 from transforms.sources import lists
 from transforms.sources.lists import LONGEST_TEXT, read_list
+from transforms.storage.delimited import LONGEST_RECORD_LINES
 from transforms.training_set.records import Photograph, Reject
 
 ROWS = [
@@ -124,6 +125,15 @@ def test_a_quotation_mark_that_is_not_closed_swallows_nothing():
     tabs = b'url\ttitle\na.jpg\t"Golden hour\nb.jpg\tB\nc.jpg\tThe "best" lake\nd.jpg\tD"\ne.jpg\t"E, ""e"""\n'
     titles = ['"Golden hour', "B", 'The "best" lake', 'D"', 'E, "e"']
     assert [item.title for item in read_list("l.tsv", tabs)] == titles
+
+
+def test_a_quotation_mark_that_is_closed_far_below_swallows_nothing_either():
+    rows = "".join(f"T,{number}.jpg\n" for number in range(LONGEST_RECORD_LINES))
+    items = list(read_list("l.csv", f'title,url\n"A,a.jpg\n{rows}B",b.jpg\n'.encode()))
+    assert [item.source for item in items[:2]] == ["l.csv#1", "0.jpg"]
+    assert (len(items), items[-1].source) == (LONGEST_RECORD_LINES + 2, "b.jpg")
+    titles = [item.title for item in read_list("l.tsv", b'url\ttitle\na.jpg\t"Golden\nb.jpg\thour"\n')]
+    assert titles == ['"Golden', 'hour"']
 
 
 def test_fields_may_be_long_and_rows_may_have_spaces_and_too_much():
