@@ -67,6 +67,7 @@ def test_rows_that_name_nothing_are_rejects_by_their_number():
         ("a.csv", b"name\nx\n", "has no column 'url'"),
         ("a.csv", b"", "has no column 'url'"),
         ("a.csv", b"url\n\xff\n", "cannot be read as a list"),
+        ("a.csv", b"url,title,url\na.jpg,A,b.jpg\n", "has the column 'url' twice"),
         ("a.jsonl", b"{", "cannot be read as a list"),
         ("a.jsonl", b"7\n", "cannot be read as a list"),
         ("a.parquet", b"PAR1", "cannot be read as a list"),
@@ -186,7 +187,19 @@ def test_columns_of_parquet_that_are_not_ours_are_not_read():
     times = pa.array([1], pa.timestamp("us", tz="No/Where"))
     buffer = io.BytesIO()
     pq.write_table(pa.table({"url": ["a.jpg"], "taken": times, "author": ["b"]}), buffer)
-    assert list(read_list("l.parquet", buffer.getvalue())) == [Photograph("a.jpg", author="b")]
+    content = bytearray(buffer.getvalue())
+    place = pq.read_metadata(buffer).row_group(0).column(1).data_page_offset
+    content[place : place + 8] = b"\xff" * 8  # whoever reads this column is told that it is damaged
+    for whole in (buffer.getvalue(), bytes(content)):
+        assert list(read_list("l.parquet", whole)) == [Photograph("a.jpg", author="b")]
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.tsv", "l.jsonl"])
+def test_a_row_that_repeats_the_one_above_is_one_photograph(name):
+    row = {"l.jsonl": '{"url": "%s"}'}.get(name, "%s")
+    head = "url\n" * (name in ("l.csv", "l.tsv"))
+    content = head + "".join(row % f"{letter}.jpg" + "\n" for letter in "aaaba")
+    assert [item.source for item in read_list(name, content.encode())] == ["a.jpg", "b.jpg", "a.jpg"]
 
 
 @given(
