@@ -18,10 +18,9 @@ from transforms.ingest import AssignShards, DropDuplicates, PreparePhotographs, 
 from transforms.manners import Manners
 from transforms.pieces import Piece
 from transforms.report import write_report
-from transforms.samples import Sample
 from transforms.sources import Found, can_retry, find_again, find_photographs
 from transforms.storage import join
-from transforms.training_shards import DATASET, StagedSample, TrainingSet, read_dataset
+from transforms.training_shards import DATASET, StagedSample, TrainingSet, read_dataset, sample_of
 from transforms.urls import redact
 from transforms.web import ANSWERS_READ
 
@@ -138,7 +137,8 @@ def provenance(base: TrainingSet | None, configuration: dict[str, Any] | None) -
     """What made a set, and what has added to it since."""
     if not base:
         return {"configuration": configuration}
-    later = base.dataset.get("later_configurations", []) + ([configuration] if configuration else [])
+    before = base.dataset.get("later_configurations")
+    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
     return {"configuration": base.dataset["configuration"], **({"later_configurations": later} if later else {})}
 
 
@@ -169,8 +169,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
 def to_sample(row: dict[str, Any], out: str) -> StagedSample:
     """A sample of a set, whose image lies in one of its shards."""
     place = Piece(join(out, row["shard"]), row["offset"], row["size"])
-    metadata = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
-    return StagedSample(Sample.from_json(metadata), place)
+    return StagedSample(sample_of(row), place)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from model.checks import is_count
+from model.errors import InputError
 from transforms.storage import filesystem
 
 READ_AT_ONCE = 64
@@ -18,11 +20,18 @@ class Piece:
         url: of the file.
         offset_bytes: where they begin.
         size_bytes: how many there are.
+
+    Raises:
+        InputError: it cannot be a part of a file.
     """
 
     url: str
     offset_bytes: int
     size_bytes: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.url, str) and is_count(self.offset_bytes) and is_count(self.size_bytes)):
+            raise InputError(f"{self.url!r} has no {self.size_bytes!r} bytes from {self.offset_bytes!r} on")
 
 
 def read_pieces(pieces: Iterable[Piece]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -30,6 +31,10 @@ TRAIN_SHARDS = 16
 """The least number of train shards, so that readers on several machines each have some."""
 
 MOST_SAMPLES_PER_SHARD = 1000
+MOST_SAMPLES_READ = 1_000_000
+"""Of one shard; what claims more is damaged."""
+
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.tar")
 
 _PATCH_TYPE = pa.struct(
     [("x_px", pa.int32()), ("y_px", pa.int32()), ("size_px", pa.int32()), ("vertical_position", pa.float64())]
@@ -161,7 +166,10 @@ def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
     rows = [row for row in read_index(url) if row["shard"] in dataset["shards"]]
     what = "table of rejects of a training set; copy it again, or ingest again"
     rejects = read_rows(join(url, REJECTS), what, REJECTS_SCHEMA, _LATER_COLUMNS)
-    return TrainingSet(dataset, rows, [Reject(**row) for row in rejects])
+    try:
+        return TrainingSet(dataset, rows, [Reject(**row) for row in rejects])
+    except TypeError as error:
+        raise InputError(f"{join(url, REJECTS)} is damaged ({error}): copy it again, or ingest again") from None
 
 
 def assign_shards(
@@ -264,7 +272,15 @@ def read_dataset(url: str) -> dict[str, Any]:
     path = join(url, DATASET)
     if not exists(path):
         raise InputError(f"{url} is no training set (it has no {DATASET}): make one with infinitygan ingest")
-    dataset = read_json(path)
+    return checked_dataset(path, read_json(path))
+
+
+def checked_dataset(path: str, dataset: Any) -> dict[str, Any]:
+    """What a file says, if it is a ``dataset.json`` that this version can read.
+
+    Raises:
+        InputError: it is of another format, or damaged.
+    """
     version = dataset.get("format_version") if isinstance(dataset, dict) else None
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format_version {version}; this version reads {FORMAT_VERSION}")
@@ -273,21 +289,44 @@ def read_dataset(url: str) -> dict[str, Any]:
 
 
 def read_index(url: str) -> list[dict[str, Any]]:
-    """The rows of a training set's index, in the order of its shards.
+    """The rows of a training set's index, in the order of its shards. Each describes a sample.
 
     Raises:
         InputError: it is missing or damaged.
     """
-    return read_rows(
-        join(url, INDEX), "index of a training set; copy it again, or ingest again", INDEX_SCHEMA, _LATER_COLUMNS
-    )
+    what = "index of a training set; copy it again, or ingest again"
+    rows = read_rows(join(url, INDEX), what, INDEX_SCHEMA, _LATER_COLUMNS)
+    for number, row in enumerate(rows, start=1):
+        try:
+            sample_of(row)
+        except InputError as error:
+            raise InputError(
+                f"{join(url, INDEX)} is damaged at row {number} ({error}): {what.partition('; ')[2]}"
+            ) from None
+    return rows
+
+
+def sample_of(row: dict[str, Any]) -> Sample:
+    """The sample that a row of an index describes.
+
+    Raises:
+        InputError: it does not describe one, or not where one is.
+    """
+    places = {"offset": row["offset"], "size": row["size"]}
+    wrong = next((name for name, value in places.items() if not is_count(value)), None)
+    if wrong or not SHARD_NAME.fullmatch(row["shard"] or ""):
+        raise InputError(f"{wrong or 'shard'} is {row[wrong or 'shard']!r}")
+    return Sample.from_json({name: value for name, value in row.items() if name not in ("shard", *places)})
 
 
 def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
     """Raises InputError if a field that readers rely on is missing, of a wrong kind, or contradicts another."""
+    configuration = dataset.get("configuration")
     fields = {
         "full_size_px": is_count(dataset.get("full_size_px")),
         "patch_size_px": is_count(dataset.get("patch_size_px")),
+        "configuration": isinstance(configuration, dict)
+        and all(is_count(configuration.get(name)) for name in ("full_size_px", "patch_size_px")),
         "samples": _are_counts(dataset.get("samples")) and set(dataset["samples"]) == set(SPLITS),
         "rejects": _are_counts(dataset.get("rejects")),
         "shards": _are_shards(dataset.get("shards")),
@@ -305,7 +344,11 @@ def _are_counts(value: Any) -> bool:
 
 def _are_shards(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(shard, dict) and is_count(shard.get("samples")) for shard in value.values()
+        SHARD_NAME.fullmatch(name)
+        and isinstance(shard, dict)
+        and _are_counts({key: shard.get(key) for key in ("samples", "size_bytes")})
+        and shard["samples"] <= MOST_SAMPLES_READ
+        for name, shard in value.items()
     )
 
 

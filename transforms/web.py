@@ -254,7 +254,8 @@ async def _flickr(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
         answer = _part(await _ask_flickr(fetcher, source, "flickr.groups.pools.getPhotos", wanted), "photos")
         for photo in _parts(answer, "photo"):
             yield _flickr_item(photo, licences)
-        number, pages = number + 1, int(answer.get("pages") or 0)
+        pages = answer.get("pages")
+        number, pages = number + 1, min(pages, MOST_PAGES) if isinstance(pages, int) else 0
 
 
 def _flickr_item(photo: Mapping[str, Any], licences: Mapping[str, str | None]) -> Item:
