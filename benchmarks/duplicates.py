@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from transforms.hashes import (
+from transforms.photographs.hashes import (
     DETAIL_DISTANCE,
     PERCEPTUAL_DISTANCE,
     crop_hashes,
@@ -27,7 +27,7 @@ from transforms.hashes import (
     grey_grid,
     perceptual_hash,
 )
-from transforms.photographs import open_picture
+from transforms.storage.pictures import open_picture
 
 NEVER = 145
 

@@ -35,10 +35,10 @@ from pipeline import checkpoint
 from rich.console import Console
 from rich.table import Table
 
-import transforms.patch_shards
+import transforms.panoramas.patch_shards
 from pipelines.cli import run
-from transforms.requests import RenderRequest
-from transforms.synthesize import Synthesizer
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.synthesize import Synthesizer
 
 FAILING_SHARE = 0.05
 TOLD = ("manifest.parquet", "index.html")
@@ -148,7 +148,7 @@ def work(words: list[str], log: str, failing: int | None) -> None:
     said, noted = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in (os.devnull, log))
     os.dup2(said, 1)
     os.dup2(said, 2)
-    compute, write = Synthesizer.parts, transforms.patch_shards.write_patch_shard
+    compute, write = Synthesizer.parts, transforms.panoramas.patch_shards.write_patch_shard
 
     def note(word: str, shard: Any) -> None:
         os.write(noted, f"{word} {shard.plan.request.id}/{shard.name}\n".encode())
@@ -161,7 +161,7 @@ def work(words: list[str], log: str, failing: int | None) -> None:
         write(out, shard, samples)
         note("finished", shard)
 
-    Synthesizer.parts, transforms.patch_shards.write_patch_shard = parts, write_patch_shard
+    Synthesizer.parts, transforms.panoramas.patch_shards.write_patch_shard = parts, write_patch_shard
     if failing is not None:
         fail_calls(random.Random(failing), noted)
     sys.exit(run(words))

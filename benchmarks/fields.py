@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model import measure
+from model import speed
 from model.memory import reuse_freed_memory
 
 BOUND = 0.05
@@ -20,8 +20,8 @@ TURNS = {"small": 30, "paper": 3}
 
 def main(out: Annotated[str | None, typer.Option()] = None) -> None:
     reuse_freed_memory()
-    rows = {preset: measure.randomness(measure.network(preset), turns) for preset, turns in TURNS.items()}
-    table = Table(title=f"Randomness of a {measure.TILE_PX} px tile, {torch.get_num_threads()} threads")
+    rows = {preset: speed.randomness(speed.network(preset), turns) for preset, turns in TURNS.items()}
+    table = Table(title=f"Randomness of a {speed.TILE_PX} px tile, {torch.get_num_threads()} threads")
     for name in ("preset", "z_l, ms", "z_n, ms", "share"):
         table.add_column(name, justify="right")
     for preset, row in rows.items():

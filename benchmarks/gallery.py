@@ -21,8 +21,8 @@ from PIL import Image
 
 from model.bundled import CHECKPOINT
 from pipelines.cli import run
-from transforms.photographs import open_picture
-from transforms.requests import RenderRequest, read_requests, write_requests
+from transforms.panoramas.requests import RenderRequest, read_requests, write_requests
+from transforms.storage.pictures import open_picture
 
 ROOT = Path(__file__).parents[1]
 SAMPLES, PICTURES = ROOT / "samples", ROOT / "docs" / "images"

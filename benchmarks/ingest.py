@@ -26,7 +26,7 @@ from aiohttp import web
 from pictures import make_pictures
 from processes import Cost, measure
 
-from transforms.photographs import decode, encode, frame, store
+from transforms.photographs.codec import decode, encode, frame, store
 
 FULL_PX, QUALITY = 197, 95
 

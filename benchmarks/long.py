@@ -27,10 +27,10 @@ from pipeline import checkpoint
 from rich.console import Console
 from rich.table import Table
 
-import transforms.assemble
+import transforms.render.assemble
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from transforms.requests import RenderRequest
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
 
 HEIGHT_PX, TILE_PX = 512, 256
 FORMATS = ("tif", "dzi")
@@ -59,7 +59,7 @@ def most_open_files() -> Iterator[list[int]]:
 def assembly_times() -> Iterator[dict[str, tuple[float, float]]]:
     """When the making of each format began and ended."""
     times: dict[str, tuple[float, float]] = {}
-    original = transforms.assemble.write_file
+    original = transforms.render.assemble.write_file
 
     def write_file(name: str, *arguments: Any) -> Any:
         begin = time.monotonic()
@@ -67,7 +67,7 @@ def assembly_times() -> Iterator[dict[str, tuple[float, float]]]:
         times[name] = begin, time.monotonic()
         return found
 
-    with patch.object(transforms.assemble, "write_file", write_file):
+    with patch.object(transforms.render.assemble, "write_file", write_file):
         yield times
 
 

@@ -24,16 +24,16 @@ from torch import Tensor
 
 from model.bundled import CHECKPOINT
 from model.checkpoint import load_checkpoint
-from model.definition import Definition, Style
-from model.generator import Generator
-from model.metrics import Sample, bootstrap_weights, estimate, kernel_distance
-from model.overlay import Overlay, box_windows
-from model.picture_features import feature_networks
+from model.metrics.distances import Sample, bootstrap_weights, estimate, kernel_distance
+from model.metrics.feature_networks import feature_networks
+from model.networks.generator import Generator
 from model.quantise import quantise
-from model.world import World
-from transforms.arrange import PASTE_PX
-from transforms.invert import fit
-from transforms.overlays import read_overlay
+from model.world.definition import Definition, Style
+from model.world.overlay import Overlay, box_windows
+from model.world.world import World
+from transforms.applications.arrange import PASTE_PX
+from transforms.applications.invert import fit
+from transforms.panoramas.overlays import read_overlay
 
 VARIANTS, SQUARES, DRAWS = 4, 2, 200
 

@@ -23,13 +23,13 @@ from torch import Tensor
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
 from model.config import default_recipe, recipe_for
-from model.coordinates import vertical_label
-from model.metrics import Sample, bootstrap_weights, estimate, mean
-from model.training import Trainer
+from model.metrics.distances import Sample, bootstrap_weights, estimate, mean
+from model.networks.coordinates import vertical_label
+from model.training.trainer import Trainer
 from pipelines.train import start_from
-from transforms.evaluation import Evaluation, band
-from transforms.evaluation_photographs import Photographs, read_photographs
-from transforms.storage import read_bytes
+from transforms.evaluation.crops import Photographs, read_photographs
+from transforms.evaluation.settings import Evaluation, band
+from transforms.storage.files import read_bytes
 
 BATCH, GENERATED, DRAWS = 40, 400, 200
 BANDS_PX = (-48, 0, 48)

@@ -8,7 +8,7 @@ from random import Random
 
 from PIL import Image
 
-from transforms.photographs import open_picture
+from transforms.storage.pictures import open_picture
 
 
 def make_pictures(photographs: str, folder: Path, count: int, megapixels: tuple[float, float]) -> None:

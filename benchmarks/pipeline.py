@@ -26,18 +26,18 @@ from rich.table import Table
 from model.bundled import BUNDLED
 from model.checkpoint import save_checkpoint
 from model.config import PRESETS
-from model.generator import Generator
+from model.networks.generator import Generator
 from model.version import __version__
-from pipelines.options import beam_options
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from pipelines.render_plans import make_plans
-from transforms.assemble import assemble_panorama
-from transforms.patch_shards import write_patch_shard
-from transforms.plan_tiles import missing_shards
-from transforms.render_folder import begin
-from transforms.requests import RenderRequest
-from transforms.synthesize import Synthesizer
+from pipelines.terminal.beam_flags import beam_options
+from transforms.panoramas.folder import begin
+from transforms.panoramas.patch_shards import write_patch_shard
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.assemble import assemble_panorama
+from transforms.render.options import RenderOptions
+from transforms.render.planner import make_plans
+from transforms.render.synthesize import Synthesizer
+from transforms.render.tiles import missing_shards
 
 SIZES_PX = ((4096, 512), (1500, 700), (700, 300), (9000, 256), (256, 1024))
 TWO_WORKERS = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]

@@ -30,13 +30,14 @@ from rich.table import Table
 from model.bundled import CHECKPOINT
 from model.checkpoint import Checkpoint
 from model.inversion import Inversion, InversionConfig, Target
-from model.lpips import BACKBONES, Lpips
-from pipelines.progress import track
-from transforms.evaluation_photographs import HELD_OUT, read_shard
-from transforms.invert import fit, load_generator
-from transforms.storage import join
-from transforms.tally import Tally
-from transforms.training_shards import read_index
+from model.networks.lpips import BACKBONES, Lpips
+from pipelines.terminal.progress import track
+from transforms.applications.invert import fit, load_generator
+from transforms.evaluation.crops import HELD_OUT
+from transforms.storage.byte_ranges import Piece, read_pieces
+from transforms.storage.files import join
+from transforms.storage.tally import Tally
+from transforms.training_set.dataset import read_index
 
 COLUMNS = {
     "psnr_db": ("PSNR, dB", ".2f"),
@@ -47,13 +48,13 @@ COLUMNS = {
 
 
 def held_out(data: str, count: int) -> Iterator[tuple[str, bytes]]:
-    """So many held-out photographs, evenly spaced: the key of each, and its file."""
+    """The key and the file of `count` held-out photographs, evenly spaced."""
     rows = [row for row in read_index(data) if row["split"] in HELD_OUT]
     if not 1 <= count <= len(rows):
         sys.exit(f"--photographs {count}: {data} holds out {len(rows)}; give 1 to {len(rows)}")
-    for row in (rows[place * len(rows) // count] for place in range(count)):
-        shard = read_shard(join(data, row["shard"]))
-        yield row["key"], shard[row["offset"] : row["offset"] + row["size"]]
+    chosen = [rows[place * len(rows) // count] for place in range(count)]
+    pieces = [Piece(join(data, row["shard"]), row["offset"], row["size"]) for row in chosen]
+    yield from zip((row["key"] for row in chosen), read_pieces(pieces), strict=True)
 
 
 def reconstruct(checkpoint: Checkpoint, content: bytes, size: tuple[int, int], config: InversionConfig) -> dict:

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from model import arithmetic, geometry, measure
-from model.fields import z_g_vector
-from model.generator import Generator
+from model import cost, geometry, speed
 from model.geometry import Window
-from model.layers import GAIN, LEAK, ModulatedConvolution, blur, upsample_skip
 from model.memory import reuse_freed_memory
-from model.structure import crop_to
-from model.world import World
+from model.networks.generator import Generator
+from model.networks.layers import GAIN, LEAK, ModulatedConvolution, blur, upsample_skip
+from model.networks.structure import crop_to
+from model.world.fields import z_g_vector
+from model.world.world import World
 from pipelines.bench import bench, table
 
 TURNS = {"paper": 3, "small": 30, "tiny": 30}
@@ -54,7 +54,7 @@ class PatchByPatch:
 
     def __init__(self, generator: Generator, world: World):
         self.generator, self.config, self.latents = generator, generator.config, world.latents
-        self.z_g = z_g_vector(world.definition.seed, self.config.z_g_dim, measure.device())
+        self.z_g = z_g_vector(world.definition.seed, self.config.z_g_dim, speed.device())
         self.side_px = self.config.cell_px * USEFUL_CELLS
 
     def windows(self, row: int, column: int) -> tuple[Window, Window]:
@@ -107,12 +107,12 @@ def convolution_rates(generator: Generator) -> tuple[float, float]:
         x = torch.randn(1, inputs, side, side, device=weight.device)
         calls.append(convolution(layer.convolution.up, x, weight))
         operations.append(2 * inputs * outputs * 9 * (side if layer.convolution.up else side - 2) ** 2)
-    times = measure.fastest(calls, 5)
+    times = speed.fastest(calls, 5)
     plain = [work / time for work, time in zip(operations[1::2], times[1::2], strict=True)]
     return sum(operations) / sum(times), max(plain)
 
 
-def convolution(up: bool, x: Tensor, weight: Tensor) -> measure.Call:
+def convolution(up: bool, x: Tensor, weight: Tensor) -> speed.Call:
     """A convolution as a patch's layer runs it."""
     turned = weight.transpose(0, 1).flip(2, 3)
     if up:
@@ -122,7 +122,7 @@ def convolution(up: bool, x: Tensor, weight: Tensor) -> measure.Call:
 
 def compare(preset: str) -> dict[str, float]:
     """Tiles and patches in turn. The pixels that both compute are checked to be the same."""
-    generator = measure.network(preset)
+    generator = speed.network(preset)
     world = World(generator, 7)
     patches = PatchByPatch(generator, world)
     with torch.inference_mode():
@@ -130,11 +130,11 @@ def compare(preset: str) -> dict[str, float]:
         apart = float((patches.patch(-1, 2) - world.render(rows, columns)).abs().max())
     if not apart < 1e-3:
         raise AssertionError(f"{preset}: a patch and its tile differ by {apart}")
-    calls = [measure.tile(world, 0), lambda: patches.patch(-1, 2)]
-    measure.fastest(calls, 1)
-    tile_s, patch_s = measure.fastest(calls, TURNS[preset])
+    calls = [speed.tile(world, 0), lambda: patches.patch(-1, 2)]
+    speed.fastest(calls, 1)
+    tile_s, patch_s = speed.fastest(calls, TURNS[preset])
     own, best = convolution_rates(generator)
-    ours, theirs = measure.TILE_PX**2 / tile_s, patches.side_px**2 / patch_s
+    ours, theirs = speed.TILE_PX**2 / tile_s, patches.side_px**2 / patch_s
     return {
         "tile_megapixels_per_s": ours / 1e6,
         "patch_megapixels_per_s": theirs / 1e6,
@@ -149,8 +149,8 @@ def patch_margins(generator: Generator, side_px: int) -> float:
     """The share of a patch's arithmetic that its new pixels do not need."""
     config = generator.config
     window = geometry.forward(config.texture, (0, config.visible_cells - 1))
-    spent = arithmetic.spent(config, window, window)
-    return 1 - arithmetic.needed(config, side_px, side_px).network / spent.network
+    spent = cost.spent(config, window, window)
+    return 1 - cost.needed(config, side_px, side_px).network / spent.network
 
 
 def show(rows: dict[str, dict[str, float]]) -> Table:

@@ -19,12 +19,12 @@ from render import USEFUL_CELLS, PatchByPatch
 from rich.console import Console
 from rich.table import Table
 
-from model import measure
-from model.generator import Generator
+from model import speed
 from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
+from model.networks.generator import Generator
 from model.quantise import quantise
-from model.world import World
+from model.world.world import World
 from pipelines.bench import machine
 
 SMALLEST = 1024
@@ -99,7 +99,7 @@ def apart(generator: Generator, rows_px: int, columns_px: int) -> dict[str, floa
     """How a tile of a shape differs from the same pixels in tiles of 256 px: share of the values, and at most."""
     world = World(generator, 7)
     whole = world.render((0, rows_px - 1), (0, columns_px - 1))
-    most, changed, side = 0.0, 0, measure.TILE_PX
+    most, changed, side = 0.0, 0, speed.TILE_PX
     for y in range(0, rows_px, side):
         for x in range(0, columns_px, side):
             part = world.render((y, y + side - 1), (x, x + side - 1))
@@ -111,7 +111,7 @@ def apart(generator: Generator, rows_px: int, columns_px: int) -> dict[str, floa
 def measured(preset: str, sides: Sequence[int], limit_s: float) -> list[dict[str, Any]]:
     """A row for each way."""
     rows = []
-    for name, precision, way in ways(measure.network(preset)):
+    for name, precision, way in ways(speed.network(preset)):
         seconds, peak_gib = times(way, sides, limit_s)
         rate = max((side**2 / time_s / 1e6 for side, time_s in seconds.items()), default=0.0)
         rows.append({"way": name, "precision": precision, "seconds": seconds, "mpx_s": rate, "peak_gib": peak_gib})
@@ -142,7 +142,7 @@ def main() -> None:
     sides = [side for power in range(8) if (side := SMALLEST << power) <= arguments.largest]
     presets, console = arguments.preset or ["paper", "small"], Console(width=140)
     figures = {preset: measured(preset, sides, arguments.limit) for preset in presets}
-    shapes = {preset: [apart(measure.network(preset), *shape) for shape in SHAPES] for preset in presets}
+    shapes = {preset: [apart(speed.network(preset), *shape) for shape in SHAPES] for preset in presets}
     for preset in presets:
         console.print(table(preset, figures[preset], sides))
         for row in shapes[preset]:

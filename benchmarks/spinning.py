@@ -28,11 +28,11 @@ TILES, STEPS = 4, 1
 
 def render() -> Callable[[], object]:
     """Tiles of the bundled checkpoint's world."""
-    from model import measure
-    from model.definition import Definition
-    from model.world import World
+    from model.speed import network
+    from model.world.definition import Definition
+    from model.world.world import World
 
-    world = World(measure.network("small"), Definition(7))
+    world = World(network("small"), Definition(7))
     return lambda: [world.compute((-128, 127), (256 * column, 256 * column + 255)) for column in range(TILES)]
 
 
@@ -41,7 +41,7 @@ def train() -> Callable[[], object]:
     import torch
 
     from model.config import PRESETS, default_recipe, recipe_for
-    from model.training import Trainer
+    from model.training.trainer import Trainer
 
     network = PRESETS["small"]
     trainer = Trainer(network, recipe_for(network, default_recipe("small")))

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from transforms.photographs import open_picture
-from transforms.storage import filesystem, join
-from transforms.stream import PatchStream, crop
-from transforms.training_shards import read_dataset
+from transforms.storage.files import filesystem, join
+from transforms.storage.pictures import open_picture
+from transforms.training.stream import PatchStream, crop
+from transforms.training_set.dataset import read_dataset
 
 PATCH_PX, FULL_PX, BATCH = 101, 197, 16
 PATCHES, TURNS = 1600, 5

@@ -21,10 +21,10 @@ from rich.table import Table
 from torch import Tensor
 
 from model.config import PRESETS, RECIPES
-from model.layers import ModulatedConvolution
 from model.memory import reuse_freed_memory
-from model.processes import launch, peak_bytes
-from model.training import Trainer
+from model.networks.layers import ModulatedConvolution
+from model.training.processes import launch, peak_bytes
+from model.training.trainer import Trainer
 
 TARGET = {"cpu": 1.1, "cuda": 2.0}
 

@@ -28,22 +28,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import transforms.dzi
-import transforms.patch_shards
-import transforms.tiff
-import transforms.zarr
+import transforms.formats.dzi
+import transforms.formats.tiff
+import transforms.formats.zarr
+import transforms.panoramas.patch_shards
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import sha256
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from pipelines.render_plans import make_plans
-from transforms.assemble import write_file
-from transforms.formats import FORMATS
-from transforms.patch_shards import PatchReader
-from transforms.plan import Plan
-from transforms.requests import RenderRequest
-from transforms.storage import read_bytes
-from transforms.synthesize import Synthesizer, compute_tile
+from transforms.formats.registry import FORMATS
+from transforms.panoramas.patch_shards import PatchReader
+from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.assemble import write_file
+from transforms.render.options import RenderOptions
+from transforms.render.planner import make_plans
+from transforms.render.synthesize import Synthesizer, compute_tile
+from transforms.storage.files import read_bytes
 
 HEIGHT_PX, TILE_PX, ROUNDS = 512, 256, 5
 WIDTH_PX = 16_384
@@ -149,7 +149,12 @@ def assembly() -> list[dict[str, Any]]:
 
 def alone(work: Callable[[], None]) -> tuple[float, float, float]:
     """As `timed`, without further threads."""
-    modules = [transforms.dzi, transforms.patch_shards, transforms.tiff, transforms.zarr]
+    modules = [
+        transforms.formats.dzi,
+        transforms.panoramas.patch_shards,
+        transforms.formats.tiff,
+        transforms.formats.zarr,
+    ]
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(patch.object(module, "map_ahead", map_here))

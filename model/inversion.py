@@ -25,15 +25,15 @@ from torch import Tensor
 
 from model import geometry
 from model.checks import check_seed, is_integer
-from model.definition import Definition, check_definition, check_integer
 from model.errors import DivergenceError, InputError
-from model.fields import z_g_vector
-from model.footprint import Footprint, Windows, footprint
-from model.generator import Generator
-from model.latents import Latents
-from model.layers import GAIN, LEAK
-from model.lpips import BACKBONES, Lpips
-from model.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn
+from model.networks.generator import Generator
+from model.networks.layers import GAIN, LEAK
+from model.networks.lpips import BACKBONES, Lpips
+from model.world.definition import Definition, check_definition, check_integer
+from model.world.fields import z_g_vector
+from model.world.footprint import Footprint, Windows, footprint
+from model.world.latents import Latents
+from model.world.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn
 
 W_SAMPLES = 10_000
 LEAST_SIDE_PX = 32

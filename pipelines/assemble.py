@@ -12,17 +12,17 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
 from model.version import __version__
-from pipelines.options import beam_options, storage_errors
-from pipelines.progress import track
-from pipelines.render_tables import show_cautions
-from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
-from transforms.formats import FORMATS
-from transforms.index_page import write_index
-from transforms.manifest import MANIFEST, REFUSED, read_manifest, write_manifest
-from transforms.plan import Plan
-from transforms.render_folder import stored_plan
-from transforms.retry import retried
-from transforms.storage import exists, join
+from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.progress import track
+from pipelines.terminal.render_tables import show_cautions
+from transforms.formats.registry import FORMATS
+from transforms.panoramas.folder import stored_plan
+from transforms.panoramas.manifest import MANIFEST, REFUSED, read_manifest, write_manifest
+from transforms.panoramas.plan import Plan
+from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
+from transforms.render.index_page import write_index
+from transforms.storage.files import exists, join
+from transforms.storage.retry import retried
 
 
 def assemble(

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from model import arithmetic, measure
+from model import cost, speed
 from model.config import PRESETS
 from model.errors import InputError
 from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
-from pipelines.progress import track
+from pipelines.terminal.progress import track
 
 TURNS = {"paper": 1, "small": 5, "tiny": 5}
 """How often each thing is timed; a tile of `paper` takes seconds."""
@@ -50,33 +50,33 @@ def bench(presets: list[str]) -> dict[str, Any]:
     reuse_freed_memory()
     exact_kernels()
     done: list[None] = []
-    with track("Measurements", len(presets) * (measure.TILES + 4), lambda: len(done)):
+    with track("Measurements", len(presets) * (speed.TILES + 4), lambda: len(done)):
         figures = {preset: measured(preset, done) for preset in presets}
     return {"machine": machine(), "presets": figures}
 
 
 def measured(preset: str, done: list[None]) -> dict[str, float]:
     """All figures of a preset; what is done is counted."""
-    generator, turns = measure.network(preset), TURNS[preset]
+    generator, turns = speed.network(preset), TURNS[preset]
     config = generator.config
-    figures = {f"margins_{px}": arithmetic.margin_share(config, px) for px in MARGIN_TILES_PX}
-    figures |= measure.speed(generator, turns, lambda: done.append(None))
-    for part in (measure.randomness, measure.warm_latency, measure.precision):
+    figures = {f"margins_{px}": cost.margin_share(config, px) for px in MARGIN_TILES_PX}
+    figures |= speed.speed(generator, turns, lambda: done.append(None))
+    for part in (speed.randomness, speed.warm_latency, speed.precision):
         figures |= part(generator, turns)
         done.append(None)
-    figures |= measure.cold_latency(preset, turns=1 if turns == 1 else 2)
+    figures |= speed.cold_latency(preset, turns=1 if turns == 1 else 2)
     done.append(None)
     return figures
 
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
-    device = measure.device()
+    device = speed.device()
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "roofline": measure.roofline(device).name,
+        "roofline": speed.roofline(device).name,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -4,17 +4,19 @@ Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input, 130 in
 """
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError
 from model.version import __version__
-from pipelines.interrupts import INTERRUPTED, ended_by_signals
-from transforms.text import printable
+from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
+from transforms.storage.text import printable
 
 COMMANDS = (
     "ingest",
@@ -34,7 +36,7 @@ COMMANDS = (
 """Each is a function in the module of its name in `pipelines.commands`."""
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Flags that are not a command's own are Beam's, or refused by `pipelines.options`."""
+"""Flags that are not a command's own are Beam's, or refused by `pipelines.terminal.beam_flags`."""
 
 RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
 
@@ -54,8 +56,23 @@ def build() -> typer.Typer:
     app.callback()(top)
     for name in COMMANDS:
         function = getattr(import_module(f"pipelines.commands.{name}"), name)
-        app.command(name, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
+        app.command(name, cls=Command, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
     return app
+
+
+class Command(TyperCommand):
+    """A command whose numbers are numbers."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Click's hook.
+
+        Raises:
+            InputError: a flag's value is infinite, or `nan`.
+        """
+        for name, value in ctx.params.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{name.replace('_', '-')} is {value}: give a finite number")
+        return super().invoke(ctx)
 
 
 def show_version(asked: bool) -> None:
@@ -104,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refuse(message: str, code: int = 2) -> int:
     """Says in one line why a command ended, without the passwords and tokens of the URLs that it names."""
-    from transforms.urls import redact  # what it imports is of use to no command that ends well
+    from transforms.storage.urls import redact  # what it imports is of use to no command that ends well
 
     print(f"infinitygan: {printable(redact(' '.join(message.split())))}", file=sys.stderr)
     return code

@@ -2,12 +2,12 @@
 
 import sys
 
-from model.definition import FIELDS, Box, Edit
 from model.errors import InputError
-from pipelines.flags import whole_numbers
-from pipelines.render_options import RenderOptions
-from pipelines.render_plans import make_plans
-from transforms.edit import Edited
+from model.world.definition import FIELDS, Box, Edit
+from pipelines.terminal.flags import whole_numbers
+from transforms.applications.edit import Edited
+from transforms.render.options import RenderOptions
+from transforms.render.planner import make_plans
 
 
 def parse_edit(box: str | None, fields: str | None, seed: int | None, like: str | None) -> Edit:

@@ -13,26 +13,27 @@ from PIL.Image import Image as Picture
 from torch import Tensor
 
 from model.bundled import resolve
-from model.checkpoint import MOST_BYTES, Checkpoint, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint
 from model.config import GeneratorConfig, check_tileable
-from model.described import describe
-from model.diversity import diversity, variations
 from model.errors import InputError
-from model.generator import Generator
-from model.inception import Inception
-from model.lpips import CURE, Lpips, is_installed
 from model.memory import reuse_freed_memory
-from model.picture_features import FeatureNetwork, feature_networks
-from model.repetition import repetition
+from model.metrics.diversity import diversity, variations
+from model.metrics.feature_networks import FeatureNetwork, feature_networks
+from model.metrics.picture_sets import describe
+from model.metrics.repetition import repetition
+from model.networks.generator import Generator
+from model.networks.inception import Inception
+from model.networks.lpips import CURE, Lpips, is_installed
+from model.tensor_header import MOST_BYTES
 from model.version import __version__
-from pipelines.progress import track
-from transforms.evaluation import Evaluation, frame
-from transforms.evaluation_photographs import read_photographs
-from transforms.evaluation_pictures import bands_picture, colours_picture, diversity_picture, frames_picture
-from transforms.evaluation_results import DescribedSets, References, Results, measure
-from transforms.evaluation_worlds import Renderer, cut_worlds, open_world, render_window
-from transforms.storage import exists, filesystem, join, read_bytes, write_bytes, write_json
-from transforms.tensor_files import read_tensors
+from pipelines.terminal.progress import track
+from transforms.evaluation.crops import read_photographs
+from transforms.evaluation.figures import bands_picture, colours_picture, diversity_picture, frames_picture
+from transforms.evaluation.results import DescribedSets, References, Results, measure
+from transforms.evaluation.settings import Evaluation, frame
+from transforms.evaluation.windows import Renderer, cut_worlds, open_world, render_window
+from transforms.storage.files import exists, filesystem, join, read_bytes, write_bytes, write_json
+from transforms.storage.tensor_files import read_tensors
 
 METRICS = "metrics.json"
 """Written last: a folder with it holds a whole evaluation."""

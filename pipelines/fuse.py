@@ -5,9 +5,9 @@ import math
 import sys
 from collections.abc import Sequence
 
-from model.definition import FEW_STYLES, FUSION_PX, Style
 from model.errors import InputError
-from pipelines.flags import whole_numbers
+from model.world.definition import FEW_STYLES, FUSION_PX, Style
+from pipelines.terminal.flags import whole_numbers
 
 MOST_STYLES = 1000
 

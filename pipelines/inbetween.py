@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from model.config import GeneratorConfig
-from model.definition import Definition, check_definition
-from transforms.arrange import spread
-from transforms.invert import InversionJob, load_generator, read_target
+from model.world.definition import Definition, check_definition
+from transforms.applications.arrange import spread
+from transforms.applications.invert import InversionJob, load_generator, read_target
 
 
 def placed(jobs: Sequence[InversionJob], width_px: int, cyclic: bool) -> tuple[list[InversionJob], int]:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model.errors import InputError, one_line
-from transforms.panorama_files import READERS, read_said, read_short
-from transforms.storage import exists, filesystem, join, read_bytes, read_json
-from transforms.text import printable
+from transforms.formats.headers import READERS, read_said, read_short
+from transforms.storage.files import exists, filesystem, join, read_bytes, read_json
+from transforms.storage.text import printable
 
 Lines = dict[str, Any]
 
@@ -58,10 +58,10 @@ def describe_file(url: str) -> Lines:
 
 def describe_folder(url: str) -> Lines:
     """A training set, a run, the output of render, or one plan's patches."""
-    from transforms.manifest import MANIFEST, read_manifest
-    from transforms.render_folder import PLAN_FILE
-    from transforms.run_folder import CONFIG, LOG
-    from transforms.training_shards import DATASET, read_dataset
+    from transforms.panoramas.folder import PLAN_FILE
+    from transforms.panoramas.manifest import MANIFEST, read_manifest
+    from transforms.training.run_folder import CONFIG, LOG
+    from transforms.training_set.dataset import DATASET, read_dataset
 
     if exists(join(url, DATASET)):
         dataset = read_dataset(url)
@@ -90,8 +90,8 @@ def describe_folder(url: str) -> Lines:
 def describe_tensors(url: str) -> Lines:
     """A checkpoint, training state or overlay that can be used as it is."""
     from model import checkpoint
-    from model.overlay import OVERLAY
-    from transforms.tensor_files import read_tensors
+    from model.world.overlay import OVERLAY
+    from transforms.storage.tensor_files import read_tensors
 
     content = read_tensors(url)
     header = checkpoint.read_header(content, url)
@@ -116,7 +116,7 @@ def check_overlay(content: bytes, name: str) -> None:
         InputError: it cannot.
     """
     from model.checkpoint import check_numbers
-    from model.overlay import load_overlay
+    from model.world.overlay import load_overlay
 
     overlay = load_overlay(content, name)
     noise = {f"z_n.{layer}": x for layer, x in enumerate(overlay.z_n)}

@@ -8,21 +8,22 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
-from pipelines.ingest_display import details
-from pipelines.ingest_options import IngestOptions, check_out_and_size
-from pipelines.options import beam_options, storage_errors
-from pipelines.progress import track
-from transforms import staging
-from transforms.crawler import PHOTOGRAPHS_DONE
-from transforms.ingest import AssignShards, DropDuplicates, PreparePhotographs, WriteTables, WriteTrainingShards
-from transforms.manners import Manners
-from transforms.pieces import Piece
-from transforms.report import write_report
-from transforms.sources import Found, can_retry, find_again, find_photographs
-from transforms.storage import join
-from transforms.training_shards import DATASET, StagedSample, TrainingSet, read_dataset, sample_of
-from transforms.urls import redact
-from transforms.web import ANSWERS_READ
+from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.ingest_tables import details
+from pipelines.terminal.progress import track
+from transforms.ingest import staging
+from transforms.ingest.crawler import PHOTOGRAPHS_DONE
+from transforms.ingest.options import IngestOptions, check_out_and_size
+from transforms.ingest.report import write_report
+from transforms.ingest.steps import AssignShards, DropDuplicates, PreparePhotographs, WriteTables, WriteTrainingShards
+from transforms.sources.find import Found, can_retry, find_again, find_photographs
+from transforms.sources.manners import Manners
+from transforms.sources.web import ANSWERS_READ
+from transforms.storage.byte_ranges import Piece
+from transforms.storage.files import join
+from transforms.storage.urls import redact
+from transforms.training_set.dataset import DATASET, TrainingSet, read_dataset, sample_of
+from transforms.training_set.shards import StagedSample
 
 ALL_REASONS = "all"
 POLITE = Manners()

@@ -8,11 +8,11 @@ import apache_beam as beam
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from model.overlay import Overlay
-from pipelines.options import storage_errors
-from pipelines.progress import track
-from transforms.inversions import read_inversions, write_inversions
-from transforms.invert import (
+from model.world.overlay import Overlay
+from pipelines.terminal.beam_flags import storage_errors
+from pipelines.terminal.progress import track
+from transforms.applications.inversions import read_inversions, write_inversions
+from transforms.applications.invert import (
     INVERTED_DONE,
     STEPS_DONE,
     SUFFIX,
@@ -21,7 +21,7 @@ from transforms.invert import (
     InvertPhotographs,
     invert,
 )
-from transforms.storage import join
+from transforms.storage.files import join
 
 
 def invert_all(jobs: Sequence[InversionJob]) -> list[Overlay]:

@@ -2,11 +2,11 @@
 
 import sys
 
-from model.definition import Box
-from model.overlay import Overlay
+from model.world.definition import Box
+from model.world.overlay import Overlay
 from pipelines.invert import invert_all
-from transforms.invert import SUFFIX, InversionJob, load_generator, read_target
-from transforms.overlays import read_overlay
+from transforms.applications.invert import SUFFIX, InversionJob, load_generator, read_target
+from transforms.panoramas.overlays import read_overlay
 
 
 def box_of(job: InversionJob) -> Box:

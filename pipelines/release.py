@@ -8,9 +8,9 @@ import sys
 
 from model import bundled
 from model import checkpoint as files
-from transforms.run_folder import CHECKPOINT, STATE, state_beside
-from transforms.storage import join, write_bytes
-from transforms.tensor_files import read_tensors
+from transforms.storage.files import join, write_bytes
+from transforms.storage.tensor_files import read_tensors
+from transforms.training.run_folder import CHECKPOINT, STATE, state_beside
 
 LICENCE = "Apache-2.0; the photographs it learned from, with their licences, are listed in docs/model-card.md"
 KEPT = ("generator.", "discriminator.")

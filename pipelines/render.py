@@ -14,28 +14,28 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.config import GeneratorConfig
 from model.version import __version__
-from pipelines.options import beam_options, storage_errors
-from pipelines.progress import track
-from pipelines.render_options import RenderOptions
-from pipelines.render_plans import check_out, check_requests, make_plans
-from pipelines.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
-from transforms.adopt import adopt_patches
-from transforms.ahead import map_ahead
-from transforms.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
-from transforms.estimate import estimate
-from transforms.index_page import write_index
-from transforms.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
-from transforms.patch_shards import NOT_WRITTEN, WritePatchShards
-from transforms.plan import Plan
-from transforms.plan_tiles import Found, PlanTiles, is_known_complete, work_to_do
-from transforms.render_folder import FOLDERS, begin, existing_shards, known_ids
-from transforms.repair import remove_damaged
-from transforms.requests import RenderRequest, write_requests
-from transforms.retry import retried
-from transforms.skip import SkipStored
-from transforms.storage import remove_leftovers
-from transforms.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.tally import Tally
+from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.progress import track
+from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
+from transforms.panoramas.folder import FOLDERS, begin, existing_shards, known_ids
+from transforms.panoramas.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
+from transforms.panoramas.patch_shards import NOT_WRITTEN, WritePatchShards
+from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import RenderRequest, write_requests
+from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
+from transforms.render.estimate import estimate
+from transforms.render.index_page import write_index
+from transforms.render.options import RenderOptions
+from transforms.render.planner import check_out, check_requests, make_plans
+from transforms.render.repair import remove_damaged
+from transforms.render.reuse import adopt_patches
+from transforms.render.skip_stored import SkipStored
+from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
+from transforms.render.tiles import Found, PlanTiles, is_known_complete, work_to_do
+from transforms.storage.files import remove_leftovers
+from transforms.storage.prefetch import map_ahead
+from transforms.storage.retry import retried
+from transforms.storage.tally import Tally
 
 STORAGE_CALLS = 16
 """That are under way at the same time while requests are prepared."""

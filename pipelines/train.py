@@ -23,21 +23,22 @@ from model.config import (
     GeneratorConfig,
     TrainingConfig,
     default_recipe,
+    precision_name,
     recipe_for,
 )
 from model.errors import InputError
 from model.memory import reuse_freed_memory
-from model.processes import launch
-from model.training import Trainer
+from model.training.processes import launch
+from model.training.trainer import Trainer
 from model.version import __version__
 from pipelines.training_run import Metric, Run, say
-from transforms.run_folder import CHECKPOINT, RunFolder, state_beside
-from transforms.run_lock import locked
-from transforms.shards import set_checksum
-from transforms.storage import exists, join
-from transforms.stream import PatchStream
-from transforms.tensor_files import read_tensors
-from transforms.training_shards import DATASET, read_dataset, read_index
+from transforms.storage.files import exists, join
+from transforms.storage.tensor_files import read_tensors
+from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
+from transforms.training.run_lock import locked
+from transforms.training.shard_reader import set_checksum
+from transforms.training.stream import PatchStream
+from transforms.training_set.dataset import DATASET, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
 """Those that decide what a run computes."""
@@ -82,6 +83,8 @@ class TrainOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        if self.precision is not None:
+            object.__setattr__(self, "precision", precision_name(self.precision))
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
         if exists(join(self.out, DATASET)):
@@ -112,7 +115,7 @@ class TrainOptions:
             recipe,
             batch=recipe.batch if self.batch is None else self.batch,
             accumulate=self.accumulate,
-            precision=self.precision or ("tf32" if torch.cuda.is_available() else "float32"),
+            precision=PRECISIONS[self.precision or ("tf32" if torch.cuda.is_available() else "float32")],
             seed=self.seed,
         )
 

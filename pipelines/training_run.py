@@ -14,17 +14,17 @@ import torch
 
 from model import checkpoint as files
 from model.errors import DivergenceError, InputError
-from model.generator import Generator
-from model.processes import peak_bytes
-from model.training import Trainer
-from pipelines.progress import say, track
-from transforms.curves import events
-from transforms.previews import GRID, grid, sample_grid, strip
-from transforms.run_folder import BEST, CHECKPOINT, RunFolder, curves_name
-from transforms.run_lock import Check
-from transforms.storage import join
-from transforms.stream import PatchBatch, PatchStream
-from transforms.tensor_files import read_tensors
+from model.networks.generator import Generator
+from model.training.processes import peak_bytes
+from model.training.trainer import Trainer
+from pipelines.terminal.progress import say, track
+from transforms.storage.files import join
+from transforms.storage.tensor_files import read_tensors
+from transforms.training.curves import events
+from transforms.training.previews import GRID, grid, sample_grid, strip
+from transforms.training.run_folder import BEST, CHECKPOINT, RunFolder, curves_name
+from transforms.training.run_lock import Check
+from transforms.training.stream import PatchBatch, PatchStream
 
 TICK_S = 300.0
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

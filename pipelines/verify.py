@@ -3,8 +3,8 @@
 import sys
 
 from model.errors import InputError
-from pipelines.progress import track
-from transforms.verify import Verdict, draw_tiles, finished_plans, verify_tiles
+from pipelines.terminal.progress import track
+from transforms.render.verify import Verdict, draw_tiles, finished_plans, verify_tiles
 
 
 def verify(out: str, tiles: int, seed: int, checkpoint: str | None) -> list[Verdict]:

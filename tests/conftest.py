@@ -10,14 +10,14 @@ from aiohttp import web
 
 from model.checkpoint import save_checkpoint
 from model.config import PRESETS
-from model.generator import Generator
+from model.networks.generator import Generator
 from model.quantise import quantise
-from model.world import Picture
-from transforms.patches import encode_patch
-from transforms.plan import Plan
-from transforms.records import FAULTS
-from transforms.requests import RenderRequest
-from transforms.synthesize import patch
+from model.world.world import Picture
+from transforms.panoramas.patches import encode_patch
+from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.synthesize import patch
+from transforms.training_set.records import FAULTS
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.flags import FORMATS, Quiet, beam_flags
+from pipelines.terminal.flags import FORMATS, Quiet, beam_flags
 
 
 def assemble(
@@ -17,8 +17,8 @@ def assemble(
     """Makes other formats of panoramas from their patches, without rendering."""
     flags = beam_flags(context)
     from pipelines.assemble import assemble
-    from pipelines.render_tables import show_summary
-    from transforms.manifest import DONE
+    from pipelines.terminal.render_tables import show_summary
+    from transforms.panoramas.manifest import DONE
 
     rows = assemble(folder, format or [], id or [], flags)
     show_summary(folder, rows)

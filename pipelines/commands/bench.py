@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipelines.flags import Quiet
+from pipelines.terminal.flags import Quiet
 
 
 def bench(
@@ -16,7 +16,7 @@ def bench(
 ) -> None:
     """Measures what rendering costs on this machine, against the best that the machine can do."""
     from pipelines.bench import bench, table
-    from transforms.storage import write_bytes
+    from transforms.storage.files import write_bytes
 
     document = bench(preset or ["paper", "small"])
     Console().print(table(document))

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from model.definition import FIELDS
 from model.errors import InputError
-from pipelines.flags import Checkpoint, Quiet, beam_flags
+from model.world.definition import FIELDS
+from pipelines.terminal.flags import Checkpoint, Quiet, beam_flags
 
 
 def edit(
@@ -31,9 +31,9 @@ def edit(
     flags = beam_flags(context)
     from pipelines.edit import check_checkpoint, parse_edit
     from pipelines.render import render_written
-    from pipelines.render_options import RenderOptions
-    from transforms.edit import find_request, with_edit, without_last_edit
-    from transforms.plan import REFERENCE
+    from transforms.applications.edit import find_request, with_edit, without_last_edit
+    from transforms.panoramas.plan import REFERENCE
+    from transforms.render.options import RenderOptions
 
     found = find_request(request, id)
     folder = out or found.out

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.flags import Quiet
+from pipelines.terminal.flags import Quiet
 
 
 def evaluate(
@@ -24,7 +24,7 @@ def evaluate(
 ) -> None:
     """Measures how far a checkpoint's worlds are from held-out photographs."""
     from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate
-    from pipelines.evaluation_tables import show
+    from pipelines.terminal.evaluation_tables import show
 
     results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
     show(results)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from model.definition import FUSION_PX
 from model.errors import InputError
-from pipelines.flags import Checkpoint, Formats, Quiet, RenderFolder, Replace, TileSide, beam_flags
+from model.world.definition import FUSION_PX
+from pipelines.terminal.flags import Checkpoint, Formats, Quiet, RenderFolder, Replace, TileSide, beam_flags
 
 
 def fuse(
@@ -31,9 +31,9 @@ def fuse(
             raise InputError(f"{name} {value}: give at least 1 pixel")
     from pipelines.fuse import lay_out, most_styles, name_of, style_seeds
     from pipelines.render import render_written
-    from pipelines.render_options import RenderOptions
-    from transforms.requests import RenderRequest
-    from transforms.storage import join
+    from transforms.panoramas.requests import RenderRequest
+    from transforms.render.options import RenderOptions
+    from transforms.storage.files import join
 
     seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
     request = RenderRequest(

@@ -7,7 +7,7 @@ import typer
 
 from model.bundled import BUNDLED
 from model.errors import InputError
-from pipelines.flags import (
+from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
     Keep,
@@ -47,16 +47,16 @@ def inbetween(
     if len(paths) < (1 if cyclic else 2):
         raise InputError("give two photographs or more; one is enough for a circle, by --cyclic")
     from model.inversion import InversionConfig
-    from model.overlay import Overlay
+    from model.world.overlay import Overlay
     from pipelines.inbetween import placed
     from pipelines.invert import default_network, invert_all, name_of, overlay_paths
     from pipelines.render import render_written
-    from pipelines.render_options import RenderOptions
-    from pipelines.render_plans import check_requests
-    from transforms.arrange import panorama
-    from transforms.invert import InversionJob
-    from transforms.requests import RenderRequest
-    from transforms.storage import join
+    from transforms.applications.arrange import panorama
+    from transforms.applications.invert import InversionJob
+    from transforms.panoramas.requests import RenderRequest
+    from transforms.render.options import RenderOptions
+    from transforms.render.planner import check_requests
+    from transforms.storage.files import join
 
     config = InversionConfig(steps=steps, seed=seed, network=default_network())
     files = overlay_paths(paths, join(out, "overlays"))

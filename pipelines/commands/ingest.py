@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.flags import Quiet, beam_flags, split_flags
-from transforms.manners import Manners
-from transforms.memory import DEFAULT_BYTES
+from pipelines.terminal.flags import Quiet, beam_flags, split_flags
+from transforms.sources.manners import Manners
+from transforms.storage.memory import DEFAULT_BYTES
 
 POLITE = Manners()
 
@@ -82,11 +82,11 @@ def ingest(
     paths, unknown = split_flags(sources or [])
     flags = beam_flags(context, unknown)
     from pipelines.ingest import ingest, plan, repack
-    from pipelines.ingest_display import show_plan, show_summary
-    from pipelines.ingest_options import IngestOptions
-    from transforms.prepare import Preparation
-    from transforms.storage import join
-    from transforms.training_shards import REJECTS
+    from pipelines.terminal.ingest_tables import show_plan, show_summary
+    from transforms.ingest.options import IngestOptions
+    from transforms.photographs.prepare import Preparation
+    from transforms.storage.files import join
+    from transforms.training_set.dataset import REJECTS
 
     if repack_set:
         if paths or retry_rejects or dry_run:

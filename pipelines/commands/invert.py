@@ -7,14 +7,13 @@ import typer
 
 from model.bundled import BUNDLED
 from model.errors import InputError
-from pipelines.flags import (
+from pipelines.terminal.flags import (
     Checkpoint,
     PhotographSeed,
     Quiet,
     Size,
     Steps,
     beam_flags,
-    check_folder,
     size_px,
     split_flags,
     whole_numbers,
@@ -54,9 +53,9 @@ def invert(
     beam_options = beam_flags(context, flags)
     from model.inversion import InversionConfig
     from pipelines.invert import default_network, invert_all, invert_many, overlay_paths
-    from transforms.inversions import INVERSIONS
-    from transforms.invert import SUFFIX, InversionJob, photographs_at
-    from transforms.storage import join
+    from transforms.applications.inversions import INVERSIONS
+    from transforms.applications.invert import SUFFIX, InversionJob, photographs_at
+    from transforms.storage.files import check_folder, join
 
     config = InversionConfig(
         steps=steps,

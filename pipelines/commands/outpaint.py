@@ -8,7 +8,7 @@ import typer
 
 from model.bundled import BUNDLED
 from model.errors import InputError
-from pipelines.flags import (
+from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
     Keep,
@@ -50,18 +50,18 @@ def outpaint(
     if not 1 <= variants <= MOST_VARIANTS:
         raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
     from model.inversion import InversionConfig
-    from model.overlay import Overlay
+    from model.world.overlay import Overlay
     from pipelines.invert import default_network, name_of
     from pipelines.outpaint import box_of, overlay_of
     from pipelines.render import render_written
-    from pipelines.render_options import RenderOptions
-    from pipelines.render_plans import check_requests
-    from transforms.arrange import grown, panorama
-    from transforms.contact_sheet import write_contact_sheet
-    from transforms.invert import SUFFIX, InversionJob
-    from transforms.render_folder import panorama_path
-    from transforms.requests import RenderRequest
-    from transforms.storage import join
+    from transforms.applications.arrange import grown, panorama
+    from transforms.applications.contact_sheet import write_contact_sheet
+    from transforms.applications.invert import SUFFIX, InversionJob
+    from transforms.panoramas.folder import panorama_path
+    from transforms.panoramas.requests import RenderRequest
+    from transforms.render.options import RenderOptions
+    from transforms.render.planner import check_requests
+    from transforms.storage.files import join
 
     sides = left, right, up, down
     name = name_of(photograph)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.flags import FORMATS, Quiet, beam_flags
+from pipelines.terminal.flags import FORMATS, Quiet, beam_flags
 
 FIELDS = {
     "seed": ("seed",),
@@ -54,8 +54,8 @@ def render(
     """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
-    from pipelines.render_options import RenderOptions
-    from transforms.requests import Refused, RenderRequest, list_requests
+    from transforms.panoramas.requests import Refused, RenderRequest, list_requests
+    from transforms.render.options import RenderOptions
 
     x_px, y_px = parse_origin(origin)
     if requests:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from model.config import PRECISIONS, PRESETS, RECIPES, VERTICAL_LAWS
-from pipelines.flags import Quiet
+from pipelines.terminal.flags import Quiet
 
 
 def train(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.flags import Quiet
+from pipelines.terminal.flags import Quiet
 
 
 def verify(
@@ -20,7 +20,7 @@ def verify(
 ) -> None:
     """Renders random tiles again and compares them with the stored ones, bit for bit."""
     from pipelines.verify import verify
-    from transforms.verify import DIFFERENT, EQUAL, ROUNDING
+    from transforms.render.verify import DIFFERENT, EQUAL, ROUNDING
 
     verdicts = verify(folder, tiles, seed, checkpoint)
     for verdict in verdicts:

@@ -19,19 +19,18 @@ from PIL import Image, ImageCms
 from target import Target, folder_of, refused
 from yarl import URL
 
-from transforms import web
-from transforms.fetch import Fetched, Fetcher, FetchError
-from transforms.fetched_pages import is_page, picture_of
-from transforms.ingest import crawler_of
-from transforms.lists import read_list
-from transforms.manners import Manners
-from transforms.memory import DEFAULT_BYTES, Memory
-from transforms.photographs import Rejection
-from transforms.prepare import Preparation, Prepared, prepare_photograph, read_photograph
-from transforms.records import INTERNAL, Photograph, Reject
-from transforms.sources import Found, find_again, search
-from transforms.training_shards import REJECTS_SCHEMA
-from transforms.urls import asked_url, host_key
+from transforms.ingest.steps import crawler_of
+from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph, read_photograph
+from transforms.sources import web
+from transforms.sources.fetch import Fetched, Fetcher, FetchError
+from transforms.sources.fetched_pages import is_page, picture_of
+from transforms.sources.find import Found, find_again, search
+from transforms.sources.lists import read_list
+from transforms.sources.manners import Manners
+from transforms.storage.memory import DEFAULT_BYTES, Memory
+from transforms.storage.urls import asked_url, host_key
+from transforms.training_set.dataset import REJECTS_SCHEMA
+from transforms.training_set.records import INTERNAL, Photograph, Reject, Rejection
 
 MANNERS = Manners(attempts=1)
 ITEM_SCHEMA = pa.schema([(name, pa.string()) for name in ("url", "licence", "author", "title", "caption", "extra")])

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import os
 import tempfile
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
+import aiohttp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,19 +21,14 @@ from mutations import json_text, mutate, mutate_table, mutate_text, mutate_value
 from target import Target, folder_of, refused
 from train_targets import CHECKPOINT_CONFIG, checkpoint_bytes
 
-from model.definition import Edit
+from model.world.definition import Edit
 from pipelines.assemble import plans_to_assemble
 from pipelines.info import describe, told
-from pipelines.render_options import RenderOptions
-from pipelines.render_plans import check_out, make_plans
-from pipelines.render_tables import show_cautions, show_refused, show_summary
-from transforms.adopt import adopt_patches
-from transforms.assemble import assemble_panorama
-from transforms.edit import find_request
-from transforms.estimate import estimate
-from transforms.formats import FORMATS
-from transforms.index_page import write_index
-from transforms.manifest import (
+from pipelines.terminal.render_tables import show_cautions, show_refused, show_summary
+from transforms.applications.edit import find_request
+from transforms.formats.registry import FORMATS
+from transforms.panoramas.folder import begin, existing_shards, read_record
+from transforms.panoramas.manifest import (
     FAILED,
     MANIFEST,
     MANIFEST_SCHEMA,
@@ -39,13 +37,18 @@ from transforms.manifest import (
     refused_row,
     write_manifest,
 )
-from transforms.patch_shards import DamagedShardError, PatchReader, write_patch_shard
-from transforms.patches import Patch, encode_patch
-from transforms.plan import PatchShard, Plan
-from transforms.render_folder import begin, existing_shards, read_record
-from transforms.repair import is_whole
-from transforms.requests import Refused, RenderRequest, list_requests, read_requests, short, write_requests
-from transforms.verify import finished_plans
+from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
+from transforms.panoramas.patches import Patch, encode_patch
+from transforms.panoramas.plan import PatchShard, Plan
+from transforms.panoramas.requests import Refused, RenderRequest, list_requests, read_requests, short, write_requests
+from transforms.render.assemble import assemble_panorama
+from transforms.render.estimate import estimate
+from transforms.render.index_page import write_index
+from transforms.render.options import RenderOptions
+from transforms.render.planner import check_out, make_plans
+from transforms.render.repair import is_whole
+from transforms.render.reuse import adopt_patches
+from transforms.render.verify import finished_plans
 
 TILE_PX, OVERLAP_PX = 32, 3
 HOME = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -161,7 +164,7 @@ def make_requests(random: Random) -> bytes:
 def check_requests(content: bytes) -> None:
     """Each row is planned or refused, and all goes into the tables and files that say so."""
     ((name, text),) = unpack(content).items()
-    with folder_of({name: text}) as folder, refused():
+    with folder_of({name: text}) as folder, refused(), without_network():
         rows = list_requests(str(folder / name), {"checkpoint": checkpoint_file()})
         options = RenderOptions(tuple(rows), str(folder / "out"), checkpoint_file(), source=str(folder / name))
         planned = make_plans(options)
@@ -183,6 +186,14 @@ def check_requests(content: bytes) -> None:
             if plans
             else True
         )
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Lets nobody connect, nor wait to try again."""
+    error = aiohttp.ClientConnectionError("there is no network here")
+    with patch("aiohttp.ClientSession._request", side_effect=error), patch("time.sleep"):
+        yield
 
 
 def check_reasons(reasons: list[str]) -> None:

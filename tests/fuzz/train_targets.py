@@ -24,40 +24,38 @@ from target import Target, folder_of, refused
 from model import checkpoint as files
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import RECIPES, GeneratorConfig, check_tileable
-from model.footprint import footprint
 from model.inversion import Inversion
-from model.nci import build_generator
-from model.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
-from model.training import Trainer
+from model.networks.ablations import build_generator
+from model.training.trainer import Trainer
+from model.world.footprint import footprint
+from model.world.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
 from pipelines.info import describe, told
 from pipelines.ingest import only_new, provenance, to_sample
-from transforms import shards as shards_module
-from transforms import staging
-from transforms.duplicates import drop_duplicates
-from transforms.evaluation import Evaluation
-from transforms.evaluation_photographs import Photographs
-from transforms.overlays import read_overlay
-from transforms.pieces import Piece
-from transforms.prepare import Preparation, Prepared, prepare_photograph
-from transforms.records import Photograph, Reject
-from transforms.report import write_report
-from transforms.run_folder import CONFIG, ENVIRONMENT, LOG, RunFolder
-from transforms.sources import Found, can_retry, find_again
-from transforms.stream import PatchStream
-from transforms.tensor_files import read_tensors
-from transforms.training_shards import (
+from transforms.evaluation.crops import Photographs
+from transforms.evaluation.settings import Evaluation
+from transforms.ingest import staging
+from transforms.ingest.duplicates import drop_duplicates
+from transforms.ingest.report import write_report
+from transforms.panoramas.overlays import read_overlay
+from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph
+from transforms.sources.find import Found, can_retry, find_again
+from transforms.storage.byte_ranges import Piece
+from transforms.storage.tensor_files import read_tensors
+from transforms.training import shard_reader
+from transforms.training.run_folder import CONFIG, ENVIRONMENT, LOG, RunFolder
+from transforms.training.stream import PatchStream
+from transforms.training_set.dataset import (
     DATASET,
     INDEX,
     INDEX_SCHEMA,
     REJECTS,
     REJECTS_SCHEMA,
-    StagedSample,
-    assign_shards,
     read_dataset,
     read_index,
-    write_shard,
     write_tables,
 )
+from transforms.training_set.records import Photograph, Reject
+from transforms.training_set.shards import StagedSample, assign_shards, write_shard
 
 FULL_PX, PATCH_PX = 197, 101
 CHECKPOINT_CONFIG = GeneratorConfig(
@@ -167,7 +165,7 @@ def train_on_set(out: str) -> None:
 
 def take(stream: PatchStream, count: int) -> None:
     """Takes some patches of a stream."""
-    with patch.object(shards_module, "RETRY_AFTER_S", ()):
+    with patch.object(shard_reader, "RETRY_AFTER_S", ()):
         for pixels, position in islice(stream.patches(), count):
             assert pixels.dtype == np.float32, pixels.dtype
             assert -1 <= position <= 1, position

@@ -5,11 +5,11 @@ import torch
 
 from model import geometry
 from model.config import PRESETS, GeneratorConfig
-from model.coordinates import coordinate_field
-from model.engine import Engine, StyleVectors
-from model.fields import z_g_vector, z_l_field, z_n_fields
-from model.fusion import StyleMap
-from model.generator import Generator
+from model.networks.coordinates import coordinate_field
+from model.networks.generator import Generator
+from model.world.engine import Engine, StyleVectors
+from model.world.fields import z_g_vector, z_l_field, z_n_fields
+from model.world.fusion import StyleMap
 
 ONE_CHANNEL = GeneratorConfig(
     z_g_dim=1, z_l_dim=1, structure_channels=1, w_dim=1, mapping_layers=1, texture_channels=(1, 1, 1, 1), full_px=197

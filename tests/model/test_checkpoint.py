@@ -15,13 +15,13 @@ from model.checkpoint import (
     load,
     load_checkpoint,
     load_state,
-    read_header,
     save,
     save_checkpoint,
     sha256,
 )
 from model.errors import InputError
-from model.world import World
+from model.tensor_header import read_header
+from model.world.world import World
 
 PROVENANCE = {"data": "gs://bucket/set", "images": 12000, "by": {"z": 1, "a": [1, 2]}, "place": "Málaga 日本"}
 LICENCE = "CC-BY-4.0"

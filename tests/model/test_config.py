@@ -5,14 +5,7 @@ import json
 
 import pytest
 
-from model.config import (
-    PRESETS,
-    RECIPES,
-    default_recipe,
-    generator_config,
-    recipe_for,
-    training_config,
-)
+from model.config import PRESETS, RECIPES, default_recipe, generator_config, recipe_for, training_config
 from model.errors import InputError
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from model.config import PRESETS
-from model.definition import Definition, Style
 from model.errors import DivergenceError, InputError
 from model.inversion import (
     Inversion,
@@ -20,9 +19,10 @@ from model.inversion import (
     rate,
     to_gaussian,
 )
-from model.lpips import is_installed
-from model.overlay import box_windows, check_overlay
-from model.world import World
+from model.networks.lpips import is_installed
+from model.world.definition import Definition, Style
+from model.world.overlay import box_windows, check_overlay
+from model.world.world import World
 
 needs_weights = pytest.mark.skipif(not is_installed(), reason="the extra lpips is not installed")
 CONFIG = PRESETS["tiny"]

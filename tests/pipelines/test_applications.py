@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.definition import Definition
 from model.errors import InputError
-from model.lpips import is_installed
-from model.overlay import load_overlay
+from model.networks.lpips import is_installed
+from model.world.definition import Definition
+from model.world.overlay import load_overlay
 from pipelines.cli import run
 from pipelines.fuse import lay_out, most_styles
-from transforms.invert import fit, photographs_at, read_file
-from transforms.photographs import Rejection
-from transforms.requests import read_requests
-from transforms.synthesize import PATCHES_DONE
+from transforms.applications.invert import fit, photographs_at, read_file
+from transforms.panoramas.requests import read_requests
+from transforms.render.synthesize import PATCHES_DONE
+from transforms.training_set.records import Rejection
 
 needs_weights = pytest.mark.skipif(not is_installed(), reason="the extra lpips is not installed")
 SIZE = ("--size", "64x48", "--steps", "2")
@@ -180,8 +180,10 @@ def test_invert_gives_the_same_file_again_also_when_killed_between(
 ):
     out = tmp_path / "red.safetensors"
     arguments = ("invert", photographs / "red.png", "--out", out, "--checkpoint", tiny_checkpoint, *SIZE)
-    monkeypatch.setattr("transforms.invert.SAVE_EVERY", 1)
-    monkeypatch.setattr("transforms.invert.save_overlay", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("transforms.applications.invert.SAVE_EVERY", 1)
+    monkeypatch.setattr(
+        "transforms.applications.invert.save_overlay", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     assert start(capsys, *arguments)[0] == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["red.preview.jpg", "red.state.safetensors"]
     monkeypatch.undo()

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from model import measure
+from model import speed
 from pipelines.bench import ROWS
 from pipelines.cli import run
 from pipelines.commands.bench import bench
@@ -12,8 +12,8 @@ from pipelines.commands.bench import bench
 @pytest.fixture
 def quick(monkeypatch):
     """Two tiles instead of sixteen, and a small convolution."""
-    monkeypatch.setattr(measure, "TILES", 2)
-    monkeypatch.setattr(measure, "CHANNELS", 64)
+    monkeypatch.setattr(speed, "TILES", 2)
+    monkeypatch.setattr(speed, "CHANNELS", 64)
 
 
 def test_bench_prints_every_figure_and_writes_them_as_json(quick, tmp_path, capsys):
@@ -42,14 +42,14 @@ def test_an_unknown_preset_is_refused_in_one_line(preset, capsys):
 
 
 def test_the_place_far_away_is_a_billion_pixels_away_and_within_the_world():
-    assert measure.FAR_PX == 10**9
-    assert measure.FAR_PX % measure.TILE_PX == 0
+    assert speed.FAR_PX == 10**9
+    assert speed.FAR_PX % speed.TILE_PX == 0
 
 
 def test_the_fused_panorama_meets_all_four_styles():
     """Else it would measure a plain one."""
-    world = measure.World(measure.network("tiny"), measure.Definition(7, styles=measure.STYLES))
-    rows, met = measure.tile_window(-1), set()
-    for column in range(measure.TILES):
-        met.update(world.fusion.map(rows, measure.tile_window(column), 1).styles)
+    world = speed.World(speed.network("tiny"), speed.Definition(7, styles=speed.STYLES))
+    rows, met = speed.tile_window(-1), set()
+    for column in range(speed.TILES):
+        met.update(world.fusion.map(rows, speed.tile_window(column), 1).styles)
     assert met == {0, 1, 2, 3}

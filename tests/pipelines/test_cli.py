@@ -1,19 +1,21 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import pipelines.cli
-import transforms.patch_shards
-import transforms.tables
-from model.engine import PRECISIONS
+import transforms.panoramas.patch_shards
+import transforms.storage.tables
 from model.errors import InputError
 from model.version import __version__
+from model.world.engine import PRECISIONS
 from pipelines.cli import COMMANDS, main
-from transforms.formats import FORMATS
-from transforms.manifest import read_manifest
+from transforms.formats.registry import FORMATS
+from transforms.panoramas.manifest import read_manifest
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -75,14 +77,14 @@ def test_render_takes_requests_from_a_file(render_requests, tmp_path):
 
 def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_requests, tmp_path, monkeypatch):
     requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b"})
-    original = transforms.patch_shards.write_patch_shard
+    original = transforms.panoramas.patch_shards.write_patch_shard
 
     def write_patch_shard(out, shard, patches):
         if shard.plan.request.id == "b":
             raise OSError(28, "No space left on device")
         original(out, shard, patches)
 
-    monkeypatch.setattr(transforms.patch_shards, "write_patch_shard", write_patch_shard)
+    monkeypatch.setattr(transforms.panoramas.patch_shards, "write_patch_shard", write_patch_shard)
     code, _, err = render_requests(requests)
     assert code == 1
     shown = "\n".join(err)
@@ -151,6 +153,27 @@ def test_other_wrong_command_lines_are_one_line(arguments, infinitygan):
     assert len(err) == 1, err
 
 
+FLOATS = [
+    (command, f"--{name.replace('_', '-')}")
+    for command in COMMANDS
+    for name, kind in get_type_hints(getattr(import_module(f"pipelines.commands.{command}"), command)).items()
+    if kind in (float, float | None)
+]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e400"])
+@pytest.mark.parametrize(("command", "flag"), FLOATS, ids=" ".join)
+def test_a_number_that_is_not_one_is_refused_by_every_flag(command, flag, value, infinitygan, tmp_path):
+    code, out, err = infinitygan(command, *WHAT[command], f"{flag}={value}", f"--out={tmp_path}/out")
+    assert (code, out) == (2, "")
+    assert err == [f"infinitygan: {flag} is {float(value)}: give a finite number"]
+    assert list(tmp_path.iterdir()) == []
+
+
+WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"]}
+"""What a command needs beside its flags of numbers."""
+
+
 @pytest.mark.parametrize(
     ("requests", "said"),
     [
@@ -212,8 +235,8 @@ def test_the_version_is_told(infinitygan):
 
 
 def test_quiet_hides_progress_and_nothing_else(render, monkeypatch):
-    monkeypatch.setattr("pipelines.progress._POLL_S", 0.01)
-    monkeypatch.setattr("pipelines.progress._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pipelines.terminal.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.terminal.progress._LINE_EVERY_S", 0.0)
     _, _, loud = render("--replace")
     assert any(line.startswith("Tiles: ") for line in loud)
     code, _, quiet = render("--replace", "--tile=64", "--quiet")
@@ -305,14 +328,14 @@ def test_ingest_imports_no_torch(tmp_path):
 
 
 def test_a_manifest_that_cannot_be_written_is_one_line(render, tmp_path, monkeypatch):
-    original = transforms.tables.open_atomic
+    original = transforms.storage.tables.open_atomic
 
     def open_atomic(url):
         if url.endswith("manifest.parquet"):
             raise OSError(28, "No space left on device")
         return original(url)
 
-    monkeypatch.setattr(transforms.tables, "open_atomic", open_atomic)
+    monkeypatch.setattr(transforms.storage.tables, "open_atomic", open_atomic)
     code, _, err = render()
     assert (code, len(err)) == (1, 1), err
     assert "No space left on device" in err[0]

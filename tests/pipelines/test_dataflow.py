@@ -47,4 +47,8 @@ def test_a_job_is_staged_with_all_that_workers_need(staging, accelerators, tiny_
     assert {"SkipStored", "SynthesizePatches", "WritePatchShards"} == {step.split("/")[0] for step in wanting}
     with tarfile.open(fileobj=io.BytesIO(staged["workflow.tar.gz"])) as package:
         names = {name.split("/", 1)[-1] for name in package.getnames()}
-    assert {"model/weights/small.safetensors", "transforms/templates/viewer.html", "pipelines/render.py"} <= names
+    assert {
+        "model/weights/small.safetensors",
+        "transforms/storage/templates/viewer.html",
+        "pipelines/render.py",
+    } <= names

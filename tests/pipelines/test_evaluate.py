@@ -15,14 +15,14 @@ from model.bundled import CHECKPOINT
 from model.checkpoint import load_checkpoint
 from model.config import PRESETS
 from model.errors import InputError
-from model.lpips import is_installed
-from model.picture_features import feature_networks
+from model.metrics.feature_networks import feature_networks
+from model.networks.lpips import is_installed
 from pipelines.cli import run
 from pipelines.evaluate import EvaluateOptions, describe_photographs, describe_worlds, evaluate
 from pipelines.ingest import IngestOptions, ingest
-from transforms.evaluation import Evaluation
-from transforms.evaluation_results import frechet_name, measure
-from transforms.evaluation_worlds import open_world
+from transforms.evaluation.results import frechet_name, measure
+from transforms.evaluation.settings import Evaluation
+from transforms.evaluation.windows import open_world
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FEW = Evaluation(

@@ -20,10 +20,10 @@ from pipelines.commands.info import info
 from pipelines.info import describe, told
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from transforms.formats import FORMATS
-from transforms.requests import RenderRequest
-from transforms.run_folder import CONFIG, LOG
+from transforms.formats.registry import FORMATS
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.training.run_folder import CONFIG, LOG
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

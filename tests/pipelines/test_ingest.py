@@ -18,21 +18,21 @@ import webdataset
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-import transforms.crawler
-import transforms.ingest
-import transforms.prepare
-import transforms.staging
+import transforms.ingest.crawler
+import transforms.ingest.staging
+import transforms.ingest.steps
+import transforms.photographs.prepare
 from model.errors import InputError
 from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack
-from pipelines.ingest_display import show_summary
-from pipelines.progress import track
-from transforms.memory import Budget
-from transforms.prepare import Preparation
-from transforms.records import Photograph
-from transforms.samples import Sample, plan_patches
-from transforms.tables import read_rows
-from transforms.training_shards import REJECTS_SCHEMA, read_index
+from pipelines.terminal.ingest_tables import show_summary
+from pipelines.terminal.progress import track
+from transforms.photographs.prepare import Preparation
+from transforms.storage.memory import Budget
+from transforms.storage.tables import read_rows
+from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
+from transforms.training_set.records import Photograph
+from transforms.training_set.samples import Sample, plan_patches
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -179,8 +179,8 @@ def test_shards_index_and_metadata_agree(made):
 
 
 def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photographs, made, tmp_path, monkeypatch):
-    write_shard = transforms.ingest.write_shard
-    stage = transforms.crawler.stage
+    write_shard = transforms.ingest.steps.write_shard
+    stage = transforms.ingest.crawler.stage
 
     def failing_once(function, mark):
         def wrapper(*arguments):
@@ -193,8 +193,8 @@ def test_two_runs_give_the_same_bytes_whatever_the_runner_and_its_retries(photog
 
         return wrapper
 
-    monkeypatch.setattr(transforms.ingest, "write_shard", failing_once(write_shard, str(tmp_path / "mark-1")))
-    monkeypatch.setattr(transforms.crawler, "stage", failing_once(stage, str(tmp_path / "mark-2")))
+    monkeypatch.setattr(transforms.ingest.steps, "write_shard", failing_once(write_shard, str(tmp_path / "mark-1")))
+    monkeypatch.setattr(transforms.ingest.crawler, "stage", failing_once(stage, str(tmp_path / "mark-2")))
     options = IngestOptions((str(photographs[0]),), str(tmp_path / "again"))
     ingest(options, PipelineOptions(["--runner=BundleBasedDirectRunner"]))
     assert (tmp_path / "mark-1").exists()
@@ -307,12 +307,12 @@ def test_wrong_sources_and_targets_are_said_before_anything_is_written(few, tmp_
 
 
 def test_a_run_that_fails_leaves_only_what_is_done_and_the_next_one_goes_on(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(transforms.ingest, "write_tables", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(transforms.ingest.steps, "write_tables", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make(few, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == [".staging"]
     monkeypatch.undo()
-    monkeypatch.setattr(transforms.crawler, "read_photograph", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(transforms.ingest.crawler, "read_photograph", lambda *arguments: 1 / 0)
     make(few, tmp_path / "out")
     monkeypatch.undo()
     make(few, tmp_path / "fresh")
@@ -320,20 +320,20 @@ def test_a_run_that_fails_leaves_only_what_is_done_and_the_next_one_goes_on(few,
 
 
 KILLED_AT = {
-    "the tenth photograph": "import transforms.crawler as m; name = 'prepare_photograph'; after = 9",
-    "the second stage": "import transforms.staging as m; name = '_write_lines'; after = 2",
-    "the third shard": "import transforms.ingest as m; name = 'write_shard'; after = 2",
-    "the tables": "import transforms.ingest as m; name = 'write_tables'; after = 0",
-    "dataset.json": "import transforms.training_shards as m; name = 'write_json'; after = 0",
-    "the end": "import transforms.staging as m; name = 'finish'; after = 1",
+    "the tenth photograph": "import transforms.ingest.crawler as m; name = 'prepare_photograph'; after = 9",
+    "the second stage": "import transforms.ingest.staging as m; name = '_write_lines'; after = 2",
+    "the third shard": "import transforms.ingest.steps as m; name = 'write_shard'; after = 2",
+    "the tables": "import transforms.ingest.steps as m; name = 'write_tables'; after = 0",
+    "dataset.json": "import transforms.training_set.dataset as m; name = 'write_json'; after = 0",
+    "the end": "import transforms.ingest.staging as m; name = 'finish'; after = 1",
 }
 
 
 def killed_run(moment, sources, out, **options):
     """Runs ingest in a process that is killed at that moment."""
     program = (
-        f"import os, transforms.crawler\n{KILLED_AT[moment]}\n"
-        "transforms.crawler.STAGE_EVERY_PHOTOGRAPHS = 5\n"
+        f"import os, transforms.ingest.crawler\n{KILLED_AT[moment]}\n"
+        "transforms.ingest.crawler.STAGE_EVERY_PHOTOGRAPHS = 5\n"
         "function, calls = getattr(m, name), []\n"
         "def killing(*arguments):\n"
         "    calls.append(0)\n"
@@ -406,7 +406,7 @@ def test_a_set_made_in_three_runs_is_repacked_into_what_one_run_would_have_made(
 @pytest.mark.parametrize("moment", [0, 1, 3])
 def test_a_repacking_that_is_cut_off_is_ended_by_the_next_command(few, tmp_path, monkeypatch, moment):
     make(few, tmp_path / "out")
-    real, moves = transforms.staging.move, []
+    real, moves = transforms.ingest.staging.move, []
 
     def cut_off(*arguments):
         moves.append(arguments)
@@ -414,7 +414,7 @@ def test_a_repacking_that_is_cut_off_is_ended_by_the_next_command(few, tmp_path,
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(transforms.staging, "move", cut_off)
+    monkeypatch.setattr(transforms.ingest.staging, "move", cut_off)
     with pytest.raises(OSError, match="No space"):
         repack(str(tmp_path / "out"), 2)
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -445,13 +445,13 @@ def read(path: Path, budget_bytes: int = 1 << 20) -> tuple[bytes, int]:
     """A file as a photograph's, and how many attempts it took; its memory is given back."""
     budget = Budget(budget_bytes)
     with ExitStack() as held:
-        answer = transforms.prepare.read_photograph(Photograph(str(path)), budget, held)
+        answer = transforms.photographs.prepare.read_photograph(Photograph(str(path)), budget, held)
     with budget.hold(budget_bytes, "all of it"):
         return answer
 
 
 def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
-    monkeypatch.setattr(transforms.prepare.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transforms.photographs.prepare.time, "sleep", lambda seconds: None)
     failures = [OSError(503, "busy"), OSError(503, "busy")]
     real = fsspec.implementations.local.LocalFileSystem.open
 
@@ -464,7 +464,7 @@ def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
     content, attempts = read(few / "good-00.jpg")
     assert (content, attempts) == ((few / "good-00.jpg").read_bytes(), 3)
     failures += [OSError(503, "busy")] * 3
-    with pytest.raises(transforms.prepare.Rejection, match="busy"):
+    with pytest.raises(transforms.photographs.prepare.Rejection, match="busy"):
         read(few / "good-00.jpg")
 
 
@@ -474,7 +474,7 @@ class BusyError(Exception):
 
 @pytest.mark.parametrize("error", [BusyError("503\nbusy"), ValueError("503 busy"), BusyError()])
 def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_reject(few, monkeypatch, error):
-    monkeypatch.setattr(transforms.prepare.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transforms.photographs.prepare.time, "sleep", lambda seconds: None)
     attempts = []
 
     def fail(self, path, *arguments, **options):
@@ -482,7 +482,7 @@ def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_re
         raise error
 
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", fail)
-    with pytest.raises(transforms.prepare.Rejection) as caught:
+    with pytest.raises(transforms.photographs.prepare.Rejection) as caught:
         read(few / "good-00.jpg")
     assert len(attempts) == 3
     assert caught.value.reason == "unreadable"
@@ -490,9 +490,9 @@ def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_re
 
 
 def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few):
-    with pytest.raises(transforms.prepare.Rejection, match="No such file"):
+    with pytest.raises(transforms.photographs.prepare.Rejection, match="No such file"):
         read(few / "gone.jpg")
-    with pytest.raises(transforms.prepare.Rejection, match="at most 1 MB: give more --memory"):
+    with pytest.raises(transforms.photographs.prepare.Rejection, match="at most 1 MB: give more --memory"):
         read(few / "good-00.jpg", 1_000)
 
 
@@ -526,7 +526,7 @@ def test_the_command_makes_a_set(few, tmp_path):
 
 def test_the_command_passes_beams_flags_on(few, tmp_path, monkeypatch):
     passed = []
-    monkeypatch.setattr("pipelines.options.beam_options", lambda flags: passed.extend(flags))
+    monkeypatch.setattr("pipelines.terminal.beam_flags.beam_options", lambda flags: passed.extend(flags))
     monkeypatch.setattr("pipelines.ingest.ingest", lambda options, beam_flags: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")
@@ -552,9 +552,9 @@ def test_the_command_says_when_nothing_could_be_used(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("transforms.staging.write_bytes", "a.jpg"),
-        ("transforms.training_shards.write_rows", "a.jpg"),
-        ("transforms.training_shards.add_member", "a.jpg"),
+        ("transforms.ingest.staging.write_bytes", "a.jpg"),
+        ("transforms.training_set.dataset.write_rows", "a.jpg"),
+        ("transforms.training_set.shards.add_member", "a.jpg"),
     ],
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -594,8 +594,8 @@ def test_the_command_explains_its_options(capsys):
 
 
 def test_progress_is_a_line_where_there_is_no_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("pipelines.progress._POLL_S", 0.01)
-    monkeypatch.setattr("pipelines.progress._LINE_EVERY_S", 0.02)
+    monkeypatch.setattr("pipelines.terminal.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.terminal.progress._LINE_EVERY_S", 0.02)
     done = iter([0, 3])
     threads = threading.active_count()
     with track("Photographs", 10, lambda: next(done, 5)):
@@ -612,7 +612,7 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
 
 
 def test_a_worker_stays_within_its_memory_whatever_the_pictures(tmp_path):
-    """Each of these takes 170 MB to decode, and there are 300 MB for all, so they take turns."""
+    """Each of these takes 170 MB to decode, and there are 200 MB for all, so they take turns."""
     source = tmp_path / "source"
     source.mkdir()
     for number in range(3):

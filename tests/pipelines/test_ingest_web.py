@@ -13,11 +13,11 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest
-from transforms import fetch
-from transforms.manners import Manners
-from transforms.prepare import Preparation
-from transforms.tables import read_rows
-from transforms.training_shards import REJECTS_SCHEMA, read_index
+from transforms.photographs.prepare import Preparation
+from transforms.sources import fetch
+from transforms.sources.manners import Manners
+from transforms.storage.tables import read_rows
+from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
 
 REPOSITORY = Path(__file__).parents[2]
 QUICK = Manners(host_rate=1e4, deadline_s=2.5, attempts=3, allow_private=True, cap_bytes=300_000)
@@ -138,7 +138,7 @@ def test_a_killed_run_does_not_fetch_again_what_it_has(web_server, tmp_path):
     urls = serve(web_server, 30)
     source, out = write_list(tmp_path / "l.jsonl", urls), str(tmp_path / "out")
     program = (
-        "import os, transforms.staging as s, transforms.crawler as c\n"
+        "import os, transforms.ingest.staging as s, transforms.ingest.crawler as c\n"
         "c.STAGE_EVERY_PHOTOGRAPHS = 6\n"
         "real, calls = s._write_lines, []\n"
         "def killing(*arguments):\n"
@@ -146,7 +146,7 @@ def test_a_killed_run_does_not_fetch_again_what_it_has(web_server, tmp_path):
         "    if len(calls) == 4: os.kill(os.getpid(), 9)\n"
         "s._write_lines = killing\n"
         "from pipelines.ingest import IngestOptions, ingest\n"
-        "from transforms.manners import Manners\n"
+        "from transforms.sources.manners import Manners\n"
         f"ingest(IngestOptions(({source!r},), {out!r}, manners=Manners(host_rate=1e4, allow_private=True)))\n"
     )
     killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)

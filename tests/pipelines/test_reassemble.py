@@ -10,12 +10,12 @@ from PIL import Image
 from model.errors import InputError
 from pipelines.assemble import assemble
 from pipelines.cli import run
-from pipelines.options import beam_options
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from transforms.manifest import read_manifest
-from transforms.requests import RenderRequest
-from transforms.synthesize import PATCHES_DONE
+from pipelines.terminal.beam_flags import beam_options
+from transforms.panoramas.manifest import read_manifest
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.synthesize import PATCHES_DONE
 
 REQUESTS = (
     RenderRequest(id="p", seed=7, width_px=300, height_px=150),
@@ -47,7 +47,7 @@ def never(monkeypatch):
     def refuse(*_):
         raise AssertionError("something was rendered")
 
-    monkeypatch.setattr("transforms.synthesize.compute_tile", refuse)
+    monkeypatch.setattr("transforms.render.synthesize.compute_tile", refuse)
 
 
 def read_png(path):

@@ -9,10 +9,10 @@ from PIL import Image
 
 from pipelines.cli import run
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from transforms.manifest import read_manifest
-from transforms.requests import RenderRequest
-from transforms.synthesize import PATCHES_DONE
+from transforms.panoramas.manifest import read_manifest
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.synthesize import PATCHES_DONE
 
 GOOD = (
     {"id": "a", "seed": 7, "width_px": 100, "height_px": 70},
@@ -30,6 +30,7 @@ BAD = (
     ({"id": "odd", **SIZE, "formats": ["gif"]}, "odd", "format 'gif' is unknown"),
     ({"id": "far", **SIZE, "origin_x_px": 2**40}, "far", "leaves the world"),
     ({"id": "laid", **SIZE, "overlays": ["none.overlay"]}, "laid", "none.overlay"),
+    ({"id": "port", **SIZE, "overlays": ["http://a:99999/o"]}, "port", "overlay http://a:99999/o cannot be read"),
     ({"id": "round", **SIZE, "cyclic": True}, "round", "request round: "),
     ({"id": "a", **SIZE}, None, "request id a occurs twice; each panorama needs its own"),
     ({"id": "b", **SIZE, "width_px": -1}, None, "width_px is -1"),

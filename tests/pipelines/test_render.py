@@ -20,24 +20,24 @@ import torch
 from apache_beam.runners.portability.fn_api_runner import execution
 from PIL import Image
 
-import transforms.assemble
-import transforms.formats
-import transforms.patch_shards
-import transforms.plan_tiles
-import transforms.synthesize
+import transforms.formats.registry
+import transforms.panoramas.patch_shards
+import transforms.render.assemble
+import transforms.render.synthesize
+import transforms.render.tiles
 from model.checkpoint import load_checkpoint
 from model.errors import InputError
 from model.quantise import quantise
-from model.world import World
-from pipelines.options import beam_options
+from model.world.world import World
 from pipelines.render import build, render
-from pipelines.render_options import RenderOptions
-from pipelines.render_plans import make_plans
-from transforms.manifest import read_manifest
-from transforms.patches import pixel_checksum
-from transforms.plan_tiles import Found
-from transforms.requests import RenderRequest
-from transforms.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
+from pipelines.terminal.beam_flags import beam_options
+from transforms.panoramas.manifest import read_manifest
+from transforms.panoramas.patches import pixel_checksum
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.planner import make_plans
+from transforms.render.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
+from transforms.render.tiles import Found
 
 REPOSITORY = Path(__file__).parents[2]
 REQUEST = RenderRequest(id="p", seed=7, width_px=300, height_px=200, origin_x_px=-40, formats=("png", "tif"))
@@ -140,7 +140,7 @@ def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, render
 
 
 def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    in_order, missing = Synthesizer.samples, transforms.plan_tiles.missing_shards
+    in_order, missing = Synthesizer.samples, transforms.render.tiles.missing_shards
     computed = []
 
     def last_first(self, shard):
@@ -149,7 +149,9 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
         return list(reversed([in_order(self, half)[0] for half in halves]))
 
     monkeypatch.setattr(Synthesizer, "samples", last_first)
-    monkeypatch.setattr(transforms.plan_tiles, "missing_shards", lambda *arguments: reversed(list(missing(*arguments))))
+    monkeypatch.setattr(
+        transforms.render.tiles, "missing_shards", lambda *arguments: reversed(list(missing(*arguments)))
+    )
     make(tiles_per_shard=5)
     assert sorted(computed) == list(range(TILES))
     assert computed != sorted(computed)
@@ -195,7 +197,7 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, planner = transforms.patch_shards._Write, transforms.plan_tiles.PlanTiles
+    writer, planner = transforms.panoramas.patch_shards._Write, transforms.render.tiles.PlanTiles
     marks = [tmp_path / f"mark-{number}" for number in range(3)]
     for mark, owner, name in zip(
         marks, (writer, writer, planner), ("process", "finish_bundle", "_missing"), strict=True
@@ -368,7 +370,7 @@ def test_pixels_never_cross_a_shuffle(accelerator, make, crossing, tmp_path, mon
 
 
 def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, contents, tmp_path, monkeypatch):
-    original = transforms.patch_shards.open_atomic
+    original = transforms.panoramas.patch_shards.open_atomic
 
     def open_atomic(url):
         if url.endswith("/07-07.tar"):
@@ -376,7 +378,7 @@ def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, c
         return original(url)
 
     other = RenderRequest(id="q", seed=7, width_px=30, height_px=20)
-    monkeypatch.setattr(transforms.patch_shards, "open_atomic", open_atomic)
+    monkeypatch.setattr(transforms.panoramas.patch_shards, "open_atomic", open_atomic)
     failed, done = make(REQUEST, other, tiles_per_shard=1)
     assert (failed["state"], done["state"]) == ("failed", "done")
     assert failed["reason"] == (
@@ -414,14 +416,14 @@ def test_a_disk_that_takes_only_small_files_keeps_them_and_no_halves(make, conte
 
 
 def test_a_network_that_fails_costs_one_tile(make, rendered, contents, tmp_path, monkeypatch):
-    original = transforms.synthesize.compute_tile
+    original = transforms.render.synthesize.compute_tile
 
     def compute_tile(world, plan, index):
         if index == 9:
             raise MemoryError("out of memory")
         return original(world, plan, index)
 
-    monkeypatch.setattr(transforms.synthesize, "compute_tile", compute_tile)
+    monkeypatch.setattr(transforms.render.synthesize, "compute_tile", compute_tile)
     (row,) = make(tiles_per_shard=4)
     assert row["state"] == "failed"
     assert row["reason"] == "1 of 24 patches are missing; tile 9: out of memory"
@@ -433,7 +435,7 @@ def test_a_network_that_fails_costs_one_tile(make, rendered, contents, tmp_path,
 
 
 def test_a_network_that_fails_once_costs_nothing(make, rendered, contents, tmp_path, monkeypatch):
-    original, failed = transforms.synthesize.compute_tile, []
+    original, failed = transforms.render.synthesize.compute_tile, []
 
     def compute_tile(world, plan, index):
         if index == 9 and not failed:
@@ -441,21 +443,21 @@ def test_a_network_that_fails_once_costs_nothing(make, rendered, contents, tmp_p
             raise MemoryError("out of memory")
         return original(world, plan, index)
 
-    monkeypatch.setattr(transforms.synthesize, "compute_tile", compute_tile)
+    monkeypatch.setattr(transforms.render.synthesize, "compute_tile", compute_tile)
     (row,) = make(tiles_per_shard=1)
     assert (row["state"], failed) == ("done", [1])
     assert contents(tmp_path / "out") == contents(rendered)
 
 
 def test_a_panorama_that_cannot_be_written_is_reported(make, rendered, contents, tmp_path, monkeypatch):
-    original = transforms.formats.open_atomic
+    original = transforms.formats.registry.open_atomic
 
     def open_atomic(url):
         if url.endswith("p.tif"):
             raise OSError(28, "No space left on device")
         return original(url)
 
-    monkeypatch.setattr(transforms.formats, "open_atomic", open_atomic)
+    monkeypatch.setattr(transforms.formats.registry, "open_atomic", open_atomic)
     (row,) = make(tiles_per_shard=1)
     assert (row["state"], row["reason"]) == ("failed", "[Errno 28] No space left on device")
     assert sorted(contents(tmp_path / "out" / "panoramas")) == ["p.png"]
@@ -520,7 +522,7 @@ def test_two_processes_at_once_make_one_panorama(tiny_checkpoint, rendered, cont
 
 def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, contents, tmp_path):
     program = (
-        "import os, sys, transforms.patch_shards as shards\n"
+        "import os, sys, transforms.panoramas.patch_shards as shards\n"
         "original, seen = shards.wds.TarWriter.write, []\n"
         "def write(tar, sample):\n"
         "    seen.append(1)\n"
@@ -529,7 +531,7 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
         "    return original(tar, sample)\n"
         "shards.SHARDS_ON_THEIR_WAY, shards.wds.TarWriter.write = 1, write\n"
         "from pipelines.render import render\n"
-        "from pipelines.render_options import RenderOptions, RenderRequest\n"
+        "from transforms.render.options import RenderOptions, RenderRequest\n"
         f"request = RenderRequest.from_json({REQUEST.to_json()!r})\n"
         f"render(RenderOptions((request,), {str(tmp_path / 'out')!r}, {tiny_checkpoint!r}, 64, 1))\n"
     )

@@ -14,13 +14,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
-import transforms.retry
+import transforms.storage.retry
 from pipelines.assemble import assemble
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
-from transforms.manifest import read_manifest
-from transforms.requests import RenderRequest
-from transforms.synthesize import PATCHES_DONE
+from transforms.panoramas.manifest import read_manifest
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.synthesize import PATCHES_DONE
 
 REPOSITORY = Path(__file__).parents[2]
 REQUESTS = (
@@ -88,7 +88,7 @@ def test_one_call_in_twenty_may_fail(bucket, tiny_checkpoint, rendered, contents
     """Calls are lost before they reach the store, or after, when the store has done what was asked."""
     draw, lost = random.Random(1), []
     fs, _ = fsspec.core.url_to_fs(bucket)
-    monkeypatch.setattr(transforms.retry, "WAITS_S", (0.0,) * 6)
+    monkeypatch.setattr(transforms.storage.retry, "WAITS_S", (0.0,) * 6)
     for name in ("_call",) if bucket.startswith("gs") else ("_call_s3",):
         original = getattr(type(fs), name)
 

@@ -23,12 +23,13 @@ import pipelines.training_run
 from model.checkpoint import load_checkpoint
 from model.config import PRESETS, ablation
 from model.errors import DivergenceError, InputError
-from model.training import Trainer
+from model.training.trainer import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, packages, train
-from transforms import run_folder
-from transforms.run_lock import locked
+from transforms.render.options import RenderOptions
+from transforms.training import run_folder
+from transforms.training.run_lock import locked
 
 PRESETS_BY_NAME = dict(PRESETS)
 REPOSITORY = Path(__file__).parents[2]
@@ -353,7 +354,7 @@ def test_the_best_checkpoint_is_that_of_the_least_measure(data, tmp_path, monkey
 
 
 def test_a_shard_that_cannot_be_read_is_told_or_fatal(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0,))
+    monkeypatch.setattr("transforms.training.shard_reader.RETRY_AFTER_S", (0.0,))
     copy = shutil.copytree(data, tmp_path / "copy")
     (copy / "train-000003.tar").write_bytes(b"")
     train(tiny(str(copy), tmp_path / "run", images=BATCH))
@@ -400,6 +401,14 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
     assert [entry["images"] for entry in log] == [32]
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "bf16"])
+def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
+    """It is that of ``render``; a run's folder says bf16, as it always has."""
+    options = tiny(data="set", out=tmp_path / "run", precision=name)
+    assert (options.precision, options.settings.precision) == ("bfloat16", "bf16")
+    assert RenderOptions((), "out", precision=name).precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -414,7 +423,7 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
         ({"init": "bundled"}, "another preset"),
         ({"init": "."}, r"--init \. is a folder; give a \.safetensors file"),
         ({"resume": True}, "holds no run to resume"),
-        ({"precision": "half"}, "--precision half: choose float32 or tf32 or bf16"),
+        ({"precision": "half"}, "--precision half: choose float32 or tf32 or bfloat16"),
         ({"vertical_law": "newton"}, "--vertical-law newton: choose crop or paper"),
         ({"batch": 0}, "batch is 0"),
         ({"accumulate": 3}, "accumulate is 3; it must divide the batch, 16"),

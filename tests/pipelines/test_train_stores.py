@@ -13,11 +13,11 @@ from model.errors import InputError
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, train
-from transforms import run_lock
-from transforms.prepare import Preparation
-from transforms.storage import list_files
-from transforms.stream import PatchStream
-from transforms.training_shards import DATASET, INDEX
+from transforms.photographs.prepare import Preparation
+from transforms.storage.files import list_files
+from transforms.training import run_lock
+from transforms.training.stream import PatchStream
+from transforms.training_set.dataset import DATASET, INDEX
 
 BATCH = 4
 
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """No waiting between attempts."""
-    monkeypatch.setattr("transforms.shards.RETRY_AFTER_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("transforms.training.shard_reader.RETRY_AFTER_S", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="module")

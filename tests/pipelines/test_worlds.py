@@ -9,19 +9,19 @@ from PIL import Image
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import PRESETS
-from model.definition import Edit, Style
 from model.errors import InputError
 from model.quantise import quantise
-from model.world import World
+from model.world.definition import Edit, Style
+from model.world.world import World
 from pipelines.cli import main
-from pipelines.options import beam_options
 from pipelines.render import render
-from pipelines.render_options import RenderOptions
+from pipelines.terminal.beam_flags import beam_options
 from pipelines.verify import verify
-from transforms.plan import Plan
-from transforms.requests import RenderRequest
-from transforms.storage import read_bytes
-from transforms.synthesize import PATCHES_DONE
+from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.synthesize import PATCHES_DONE
+from transforms.storage.files import read_bytes
 
 TURN_PX = 16 * 72
 STYLES = tuple(Style(seed=k, x_px=288 * k + 40, y_px=(-20, 30)[k % 2]) for k in range(4))
@@ -134,6 +134,28 @@ def test_patches_taken_over_are_those_that_would_be_computed(tiny_checkpoint, tm
             run(tmp_path / name, tiny_checkpoint, request, tiles_per_shard=1, replace=True)
     taken, fresh = (contents(tmp_path / name / "panoramas") for name in ("taken", "fresh"))
     assert taken == fresh
+
+
+@pytest.mark.parametrize("damage", ["cut short", "other pixels", "not a tar", "of nothing"])
+def test_damaged_patches_are_not_taken_over_but_computed_again(tiny_checkpoint, tmp_path, damage, capsys):
+    request = dataclasses.replace(PLAIN, id="e", width_px=1600)
+    edited = dataclasses.replace(request, edits=(EDIT,))
+    row, _ = run(tmp_path / "out", tiny_checkpoint, request, tiles_per_shard=4)
+    touched = len(touched_tiles(Plan(edited, "", "0" * 64, 64), PRESETS["tiny"]))
+    shards = sorted((tmp_path / "out" / "patches" / "e" / row["plan"]).glob("*.tar"))
+    whole = shards[-1].read_bytes()  # far from the edit
+    middle = whole.index(b"IDAT") + 40 if b"IDAT" in whole else 600
+    content = {
+        "cut short": whole[: len(whole) // 2],
+        "other pixels": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+        "not a tar": b"x" * len(whole),
+        "of nothing": b"",
+    }[damage]
+    shards[-1].write_bytes(content)
+    _, after = run(tmp_path / "out", tiny_checkpoint, edited, tiles_per_shard=4, replace=True)
+    assert PATCHES_DONE.count > touched
+    assert "its tiles are computed again" in capsys.readouterr().err
+    assert np.array_equal(run(tmp_path / "fresh", tiny_checkpoint, edited)[1], after)
 
 
 def test_an_edit_that_was_cut_short_goes_on(tiny_checkpoint, tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""The networks and their layers: the generator, its ablations, the discriminators, and the frozen networks."""

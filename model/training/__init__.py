@@ -1,0 +1,1 @@
+"""One training step: losses, augmentation, and processes that train together."""

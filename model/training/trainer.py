@@ -1,0 +1,451 @@
+"""The training step (paper, Sections 3.4 and C), and all that a run must remember to go on as if never interrupted.
+
+What is random in a step is a function of (seed, step, process, part of the batch), so no random state is ever stored.
+One forward pass of the generator serves the discriminator's step and its own, unless a batch is cut into parts: then
+their pictures are generated twice, so that memory holds the graph of one part only.
+
+Several processes each take a share of the batch and average their gradients; all then hold the same networks.
+
+A patch tells nothing of a landscape's composition. So in one of `frame_every` steps a discriminator of its own judges
+whole frames, as high as the photographs, reduced to the size of a patch.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from model.config import GeneratorConfig, TrainingConfig
+from model.errors import DivergenceError, InputError, one_line
+from model.networks.ablations import build_generator
+from model.networks.coordinates import draw_frames, draw_windows, vertical_label
+from model.networks.discriminator import Discriminator
+from model.networks.generator import draw_noise
+from model.networks.projected import ProjectedDiscriminator, enlarge_at_random
+from model.training.augment import augment
+from model.training.losses import ADVERSARIAL, diversity, path_length_penalty, r1_penalty, vertical_task
+from model.training.optimizer_state import below, load_second_moments, second_moments
+
+STATE_PARTS = (
+    *("generator", "ema", "discriminator", "frame_discriminator"),
+    *("g_optimizer", "d_optimizer", "frame_optimizer", "path_mean"),
+)
+"""What the names of a training state's tensors begin with."""
+
+MAX_GRADIENT_NORM = 50.0
+TWIN_SHARE = 4
+"""A quarter of the batch is enough to estimate the diversity loss."""
+PATH_SHARE = 2
+"""Half of the batch is enough for path length regularisation (StyleGAN2)."""
+FRAME_SHIFT_PX = 4
+"""The largest shift of a reduced frame by augmentation: its border is not lost in a reflection of itself."""
+PATH_DECAY = 0.01
+"""How far each estimate moves the mean path length."""
+
+Losses = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Windows:
+    """A batch of random windows of random worlds: what the generator is given, and their vertical positions.
+
+    Where styles are mixed, the layers from `other_from` on, [N,1], take theirs from `other_z_g`.
+    """
+
+    z_l: Tensor
+    coordinates: Tensor
+    z_g: Tensor
+    z_n: list[Tensor]
+    t: Tensor
+    other_z_g: Tensor | None = None
+    other_from: Tensor | None = None
+
+    def first(self, n: int) -> "Windows":
+        """The first n windows."""
+        return Windows(
+            self.z_l[:n],
+            self.coordinates[:n],
+            self.z_g[:n],
+            [noise[:n] for noise in self.z_n],
+            self.t[:n],
+            None if self.other_z_g is None else self.other_z_g[:n],
+            None if self.other_from is None else self.other_from[:n],
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Critic:
+    """A discriminator, its optimiser, and the recipe of the steps in which it judges."""
+
+    discriminator: nn.Module
+    optimizer: torch.optim.Adam
+    config: TrainingConfig
+    sees_frames: bool = False
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that are trained."""
+        return list(self.optimizer.param_groups[0]["params"])
+
+
+@dataclasses.dataclass(slots=True)
+class Part:
+    """What passes through the networks at once: photographs, as many windows, and their source of randomness."""
+
+    critic: Critic
+    photographs: Tensor
+    t: Tensor
+    windows: Windows
+    random: torch.Generator
+    generated: tuple[Tensor, Tensor] | None = None
+    """Pictures and z_S, with their graph, where the discriminator's step leaves it to the generator's."""
+
+
+class Trainer:
+    """Generator, its moving average, discriminator and optimisers.
+
+    Args:
+        generator_config: the network.
+        config: the recipe.
+        fabric: this process's device and its place among the others; a lone one on the CPU by default.
+
+    Raises:
+        InputError: the batch cannot be shared out evenly.
+    """
+
+    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, fabric: Fabric | None = None):
+        self.generator_config, self.config = generator_config, config
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        if config.batch % (self.fabric.world_size * config.accumulate):
+            shares = f"{self.fabric.world_size} processes of {config.accumulate} parts each"
+            raise InputError(f"a batch of {config.batch} cannot be shared out to {shares}; give a multiple of both")
+        self.device = str(self.fabric.device)
+        torch.manual_seed(config.seed)
+        self.generator = placed(build_generator(generator_config), self.device)
+        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.discriminator = placed(build_discriminator(generator_config, config), self.device)
+        betas = (0.0, config.beta2)
+        self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.generator_lr, betas)
+        if config.vertical_weight == 0:
+            self.discriminator.vertical.requires_grad_(False)  # it is never trained, so an optimiser has no state of it
+        self.patch_critic = Critic(self.discriminator, self.optimizer_of(self.discriminator), config)
+        self.frame_critic = self.build_frame_critic() if config.frame_every else None
+        self.path_mean = torch.zeros(())
+        self.steps = 0
+        self.images_before = 0
+        """Images that an earlier run had seen when this one took over its networks."""
+
+    def optimizer_of(self, discriminator: nn.Module) -> torch.optim.Adam:
+        """Adam for what a discriminator learns."""
+        learns = [p for p in discriminator.parameters() if p.requires_grad]
+        return torch.optim.Adam(learns, self.config.discriminator_lr, (0.0, self.config.beta2))
+
+    def build_frame_critic(self) -> Critic:
+        """The discriminator of whole frames. It starts as that of patches is, and shares its frozen features."""
+        features = getattr(self.discriminator, "features", None)
+        discriminator = copy.deepcopy(self.discriminator, {id(features): features} if features is not None else {})
+        shift_px = min(FRAME_SHIFT_PX, self.config.augment_shift_px)
+        # z_S is larger here, and the diversity of worlds is the patches' concern.
+        config = dataclasses.replace(self.config, augment_shift_px=shift_px, diversity_weight=0.0, path_weight=0.0)
+        return Critic(discriminator, self.optimizer_of(discriminator), config, sees_frames=True)
+
+    @property
+    def images(self) -> int:
+        """Photographs seen so far by all processes, with those of earlier runs."""
+        return self.images_before + self.steps * self.config.batch
+
+    @property
+    def critic(self) -> Critic:
+        """The one that judges in the next step."""
+        if self.frame_critic is not None and (self.steps + 1) % self.config.frame_every == 0:
+            return self.frame_critic
+        return self.patch_critic
+
+    def frame_steps(self, steps: int) -> int:
+        """In how many of the first steps whole frames are judged."""
+        return steps // self.config.frame_every if self.config.frame_every else 0
+
+    @property
+    def patches_within_frame(self) -> int:
+        """Patches of photographs that this process sees before windows beyond the frame begin."""
+        steps = max(0, -(-(self.config.beyond_after - self.images_before) // self.config.batch))
+        return (steps - self.frame_steps(steps)) * self.share
+
+    @property
+    def share(self) -> int:
+        """How many photographs of each batch this process takes."""
+        return self.config.batch // self.fabric.world_size
+
+    def step(self, photographs: Tensor, t: Tensor) -> dict[str, float]:
+        """One step of a discriminator and one of the generator.
+
+        Args:
+            photographs: this process's patches [N,3,patch,patch] in [-1, 1]; whole frames [N,3,full,full] where
+                `critic.sees_frames`.
+            t: their vertical positions [N] in [-1, 1]; 0 for frames.
+
+        Returns:
+            The losses by name, averaged over all processes; names of those taken on frames begin with ``frame_``.
+
+        Raises:
+            DivergenceError: a loss is not finite; nothing of the step was kept in the average.
+        """
+        critic = self.critic
+        parts = self.parts(photographs, t)
+        losses = [self.discriminator_backward(part, len(parts)) for part in parts]
+        self.average_gradients(critic.parameters)
+        critic.optimizer.step()
+        for parameter in critic.parameters:
+            parameter.requires_grad_(False)
+        for part, entry in zip(parts, losses, strict=True):
+            entry |= self.generator_backward(part, len(parts))
+        self.average_gradients(self.generator.parameters())
+        nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT_NORM)
+        self.g_optimizer.step()
+        for parameter in critic.parameters:
+            parameter.requires_grad_(True)
+        values = self.mean_losses(losses)
+        if not all(np.isfinite(value) for value in values.values()):
+            raise DivergenceError(f"training diverged at image {self.images}: {values}; go on from the last checkpoint")
+        if "path_length" in values:
+            self.path_mean.lerp_(torch.tensor(values["path_length"]), PATH_DECAY)
+        self.steps += 1
+        self.average()
+        return {f"frame_{name}": value for name, value in values.items()} if critic.sees_frames else values
+
+    def parts(self, photographs: Tensor, t: Tensor) -> list[Part]:
+        """Cuts this process's share of a batch, and draws as many windows. Clears both optimisers' gradients."""
+        critic = self.critic
+        critic.optimizer.zero_grad(set_to_none=True)
+        self.g_optimizer.zero_grad(set_to_none=True)
+        n = len(photographs) // self.config.accumulate
+        parts = []
+        for number, (some_photographs, some_t) in enumerate(zip(photographs.split(n), t.split(n), strict=True)):
+            random = step_generator(self.config.seed, self.steps, self.fabric.global_rank, number)
+            windows = self.draw(n, random, critic.sees_frames)
+            parts.append(Part(critic, some_photographs, some_t, windows, random))
+        return parts
+
+    def draw(self, batch: int, random: torch.Generator, frames: bool = False) -> Windows:
+        """Random windows of random worlds, as large as patches or as whole frames."""
+        config = self.generator_config
+        if frames:
+            coordinates, t = draw_frames(config, batch, random)
+        else:
+            beyond_share = self.config.beyond_share if self.images >= self.config.beyond_after else 0.0
+            coordinates, t = draw_windows(config, batch, random, beyond_share)
+        z_l = torch.randn(batch, config.z_l_dim, *coordinates.shape[2:], generator=random)
+        z_g = torch.randn(batch, config.z_g_dim, generator=random)
+        cells = config.frame_cells if frames else config.visible_cells
+        z_n = [noise.to(self.device) for noise in draw_noise(config, batch, random, cells)]
+        z_l = z_l.to(self.device, memory_format=torch.channels_last)
+        windows = Windows(z_l, coordinates.to(self.device), z_g.to(self.device), z_n, t)
+        return self.mix(windows, random) if self.config.style_mixing > 0 else windows
+
+    def mix(self, windows: Windows, random: torch.Generator) -> Windows:
+        """Gives a share of the windows another style from a random layer on (StyleGAN, Section 3.1)."""
+        batch, layers = len(windows.z_g), 2 * self.generator_config.pairs + 1
+        other_z_g = torch.randn(windows.z_g.shape, generator=random)
+        other_from = torch.randint(1, layers, (batch, 1), generator=random)
+        mixed = torch.rand(batch, 1, generator=random) < self.config.style_mixing
+        other_from = torch.where(mixed, other_from, layers)
+        return dataclasses.replace(windows, other_z_g=other_z_g.to(self.device), other_from=other_from.to(self.device))
+
+    def styles(self, windows: Windows) -> list[Tensor]:
+        """The w [N,w_dim] of each layer of G_T, and of the last to-RGB."""
+        layers = 2 * self.generator_config.pairs + 1
+        w = self.generator.mapping(windows.z_g)
+        if windows.other_z_g is None or windows.other_from is None:
+            return [w] * layers
+        other = self.generator.mapping(windows.other_z_g)
+        return [torch.where(windows.other_from > layer, w, other) for layer in range(layers)]
+
+    def generate(self, windows: Windows) -> tuple[Tensor, Tensor]:
+        """Pictures of the windows and their z_S, float32."""
+        z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
+        return self.generator.texture(z_s, self.styles(windows), windows.z_n).float(), z_s.float()
+
+    def judge(
+        self, critic: Critic, pictures: Tensor, t: Tensor, random: torch.Generator
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """A discriminator's verdicts on augmented pictures, its prediction of their positions, and the labels."""
+        if critic.sees_frames:
+            pictures = reduce_frames(pictures, self.generator_config)
+        pictures, t = augment(pictures, t, self.generator_config, critic.config, random)
+        label, told = vertical_label(self.generator_config, t).to(self.device), {}
+        if critic.config.recipe == "projected":
+            pictures, told = enlarge_at_random(pictures, random), {"position": label}
+        verdicts, predicted = critic.discriminator(pictures.contiguous(memory_format=torch.channels_last), **told)
+        return [x.float() for x in verdicts], predicted.float(), label
+
+    def discriminator_backward(self, part: Part, parts: int) -> Losses:
+        """Adds one of so many parts to the discriminator's gradients; returns its losses."""
+        critic, config, real = part.critic, part.critic.config, part.photographs.to(self.device)
+        with self.reduced_precision():
+            with torch.set_grad_enabled(parts == 1):
+                generated = self.generate(part.windows)
+            real_verdicts, real_predicted, real_label = self.judge(critic, real, part.t, part.random)
+            fakes = generated[0].detach()
+            fake_verdicts, fake_predicted, fake_label = self.judge(critic, fakes, part.windows.t, part.random)
+        losses = {"discriminator": ADVERSARIAL[config.recipe][0](real_verdicts, fake_verdicts)}
+        loss = losses["discriminator"]
+        if config.vertical_weight > 0:
+            losses["vertical_real"] = vertical_task(real_predicted, real_label)
+            losses["vertical_fake"] = vertical_task(fake_predicted, fake_label)
+            loss = loss + config.vertical_weight * (losses["vertical_real"] + losses["vertical_fake"])
+        if config.r1_weight > 0 and self.steps % config.r1_every == 0:
+            pictures = real.detach().requires_grad_()
+            losses["r1"] = r1_penalty(critic.discriminator(pictures)[0], pictures)
+            loss = loss + config.r1_weight / 2 * config.r1_every * losses["r1"]
+        (loss / parts).backward()
+        part.generated = generated if parts == 1 else None
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def generator_backward(self, part: Part, parts: int) -> Losses:
+        """Adds one of so many parts to the generator's gradients; returns its losses."""
+        config, windows = part.critic.config, part.windows
+        with self.reduced_precision():
+            fakes, z_s = part.generated or self.generate(windows)
+            verdicts, predicted, label = self.judge(part.critic, fakes, windows.t, part.random)
+            losses = {"generator": ADVERSARIAL[config.recipe][1](verdicts)}
+            loss = losses["generator"]
+            if config.diversity_weight > 0:
+                losses["diversity"] = self.diversity(windows, z_s, part.random)
+                loss = loss + config.diversity_weight * losses["diversity"]
+        if config.vertical_weight > 0:
+            loss = loss + config.vertical_weight * vertical_task(predicted, label)
+        (loss / parts).backward()
+        part.generated = None
+        if config.path_weight > 0 and self.steps % config.path_every == 0:
+            losses["path"], losses["path_length"] = self.path_length(part)
+            (config.path_weight * config.path_every * losses["path"] / parts).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def diversity(self, windows: Windows, z_s: Tensor, random: torch.Generator) -> Tensor:
+        """The diversity loss, from structures of other z_l with the same z_g and coordinates."""
+        some = windows.first(max(1, len(z_s) // TWIN_SHARE))
+        twin_z_l = torch.randn(some.z_l.shape, generator=random).to(some.z_l)
+        twin_z_s = self.generator.structure(twin_z_l, some.coordinates, some.z_g)
+        return diversity(z_s[: len(twin_z_s)], twin_z_s.float(), some.z_l, twin_z_l)
+
+    def path_length(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Path length regularisation on some windows: the penalty and the mean length."""
+        windows = part.windows.first(max(1, len(part.t) // PATH_SHARE))
+        ws = torch.stack(self.styles(windows), dim=1)
+        z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
+        pictures = self.generator.texture(z_s, ws.unbind(1), windows.z_n)
+        noise = torch.randn(pictures.shape, generator=part.random).to(self.device)
+        penalty, lengths = path_length_penalty(pictures, ws, self.path_mean.to(self.device), noise)
+        return penalty, lengths.mean()
+
+    def reduced_precision(self) -> AbstractContextManager[None]:
+        """In its block the networks' products are taken in bfloat16, if the recipe says so."""
+        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Gives all processes the mean of their gradients."""
+        if self.fabric.world_size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        mean = self.mean(torch.cat([x.flatten() for x in gradients]))
+        for gradient, part in zip(gradients, mean.split([x.numel() for x in gradients]), strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def mean_losses(self, losses: Sequence[Losses]) -> dict[str, float]:
+        """The losses averaged over parts and processes; all processes see the same."""
+        values = torch.stack([torch.stack(list(entry.values())).detach() for entry in losses]).mean(dim=0)
+        return dict(zip(losses[0], self.mean(values).tolist(), strict=True))
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it holds in any process; all must ask together."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes."""
+        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+
+    def average(self) -> None:
+        """Moves the averaged generator: its half-life is a tenth of the images seen, within the recipe's bounds."""
+        low, high = self.config.ema_images
+        half_life = min(max(self.images / 10, low), high)
+        weight = 1 - 0.5 ** (self.config.batch / half_life)
+        with torch.no_grad():
+            for average, current in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
+                average.lerp_(current, weight)
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that training goes on from."""
+        tensors = {f"generator.{name}": x for name, x in self.generator.state_dict().items()}
+        tensors |= {f"ema.{name}": x for name, x in self.ema.state_dict().items()}
+        tensors |= {f"discriminator.{name}": x for name, x in self.discriminator.state_dict().items()}
+        tensors |= second_moments("g_optimizer", self.g_optimizer)
+        tensors |= second_moments("d_optimizer", self.patch_critic.optimizer)
+        if self.frame_critic is not None:
+            frame_discriminator = self.frame_critic.discriminator.state_dict()
+            tensors |= {f"frame_discriminator.{name}": x for name, x in frame_discriminator.items()}
+            tensors |= second_moments("frame_optimizer", self.frame_critic.optimizer)
+        tensors["path_mean"] = self.path_mean
+        return {name: x.detach().contiguous() for name, x in tensors.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], steps: int, images_before: int) -> None:
+        """Goes on from `state` of a trainer of the same configuration, in whatever precision it was stored.
+
+        Raises:
+            InputError: the tensors are not those of such a trainer.
+        """
+        others = sorted(name for name in tensors if name.split(".")[0] not in STATE_PARTS)
+        if others:
+            raise InputError(f"the training state holds what none has, such as {others[0][:80]!r}; take another one")
+        modules = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
+        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.patch_critic.optimizer}
+        if self.frame_critic is not None:
+            optimizers["frame_optimizer"] = self.frame_critic.optimizer
+        try:
+            for name, module in modules.items():
+                module.load_state_dict(below(name, tensors))
+            if self.frame_critic is not None:
+                # A state that has no discriminator of frames yet starts with what is known of patches.
+                known = below("frame_discriminator", tensors) or self.discriminator.state_dict()
+                self.frame_critic.discriminator.load_state_dict(known)
+            for name, optimizer in optimizers.items():
+                load_second_moments(optimizer, below(name, tensors))
+            self.path_mean.copy_(tensors.get("path_mean", torch.zeros(())))  # earlier versions stored none
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"the training state does not fit this configuration: {one_line(error)}") from None
+        self.steps, self.images_before = steps, images_before
+
+
+def reduce_frames(frames: Tensor, config: GeneratorConfig) -> Tensor:
+    """Whole frames [N,3,h,w], cropped to the middle full_px and reduced to the size of a patch."""
+    top, left = ((side - config.full_px) // 2 for side in frames.shape[2:])
+    middle = frames[:, :, top : top + config.full_px, left : left + config.full_px]
+    size = (config.patch_px, config.patch_px)
+    return F.interpolate(middle, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def placed(module: Module, device: str) -> Module:
+    """The module on a device, its convolutions laid out as convolutions there like them best."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_discriminator(generator: GeneratorConfig, config: TrainingConfig) -> nn.Module:
+    """The discriminator of a recipe; the paper's is as wide as the generator."""
+    if config.recipe == "projected":
+        return ProjectedDiscriminator(generator.patch_px, by_position=config.vertical_weight > 0)
+    return Discriminator(generator.patch_px, max(generator.texture_channels))
+
+
+def step_generator(seed: int, step: int, rank: int = 0, part: int = 0) -> torch.Generator:
+    """The source of all randomness of one step in one process and part of its batch."""
+    state = int(np.random.SeedSequence((seed, step, rank, part)).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state >> 1)

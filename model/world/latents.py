@@ -1,0 +1,160 @@
+"""The fields of a world as it is defined: latents, noise and coordinates, with its circle, overlays and edits."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model import geometry
+from model.config import GeneratorConfig
+from model.geometry import Window
+from model.networks.coordinates import coordinate_field
+from model.world.definition import NOISE, Z_L, Box, Definition, Edit, cells, image, positions_per_cell
+from model.world.fields import NoiseWindow, z_l_field, z_n_fields
+from model.world.footprint import Windows
+from model.world.overlay import Overlay
+
+Patchwork = list[tuple[Window, slice]]
+"""Windows of the first turn, and where each lies in the window that they make up."""
+
+Place = tuple[slice, slice, slice, slice]
+"""Of a window in a field [1,C,H,W]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """What a window and a box have in common.
+
+    Attributes:
+        rows: of positions.
+        columns: of positions, in the first turn.
+        place: in a field of the window.
+        box_place: in a field of the box.
+    """
+
+    rows: Window
+    columns: Window
+    place: Place
+    box_place: Place
+
+
+class Latents:
+    """z_l, z_n and coordinates of a world.
+
+    Args:
+        definition: the world; fits the network (`definition.check_definition`).
+        config: the network.
+        device: where to compute.
+        overlays: those of the definition, on the device; they fit it (`overlay.check_overlay`).
+    """
+
+    def __init__(
+        self, definition: Definition, config: GeneratorConfig, device: str = "cpu", overlays: Sequence[Overlay] = ()
+    ):
+        self.definition, self.config, self.device = definition, config, device
+        self.overlays = [(overlay, overlay.footprint(config)) for overlay in overlays]
+        self.turn_cells = definition.cyclic_cells(config.cell_px)
+        self.likeness: list[tuple[Tensor, Tensor] | None] = []
+        """Mean and deviation that each edit's z_l takes over."""
+        for edit in definition.edits:
+            self.likeness.append(edit.like_box_px and self.statistics(edit.like_box_px))
+
+    def z_l(self, rows: Window, columns: Window) -> Tensor:
+        """Local latents float32 [1,z_l_dim,H,W] at a window of cells."""
+        parts = patchwork(columns, self.turn_cells)
+        channels = self.config.z_l_dim
+        field = torch.cat([z_l_field(self.definition.seed, rows, part, channels, self.device) for part, _ in parts], 3)
+        for overlay, place in self.overlays:
+            for meeting in meetings((rows, columns), place.latents, self.turn_cells):
+                field[meeting.place] = overlay.z_l[meeting.box_place]
+        # Edits whose likeness is not known yet are those after the one that asks for it.
+        for edit, likeness in zip(self.definition.edits, self.likeness, strict=False):
+            if Z_L not in edit.fields:
+                continue
+            mean, deviation = likeness or (0, 1)
+            for meeting in self.met(edit, rows, columns):
+                new = z_l_field(edit.seed, meeting.rows, meeting.columns, channels, self.device)
+                field[meeting.place] = new * deviation + mean
+        return field
+
+    def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
+        """Noise float32 [1,1,H,W] at a window of each of several layers' own positions."""
+        turns = [self.turn_cells and self.turn_cells * positions_per_cell(layer) for layer, _, _ in windows]
+        parts = [patchwork(columns, turn) for (_, _, columns), turn in zip(windows, turns, strict=True)]
+        wanted = [
+            (layer, rows, part) for (layer, rows, _), work in zip(windows, parts, strict=True) for part, _ in work
+        ]
+        pieces = iter(z_n_fields(self.definition.seed, wanted, self.device))
+        fields = [torch.cat([next(pieces) for _ in work], 3) if len(work) > 1 else next(pieces) for work in parts]
+        for overlay, place in self.overlays:
+            for (layer, rows, columns), turn, field in zip(windows, turns, fields, strict=True):
+                for meeting in meetings((rows, columns), place.noise[layer], turn):
+                    field[meeting.place] = overlay.z_n[layer][meeting.box_place]
+        for edit in self.definition.edits:
+            if NOISE in edit.fields:
+                self.edit_noise(edit, windows, fields)
+        return fields
+
+    def edit_noise(self, edit: Edit, windows: Sequence[NoiseWindow], fields: Sequence[Tensor]) -> None:
+        """Draws the noise within an edit's box anew."""
+        wanted, targets = [], []
+        for (layer, rows, columns), field in zip(windows, fields, strict=True):
+            for meeting in self.met(edit, rows, columns, positions_per_cell(layer)):
+                wanted.append((layer, meeting.rows, meeting.columns))
+                targets.append(field[meeting.place])
+        for target, new in zip(targets, z_n_fields(edit.seed, wanted, self.device), strict=True):
+            target.copy_(new)
+
+    def coordinates(self, rows: Window, columns: Window) -> Tensor:
+        """Coordinates float32 [1,3,H,W] at a window of cells."""
+        row, column = (torch.arange(low, high + 1, device=self.device) for low, high in (rows, columns))
+        return coordinate_field(self.config, row, column, self.turn_cells)[None]
+
+    def met(self, edit: Edit, rows: Window, columns: Window, positions: int = 1) -> Iterator[Meeting]:
+        """Where a window of a grid with so many positions a cell meets an edit's box."""
+        cell_px = self.config.cell_px
+        box_rows, box_columns = (image(box, positions) for box in (edit.rows(cell_px), edit.columns(cell_px)))
+        return meetings((rows, columns), (box_rows, box_columns), self.turn_cells and self.turn_cells * positions)
+
+    def statistics(self, box: Box) -> tuple[Tensor, Tensor]:
+        """Mean and deviation float32 [1,z_l_dim,1,1] of each channel of z_l in a box, as the edits so far leave it."""
+        x, y, width, height = box
+        cell_px = self.config.cell_px
+        field = self.z_l(cells(y, height, cell_px), cells(x, width, cell_px)).double()
+        deviation, mean = torch.std_mean(field, dim=(2, 3), keepdim=True, correction=0)
+        return mean.float(), deviation.float()
+
+
+def meetings(window: Windows, box: Windows, turn: int | None) -> Iterator[Meeting]:
+    """Where a window meets a box, around a circle of so many positions."""
+    (rows, columns), (box_rows, box_columns) = window, box
+    met_rows = geometry.overlap(rows, box_rows)
+    for box_part, box_slice in patchwork(box_columns, turn) if met_rows else ():
+        for part, part_slice in patchwork(columns, turn):
+            met = geometry.overlap(part, box_part)
+            if met_rows and met:
+                first, box_first = part_slice.start + met[0] - part[0], box_slice.start + met[0] - box_part[0]
+                yield Meeting(
+                    met_rows, met, place_at(met_rows, met, rows, first), place_at(met_rows, met, box_rows, box_first)
+                )
+
+
+def place_at(met_rows: Window, met_columns: Window, rows: Window, left: int) -> Place:
+    """The place of positions in a field of these rows, from its column `left` on."""
+    across = slice(left, left + geometry.length(met_columns))
+    return slice(None), slice(None), geometry.part(met_rows, rows), across
+
+
+def patchwork(window: Window, turn: int | None) -> Patchwork:
+    """A window as windows of the first turn, 0 to turn - 1, in order; itself where there is no turn."""
+    low, high = window
+    if turn is None:
+        return [(window, slice(0, high - low + 1))]
+    parts, at = [], low
+    while at <= high:
+        start = at % turn
+        length = min(turn - start, high - at + 1)
+        parts.append(((start, start + length - 1), slice(at - low, at - low + length)))
+        at += length
+    return parts

@@ -1,0 +1,119 @@
+"""A world: the infinite picture given by a checkpoint and a definition. Any window of it can be computed alone.
+
+Every pixel is a pure function of (generator, definition, position). A window computes what its receptive field needs
+and no more, so memory is that of the window, wherever in the world it lies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model import geometry
+from model.errors import InputError
+from model.geometry import LIMIT, Window
+from model.networks.generator import Generator
+from model.world.definition import Definition, Style, check_definition
+from model.world.engine import Engine, StyleVectors
+from model.world.fields import z_g_vector
+from model.world.footprint import footprint
+from model.world.fusion import Fusion
+from model.world.latents import Latents
+from model.world.overlay import Overlay, check_overlay
+from model.world.paste import Paste
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Pixels and where in the world they lie: float32 [3,H,W], about -1 to 1, at inclusive windows of pixels."""
+
+    pixels: Tensor
+    rows: Window
+    columns: Window
+
+    def crop(self, rows: Window, columns: Window) -> Tensor:
+        """The pixels [3,h,w] of a window inside this one."""
+        return self.pixels[:, geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
+
+
+class World:
+    """The world of a generator and a definition.
+
+    Args:
+        generator: in evaluation mode, on the device that is to compute.
+        definition: what the world is made of; a seed stands for the plain world of that seed.
+        precision: of the texture synthesizer, one of `engine.PRECISIONS`.
+        overlays: those that the definition names.
+
+    Raises:
+        InputError: the definition or an overlay does not fit the network, or the seed is out of range.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        definition: Definition | int,
+        precision: str = "float32",
+        overlays: Mapping[str, Overlay] | None = None,
+    ):
+        self.definition = Definition(definition) if isinstance(definition, int) else definition
+        self.config = generator.config
+        check_definition(self.definition, self.config)
+        device = str(next(generator.parameters()).device)
+        with torch.inference_mode():
+            given = {name: (overlays or {})[name].to(device) for name in self.definition.overlay_names}
+            for name, overlay in given.items():
+                check_overlay(overlay, name, self.config, self.definition.cyclic_px)
+            laid = [given[name] for name in self.definition.overlays]
+            self.latents = Latents(self.definition, self.config, device, laid)
+            self.paste = Paste(self.definition, laid)
+            self.fusion = Fusion(self.definition, device)
+            styles = self.definition.styles or (Style(seed=self.definition.seed),)
+            vectors = [style_vectors(style, generator, device, given) for style in styles]
+            self.engine = Engine(generator, vectors, precision)
+
+    def render(self, rows: Window, columns: Window) -> Tensor:
+        """The pixels [3,h,w] of a window."""
+        return self.compute(rows, columns).crop(rows, columns)
+
+    @torch.inference_mode()
+    def compute(self, rows: Window, columns: Window) -> Picture:
+        """The pixels of a window, with the few beyond its edges that its cells give anyway.
+
+        Raises:
+            InputError: the window leaves the world's |position| < 2^31 - 2^16.
+        """
+        check_window(rows)
+        check_window(columns)
+        cell_px, place = self.config.cell_px, footprint(self.config, rows, columns)
+        z_l, coordinates = self.latents.z_l(*place.latents), self.latents.coordinates(*place.latents)
+        z_s = self.engine.z_s(z_l, coordinates, self.fusion.map(*place.latents, cell_px))
+        z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(place.noise)])
+        rows_px, columns_px = ((low * cell_px, high * cell_px) for low, high in place.cells)
+        picture = self.engine.picture(z_s, z_n, *place.cells, self.fusion.map(rows_px, columns_px, 1))
+        return Picture(self.paste(picture, *place.pixels)[0], *place.pixels)
+
+
+def style_vectors(style: Style, generator: Generator, device: str, overlays: Mapping[str, Overlay]) -> StyleVectors:
+    """A style as the network takes it."""
+    length, layers = generator.config.z_g_dim, 2 * generator.config.pairs + 1
+    overlay = overlays[style.overlay] if style.overlay else None
+    if overlay is not None:
+        z_g = overlay.z_g
+    elif style.z_g is not None:
+        z_g = torch.tensor([style.z_g], dtype=torch.float32, device=device)
+    else:
+        assert style.seed is not None
+        z_g = z_g_vector(style.seed, length, device)
+    if overlay is not None and style.texture_seed is None:
+        return StyleVectors(z_g, list(overlay.w.split(1)))
+    textured = z_g if style.texture_seed is None else z_g_vector(style.texture_seed, length, device)
+    return StyleVectors(z_g, [generator.mapping.exact(textured)] * layers)
+
+
+def check_window(window: Window) -> None:
+    """Raises InputError for a window that is empty or leaves the world."""
+    low, high = window
+    if not -LIMIT < low <= high < LIMIT:
+        raise InputError(f"pixels {low} to {high} are no window of the world, whose positions are below {LIMIT}")

@@ -1,0 +1,110 @@
+"""Flags that several commands have in common, and how their values are read, without torch or Beam."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.errors import InputError
+from pipelines.terminal.progress import silence
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+FORMATS = "png, tif, jpg, webp, zarr, dzi"
+"""What panoramas can be stored as, for help texts; `transforms.formats.registry` writes them."""
+
+Checkpoint = Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")]
+RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and manifest.")]
+Formats = Annotated[list[str] | None, typer.Option("--format", help="png or tif; may be repeated.", show_default="png")]
+TileSide = Annotated[int, typer.Option("--tile", help="Side of a tile, px; a multiple of the network's cell.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")]
+Steps = Annotated[int, typer.Option(help="Of the optimisation of each photograph.")]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Scale and cut photographs to this, px.", show_default="the network's height"),
+]
+PhotographSeed = Annotated[int, typer.Option(help="Of the world around, and of the optimisation's start.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=silence, help="Show no progress. Results and errors are still shown.")
+]
+Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Show the photograph's own pixels in its place.")]
+
+
+def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":
+    """Beam's options from the flags that are not the command's own.
+
+    Args:
+        context: of the command.
+        among_arguments: flags that the parser left among the command's arguments.
+
+    Raises:
+        InputError: Beam does not know a flag, or not its value.
+    """
+    flags = [*among_arguments, *context.args]
+    check_names(flags, [f"--{name.replace('_', '-')}" for name in context.params])
+    from pipelines.terminal.beam_flags import beam_options
+
+    return beam_options(flags)
+
+
+def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
+    """Raises InputError for a flag that is not Beam's, with a hint on a misspelt one."""
+    given = [flag.split("=", 1)[0] for flag in flags if flag.startswith("-")]
+    if not given:
+        return
+    beams = beam_flag_names()
+    for name in given:
+        if name not in beams:
+            near = difflib.get_close_matches(name, [*own, *beams], n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
+            raise InputError(f"{name} is unknown: {hint}")
+
+
+def beam_flag_names() -> list[str]:
+    """The names of Beam's flags, read from its source: importing Beam takes more than a second."""
+    package = find_spec("apache_beam")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("apache_beam is not installed")
+    source = Path(package.origin).with_name("options") / "pipeline_options.py"
+    return re.findall(r"""["'](--\w[\w-]*)["']""", source.read_text(encoding="utf-8"))
+
+
+def whole_numbers(flag: str, text: str, count: int | None, example: str, separator: str = ",") -> tuple[int, ...]:
+    """The whole numbers of a flag's value.
+
+    Args:
+        flag: its name.
+        text: its value.
+        count: how many there must be; None for any number.
+        example: of a right value.
+        separator: between them.
+
+    Raises:
+        InputError: there are others.
+    """
+    try:
+        numbers = tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        numbers = ()
+    if not numbers or count not in (None, len(numbers)):
+        wanted = "whole numbers" if count is None else f"{count} whole numbers"
+        raise InputError(f"{flag} {text}: give {wanted}, such as {flag} {example}")
+    return numbers
+
+
+def size_px(text: str | None) -> tuple[int, int] | None:
+    """Width and height of --size."""
+    if text is None:
+        return None
+    width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
+    return width, height
+
+
+def split_flags(values: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments and Beam's flags apart: the parser leaves flags that it does not know among the arguments."""
+    return [value for value in values if not value.startswith("--")], [v for v in values if v.startswith("--")]

@@ -1,0 +1,70 @@
+"""What ingest shows: its plan, how far it is, and what it has made."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from transforms.ingest.crawler import PHOTOGRAPHS_DONE, web_host
+from transforms.ingest.staging import read_staged
+from transforms.sources.find import Found
+from transforms.sources.manners import Manners
+from transforms.training_set.samples import SPLITS
+
+HOSTS_SHOWN = 12
+
+
+def details() -> Callable[[], str]:
+    """What the bar says besides: how many are good, how many were rejected and why, and how fast bytes come in."""
+    start_s = time.monotonic()
+
+    def say() -> str:
+        counts = PHOTOGRAPHS_DONE.named()
+        megabytes_a_second = counts.pop("bytes", 0) / 1e6 / (time.monotonic() - start_s)
+        kept = counts.pop("kept", 0)
+        rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+        return f"{kept} good, {megabytes_a_second:.1f} MB/s" + (f"; rejected: {rejected}" if rejected else "")
+
+    return say
+
+
+def show_plan(out: str, found: Found, manners: Manners) -> None:
+    """Prints what a run would do."""
+    done = read_staged(out)
+    left = [photograph for photograph in found.photographs if photograph.source not in done]
+    hosts = Counter(web_host(photograph) for photograph in left)
+    files = hosts.pop("", 0)
+    table = Table(title=f"Plan for {out}", title_justify="left")
+    table.add_column("what")
+    table.add_column("photographs", justify="right")
+    table.add_column("at least", justify="right")
+    if done:
+        table.add_row("fetched by the run that was cut off", str(len(found.photographs) - len(left)), "")
+    table.add_row("from files", str(files), "")
+    for host, count in hosts.most_common(HOSTS_SHOWN):
+        table.add_row(f"from {host}", str(count), f"{count / manners.host_rate:.0f} s")
+    if len(hosts) > HOSTS_SHOWN:
+        others = hosts.most_common()[HOSTS_SHOWN:]
+        slowest_s = others[0][1] / manners.host_rate
+        table.add_row(f"from {len(others)} other hosts", str(sum(count for _, count in others)), f"{slowest_s:.0f} s")
+    for reason, count in sorted(Counter(reject.reason for reject in found.rejects).items()):
+        table.add_row(f"rejected: {reason}", str(count), "")
+    Console(stderr=True).print(table)
+
+
+def show_summary(out: str, dataset: dict[str, Any]) -> None:
+    """Prints what was kept, what was not and why, and the files made."""
+    table = Table(title=f"Training set {out}", title_justify="left")
+    table.add_column("what")
+    table.add_column("samples", justify="right")
+    table.add_column("files", justify="right")
+    for split in SPLITS:
+        shards = sum(name.startswith(f"{split}-") for name in dataset["shards"])
+        table.add_row(split, str(dataset["samples"][split]), str(shards))
+    table.add_section()
+    for reason, count in dataset["rejects"].items():
+        table.add_row(f"rejected: {reason}", str(count), "")
+    Console(stderr=True).print(table)

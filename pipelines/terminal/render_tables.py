@@ -1,0 +1,100 @@
+"""What a person sees of a render job: beside the progress bar, before it and at its end."""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from transforms.formats.registry import caution
+from transforms.panoramas.manifest import DONE, MANIFEST
+from transforms.panoramas.plan import Plan
+from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED
+from transforms.render.estimate import Estimate
+from transforms.render.index_page import INDEX
+from transforms.render.synthesize import PATCHES_DONE
+from transforms.storage.files import join
+from transforms.storage.text import printable
+
+MOST_ROWS_SHOWN = 20
+
+
+class JobNote:
+    """What stands behind the bar of tiles: panoramas, failures, speed since the first call.
+
+    Args:
+        panoramas: of the job.
+        tile_px: side of a tile.
+    """
+
+    def __init__(self, panoramas: int, tile_px: int):
+        self.panoramas, self.tile_px, self.start = panoramas, tile_px, time.monotonic()
+
+    def __call__(self) -> str:
+        """The note."""
+        parts = [f"{PANORAMAS_DONE.count}/{self.panoramas} panoramas"]
+        if PANORAMAS_FAILED.count:
+            parts.append(f"{PANORAMAS_FAILED.count} failed")
+        if PATCHES_DONE.count:
+            pixels = PATCHES_DONE.count * self.tile_px**2
+            parts.append(f"{pixels / 1e6 / max(time.monotonic() - self.start, 1e-9):.2f} Mpx/s")
+        return ", ".join(parts)
+
+
+def show_cautions(plans: Iterable[Plan]) -> None:
+    """Prints what is to be known of the files that are asked for, each remark once, with the panoramas it is about."""
+    about: dict[str, list[str]] = {}
+    for plan in plans:
+        for name in plan.request.formats:
+            remark = caution(name, plan.request.width_px, plan.request.height_px)
+            if remark:
+                about.setdefault(remark, []).append(plan.request.id)
+    for remark, ids in about.items():
+        others = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        print(f"{ids[0]}{others}: {remark}", file=sys.stderr)
+
+
+def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints what was not made and why, and what was and where."""
+    table = Table(title=Text(f"Panoramas in {out}"), title_justify="left")
+    for name in ("id", "size, px", "state", "seams, of 255"):
+        table.add_column(name, overflow="fold")
+    lines = []
+    for row in sorted(rows, key=lambda row: row["state"] == DONE)[:MOST_ROWS_SHOWN]:
+        name, size = printable(row["id"]), "" if row["width_px"] is None else f"{row['width_px']}×{row['height_px']}"
+        table.add_row(Text(name), size, row["state"], str(row["seam_max_difference"] if size else ""))
+        made = [join(out, file) for file in row["files"]]
+        lines += made if row["state"] == DONE else [f"{name}: {printable(row['reason'] or '')}"]
+    if len(rows) > MOST_ROWS_SHOWN:
+        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(out, MANIFEST)}")
+    Console(stderr=True).print(table)
+    lines.append(f"Thumbnails: {join(out, INDEX)}")
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def show_refused(refused: Mapping[str, str]) -> None:
+    """Prints which requests cannot be rendered, and why."""
+    for name, reason in refused.items():
+        print(f"{printable(name)}: {' '.join(reason.split())}", file=sys.stderr)
+
+
+def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
+    """Prints what a job would do, and how long it would take where a tile takes so long."""
+    table = Table(title=Text(f"Nothing has been written to {out}"), title_justify="left", show_header=False)
+    lines: tuple[tuple[str, str], ...] = (
+        ("panoramas", f"{cost.requests:,}, of which {cost.complete:,} are done"),
+        ("shards to make", f"{cost.shards:,}"),
+        ("tiles to compute", f"{cost.tiles:,}"),
+        ("pixels of all panoramas", f"{cost.pixels / 1e6:,.1f} million"),
+        ("multiply-adds", f"{cost.multiply_adds / 1e12:,.1f} T"),
+        ("patch shards, about", f"{cost.shard_bytes / 1e6:,.0f} MB"),
+        ("panoramas, about", f"{cost.panorama_bytes / 1e6:,.0f} MB"),
+    )
+    if cost.tiles:
+        lines = (*lines, ("time to compute on this machine", f"{cost.tiles * tile_s:,.0f} s, {tile_s:.2f} s a tile"))
+    for line in lines:
+        table.add_row(*line)
+    Console(stderr=True).print(table)

@@ -1,0 +1,89 @@
+"""Processes that train together: alike in their networks, unlike in what they draw."""
+
+import dataclasses
+import threading
+
+import pytest
+import torch
+
+from model.config import PRESETS, RECIPES
+from model.errors import InputError
+from model.training.processes import choose_kernels, launch
+from model.training.trainer import Trainer
+
+RECIPE = dataclasses.replace(RECIPES["paper"], batch=4, path_every=2)
+
+
+class Thread:
+    """Stands for Fabric in one of two threads, so that both can be looked into."""
+
+    world_size = 2
+    device = torch.device("cpu")
+    barrier = threading.Barrier(2, timeout=60)
+    given: tuple[list, list] = ([], [])
+
+    def __init__(self, rank):
+        self.global_rank = rank
+
+    def all_reduce(self, values, reduce_op):
+        assert reduce_op == "mean"
+        mine, other = self.given[self.global_rank], self.given[1 - self.global_rank]
+        mine.append(values)
+        self.barrier.wait()
+        mean = (values + other[len(mine) - 1]) / 2
+        self.barrier.wait()
+        return mean
+
+
+def test_after_each_step_all_processes_hold_the_same_networks_and_losses():
+    trainers = [Trainer(PRESETS["tiny"], RECIPE, Thread(rank)) for rank in (0, 1)]
+    assert [trainer.share for trainer in trainers] == [2, 2]
+    losses, drawn = ([], []), ([], [])
+
+    def run(rank):
+        random = torch.Generator().manual_seed(rank)
+        for _ in range(2):
+            pictures, t = torch.rand(2, 3, 101, 101, generator=random) * 2 - 1, torch.rand(2, generator=random)
+            drawn[rank].append(trainers[rank].parts(pictures, t)[0].windows.z_g)
+            losses[rank].append(trainers[rank].step(pictures, t))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
+    assert not torch.equal(drawn[0][0], drawn[1][0])
+    states = [trainer.state() for trainer in trainers]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
+    assert trainers[0].images == 8
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(5, 1), (6, 2)])
+def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(batch, accumulate):
+    recipe = dataclasses.replace(RECIPE, batch=batch, accumulate=accumulate)
+    with pytest.raises(InputError, match=f"a batch of {batch} cannot be shared out to 2 processes of {accumulate}"):
+        Trainer(PRESETS["tiny"], recipe, Thread(0))
+
+
+def test_without_torchrun_there_is_one_process():
+    fabric = launch()
+    assert (fabric.world_size, fabric.global_rank, fabric.is_global_zero) == (1, 0, True)
+
+
+def test_kernels_are_chosen_as_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    try:
+        choose_kernels("float32", deterministic=True)
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.are_deterministic_algorithms_enabled()
+        choose_kernels("bf16", deterministic=False)
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,0 +1,271 @@
+import dataclasses
+import itertools
+
+import apache_beam as beam
+import fsspec
+import numpy as np
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.errors import InputError
+from model.geometry import LIMIT
+from model.world.definition import Edit, Style
+from transforms.panoramas.folder import check_plan, existing_shards, other_plans, plan_folder, record_path
+from transforms.panoramas.plan import PatchShard, Plan, Tile
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.tiles import Found, PlanTiles, Work, missing_shards, shards_to_do, work_to_do
+
+tile_sides = st.sampled_from([16, 32, 48, 64, 112])
+FAR = LIMIT - 10_000
+
+
+@st.composite
+def plans(draw, largest_px=400):
+    sides = st.integers(1, largest_px)
+    origins = st.integers(-FAR, FAR) | st.integers(-300, 300)
+    request = RenderRequest(
+        id="p",
+        seed=7,
+        width_px=draw(sides),
+        height_px=draw(sides),
+        origin_x_px=draw(origins),
+        origin_y_px=draw(origins),
+    )
+    return Plan(request, "none", "0" * 64, draw(tile_sides))
+
+
+@st.composite
+def plans_with_shards(draw):
+    """A plan with some of its tiles in shards, as other runs with other shard sizes may have left them."""
+    plan = draw(plans())
+    existing = []
+    for tiles_per_shard in draw(st.lists(st.integers(1, 9), max_size=3)):
+        more = list(missing_shards(plan, existing, tiles_per_shard))
+        existing += [shard for shard in more if draw(st.booleans())]
+    return plan, existing
+
+
+@settings(deadline=None)
+@given(plans())
+def test_every_pixel_is_in_exactly_one_cropped_tile(plan):
+    (top, bottom), (left, right) = plan.request.rows, plan.request.columns
+    times = np.zeros((bottom - top + 1, right - left + 1), int)
+    for index in range(plan.tiles):
+        rows, columns = plan.cropped(plan.tile(index))
+        assert rows[0] <= rows[1]
+        assert columns[0] <= columns[1]
+        times[rows[0] - top : rows[1] - top + 1, columns[0] - left : columns[1] - left + 1] += 1
+    assert (times == 1).all()
+
+
+@settings(deadline=None)
+@given(plans())
+def test_tiles_are_whole_cells_of_the_worlds_grid(plan):
+    for index in (0, plan.tiles // 2, plan.tiles - 1):
+        tile = plan.tile(index)
+        for whole, cropped, number in zip(plan.pixels(tile), plan.cropped(tile), (tile.row, tile.column), strict=True):
+            assert whole == (number * plan.tile_px, number * plan.tile_px + plan.tile_px - 1)
+            assert whole[0] <= cropped[0] <= cropped[1] <= whole[1]
+
+
+@settings(deadline=None)
+@given(plans())
+def test_the_layout_cuts_where_tiles_meet(plan):
+    layout, columns = plan.layout, plan.shape[1]
+    assert (layout.width_px, layout.height_px) == (plan.request.width_px, plan.request.height_px)
+    assert len(layout.row_edges_px) - 1 == plan.shape[0]
+    assert len(layout.column_edges_px) - 1 == columns
+    for row, column in itertools.product(range(plan.shape[0]), range(columns)):
+        windows = plan.cropped(plan.tile(row * columns + column))
+        origins = plan.request.rows[0], plan.request.columns[0]
+        edges = layout.row_edges_px[row : row + 2], layout.column_edges_px[column : column + 2]
+        for (low, high), origin, cuts in zip(windows, origins, edges, strict=True):
+            assert (low - origin, high + 1 - origin) == tuple(cuts)
+
+
+@settings(deadline=None)
+@given(plans(), plans())
+def test_a_tile_of_two_panoramas_is_the_same_tile(one, other):
+    other = dataclasses.replace(other, tile_px=one.tile_px)
+    for index in range(min(one.tiles, 5)):
+        tile = one.tile(index)
+        assert one.pixels(tile) == other.pixels(Tile(tile.row, tile.column))
+
+
+@settings(deadline=None)
+@given(plans())
+def test_members_sort_as_their_tiles(plan):
+    names = [plan.member(index) for index in range(plan.tiles)]
+    assert names == sorted(set(names))
+
+
+@settings(deadline=None)
+@given(plans_with_shards(), st.integers(1, 9))
+def test_existing_and_missing_shards_hold_each_tile_once(made, tiles_per_shard):
+    plan, existing = made
+    missing = list(missing_shards(plan, existing, tiles_per_shard))
+    assert sorted(i for shard in [*existing, *missing] for i in shard.indices) == list(range(plan.tiles))
+    assert all(len(shard.indices) <= tiles_per_shard for shard in missing)
+    assert list(missing_shards(plan, [*existing, *missing], 1)) == []
+
+
+@settings(deadline=None)
+@given(plans_with_shards(), st.integers(1, 9))
+def test_shards_that_overlap_leave_no_gap(made, tiles_per_shard):
+    plan, existing = made
+    both = [*existing, *itertools.islice(missing_shards(plan, [], tiles_per_shard), 2)]
+    missing = list(missing_shards(plan, both, tiles_per_shard))
+    held = {i for shard in both for i in shard.indices}
+    assert sorted(i for shard in missing for i in shard.indices) == sorted(set(range(plan.tiles)) - held)
+
+
+@settings(deadline=None)
+@given(plans(), st.integers(1, 9))
+def test_a_fresh_start_and_a_lost_shard_cut_at_the_same_places(plan, tiles_per_shard):
+    fresh = list(missing_shards(plan, [], tiles_per_shard))
+    names = [shard.name for shard in fresh]
+    assert names == sorted(set(names))
+    for lost in fresh[:: max(1, len(fresh) // 3)]:
+        assert list(missing_shards(plan, [s for s in fresh if s != lost], tiles_per_shard)) == [lost]
+
+
+def test_the_digest_tells_all_that_decides_pixels(plan_of):
+    plan = plan_of(300, 200)
+    others = [
+        plan_of(301, 200),
+        plan_of(300, 202, origin_y_px=-100),
+        plan_of(300, 200, origin_x_px=1),
+        plan_of(300, 200, origin_y_px=0),
+        plan_of(300, 200, seed=8),
+        plan_of(300, 200, cyclic=True),
+        plan_of(300, 200, fusion_px=63),
+        plan_of(300, 200, styles=(Style(seed=7),)),
+        plan_of(300, 200, styles=(Style(seed=7, x_px=1),)),
+        plan_of(300, 200, edits=(Edit(box_px=(0, 0, 9, 9), seed=1),)),
+        plan_of(300, 200, tile_px=64),
+        dataclasses.replace(plan, checkpoint_sha256="1" * 64),
+    ]
+    assert len({plan.digest, *(other.digest for other in others)}) == 1 + len(others)
+    assert len(plan.digest) == 12
+
+
+def test_the_digest_tells_precision_and_scheme(plan_of, monkeypatch):
+    plan = plan_of(300, 200)
+    digests = {plan.digest, dataclasses.replace(plan, precision="bfloat16").digest}
+    monkeypatch.setattr("transforms.panoramas.plan.SCHEME_VERSION", 0)
+    assert len({*digests, plan.digest}) == 3
+
+
+def test_the_digest_tells_nothing_else(plan_of):
+    plan = plan_of(300, 200)
+    same = [
+        plan_of(300, 200, id="q"),
+        plan_of(300, 200, formats=("tif", "png")),
+        plan_of(300, 200, checkpoint="gs://elsewhere/x"),
+        plan_of(300, 200, origin_x_px=0, origin_y_px=-100),
+        dataclasses.replace(plan, checkpoint_url="gs://elsewhere/x"),
+    ]
+    assert {plan.digest, *(other.digest for other in same)} == {plan.digest}
+
+
+@pytest.mark.parametrize(("field", "value"), [("origin_x_px", -LIMIT + 1), ("origin_y_px", -LIMIT + 31)])
+def test_a_tile_that_would_leave_the_world_is_refused(field, value, plan_of):
+    with pytest.raises(InputError, match=r"tiles of 32 px, pixels -2147418112 to .* leave the world.* --tile$"):
+        plan_of(10, 10, **{field: value})
+    assert plan_of(10, 10, **{field: -LIMIT + 32}).tiles
+    assert plan_of(10, 10, **{field: LIMIT - 10}).tiles
+    with pytest.raises(InputError, match="leave the world"):
+        plan_of(10, 10, 48, **{field: LIMIT - 10})
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 0), (3, 2), (0, 80)])
+def test_a_shard_holds_tiles_of_its_plan(first, last, plan_of):
+    with pytest.raises(ValueError, match="are not within 0 to 79"):
+        PatchShard(plan_of(300, 200), first, last)
+
+
+def test_only_a_plans_own_shards_are_found(plan_of, tmp_path):
+    plan = plan_of(300, 200)
+    folder = tmp_path / "patches" / "p" / plan.digest
+    assert existing_shards(str(tmp_path), plan) == []
+    folder.mkdir(parents=True)
+    strangers = ("0-7.tar", "00-80.tar", "09-08.tar", "00-07.tar.tmp-0123456789ab-01234567", "x00-07.tar", "plan.json")
+    for name in ("16-31.tar", "00-07.tar", *strangers):
+        (folder / name).touch()
+    (folder / "40-47.tar").mkdir()
+    assert [shard.name for shard in existing_shards(str(tmp_path), plan)] == ["00-07.tar", "16-31.tar"]
+
+
+@pytest.mark.parametrize("scheme", ["memory://known", ""])
+def test_an_id_is_known_by_its_patches_and_by_its_panorama(scheme, plan_of, tmp_path):
+    out = scheme or str(tmp_path)
+    plan, other = plan_of(300, 200), plan_of(300, 200, seed=8)
+    check_plan(out, plan)
+    fs = fsspec.filesystem("memory" if scheme else "file")
+    fs.makedirs(plan_folder(out, other))
+    fs.pipe(f"{plan_folder(out, other)}/0-9.tar", b"")
+    assert other_plans(out, plan) == [plan_folder(out, other)]
+    assert other_plans(out, other) == []
+    check_plan(out, other)
+    check_plan(out, plan_of(300, 200, id="q"))
+    with pytest.raises(InputError, match=r"already holds panorama p by another plan.*add --replace to render it anew$"):
+        check_plan(out, plan)
+    fs.rm(f"{out}/patches", recursive=True)
+    check_plan(out, plan)
+    fs.makedirs(f"{out}/panoramas", exist_ok=True)
+    fs.pipe(record_path(out, "p"), b'{"plan": "%s", "files": {}}' % other.digest.encode())
+    check_plan(out, other)
+    with pytest.raises(InputError, match="already holds panorama p by another plan"):
+        check_plan(out, plan)
+    fs.pipe(record_path(out, "p"), b'{"plan": "cut sho')
+    check_plan(out, plan)
+
+
+def test_the_transform_outputs_what_is_missing(plan_of, tmp_path):
+    plan, other = plan_of(300, 200), plan_of(50, 50, id="q")
+    folder = tmp_path / "patches" / "p" / plan.digest
+    folder.mkdir(parents=True)
+    (folder / "20-29.tar").touch()
+    existing = existing_shards(str(tmp_path), plan)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        shards = pipeline | beam.Create([plan, other]) | PlanTiles(str(tmp_path), 20, Found(frozenset({"p", "q"})))
+        expected = [*missing_shards(plan, existing, 20), *missing_shards(other, [], 20)]
+        assert_that(shards, equal_to(expected))
+    assert [shard.name for shard in expected] == ["00-19.tar", "30-39.tar", "40-59.tar", "60-79.tar", "0-3.tar"]
+
+
+def test_which_overlays_there_are_decides_a_plan_and_where_they_lie_does_not():
+    request = RenderRequest(id="p", seed=1, width_px=64, height_px=64, overlays=("a", "b"))
+    moved = dataclasses.replace(request, overlays=("x", "y"))
+    plan = Plan(request, "", "0" * 64, 64, overlays=("1", "2"))
+    assert Plan(moved, "", "0" * 64, 64, overlays=("1", "2")).digest == plan.digest
+    assert Plan(request, "", "0" * 64, 64, overlays=("2", "1")).digest != plan.digest
+    with pytest.raises(InputError, match="which file each of its overlays is"):
+        Plan(request, "", "0" * 64, 64)
+
+
+@settings(deadline=None)
+@given(plans_with_shards(), st.integers(1, 9))
+def test_work_is_reckoned_as_it_would_be_listed(made, tiles_per_shard):
+    plan, existing = made
+    found = Found(frozenset({plan.request.id}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.render.tiles.is_complete", lambda out, plan: False)
+        patch.setattr("transforms.render.tiles.existing_shards", lambda out, plan: existing)
+        listed = list(shards_to_do("none", plan, tiles_per_shard, found))
+        work = work_to_do("none", plan, tiles_per_shard, found)
+    assert work == Work(len(listed), sum(len(shard.indices) for shard in listed))
+
+
+def test_the_work_of_the_largest_panorama_is_reckoned_at_once(plan_of, tmp_path):
+    plan = plan_of(2 * 10**9, 512, tile_px=256, formats=("tif",))
+    work = work_to_do(str(tmp_path), plan, 1, Found(frozenset()))
+    assert work == Work(plan.tiles, plan.tiles)
+    assert plan.tiles == 7_812_500 * 2
+
+
+def test_more_tiles_than_can_be_listed_are_refused(plan_of):
+    with pytest.raises(InputError, match=r"7812500 x 7812500 tiles of 256 px are more than the 33554432 .*smaller one"):
+        plan_of(2 * 10**9, 2 * 10**9, tile_px=256, formats=("tif",))

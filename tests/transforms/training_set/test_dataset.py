@@ -1,0 +1,251 @@
+import dataclasses
+import hashlib
+import json
+import os
+import tarfile
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.errors import InputError
+from tests.transforms.training_set.test_samples import make_sample
+from transforms.storage.byte_ranges import Piece, read_pieces
+from transforms.storage.tables import read_rows, write_rows
+from transforms.training_set.dataset import (
+    INDEX_SCHEMA,
+    REJECTS_SCHEMA,
+    read_dataset,
+    read_index,
+    read_training_set,
+    write_tables,
+)
+from transforms.training_set.records import Reject
+from transforms.training_set.samples import Sample
+from transforms.training_set.shards import (
+    StagedSample,
+    TrainingShard,
+    assign_shards,
+    choose_samples_per_shard,
+    write_shard,
+)
+
+PROVENANCE = {"configuration": {"full_size_px": 197, "patch_size_px": 101}}
+NEVER = Reject("z.jpg", "decode", "truncated", "image file is truncated")
+
+
+def staged(count, folder="/staging"):
+    items = []
+    for index in range(count):
+        sha256 = hashlib.sha256(str(index).encode()).hexdigest()
+        size = 64 * (1 + int(sha256[0], 16))
+        items.append(StagedSample(make_sample(sha256, f"{index}.jpg"), Piece(f"{folder}/{sha256}.jpg", 7, size)))
+    return items
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    items = staged(40, str(tmp_path))
+    for item in items:
+        with open(item.image.url, "wb") as file:
+            file.write(b"before " + item.sample.sha256.encode() * (1 + int(item.sample.key[0], 16)) + b" behind")
+    return items
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 120), size=st.integers(1, 30), random=st.randoms(use_true_random=False))
+def test_shards_are_full_dense_and_in_key_order_whatever_comes_first(count, size, random):
+    items = staged(count)
+    shards = assign_shards(items, size)
+    shuffled = list(items)
+    random.shuffle(shuffled)
+    assert assign_shards(shuffled, size) == shards
+    for split in ("train", "val", "test"):
+        mine = [shard for shard in shards if shard.name.startswith(split)]
+        assert [shard.name for shard in mine] == [f"{split}-{index:06d}.tar" for index in range(len(mine))]
+        assert all(len(shard.samples) == size for shard in mine[:-1])
+        keys = [item.sample.key for shard in mine for item in shard.samples]
+        assert keys == sorted(item.sample.key for item in items if item.sample.split == split)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000_000))
+def test_the_chosen_size_gives_16_train_shards_where_it_can(count):
+    size = choose_samples_per_shard(count)
+    assert 1 <= size <= 1000
+    assert -(-count // size) >= min(16, count)
+
+
+def test_a_shard_is_the_same_bytes_each_time_and_its_rows_point_at_the_images(on_disk, tmp_path):
+    shard = TrainingShard("train-000000.tar", tuple(on_disk))
+    written = write_shard(str(tmp_path), shard)
+    content = (tmp_path / "train-000000.tar").read_bytes()
+    assert write_shard(str(tmp_path), shard) == written
+    assert (tmp_path / "train-000000.tar").read_bytes() == content
+    assert (written.sha256, written.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    for row, item in zip(written.rows, on_disk, strict=True):
+        assert [content[row["offset"] : row["offset"] + row["size"]]] == list(read_pieces([item.image]))
+    with tarfile.open(tmp_path / "train-000000.tar") as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
+
+
+def test_webdataset_reads_a_shard_and_would_have_written_the_same(on_disk, tmp_path):
+    import webdataset
+
+    write_shard(str(tmp_path), TrainingShard("val-000000.tar", tuple(on_disk)))
+    samples = list(webdataset.WebDataset([str(tmp_path / "val-000000.tar")], shardshuffle=False))
+    assert [Sample.from_json(json.loads(sample["json"])) for sample in samples] == [item.sample for item in on_disk]
+    for sample, item in zip(samples, on_disk, strict=True):
+        assert sample["__key__"] == item.sample.key
+        assert [sample["jpg"]] == list(read_pieces([item.image]))
+    with open(tmp_path / "theirs.tar", "wb") as file, webdataset.TarWriter(file, mtime=0, user="", group="") as writer:
+        for sample in samples:
+            writer.write({name: sample[name] for name in ("__key__", "jpg", "json")})
+    assert (tmp_path / "theirs.tar").read_bytes() == (tmp_path / "val-000000.tar").read_bytes()
+
+
+def test_a_shard_that_cannot_be_finished_does_not_appear(on_disk, tmp_path):
+    os.remove(on_disk[-1].image.url)
+    with pytest.raises(FileNotFoundError):
+        write_shard(str(tmp_path), TrainingShard("test-000000.tar", tuple(on_disk)))
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("test-")]
+
+
+def test_tables_say_what_is_there_in_an_order_of_their_own(on_disk, tmp_path):
+    written = [write_shard(str(tmp_path), shard) for shard in assign_shards(on_disk, 7)]
+    rejects = [NEVER, dataclasses.replace(NEVER, source="a.jpg", reason="empty")]
+    dataset = write_tables(str(tmp_path), written, rejects, PROVENANCE)
+    before = [(tmp_path / name).read_bytes() for name in ("index.parquet", "rejects.parquet", "dataset.json")]
+    write_tables(str(tmp_path), reversed(written), reversed(rejects), PROVENANCE)
+    assert before == [(tmp_path / name).read_bytes() for name in ("index.parquet", "rejects.parquet", "dataset.json")]
+    assert read_dataset(str(tmp_path)) == dataset
+    assert dataset["rejects"] == {"empty": 1, "truncated": 1}
+    assert sum(dataset["samples"].values()) == 40
+    assert dataset["shards"]["train-000000.tar"]["sha256"] == written[0].sha256
+    rows = read_rows(str(tmp_path / "rejects.parquet"), "table of rejects", REJECTS_SCHEMA)
+    assert [row["source"] for row in rows] == ["a.jpg", "z.jpg"]
+    index = read_index(str(tmp_path))
+    assert len(index) == 40
+    assert {name: value for name, value in index[0].items() if name not in ("shard", "offset", "size")} == next(
+        item.sample.to_json() for item in on_disk if item.sample.key == index[0]["key"]
+    )
+
+
+def test_a_folder_that_is_no_training_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is no training set"):
+        read_dataset(str(tmp_path))
+    (tmp_path / "dataset.json").write_text('{"format_version": 99}')
+    with pytest.raises(InputError, match="format_version 99"):
+        read_dataset(str(tmp_path))
+
+
+@pytest.fixture
+def made(on_disk, tmp_path):
+    """A whole training set."""
+    write_tables(str(tmp_path), [write_shard(str(tmp_path), s) for s in assign_shards(on_disk, 7)], [], PROVENANCE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"full_size_px": None}, "full_size_px"),
+        ({"full_size_px": "197"}, "full_size_px"),
+        ({"patch_size_px": True}, "patch_size_px"),
+        ({"patch_size_px": 101.5}, "patch_size_px"),
+        ({"samples": None}, "samples"),
+        ({"samples": {"train": 40}}, "samples"),
+        ({"samples": {"train": "40", "val": 0, "test": 0}}, "samples"),
+        ({"samples": {"train": -1, "val": 0, "test": 0}}, "samples"),
+        ({"samples": {"train": 40, "val": 40, "test": 40}}, "samples, which are not those of the shards"),
+        ({"rejects": []}, "rejects"),
+        ({"rejects": {"empty": None}}, "rejects"),
+        ({"shards": None}, "shards"),
+        ({"shards": ["train-000000.tar"]}, "shards"),
+        ({"shards": {"train-000000.tar": 7}}, "shards"),
+        ({"shards": {"train-000000.tar": {}}}, "shards"),
+        ({"shards": {"train-000000.tar": {"samples": 0}}}, "shards"),
+        ({"shards": {"train-../../x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
+        ({"shards": {"/etc/x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
+        ({"shards": {"train-000000.tar": {"samples": 2**40, "size_bytes": 1}}}, "shards"),
+        ({"configuration": None}, "configuration"),
+        ({"configuration": {"full_size_px": 197}}, "configuration"),
+        ({"shards": {}}, "samples, which are not those of the shards"),
+        ({"rejects": 1, "shards": 1}, "rejects, shards"),
+    ],
+)
+def test_a_damaged_dataset_is_refused_in_one_line_that_names_the_field(made, change, named):
+    document = json.loads((made / "dataset.json").read_text())
+    for damaged in ({**document, **change}, {key: document[key] for key in document if key not in change}):
+        (made / "dataset.json").write_text(json.dumps(damaged))
+        with pytest.raises(
+            InputError, match=rf"dataset\.json is damaged at {named if damaged.keys() == document.keys() else ''}"
+        ) as caught:
+            read_dataset(str(made))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 1 << 40},
+        {"size": 0},
+        {"offset": -1},
+        {"offset": None},
+        {"shard": "/etc/passwd"},
+        {"shard": "train-../000000.tar"},
+        {"split": "none"},
+        {"stored_width_px": 0},
+        {"original_height_px": None},
+        {"key": None},
+        {"perceptual_hash": "á" * 16},
+        {"perceptual_hash": None},
+        {"detail_hash": "0"},
+        {"crop_box_px": [0, 0]},
+        {"full_rows_px": []},
+        {"patches": None},
+        {"patches": [None]},
+    ],
+)
+def test_a_row_of_the_index_that_no_sample_can_have_is_refused_in_one_line(made, change):
+    rows = read_index(str(made))
+    write_rows(str(made / "index.parquet"), [rows[0], {**rows[1], **change}, *rows[2:]], INDEX_SCHEMA)
+    with pytest.raises(InputError, match=r"index\.parquet is damaged at row 1, or no index of a training set"):
+        read_index(str(made))
+
+
+@pytest.mark.parametrize("change", [{"source": None}, {"message": None}, {"reason": None}, {"attempts": None}])
+def test_a_reject_without_what_each_has_is_refused_in_one_line(made, change):
+    row = dict.fromkeys(REJECTS_SCHEMA.names)
+    row |= {"source": "a.jpg", "stage": "read", "reason": "unreadable", "message": "x", "attempts": 1}
+    write_rows(str(made / "rejects.parquet"), [row], REJECTS_SCHEMA)
+    assert len(read_training_set(str(made), read_dataset(str(made))).rejects) == 1
+    write_rows(str(made / "rejects.parquet"), [row | change], REJECTS_SCHEMA)
+    with pytest.raises(InputError, match=r"rejects\.parquet is damaged"):
+        read_training_set(str(made), read_dataset(str(made)))
+
+
+def test_a_damaged_index_is_refused_in_one_line(made):
+    whole = (made / "index.parquet").read_bytes()
+    shortened = [whole[:size] for size in (0, 3, 4, len(whole) // 2, len(whole) - 1)]
+    for content in [*shortened, b"x" * 5000, whole[:4] + bytes(500) + whole[504:]]:
+        (made / "index.parquet").write_bytes(content)
+        with pytest.raises(InputError, match=r"index\.parquet is damaged, or no index of a training set") as caught:
+            read_index(str(made))
+        assert "\n" not in str(caught.value)
+
+
+def test_no_index_or_another_table_is_refused(made):
+    write_rows(str(made / "index.parquet"), [{"key": "a"}], pa.schema([("key", pa.string())]))
+    with pytest.raises(InputError, match=r"index\.parquet is damaged, or no index of a training set"):
+        read_index(str(made))
+    os.remove(made / "index.parquet")
+    with pytest.raises(InputError, match=r"index\.parquet is missing"):
+        read_index(str(made))
+
+
+def test_further_columns_of_an_index_are_passed_over(made):
+    rows = [{**row, "note": "later"} for row in read_index(str(made))]
+    write_rows(str(made / "index.parquet"), rows, INDEX_SCHEMA.append(pa.field("note", pa.string())))
+    assert [{**row, "note": "later"} for row in read_index(str(made))] == rows

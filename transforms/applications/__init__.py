@@ -1,0 +1,1 @@
+"""Photographs in worlds: inversion, arrangement and edits."""

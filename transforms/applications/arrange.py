@@ -1,0 +1,105 @@
+"""Where photographs lie in the panoramas around and between them (paper, Section 4.C, Appendices H and I)."""
+
+import itertools
+from collections.abc import Sequence
+
+from model.config import GeneratorConfig
+from model.errors import InputError
+from model.world.definition import FUSION_PX, Box, Style
+from model.world.footprint import footprint
+from model.world.overlay import Overlay
+from transforms.panoramas.requests import RenderRequest
+
+PASTE_PX = 16
+"""Over so many pixels a photograph's own pixels are blended in."""
+
+
+def panorama(
+    name: str,
+    overlays: Sequence[tuple[str, Overlay]],
+    box_px: Box,
+    seed: int,
+    paste: bool,
+    checkpoint: str | None,
+    formats: Sequence[str],
+) -> RenderRequest:
+    """Returns a panorama with photographs in it, each with its own style, fused between them.
+
+    Args:
+        name: its id.
+        overlays: of the photographs, by URL; all for the world without end, or for this panorama's circle.
+        box_px: the panorama's.
+        seed: of the world around the photographs.
+        paste: whether their own pixels are shown.
+        checkpoint: URL of the generator.
+        formats: as of a request.
+    """
+    x_px, y_px, width_px, height_px = box_px
+    return RenderRequest(
+        id=name,
+        seed=seed,
+        width_px=width_px,
+        height_px=height_px,
+        origin_x_px=x_px,
+        origin_y_px=y_px,
+        cyclic=any(overlay.cyclic_px is not None for _, overlay in overlays),
+        styles=tuple(style_of(overlay, url) for url, overlay in overlays),
+        overlays=tuple(url for url, _ in overlays),
+        paste_px=PASTE_PX if paste else None,
+        checkpoint=checkpoint,
+        formats=tuple(formats),
+    )
+
+
+def grown(box: Box, left_px: int, right_px: int, up_px: int, down_px: int) -> Box:
+    """Returns a box that goes so much further on each side.
+
+    Raises:
+        InputError: a distance is negative, or all are 0.
+    """
+    if min(left_px, right_px, up_px, down_px) < 0 or not any((left_px, right_px, up_px, down_px)):
+        raise InputError(
+            f"--left {left_px} --right {right_px} --up {up_px} --down {down_px}: give pixels, and for one side at least"
+        )
+    x, y, width, height = box
+    return x - left_px, y - up_px, width + left_px + right_px, height + up_px + down_px
+
+
+def style_of(overlay: Overlay, url: str) -> Style:
+    """Returns the style of a photograph, around its middle."""
+    x_px, y_px, width_px, height_px = overlay.box_px
+    return Style(overlay=url, x_px=x_px + width_px // 2, y_px=y_px + height_px // 2)
+
+
+def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: GeneratorConfig) -> list[int]:
+    """Returns the left edges of photographs along a panorama, in equal gaps.
+
+    The outermost ones lie at the panorama's ends; in a circle there is a gap there too, half on each side. A gap is so
+    wide that all that makes a photograph is of its own style, and of no other's fields.
+
+    Raises:
+        InputError: the panorama is too narrow.
+    """
+    pairs = list(itertools.pairwise((*widths_px, widths_px[0]) if cyclic else widths_px))
+    own_px = margin_px(config) + FUSION_PX // 2 + 1
+    least_gap_px = max((2 * own_px + abs(one - other) for one, other in pairs), default=0)
+    free_px = width_px - sum(widths_px)
+    if free_px < least_gap_px * len(pairs):
+        least_px = sum(widths_px) + least_gap_px * len(pairs)
+        raise InputError(
+            f"--width {width_px} is too narrow for photographs {', '.join(map(str, widths_px))} px wide, with the "
+            f"{own_px} px around each that it depends on: give {least_px} or more"
+        )
+    lefts, taken = [], 0
+    for place, width in enumerate(widths_px):
+        gaps = place + 0.5 if cyclic else place
+        lefts.append(taken + int(free_px * gaps / max(len(pairs), 1)))
+        taken += width
+    return lefts
+
+
+def margin_px(config: GeneratorConfig) -> int:
+    """Returns how far around a window of pixels the cells lie that it is made from, wherever it begins."""
+    cell_px = config.cell_px
+    windows = [(x, footprint(config, (x, x), (x, x)).latents[0]) for x in range(cell_px)]
+    return max(max(x - low * cell_px, high * cell_px + cell_px - x) for x, (low, high) in windows)

@@ -1,0 +1,322 @@
+"""Photographs to overlays: what an inversion reads and writes.
+
+<out>.safetensors                 the overlay; written last
+<out>.preview.jpg                 the photograph above what the world shows in its place so far
+<out>.state.safetensors           where a killed run goes on; removed in the end
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import torch
+from apache_beam.typehints.decorators import no_annotations
+from PIL import Image
+
+from model import checkpoint as safetensors
+from model.bundled import resolve
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.config import GeneratorConfig, check_tileable
+from model.errors import DivergenceError, InputError, one_line
+from model.inversion import LEAST_SIDE_PX, Inversion, InversionConfig, Target, check_sides
+from model.kernels import exact_kernels
+from model.memory import reuse_freed_memory
+from model.quantise import quantise
+from model.version import __version__
+from model.world.definition import check_position
+from model.world.overlay import Overlay, save_overlay
+from transforms.panoramas.overlays import read_overlay
+from transforms.photographs.codec import decode
+from transforms.sources.fetch import fetch_file
+from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, read_list
+from transforms.sources.manners import Manners
+from transforms.storage.files import exists, filesystem, join, list_files, write_bytes
+from transforms.storage.tally import Tally
+from transforms.storage.tensor_files import read_tensors
+from transforms.storage.urls import check_scheme, is_web, redact
+from transforms.training_set.records import Reject, Rejection
+
+SUFFIX = ".safetensors"
+STATE = "inversion state"
+SAVE_EVERY = 100
+"""Steps from one saved state and preview to the next."""
+
+STEPS_DONE = Tally()
+INVERTED_DONE = Tally()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InversionJob:
+    """A photograph to be inverted.
+
+    Attributes:
+        photograph: its path or URL.
+        out: where the overlay goes, a .safetensors file.
+        checkpoint: URL of the generator.
+        config: of the inversion.
+        size_px: width and height to which it is scaled and cut; None for the network's full height, uncut.
+        x_px: world pixel of its left edge.
+        y_px: world pixel of its top edge; None to lay its middle on the horizon.
+        cyclic_px: of the world that the overlay is for.
+
+    Raises:
+        InputError: the name of the file or the place is wrong.
+    """
+
+    photograph: str
+    out: str
+    checkpoint: str
+    config: InversionConfig
+    size_px: tuple[int, int] | None = None
+    x_px: int = 0
+    y_px: int | None = None
+    cyclic_px: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.out.endswith(SUFFIX):
+            raise InputError(f"--out {self.out}: an overlay is a file named *{SUFFIX}")
+        check_position("x", self.x_px)
+        check_position("y", self.y_px or 0)
+
+    @property
+    def stem(self) -> str:
+        """The overlay's path without its suffix."""
+        return self.out.removesuffix(SUFFIX)
+
+
+def photographs_at(places: Iterable[str]) -> list[str]:
+    """Returns the photographs at some places, in order: files, those in folders, and those that lists name.
+
+    Raises:
+        InputError: a folder or a list holds none, or a list cannot be read.
+    """
+    found: list[str] = []
+    for place in places:
+        check_scheme(place)
+        if is_folder(place):
+            inside = [join(place, name) for name in list_files(place) if name.lower().endswith(PICTURE_SUFFIXES)]
+        elif place.lower().endswith(LIST_SUFFIXES):
+            inside = listed(place)
+        else:
+            inside = [place]
+        if not inside:
+            raise InputError(f"{place} holds no photograph; give files, folders or lists of them")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def is_folder(place: str) -> bool:
+    """Returns whether there is a folder at a path or URL."""
+    if is_web(place):
+        return False
+    fs, path = filesystem(place)
+    return bool(fs.isdir(path))
+
+
+def listed(url: str) -> list[str]:
+    """Returns the photographs that a list names, as ingest reads it.
+
+    Raises:
+        InputError: there is no such list, it cannot be read, or a row of it names none.
+    """
+    try:
+        content = read_file(url)
+    except (InputError, Rejection) as error:
+        raise InputError(f"list {redact(url)}: {getattr(error, 'message', error)}") from None
+    found = []
+    for item in read_list(url, content):
+        if isinstance(item, Reject):
+            raise InputError(f"{item.source}: {item.message}")
+        found.append(item.url)
+    return found
+
+
+def invert(job: InversionJob) -> Overlay:
+    """Inverts a photograph, or goes on where a run was killed; does nothing where the overlay is there.
+
+    Raises:
+        InputError: the photograph or the checkpoint cannot be used, or the overlay that is there is of another job.
+    """
+    checkpoint = load_generator(job.checkpoint)
+    target = read_target(job, checkpoint.generator.config)
+    identity = describe(job, target, checkpoint.sha256)
+    if exists(job.out):
+        return finished(job, identity)
+    inversion = Inversion(checkpoint.generator, target, job.config)
+    resume(inversion, job, identity)
+    STEPS_DONE.add(inversion.step)
+    while inversion.step < job.config.steps:
+        inversion.advance()
+        STEPS_DONE.add()
+        if inversion.step % SAVE_EVERY == 0 and inversion.step < job.config.steps:
+            write_bytes(f"{job.stem}.state{SUFFIX}", safetensors.save(STATE, inversion.state(), {"job": identity}))
+            write_bytes(f"{job.stem}.preview.jpg", preview(inversion))
+    provenance = {"job": identity, **inversion.quality(), "version": __version__}
+    overlay = inversion.overlay(checkpoint.sha256, provenance)
+    write_bytes(f"{job.stem}.preview.jpg", preview(inversion))
+    write_bytes(job.out, save_overlay(overlay))
+    fs, path = filesystem(f"{job.stem}.state{SUFFIX}")
+    if fs.exists(path):
+        fs.rm_file(path)
+    return overlay
+
+
+def finished(job: InversionJob, identity: dict[str, Any]) -> Overlay:
+    """Returns the overlay that is there already, if it is this job's."""
+    overlay = read_overlay(job.out)
+    if overlay.provenance.get("job") != identity:
+        raise InputError(
+            f"{job.out} is of another photograph, place, checkpoint or setting; remove it, or name another"
+        )
+    return overlay
+
+
+def resume(inversion: Inversion, job: InversionJob, identity: dict[str, Any]) -> None:
+    """Goes on from the state of a killed run, if there is one of this job."""
+    url = f"{job.stem}.state{SUFFIX}"
+    if not exists(url):
+        return
+    header, tensors = safetensors.load(STATE, read_tensors(url, "the state"), url)
+    if header.get("job") != identity:
+        raise InputError(
+            f"{url} is of another photograph, place, checkpoint or setting; remove it, or name another --out"
+        )
+    try:
+        inversion.restore(tensors)
+    except InputError as error:
+        raise InputError(f"{url}: {error}; remove it") from None
+
+
+def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[str, Any]:
+    """Returns all that decides the overlay, as JSON values."""
+    return {
+        "photograph_sha256": target.sha256,
+        "checkpoint_sha256": checkpoint_sha256,
+        "box_px": list(target.box_px),
+        "cyclic_px": target.cyclic_px,
+        **dataclasses.asdict(job.config),
+    }
+
+
+def read_file(url: str) -> bytes:
+    """Returns a file. One on the web is asked for with ingest's manners, because a list may name any server.
+
+    Raises:
+        Rejection: it cannot be had from the web.
+        InputError: there is no such file.
+    """
+    if is_web(url):
+        return fetch_file(url, Manners())
+    fs, path = filesystem(url)
+    if not fs.isfile(path):
+        raise InputError("there is no such file")
+    return fs.cat_file(path)
+
+
+def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
+    """Returns the photograph of a job, scaled and cut.
+
+    Raises:
+        InputError: there is none, or it cannot be decoded.
+    """
+    try:
+        content = read_file(job.photograph)
+        pixels = fit(content, job.size_px, config.full_px)
+        height = pixels.shape[0]
+        y_px = -(height // 2) if job.y_px is None else job.y_px
+        levels = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+        return Target(levels, job.x_px, y_px, job.cyclic_px, hashlib.sha256(content).hexdigest())
+    except Rejection as rejection:
+        raise InputError(f"photograph {redact(job.photograph)} cannot be used: {rejection.message}") from None
+    except InputError as error:
+        raise InputError(f"photograph {redact(job.photograph)}: {error}") from None
+
+
+def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:
+    """Returns a photograph uint8 [h,w,3]: scaled to a height, or so that its middle fills a width and a height.
+
+    Raises:
+        Rejection: it cannot be decoded.
+        InputError: it would be too small or too large.
+    """
+    photograph = decode(content, max(size_px or (height_px,)))
+    image = photograph.image
+    if min(photograph.width_px, photograph.height_px) < LEAST_SIDE_PX:
+        raise InputError(
+            f"the photograph has {photograph.width_px}×{photograph.height_px} px; give one of {LEAST_SIDE_PX} px or "
+            "more a side"
+        )
+    width, height = size_px or (max(1, round(image.width * height_px / image.height)), height_px)
+    check_sides(width, height)
+    scale = max(width / image.width, height / image.height)
+    # Rounding must not take the cut beyond the picture, which Pillow refuses.
+    cut_px = min(width / scale, image.width), min(height / scale, image.height)
+    left, top = (image.width - cut_px[0]) / 2, (image.height - cut_px[1]) / 2
+    box = (left, top, min(left + cut_px[0], image.width), min(top + cut_px[1], image.height))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def preview(inversion: Inversion) -> bytes:
+    """Returns a JPEG of the photograph above what the world shows in its place."""
+    both = torch.cat([inversion.target.pixels, quantise(inversion.picture()).cpu()], dim=1)
+    buffer = io.BytesIO()
+    Image.fromarray(both.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=2)
+def load_generator(url: str) -> Checkpoint:
+    """Returns a checkpoint on this process's device: the GPU where there is one."""
+    reuse_freed_memory()  # a step takes up to twice as long without
+    exact_kernels()
+    checkpoint = load_checkpoint(read_tensors(resolve(url)), url)
+    check_tileable(checkpoint.generator.config, url)
+    checkpoint.generator.to("cuda" if torch.cuda.is_available() else "cpu")
+    return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Inverted:
+    """What became of a photograph.
+
+    Attributes:
+        photograph: its path or URL.
+        out: where its overlay is.
+        reason: why there is none; empty where there is.
+        psnr_db: of what the world shows in its place.
+        lpips: of the same.
+    """
+
+    photograph: str
+    out: str
+    reason: str = ""
+    psnr_db: float | None = None
+    lpips: float | None = None
+
+
+@dataclass(eq=False)
+class InvertPhotographs(beam.PTransform):
+    """Inverts the photographs of jobs; outputs an `Inverted` each, whatever became of it."""
+
+    @no_annotations
+    def expand(self, jobs: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return jobs | "Share out" >> beam.Reshuffle() | "Invert" >> beam.FlatMap(inverted)
+
+
+def inverted(job: InversionJob) -> Iterator[Inverted]:
+    """Inverts a photograph; the others go on where this one cannot be."""
+    try:
+        quality = invert(job).provenance
+    except (InputError, DivergenceError, OSError) as error:
+        yield Inverted(redact(job.photograph), job.out, one_line(error))
+    else:
+        yield Inverted(redact(job.photograph), job.out, "", quality["psnr_db"], quality["lpips"])
+    INVERTED_DONE.add()

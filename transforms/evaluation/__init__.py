@@ -1,0 +1,1 @@
+"""How a generator is compared with photographs."""

@@ -1,0 +1,140 @@
+"""The photographs that worlds are held against, and what is cropped from each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import GeneratorConfig
+from model.errors import InputError, one_line
+from model.metrics.statistics import horizon_height
+from transforms.evaluation.settings import (
+    GROUND,
+    PATCH,
+    SKY,
+    Evaluation,
+    PictureSets,
+    band,
+    clamp_to_frame,
+    cut,
+    frame,
+    paper,
+    paper_base_px,
+    scale_down,
+    spread,
+    to_tensor,
+)
+from transforms.storage.byte_ranges import Piece, read_each
+from transforms.storage.files import join
+from transforms.storage.pictures import STORED_FORMATS, open_picture
+from transforms.training_set.dataset import check_fits, damaged, read_dataset, read_index
+
+HELD_OUT = ("val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Photographs:
+    """Photographs of a training set, as evaluation looks at them.
+
+    Attributes:
+        data: URL of the training set.
+        config: of the generator that they are compared with.
+        evaluation: how many crops of each.
+        rows: of the set's index, a photograph each.
+    """
+
+    data: str
+    config: GeneratorConfig
+    evaluation: Evaluation
+    rows: tuple[dict[str, Any], ...]
+
+    def __iter__(self) -> Iterator[PictureSets]:
+        """Yields each photograph's crops in turn.
+
+        Raises:
+            InputError: a shard or a picture is damaged.
+        """
+        pieces = (Piece(join(self.data, row["shard"]), row["offset"], row["size"]) for row in self.rows)
+        for number, (row, content) in enumerate(zip(self.rows, read_each(pieces), strict=True)):
+            if isinstance(content, FileNotFoundError):
+                raise damaged(join(self.data, row["shard"]), "it is missing")
+            name = f"{self.data}, photograph {row['key']},"
+            if isinstance(content, Exception):
+                raise damaged(name, one_line(content))
+            picture = read_picture(content, row, name)
+            random = np.random.default_rng((self.evaluation.seed, number))
+            # Planned patches stand from top to bottom: where few are taken, photographs take turns at the heights.
+            planned = [patch["vertical_position"] for patch in row["patches"]]
+            step = max(1, len(planned) // self.evaluation.patches)
+            yield crop_photograph(picture, planned[number % step :: step], self.config, self.evaluation, random)
+
+
+def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation) -> tuple[Photographs, Photographs]:
+    """Returns the held-out photographs, and some that were trained on.
+
+    Raises:
+        InputError: this is no training set, it lacks one of the two, or was made for another network.
+    """
+    check_fits(data, read_dataset(data), config.patch_px, config.full_px)
+    rows = read_index(data)
+    held_out = tuple(row for row in rows if row["split"] in HELD_OUT)
+    trained = [row for row in rows if row["split"] == "train"]
+    if len(held_out) < 2:
+        raise InputError(f"{data} holds {len(held_out)} photographs to evaluate with (val, test); ingest more")
+    step = -(-len(trained) // evaluation.trained_photographs)
+    return (
+        Photographs(data, config, evaluation, held_out),
+        Photographs(data, config, evaluation.of_trained(), tuple(trained[::step])),
+    )
+
+
+def read_picture(content: bytes, row: Mapping[str, Any], name: str) -> Tensor:
+    """Returns the stored picture uint8 [3,h,w] of a row of the index.
+
+    Raises:
+        InputError: it is damaged, or not of the size that the row says.
+    """
+    try:
+        with open_picture(content, STORED_FORMATS) as image:
+            picture = to_tensor(image.convert("RGB"))
+    except Exception:  # Pillow's decoders raise almost anything on broken bytes
+        raise damaged(name, "its picture cannot be read") from None
+    if picture.shape[1:] != (row["stored_height_px"], row["stored_width_px"]):
+        raise damaged(name, "its picture's size is not that of the index")
+    return picture
+
+
+def crop_photograph(
+    picture: Tensor,
+    positions: Sequence[float],
+    config: GeneratorConfig,
+    evaluation: Evaluation,
+    random: np.random.Generator,
+) -> PictureSets:
+    """Crops of a photograph uint8 [3,h,w].
+
+    Returns:
+        Patches at its planned vertical positions, patches of each band, clamped to the frame, those of its sky and its
+        ground that do not hold the horizon, if any, and whole frames.
+    """
+    _, height, width = picture.shape
+    size, free = config.patch_px, height - config.patch_px
+
+    def patches(tops: Sequence[int]) -> Tensor:
+        return cut(picture, size, zip(tops, spread(width - size, len(tops), random), strict=True))
+
+    sets = {PATCH: patches([round(free * (t + 1) / 2) for t in positions])}
+    for band_px in sorted({clamp_to_frame(band_px, config) for band_px in evaluation.bands_px}):
+        top = min(max(round(free / 2) + band_px, 0), free)
+        sets[band(band_px)] = patches([top] * evaluation.band_crops)
+    columns = torch.stack([picture[:, :, x : x + size] for x in spread(width - size, evaluation.band_crops, random)])
+    horizons_px = horizon_height(columns) * height
+    sets[SKY], sets[GROUND] = columns[horizons_px >= size, :, :size], columns[horizons_px <= free, :, free:]
+    lefts = spread(width - height, evaluation.frame_crops, random)
+    sets[frame()] = cut(picture, height, [(0, left) for left in lefts])
+    if evaluation.protocol == "paper":
+        sets[paper(frame())] = scale_down(sets[frame()], paper_base_px(config))
+    return sets

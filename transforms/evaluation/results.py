@@ -1,0 +1,212 @@
+"""The measures of an evaluation: generated pictures against held-out photographs.
+
+Beside each stands the same for photographs that were trained on: a distance's floor, where a perfect model would be.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import GeneratorConfig
+from model.metrics.distances import (
+    bootstrap_weights,
+    deviation,
+    estimate,
+    frechet_distance,
+    kernel_distance,
+    mean,
+    precision,
+    recall,
+    shift_distance,
+)
+from model.metrics.picture_sets import Described
+from transforms.evaluation.settings import PATCH, Evaluation, band, beyond_frame, clamp_to_frame, frame, paper
+
+Results = dict[str, Any]
+DescribedSets = Mapping[str, Described]
+
+BandDraws = dict[tuple[int, str], Tensor]
+"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "", whatever is there."""
+
+COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two sets of pictures, generated or trained on (x) and held out (y), with the weights of the draws."""
+
+    x: Described
+    y: Described
+    x_weights: Tensor
+    y_weights: Tensor
+
+    def of(self, name: str, measure: Callable[..., Any]) -> Any:
+        """Returns a measure from `model.metrics.distances` of these features or this statistic."""
+        return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """The photographs, described once for any number of generators.
+
+    Attributes:
+        held_out: sets of the val and test splits.
+        trained: sets of the training split.
+        config: of the generators that they are compared with.
+        evaluation: the numbers.
+    """
+
+    held_out: DescribedSets
+    trained: DescribedSets
+    config: GeneratorConfig
+    evaluation: Evaluation
+
+    def compare(self, worlds: DescribedSets, name: str, held_out: str) -> tuple[Compared, Compared]:
+        """Pairs a set of worlds, and (without errors) photographs of the training split, with held-out photographs."""
+        x, y, trained = worlds[name], self.held_out[held_out], self.trained[held_out]
+        x_weights, y_weights, trained_weights = (
+            bootstrap_weights(groups_of(sets), self.evaluation.bootstraps, self.evaluation.seed + number)
+            for number, sets in enumerate((worlds, self.held_out, self.trained))
+        )
+        return Compared(x, y, x_weights, y_weights), Compared(trained, y, trained_weights[:1], y_weights[:1])
+
+
+def groups_of(sets: DescribedSets) -> int:
+    """Returns how many photographs or worlds sets come from."""
+    return 1 + max(int(described.groups.max()) for described in sets.values())
+
+
+def measure(worlds: DescribedSets, references: References) -> Results:
+    """Returns all that is told from how worlds compare with the references; JSON values."""
+    evaluation = references.evaluation
+    frames = {frame(scale): frame() for scale in evaluation.scales}
+    if evaluation.protocol == "paper":
+        frames |= {paper(frame(scale)): paper(frame()) for scale in evaluation.scales}
+    sets = {PATCH: PATCH} | frames
+    return {
+        "sets": {name: distances(*references.compare(worlds, name, reals)) for name, reals in sets.items()},
+        **bands(worlds, references),
+        "colours": colours(*references.compare(worlds, PATCH, PATCH)),
+        "horizon": horizon(*references.compare(worlds, frame(min(evaluation.scales)), frame())),
+    }
+
+
+def distances(compared: Compared, trained: Compared) -> Results:
+    """Computes distances between whole sets, in every network's features."""
+    results: Results = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
+    for network in compared.x.features:
+        measures = {
+            f"KID-{network}": kernel_distance,
+            frechet_name(network): frechet_distance,
+            f"precision-{network}": precision,
+            f"recall-{network}": recall,
+        }
+        results |= {name: with_trained(compared, trained, network, measure) for name, measure in measures.items()}
+    return results
+
+
+def frechet_name(network: str) -> str:
+    """Returns the name of a Fréchet distance: it is called FID only in the standard Inception's features."""
+    return "FID" if network == "Inception" else f"FD-{network}"
+
+
+def bands(worlds: DescribedSets, references: References) -> Results:
+    """Distances by height, and the means of bands as far above as below.
+
+    A band beyond the frame has two rows: against the photographs' edge as it is, and against their sky or ground alone.
+    """
+    networks, rows = list(worlds[PATCH].features), {}
+    draws: dict[str, BandDraws] = {network: {} for network in networks}
+    for band_px in references.evaluation.bands_px:
+        for beyond, photographs in photographs_of(band_px, references).items():
+            compared, trained = references.compare(worlds, band(band_px), photographs)
+            row: Results = {}
+            for network in networks:
+                kid = draws[network][band_px, beyond] = compared.of(network, kernel_distance)
+                row[f"KID-{network}"] = beside_trained(kid, trained.of(network, kernel_distance))
+            row["clipped"] = {**both_means(compared, "clipped")}
+            row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
+            row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
+            row["colours"] = colours(compared, trained)
+            rows[f"{band_px:+d} {beyond}".strip()] = row
+    return {"bands": rows, "mean KID": {network: band_means(draws[network], references) for network in networks}}
+
+
+def photographs_of(band_px: int, references: References) -> dict[str, str]:
+    """Returns the sets of photographs with which a band is compared, by what they show if it lies beyond the frame."""
+    names = {"": band(clamp_to_frame(band_px, references.config))}
+    beyond = beyond_frame(band_px, references.config)
+    if beyond in references.held_out and beyond in references.trained:
+        names[beyond] = beyond
+    return names
+
+
+def band_means(draws: BandDraws, references: References) -> Results:
+    """Computes KID within the photographs' frame, of each pair of bands beyond it, and of those below and above."""
+    edge = {band_px: kid for (band_px, beyond), kid in draws.items() if not beyond}
+    clear = {band_px: kid for (band_px, beyond), kid in draws.items() if beyond}
+    inside = [kid for band_px, kid in edge.items() if not beyond_frame(band_px, references.config)]
+    means = {"within the frame": inside} if inside else {}
+    for far in sorted({abs(band_px) for band_px in edge if beyond_frame(band_px, references.config)}):
+        means[f"±{far}"] = [kid for band_px, kid in edge.items() if abs(band_px) == far]
+        means[f"±{far}, sky and ground"] = [kid for band_px, kid in clear.items() if abs(band_px) == far]
+    results = {name: asdict(estimate(torch.stack(kids).mean(dim=0))) for name, kids in means.items() if kids}
+    above, below = ([kid for band_px, kid in edge.items() if sign * band_px > 0] for sign in (-1, 1))
+    if above and below:
+        results["below / above"] = asdict(estimate(torch.stack(below).mean(dim=0) / torch.stack(above).mean(dim=0)))
+    return results
+
+
+def colours(compared: Compared, trained: Compared) -> Results:
+    """Returns how far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
+    return {
+        name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
+        for name in COLOURS
+    }
+
+
+def horizon(compared: Compared, trained: Compared) -> Results:
+    """Returns how far horizons spread between frames and along them, as a share of the frame's height."""
+    results: Results = {}
+    for name, statistic, spread in (
+        ("between frames", "horizon_height", deviation),
+        ("along a frame", "horizon_relief", mean),
+    ):
+        x, y = (spread(sample) for sample in samples(compared, statistic))
+        results[name] = {
+            "generated": float(x[0]),
+            "photographs": float(y[0]),
+            "ratio": asdict(estimate(x / y)),
+            "trained": float(spread(samples(trained, statistic)[0])[0]),
+        }
+    return results
+
+
+def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
+    """Returns a distance, its error, and the same for photographs trained on."""
+    return beside_trained(compared.of(name, distance), trained.of(name, distance))
+
+
+def beside_trained(draws: Tensor, trained: Tensor) -> Results:
+    """Returns a value with its error, and that of photographs trained on."""
+    return {**asdict(estimate(draws)), "trained": float(trained[0])}
+
+
+def samples(compared: Compared, name: str) -> tuple[Any, Any]:
+    """Returns both sets' values."""
+    return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
+
+
+def both_means(compared: Compared, name: str) -> Results:
+    """Returns the mean of a statistic in both sets."""
+    generated, photographs = (float(mean(sample)[0]) for sample in samples(compared, name))
+    return {"generated": generated, "photographs": photographs}
+
+
+def ratio(compared: Compared, name: str) -> Results:
+    """Returns the mean of a statistic as a share of the photographs'."""
+    generated, photographs = (mean(sample) for sample in samples(compared, name))
+    return asdict(estimate(generated / photographs))

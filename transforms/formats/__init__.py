@@ -1,0 +1,1 @@
+"""Panorama files: one module a format, all fed with strips of pixels."""

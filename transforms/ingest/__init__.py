@@ -1,0 +1,1 @@
+"""The ingest job: from sources to a training set."""

@@ -1,0 +1,177 @@
+"""One worker's share of the photographs, fetched and prepared side by side.
+
+An event loop waits for servers and stores; as many threads as there are cores decode, which Pillow does without the
+interpreter's lock. What is done is staged every few seconds, so a run that is killed has lost no more than that.
+"""
+
+import asyncio
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, Final
+
+from model.memory import return_freed_memory
+from transforms.ingest.staging import read_staged, stage
+from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph, read_photograph
+from transforms.sources.fetch import Fetched, Fetcher, FetchError
+from transforms.sources.fetched_pages import is_page, picture_of
+from transforms.sources.manners import Manners
+from transforms.storage.memory import DEFAULT_BYTES, process_memory
+from transforms.storage.tally import Tally
+from transforms.storage.urls import NotAllowedError, check_scheme, host_key, is_web
+from transforms.training_set.records import Photograph, Reject, Rejection, internal_reject
+from transforms.training_set.shards import StagedSample
+
+STAGE_EVERY_S: Final = 3.0
+STAGE_EVERY_PHOTOGRAPHS: Final = 256
+STORE_READERS: Final = 16
+
+PHOTOGRAPHS_DONE = Tally()
+"""Counts what this process has dealt with, for the progress bar."""
+
+
+def crawl(
+    photographs: Sequence[Photograph],
+    out: str,
+    preparation: Preparation,
+    manners: Manners,
+    memory_bytes: int = DEFAULT_BYTES,
+) -> list[StagedSample | Reject]:
+    """Deals with each photograph that has not been dealt with before; what became of them all, in their order."""
+    done = read_staged(out)
+    waiting = [photograph for photograph in photographs if photograph.source not in done]
+    for photograph in photographs:
+        if photograph.source in done:
+            _count(done[photograph.source])
+    if waiting:
+        new = asyncio.run(_Crawl(out, preparation, manners, memory_bytes).run(waiting))
+        done.update((item.source, item) for item in new)
+    return [done[photograph.source] for photograph in photographs]
+
+
+class _Crawl:
+    """The state of a crawl: what waits to be staged, and what has been."""
+
+    def __init__(self, out: str, preparation: Preparation, manners: Manners, memory_bytes: int) -> None:
+        self._out = out
+        self._preparation = preparation
+        self._manners = manners
+        self._memory = process_memory(memory_bytes)
+        return_freed_memory()
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._unstaged: list[Prepared | Reject] = []
+        self._staged: list[StagedSample | Reject] = []
+        self._staging = asyncio.Lock()
+
+    async def run(self, photographs: Sequence[Photograph]) -> list[StagedSample | Reject]:
+        """Deals with photographs, those of each host in turn, and of all hosts at once."""
+        queues: dict[str, deque[Photograph]] = defaultdict(deque)
+        for photograph in photographs:
+            queues[web_host(photograph)].append(photograph)
+        with (
+            ThreadPoolExecutor(self._cores) as self._decoders,
+            ThreadPoolExecutor(STORE_READERS) as self._readers,
+            ThreadPoolExecutor(1) as self._writer,
+        ):
+            async with Fetcher(self._manners, self._memory.files) as self._fetcher:
+                await self._work(queues)
+        return self._staged
+
+    async def _work(self, queues: dict[str, deque[Photograph]]) -> None:
+        tasks = []
+        for host, queue in queues.items():
+            workers = self._manners.host_connections if host else STORE_READERS
+            tasks += [asyncio.create_task(self._empty(queue)) for _ in range(min(workers, len(queue)))]
+        stager = asyncio.create_task(self._stage_now_and_then())
+        try:
+            emptied: asyncio.Future[Any] = asyncio.gather(*tasks)
+            await asyncio.wait([emptied, stager], return_when=asyncio.FIRST_COMPLETED)
+            for future in (emptied, stager):
+                if future.done():
+                    future.result()
+        finally:
+            for task in (*tasks, stager):
+                task.cancel()
+            await asyncio.gather(*tasks, stager, return_exceptions=True)
+            await self._stage()
+
+    async def _empty(self, queue: deque[Photograph]) -> None:
+        while queue:
+            outcome = await self._deal_with(queue.popleft())
+            _count(outcome)
+            self._unstaged.append(outcome)
+            if len(self._unstaged) >= STAGE_EVERY_PHOTOGRAPHS:
+                await self._stage()
+
+    async def _deal_with(self, photograph: Photograph) -> Prepared | Reject:
+        stage_name = "fetch" if is_fetched(photograph) else "read"
+        try:
+            if is_fetched(photograph):
+                return await self._fetch(photograph)
+            return await self._in(self._readers, self._read_and_prepare, photograph)
+        except Rejection as rejection:
+            attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
+            return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
+        except Exception as error:  # a fault of ours, which must not keep the others from their turn
+            return internal_reject(photograph, stage_name, error)
+
+    async def _fetch(self, photograph: Photograph) -> Prepared | Reject:
+        """Fetches a photograph, or a page that goes by a picture's name and then the picture that the page is about."""
+
+        async def use(file: Fetched) -> Prepared | Reject | str:
+            if is_page(file):
+                return await self._in(self._decoders, picture_of, file)
+            return await self._prepare(photograph, file)
+
+        outcome = await self._fetcher.fetch(photograph.url, use)
+        if isinstance(outcome, str):
+            outcome = await self._fetcher.fetch(outcome, lambda file: self._prepare(photograph, file))
+        return outcome
+
+    async def _prepare(self, photograph: Photograph, file: Fetched) -> Prepared | Reject:
+        PHOTOGRAPHS_DONE.add(len(file.content), "bytes")
+        arguments = (photograph, file.content, file.attempts, self._preparation, self._memory.pictures)
+        return await self._in(self._decoders, prepare_photograph, *arguments)
+
+    def _read_and_prepare(self, photograph: Photograph) -> Prepared | Reject:
+        """Reads in a reader's thread; the decoding is left to a decoder's, of which there are as many as cores."""
+        try:
+            check_scheme(photograph.piece.url if photograph.piece else photograph.source)
+        except NotAllowedError as error:
+            raise Rejection("not_allowed", str(error)) from None
+        with ExitStack() as held:
+            content, attempts = read_photograph(photograph, self._memory.files, held)
+            PHOTOGRAPHS_DONE.add(len(content), "bytes")
+            arguments = (photograph, content, attempts, self._preparation, self._memory.pictures)
+            return self._decoders.submit(prepare_photograph, *arguments).result()
+
+    async def _stage_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(STAGE_EVERY_S)
+            await self._stage()
+
+    async def _stage(self) -> None:
+        async with self._staging:
+            batch, self._unstaged = self._unstaged, []
+            if batch:
+                self._staged += await self._in(self._writer, stage, self._out, batch)
+
+    async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def is_fetched(photograph: Photograph) -> bool:
+    """Returns whether a photograph is asked for at a web server, rather than read from a file system."""
+    return photograph.piece is None and is_web(photograph.source)
+
+
+def web_host(photograph: Photograph) -> str:
+    """Returns the host that a photograph is fetched from; an empty string if no host is asked."""
+    return host_key(photograph.source) if is_fetched(photograph) else ""
+
+
+def _count(outcome: Prepared | StagedSample | Reject) -> None:
+    PHOTOGRAPHS_DONE.add()
+    PHOTOGRAPHS_DONE.add(1, outcome.reason if isinstance(outcome, Reject) else "kept")

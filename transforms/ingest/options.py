@@ -1,0 +1,74 @@
+"""What ``infinitygan ingest`` can be asked to do, checked."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.errors import InputError
+from model.version import __version__
+from transforms.ingest.duplicates import DEDUP_WAYS
+from transforms.photographs.prepare import Preparation
+from transforms.sources.manners import Manners
+from transforms.storage.memory import DEFAULT_BYTES, LEAST_BYTES
+from transforms.storage.urls import redact
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """What an ingest run is asked to do.
+
+    Attributes:
+        sources: folders, globs, files, lists, tars, web pages and APIs.
+        out: where the training set goes, or is.
+        preparation: what becomes of a photograph.
+        samples_per_shard: None to let the number of samples decide.
+        dedup: near, exact or off.
+        manners: how servers are treated.
+        crawlers: how many workers fetch at once.
+        depth: how many links are followed from a web page.
+        retry_rejects: the reasons of the rejects to be tried again, instead of sources.
+        memory_bytes: what a worker process may take in all.
+    """
+
+    sources: tuple[str, ...]
+    out: str
+    preparation: Preparation = field(default_factory=Preparation)
+    samples_per_shard: int | None = None
+    dedup: str = "near"
+    manners: Manners = field(default_factory=Manners)
+    crawlers: int = 1
+    depth: int = 1
+    retry_rejects: tuple[str, ...] = ()
+    memory_bytes: int = DEFAULT_BYTES
+
+    def __post_init__(self) -> None:
+        if not self.sources and not self.retry_rejects:
+            raise InputError("no source given: name a folder, file, list, tar, web page or API of photographs")
+        if self.sources and self.retry_rejects:
+            raise InputError("--retry-rejects takes no sources: it tries again what rejects.parquet names")
+        check_out_and_size(self.out, self.samples_per_shard)
+        if self.dedup not in DEDUP_WAYS:
+            raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
+        if self.crawlers < 1:
+            raise InputError(f"--crawlers {self.crawlers} is too small: give 1 or more")
+        if self.memory_bytes < LEAST_BYTES:
+            raise InputError(f"--memory {self.memory_bytes >> 20} is too small: give {LEAST_BYTES >> 20} MiB or more")
+        if self.depth < 0:
+            raise InputError(f"--depth {self.depth} is too small: give 0 or more")
+
+    def configuration(self) -> dict[str, Any]:
+        """Returns for ``dataset.json`` the options that decide the set's bytes: not where to write or how to fetch."""
+        values = dataclasses.asdict(self)
+        values |= values.pop("preparation")
+        for name in ("out", "manners", "crawlers", "memory_bytes"):
+            del values[name]
+        lists = {"sources": [redact(source) for source in self.sources], "retry_rejects": list(self.retry_rejects)}
+        return {**values, **lists, "infinitygan_version": __version__}
+
+
+def check_out_and_size(out: str, samples_per_shard: int | None) -> None:
+    """Raises InputError if there is nowhere to write to, or shards would be empty."""
+    if not out:
+        raise InputError("--out is empty: name a folder for the training set")
+    if samples_per_shard is not None and samples_per_shard < 1:
+        raise InputError(f"--samples-per-shard {samples_per_shard} is too small: give 1 or more")

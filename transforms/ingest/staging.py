@@ -1,0 +1,313 @@
+"""The folder of a training set while it is being made, and how a run goes on where another was cut off.
+
+``.staging`` below it holds what an unfinished run has done so far:
+
+    run.json            which process is at work, and with what options
+    base.json           the set's dataset.json as it was when the run began; null if there was no set
+    plan.jsonl          the photographs to be dealt with, the files that are none, and the rejects to be taken back
+    <name>.tar/.jsonl   the encoded images of some photographs, and a row for each of these and for each reject
+    repack/             the same set with its samples dealt out anew, until it takes the old one's place
+
+A photograph with a row is done, however the run ended. The folder is removed when the set is whole.
+"""
+
+import io
+import json
+import posixpath
+import re
+import tarfile
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from model.errors import InputError, one_line
+from transforms.ingest.lock import STAGING, mark_run, read_run, refuse_run_at_work
+from transforms.photographs.prepare import Prepared
+from transforms.sources.find import Found
+from transforms.storage.byte_ranges import Piece
+from transforms.storage.files import (
+    TEMPORARY,
+    exists,
+    filesystem,
+    join,
+    list_files,
+    move,
+    read_bytes,
+    read_json,
+    remove,
+    write_bytes,
+    write_json,
+)
+from transforms.storage.json_text import read_json_text
+from transforms.training_set.dataset import (
+    DATASET,
+    INDEX_SCHEMA,
+    TrainingSet,
+    checked_dataset,
+    read_dataset,
+    read_training_set,
+)
+from transforms.training_set.records import FAULTS, Photograph, Reject, internal_reject
+from transforms.training_set.samples import Sample
+from transforms.training_set.shards import StagedSample, add_member
+
+FAULT_FOLDER = "faults"
+"""Beside the set: a traceback for each place in the code that failed on some item, which is a reject then."""
+
+_Read = TypeVar("_Read")
+
+_BASE, _PLAN, _REPACK = "base.json", "plan.jsonl", "repack"
+_SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
+_TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
+
+
+def check_out(out: str, configuration: dict[str, Any]) -> None:
+    """Makes sure that a run can write to a folder. Changes nothing.
+
+    Raises:
+        InputError: there is a run at work, an unfinished one with other options, or shards that no run explains.
+    """
+    fs, path = filesystem(out)
+    fs.invalidate_cache(path)
+    if fs.isfile(path):
+        raise InputError(f"{out} is a file: --out must be a folder")
+    if exists(join(out, STAGING)):
+        refuse_run_at_work(out)
+        _refuse_other_options(out, configuration)
+    elif not exists(join(out, DATASET)) and any(_SHARD.fullmatch(name) for name in list_files(out)):
+        raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
+
+
+def is_unfinished(out: str) -> bool:
+    """Returns whether a run was cut off that can go on."""
+    return exists(join(out, STAGING, _PLAN))
+
+
+def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
+    """Marks the folder as being written by this process, and notes what is to be done.
+
+    Raises:
+        InputError: as `check_out` does, which may have been called a while ago.
+    """
+    check_out(out, configuration)
+    going_on = is_unfinished(out)
+    if not going_on:
+        finish(out)
+    mark_run(out, configuration)
+    discard_shards(out)
+    write_faults(out)
+    if not going_on:
+        write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
+        lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
+        lines += [{"reject": _fields(reject)} for reject in found.rejects]
+        lines += [{"mended": source} for source in sorted(found.mended)]
+        _write_lines(join(out, STAGING, _PLAN), lines)
+
+
+def begin_repack(out: str, configuration: dict[str, Any]) -> str:
+    """Marks the folder as being written by this process; where the repacked set is to be written.
+
+    Raises:
+        InputError: as `check_out` does.
+    """
+    check_out(out, configuration)
+    finish(out)
+    mark_run(out, configuration)
+    new = join(out, STAGING, _REPACK)
+    write_json(join(new, STAGING, _BASE), None)
+    return new
+
+
+def read_base(out: str) -> TrainingSet | None:
+    """Returns the set that a run adds to, as it was before; none if there was none.
+
+    Raises:
+        InputError: it is damaged, or of another format.
+    """
+    base = join(out, STAGING, _BASE)
+    if exists(base):
+        dataset = read_json(base)
+        dataset = None if dataset is None else checked_dataset(base, dataset)
+    elif exists(join(out, DATASET)):
+        dataset = read_dataset(out)
+    else:
+        return None
+    return None if dataset is None else read_training_set(out, dataset)
+
+
+def read_plan(out: str) -> Found:
+    """Returns what the unfinished run set out to do."""
+    found = Found()
+    for item in _read_lines(join(out, STAGING, _PLAN), _noted):
+        if isinstance(item, Reject):
+            found.rejects.append(item)
+        elif isinstance(item, Photograph):
+            found.photographs.append(item)
+        else:
+            found.mended.add(item)
+    return found
+
+
+def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
+    """Stores the images of some photographs and their rows; all of them or, if this is cut off, none."""
+    done = [_writable(item) for item in done]
+    write_faults(out)
+    url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
+    buffer = io.BytesIO()
+    staged: list[StagedSample | Reject] = []
+    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        for outcome in done:
+            if isinstance(outcome, Reject):
+                staged.append(outcome)
+                continue
+            offset = add_member(tar, outcome.sample.sha256, outcome.image)
+            image = Piece(url, offset, len(outcome.image))
+            staged.append(StagedSample(outcome.sample, image, outcome.crop_hashes, outcome.origin))
+    write_bytes(url, buffer.getvalue())
+    _write_lines(f"{url.removesuffix('.tar')}.jsonl", [_row(item) for item in staged])
+    return staged
+
+
+def _writable(item: Prepared | Reject) -> Prepared | Reject:
+    """Returns the item, or its reject if the tables could not hold it: there it would end the whole run."""
+    try:
+        if isinstance(item, Prepared):
+            row = {**item.sample.to_json(), "shard": "", "offset": 0, "size": 0}
+            pa.Table.from_pylist([row], schema=INDEX_SCHEMA)
+            json.dumps(row, ensure_ascii=False).encode()
+        else:
+            json.dumps(_fields(item), ensure_ascii=False).encode()
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        source = item.sample.source if isinstance(item, Prepared) else item.source
+        return internal_reject(source, "read", error)
+    return item
+
+
+def write_faults(out: str) -> None:
+    """Stores the tracebacks of items that this process could not deal with."""
+    for name in tuple(FAULTS):
+        text = FAULTS.pop(name, None)  # other threads store theirs too
+        if text is not None:
+            write_bytes(join(out, FAULT_FOLDER, name), text.encode())
+
+
+def read_staged(out: str) -> dict[str, StagedSample | Reject]:
+    """Returns what has been done so far, by source."""
+    done: dict[str, StagedSample | Reject] = {}
+    for name in list_files(join(out, STAGING)):
+        if name.endswith(".jsonl") and name != _PLAN:
+            done |= {item.source: item for item in _read_lines(join(out, STAGING, name), _from_row)}
+    return done
+
+
+def discard_shards(out: str) -> None:
+    """Removes the shards that an unfinished run has written, half-written files included; never those of a set."""
+    fs, path = filesystem(out)
+    fs.invalidate_cache(path)
+    whole = set(read_dataset(out)["shards"]) if exists(join(out, DATASET)) else None
+    for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
+        name = posixpath.basename(entry["name"])
+        final = TEMPORARY.sub("", name)
+        stray = _SHARD.fullmatch(final) and final not in (whole or ())
+        if entry["type"] == "file" and (stray or (_TABLE.fullmatch(final) and (whole is None or final != name))):
+            fs.rm_file(entry["name"])
+
+
+def finish(out: str) -> None:
+    """Removes the staged images, which are in the shards now."""
+    remove(join(out, STAGING))
+
+
+def install_repacked(out: str) -> bool:
+    """Puts a repacked set that is whole in the old one's place, or ends doing so; whether there was one.
+
+    Meanwhile the folder has no ``dataset.json``, so nobody takes it for a whole set.
+
+    Raises:
+        InputError: another process is at it.
+    """
+    new = join(out, STAGING, _REPACK)
+    if not exists(join(new, DATASET)):
+        return False
+    refuse_run_at_work(out)
+    dataset = read_dataset(new)
+    fs, path = filesystem(out)
+    if fs.exists(join(path, DATASET)):
+        fs.rm_file(join(path, DATASET))
+    for name in list_files(new):
+        if name != DATASET:
+            move(join(new, name), join(out, name))
+    for name in list_files(out):
+        if _SHARD.fullmatch(name) and name not in dataset["shards"]:
+            fs.rm_file(join(path, name))
+    write_json(join(out, DATASET), dataset)
+    finish(out)
+    return True
+
+
+def _row(item: StagedSample | Reject) -> dict[str, Any]:
+    if isinstance(item, Reject):
+        return {"reject": _fields(item)}
+    return {
+        "sample": item.sample.to_json(),
+        "image": _fields(item.image),
+        "crop_hashes": item.crop_hashes.hex(),
+        "origin": item.origin and _fields(item.origin),
+    }
+
+
+def _from_row(row: dict[str, Any]) -> StagedSample | Reject:
+    if "reject" in row:
+        return Reject(**row["reject"])
+    origin = Piece(**row["origin"]) if row["origin"] else None
+    sample, image = Sample.from_json(row["sample"]), Piece(**row["image"])
+    return StagedSample(sample, image, bytes.fromhex(row["crop_hashes"]), origin)
+
+
+def _noted(line: dict[str, Any]) -> Photograph | Reject | str:
+    """A photograph to be dealt with, a reject, or a source that is none any more."""
+    if "reject" in line:
+        return Reject(**line["reject"])
+    return str(line["mended"]) if "mended" in line else Photograph.from_json(line["photograph"])
+
+
+def _fields(record: Reject | Piece) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _write_lines(url: str, rows: list[dict[str, Any]]) -> None:
+    write_bytes(url, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def _read_lines(url: str, use: Callable[[dict[str, Any]], _Read]) -> Iterator[_Read]:
+    """What is made of each line of a file that a run has left.
+
+    Raises:
+        InputError: nothing can be made of one.
+    """
+    for number, line in enumerate(read_bytes(url).split(b"\n"), start=1):
+        try:
+            if line:
+                yield use(read_json_text(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            folder = f"{url.rpartition(f'/{STAGING}/')[0]}/{STAGING}"
+            raise InputError(
+                f"{url} is damaged at line {number} ({one_line(error)}): remove {folder} to begin anew"
+            ) from None
+
+
+def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
+    """Raises InputError if the run that was cut off had been asked for something else."""
+    before = read_run(out).get("configuration")
+    if not is_unfinished(out) or not before or not isinstance(before, dict):
+        return
+    after = json.loads(json.dumps(configuration))
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            said = f"{name} {before.get(name)}, not {after.get(name)}"
+            raise InputError(
+                f"{out} holds an unfinished run with other options ({said}): give the same, or remove "
+                f"{join(out, STAGING)} to begin anew"
+            )

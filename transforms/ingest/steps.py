@@ -1,0 +1,152 @@
+"""Photographs to a training set, as Beam transforms.
+
+Pixels never cross a shuffle: a worker that has fetched photographs leaves their images in the staging folder and passes
+on rows of metadata, which name the bytes. Doing any step twice gives the same set.
+
+The transforms are dataclasses, but not frozen ones: Beam keeps notes of its own on a transform that it applies.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.typehints.decorators import no_annotations
+
+from transforms.ingest.crawler import crawl, web_host
+from transforms.ingest.duplicates import drop_duplicates
+from transforms.ingest.staging import read_base, write_faults
+from transforms.photographs.prepare import Preparation
+from transforms.sources.manners import Manners
+from transforms.storage.memory import DEFAULT_BYTES
+from transforms.training_set.dataset import WrittenShard, write_tables
+from transforms.training_set.records import Photograph, Reject
+from transforms.training_set.shards import StagedSample, assign_shards, write_shard
+
+_REJECTED = "rejected"
+
+
+@dataclass(eq=False)
+class PreparePhotographs(beam.PTransform):
+    """Fetches, checks, resizes and stages photographs; outputs ``prepared`` and ``rejected``.
+
+    All photographs of a host go to one of the ``crawlers``, so that its limits hold however many workers there are.
+    """
+
+    out: str
+    preparation: Preparation
+    manners: Manners
+    crawlers: int = 1
+    memory_bytes: int = DEFAULT_BYTES
+
+    @no_annotations
+    def expand(self, photographs: beam.PCollection) -> pvalue.DoOutputsTuple:
+        """Beam's hook."""
+        return (
+            photographs
+            | "By host" >> beam.WithKeys(lambda photograph: crawler_of(photograph, self.crawlers))
+            | "Share out" >> beam.GroupByKey()
+            | "Crawl" >> beam.FlatMap(self._crawl).with_outputs(_REJECTED, main="prepared")
+        )
+
+    def _crawl(self, share: tuple[int, Iterable[Photograph]]) -> Iterator[Any]:
+        photographs = sorted(share[1], key=lambda photograph: photograph.source)
+        outcomes = crawl(photographs, self.out, self.preparation, self.manners, self.memory_bytes)
+        return (_sort_out(outcome) for outcome in outcomes)
+
+
+@dataclass(eq=False)
+class DropDuplicates(beam.PTransform):
+    """Settles which of several photographs of the same thing stays; outputs ``kept`` and ``rejected``.
+
+    One worker holds the rows of all samples for this, about two kilobytes each.
+    """
+
+    out: str
+    dedup: str
+
+    @no_annotations
+    def expand(self, staged: beam.PCollection) -> pvalue.DoOutputsTuple:
+        """Beam's hook."""
+        return (
+            staged
+            | "As one" >> _as_one()
+            | "Gather" >> beam.GroupByKey()
+            | "Choose" >> beam.FlatMap(self._choose).with_outputs(_REJECTED, main="kept")
+        )
+
+    def _choose(self, group: tuple[str, Iterable[StagedSample]]) -> Iterator[Any]:
+        existing = read_base(self.out)
+        outcomes = list(drop_duplicates(group[1], existing.rows if existing else [], self.dedup))
+        write_faults(self.out)
+        return (_sort_out(outcome) for outcome in outcomes)
+
+
+@dataclass(eq=False)
+class AssignShards(beam.PTransform):
+    """Puts all samples in the order of their keys and cuts it into shards, whose names go on where the set's end."""
+
+    out: str
+    samples_per_shard: int | None
+
+    @no_annotations
+    def expand(self, kept: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return kept | "As one" >> _as_one() | "Gather" >> beam.GroupByKey() | "Cut" >> beam.FlatMap(self._cut)
+
+    def _cut(self, group: tuple[str, Iterable[StagedSample]]) -> Iterable[Any]:
+        return assign_shards(group[1], self.samples_per_shard, read_base(self.out))
+
+
+@dataclass(eq=False)
+class WriteTrainingShards(beam.PTransform):
+    """Writes each shard from its staged images."""
+
+    out: str
+
+    @no_annotations
+    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return shards | "Spread" >> beam.Reshuffle() | "Write" >> beam.Map(lambda shard: write_shard(self.out, shard))
+
+
+@dataclass(eq=False)
+class WriteTables(beam.PTransform):
+    """Writes ``index.parquet``, ``rejects.parquet`` and ``dataset.json`` once every shard is there."""
+
+    out: str
+    provenance: dict[str, Any]
+    mended: frozenset[str] = frozenset()
+
+    @no_annotations
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        """Beam's hook."""
+        shards, rejects = inputs
+        keyed = {
+            "shards": shards | "Shards as one" >> _as_one(),
+            "rejects": rejects | "Rejects as one" >> _as_one(),
+        }
+        return keyed | "Gather" >> beam.CoGroupByKey() | "Write" >> beam.Map(self._write)
+
+    def _write(self, group: tuple[str, dict[str, Iterable[Any]]]) -> dict[str, Any]:
+        shards: Iterable[WrittenShard] = group[1]["shards"]
+        rejects: Iterable[Reject] = group[1]["rejects"]
+        existing = read_base(self.out)
+        return write_tables(self.out, shards, rejects, self.provenance, existing, self.mended)
+
+
+def crawler_of(photograph: Photograph, crawlers: int) -> int:
+    """Returns the crawler that deals with a photograph: one for each host, and any for a file."""
+    name = web_host(photograph) or photograph.source
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % crawlers
+
+
+def _as_one() -> beam.PTransform:
+    """Gives all elements the same key, by which one worker then gathers them."""
+    return beam.WithKeys("all")
+
+
+def _sort_out(outcome: StagedSample | Reject) -> Any:
+    return pvalue.TaggedOutput(_REJECTED, outcome) if isinstance(outcome, Reject) else outcome

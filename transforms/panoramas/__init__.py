@@ -1,0 +1,1 @@
+"""Panoramas as data: requests, plans, patches, shards and the render folder."""

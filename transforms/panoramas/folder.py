@@ -1,0 +1,185 @@
+"""What a render job keeps in its folder, and what is already there of a plan.
+
+patches/<id>/<plan>/plan.json              the plan
+patches/<id>/<plan>/<first>-<last>.tar     patches of consecutive tiles
+panoramas/<id>.{png,tif,…}                 the panorama, in each format asked for
+panoramas/<id>.json                        what it is; written last
+thumbnails/<id>.jpg                        a small picture of it
+manifest.parquet                           one row a request
+index.html                                 the same as a page with the thumbnails
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from model.errors import InputError
+from transforms.formats.registry import FORMATS, is_written, remove_panorama
+from transforms.panoramas.plan import PatchShard, Plan, plan_from_json
+from transforms.storage.files import filesystem, join, list_files, read_json, remove, write_json
+from transforms.storage.notes import say_once
+
+PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
+FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
+"""Where a job writes, beside the folder itself."""
+
+_SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
+DIGEST = re.compile(r"[0-9a-f]{12}")
+
+
+def plan_folder(out: str, plan: Plan) -> str:
+    """Returns where a plan's patch shards are."""
+    return join(out, PATCHES, plan.request.id, plan.digest)
+
+
+def panorama_path(out: str, file: str) -> str:
+    """Returns where a file of a panorama is."""
+    return join(out, PANORAMAS, file)
+
+
+def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
+    """Returns the plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
+    names = set(list_files(plan_folder(out, plan)))
+    ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
+    shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
+    return sorted((shard for shard in shards if shard.name in names), key=lambda shard: (shard.first, shard.last))
+
+
+def is_stored(out: str, shard: PatchShard) -> bool:
+    """Returns whether a shard is there by now."""
+    fs, path = filesystem(join(plan_folder(out, shard.plan), shard.name))
+    fs.invalidate_cache(fs._parent(path))
+    return fs.exists(path)
+
+
+def other_plans(out: str, plan: Plan) -> list[str]:
+    """URLs of the folders of other plans under the same id."""
+    fs, path = filesystem(join(out, PATCHES, plan.request.id))
+    if not fs.isdir(path):
+        return []
+    folders = [entry["name"].rstrip("/") for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
+    names = [name for name in map(posixpath.basename, folders) if DIGEST.fullmatch(name) and name != plan.digest]
+    return [join(out, PATCHES, plan.request.id, name) for name in names]
+
+
+def thumbnail_path(out: str, request_id: str) -> str:
+    """Returns where the thumbnail of a panorama is."""
+    return join(out, THUMBNAILS, f"{request_id}.jpg")
+
+
+def record_path(out: str, request_id: str) -> str:
+    """Returns where the JSON of a panorama is."""
+    return panorama_path(out, f"{request_id}.json")
+
+
+def read_record(out: str, request_id: str) -> dict[str, Any]:
+    """Returns a panorama's record; nothing if there is none or, after a line on stderr, if it is damaged."""
+    url = record_path(out, request_id)
+    try:
+        record = read_json(url)
+    except FileNotFoundError:
+        return {}
+    except InputError as error:
+        say_once(f"{error}; it is passed over")
+        return {}
+    if not _is_record(record, request_id):
+        say_once(f"{url} is not the JSON of panorama {request_id}; it is passed over")
+        return {}
+    return {**record, "files": {name: file for name, file in record["files"].items() if name in FORMATS}}
+
+
+def _is_record(record: Any, request_id: str) -> bool:
+    """Returns whether a job can have written a record.
+
+    Anybody may have put it there, and --replace removes the files that it names.
+    """
+    if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
+        return False
+    parts = [record.get(name) or {} for name in ("files", "request", "seam_audit", "precision_difference")]
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(record.get("pixel_sha256", ""), str):
+        return False
+    files, _, *measured = parts
+    return all(file == f"{request_id}.{name}" for name, file in files.items() if name in FORMATS) and all(
+        isinstance(value, int | float) and 0 <= value < 2**31 for part in measured for value in part.values()
+    )
+
+
+def is_complete(out: str, plan: Plan) -> bool:
+    """Returns whether all files asked for of a panorama are there, by this plan."""
+    record = read_record(out, plan.request.id)
+    if record.get("plan") != plan.digest:
+        return False
+    files = [record["files"].get(name) for name in plan.request.formats]
+    return all(f and is_written(n, panorama_path(out, f)) for n, f in zip(plan.request.formats, files, strict=True))
+
+
+def known_ids(out: str) -> frozenset[str]:
+    """Returns the ids that the folder holds anything of."""
+    fs, path = filesystem(join(out, PATCHES))
+    fs.invalidate_cache(path)
+    folders = fs.ls(path, detail=False) if fs.isdir(path) else []
+    records = (name for name in list_files(join(out, PANORAMAS)) if name.endswith(".json"))
+    return frozenset((*map(posixpath.basename, folders), *(name.removesuffix(".json") for name in records)))
+
+
+def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:
+    """Returns the plan of a panorama by what its patches' folder says, with further formats beside those it has.
+
+    Raises:
+        InputError: it is not there or damaged, or a format cannot hold the panorama.
+    """
+    record, url = read_record(out, request_id), join(out, PATCHES, request_id, digest, PLAN_FILE)
+    try:
+        values = read_json(url)
+    except FileNotFoundError:
+        raise InputError(f"{url} is missing: the patches of {request_id} are gone; render it again") from None
+    known = record["files"] if record.get("plan") == digest else {}
+    if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
+        raise InputError(f"{url} is no plan; render the panorama again")
+    checkpoint = record.get("request", {}).get("checkpoint")
+    request = {**values["request"], "id": request_id, "formats": sorted({*known, *formats}), "checkpoint": checkpoint}
+    return plan_from_json({**values, "request": request, "plan": digest}, checkpoint or "", url)
+
+
+def check_plan(out: str, plan: Plan) -> None:
+    """Raises InputError if the request's id is known under another plan."""
+    if other_plans(out, plan) or read_record(out, plan.request.id).get("plan", plan.digest) != plan.digest:
+        raise InputError(
+            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint "
+            "or tile); choose another id or --out, or add --replace to render it anew"
+        )
+
+
+def begin(out: str, plan: Plan, known: bool = True) -> None:
+    """Writes the plan down; removes all of a plan that it replaces.
+
+    Args:
+        out: folder of the job.
+        plan: to be made.
+        known: whether the folder may hold anything of its id.
+    """
+    path = join(plan_folder(out, plan), PLAN_FILE)
+    if known:
+        remove_replaced(out, plan)
+    if not known or not _says(path, plan):
+        write_json(path, plan.pixels_json())
+
+
+def _says(url: str, plan: Plan) -> bool:
+    """Returns whether a plan is written down at a URL."""
+    try:
+        return read_json(url) == plan.pixels_json()
+    except (FileNotFoundError, InputError):
+        return False
+
+
+def remove_replaced(out: str, plan: Plan) -> None:
+    """Removes all of other plans under the same id."""
+    for folder in other_plans(out, plan):
+        remove(folder)
+    record = read_record(out, plan.request.id)
+    if record.get("plan", plan.digest) != plan.digest:
+        for name, file in record["files"].items():
+            remove_panorama(name, panorama_path(out, file))
+        remove(record_path(out, plan.request.id))

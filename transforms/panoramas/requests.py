@@ -1,0 +1,426 @@
+"""Render requests: which rectangle of which world a person wants, and the files that list them."""
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.bundled import BUNDLED
+from model.checks import is_integer
+from model.errors import InputError, one_line
+from model.geometry import LIMIT
+from model.world.definition import FUSION_PX, Definition, Edit, Style
+from transforms.formats.registry import check_format
+from transforms.storage.delimited import is_decodable, read_lines, read_records
+from transforms.storage.files import exists, read_bytes, write_bytes
+from transforms.storage.json_text import read_json_text
+from transforms.storage.tables import parse_table
+from transforms.storage.text import printable
+from transforms.storage.urls import check_scheme, redact
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+LISTS = ("formats", "styles", "edits", "overlays", "z_g", "fields", "box_px", "like_box_px")
+"""Fields that are lists in JSON."""
+
+INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
+WHOLE = (*INTEGERS, "paste_px", "texture_seed", "x_px", "y_px", "box_px", "like_box_px")
+"""Fields of requests, styles and edits whose numbers are whole, so that 512.0 is 512."""
+
+MOST_REQUESTS = 1_000_000
+"""Of a file."""
+
+LONGEST_REASON = 1000
+"""Characters that are kept of why a row is refused."""
+
+_WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,20})(\.0*)?")
+_PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderRequest:
+    """A panorama to be made.
+
+    Attributes:
+        id: names its files.
+        seed: of the world, 0 to 2^64 - 1.
+        width_px: its size.
+        height_px: its size.
+        origin_x_px: world pixel of its left edge.
+        origin_y_px: world pixel of its top edge; by default the horizon runs through its middle.
+        cyclic: whether its right end meets its left.
+        styles: of the world, with their centres; by default the one of its seed.
+        fusion_px: side of the box over which styles blend.
+        edits: boxes that are drawn anew.
+        overlays: paths or URLs of the overlays that lie in the world.
+        paste_px: how narrowly their photographs are blended in; None to leave them out.
+        checkpoint: URL of the generator; None for the bundled one.
+        formats: the files to make, of `formats.FORMATS`.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    id: str
+    seed: int
+    width_px: int
+    height_px: int
+    origin_x_px: int = 0
+    origin_y_px: int | None = None
+    cyclic: bool = False
+    styles: tuple[Style, ...] = ()
+    fusion_px: int = FUSION_PX
+    edits: tuple[Edit, ...] = ()
+    overlays: tuple[str, ...] = ()
+    paste_px: int | None = None
+    checkpoint: str | None = None
+    formats: tuple[str, ...] = ("png",)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
+            raise InputError(f"request id {self.id!r}: use 1 to 200 of the characters A-Z a-z 0-9 _ -")
+        if self.origin_y_px is None:
+            object.__setattr__(self, "origin_y_px", -(self.height_px // 2) if is_integer(self.height_px) else 0)
+        for name in INTEGERS:
+            if not is_integer(getattr(self, name)):
+                raise InputError(f"request {self.id}: {name} is {getattr(self, name)!r}; it must be a whole number")
+        if not isinstance(self.cyclic, bool):
+            raise InputError(f"request {self.id}: cyclic is {self.cyclic!r}; it must be true or false")
+        for side, origin, size in (("width_px", *self.columns), ("height_px", *self.rows)):
+            if size - origin < 0:
+                raise InputError(f"request {self.id}: {side} is {size - origin + 1}; it must be at least 1")
+            if not -LIMIT < origin <= size < LIMIT:
+                raise InputError(
+                    f"request {self.id}: {side} {size - origin + 1} from pixel {origin} leaves the world, whose "
+                    f"positions are below {LIMIT}; ask for a smaller panorama or another origin"
+                )
+        try:
+            self.definition  # noqa: B018 - it checks itself
+        except InputError as error:
+            raise InputError(f"request {self.id}: {error}") from None
+        self._check_files()
+
+    def _check_files(self) -> None:
+        if self.checkpoint is not None and not (isinstance(self.checkpoint, str) and self.checkpoint):
+            raise InputError(f"request {self.id}: checkpoint is {self.checkpoint!r}; it must be a path or URL")
+        if not isinstance(self.formats, tuple) or not all(isinstance(name, str) for name in self.formats):
+            raise InputError(f"request {self.id}: formats is {self.formats!r}; give a list of names, such as png")
+        if not self.formats:
+            raise InputError(f"request {self.id}: formats is empty; name at least one, such as png")
+        for name in self.formats:
+            check_format(name, self.width_px, self.height_px)
+
+    @property
+    def definition(self) -> Definition:
+        """The world that it is a window of."""
+        turn_px = self.width_px if self.cyclic else None
+        return Definition(self.seed, turn_px, self.styles, self.fusion_px, self.edits, self.overlays, self.paste_px)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """First and last world pixel, downwards."""
+        assert self.origin_y_px is not None
+        return self.origin_y_px, self.origin_y_px + self.height_px - 1
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """First and last world pixel, to the right."""
+        return self.origin_x_px, self.origin_x_px + self.width_px - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the request as JSON values."""
+        return as_lists(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
+        """Returns a request from JSON values.
+
+        Raises:
+            InputError: a field is unknown, missing or out of range.
+        """
+        name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
+        given = known_fields(cls, values, name)
+        if isinstance(given.get("styles"), tuple):
+            given["styles"] = parts(Style, given["styles"], f"{name}: styles")
+        if isinstance(given.get("edits"), tuple):
+            given["edits"] = parts(Edit, given["edits"], f"{name}: edits")
+        return cls(**given)
+
+
+def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the fields given of a dataclass, lists as tuples.
+
+    Raises:
+        InputError: a field is unknown or missing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
+    given = {key: value for key, value in values.items() if value is not None}
+    given |= {key: whole(value) for key, value in given.items() if key in WHOLE}
+    given |= {key: tuple(value) for key, value in given.items() if key in LISTS and isinstance(value, list)}
+    for field in fields.values():
+        if field.default is dataclasses.MISSING and field.name not in given:
+            raise InputError(f"{name}: {field.name} is missing")
+    return given
+
+
+def whole(value: Any) -> Any:
+    """Turns whole numbers that are written as decimals, alone or in a list, into integers; keeps all else."""
+    if isinstance(value, list):
+        return [whole(number) for number in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Part = TypeVar("Part", Style, Edit)
+
+
+def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...]:
+    """Returns the styles or edits of a request from their JSON values.
+
+    Raises:
+        InputError: a field is unknown, missing or out of range.
+    """
+    return tuple(part(kind, value, name) for value in values)
+
+
+def part(kind: type[Part], values: Any, name: str) -> Part:
+    """Returns a style or an edit from its JSON values."""
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: {str(values)[:60]!r} is no object with fields")
+    try:
+        return kind(**known_fields(kind, values, name))
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(name) else f"{name}: {message}") from None
+
+
+def as_lists(value: Any) -> Any:
+    """Tuples within a JSON value as lists."""
+    if isinstance(value, dict):
+        return {key: as_lists(inner) for key, inner in value.items()}
+    return [as_lists(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row of a request file that asks for nothing that can be made.
+
+    Attributes:
+        id: that it gives; None where that is none.
+        reason: what is wrong with it.
+    """
+
+    id: str | None
+    reason: str
+
+    def __post_init__(self) -> None:
+        text = printable(redact(" ".join(self.reason.split())))
+        object.__setattr__(self, "reason", text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + "…")
+
+
+def refused_by(error: Exception, request_id: Any) -> Refused:
+    """Returns the refusal of a row for an error; an unforeseen error is also logged with its traceback."""
+    name = request_id if isinstance(request_id, str) and ID_PATTERN.fullmatch(request_id) else None
+    if isinstance(error, InputError):
+        return Refused(name, str(error))
+    logging.getLogger(__name__).error("internal error at request %s", name, exc_info=error)
+    return Refused(name, f"internal error, {type(error).__name__}: {error}")
+
+
+def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[RenderRequest | Refused]:
+    """Returns the rows of a .jsonl, .csv or .parquet file: each a request, or why it is none.
+
+    In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles,
+    edits and overlays are JSON.
+
+    Args:
+        url: of the file.
+        defaults: JSON values of the fields that a row does not give.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it has no row or too many.
+    """
+    if not exists(url):
+        raise InputError(f"--requests {url}: there is no such file")
+    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
+    try:
+        rows = readers[suffix](read_bytes(url))
+    except (ValueError, OverflowError, OSError, pa.ArrowException) as error:
+        raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
+    if not rows:
+        raise InputError(f"--requests {url} lists no request")
+    if len(rows) > MOST_REQUESTS:
+        raise InputError(f"--requests {url} lists more than {MOST_REQUESTS} requests; cut it into several files")
+    return [parse(row, url, defaults or {}) for row in rows]
+
+
+def read_requests(url: str) -> list[RenderRequest]:
+    """Returns the requests of a file that `list_requests` reads.
+
+    Raises:
+        InputError: it cannot be read, a request in it is wrong, or two have one id.
+    """
+    requests = []
+    for number, row in enumerate(list_requests(url), start=1):
+        if isinstance(row, Refused):
+            raise InputError(f"{url}, request {number}: {row.reason}")
+        requests.append(row)
+    check_ids(requests)
+    return requests
+
+
+def write_requests(url: str, requests: Iterable[RenderRequest]) -> None:
+    """Writes a .jsonl of requests, atomically; what is not set is left out."""
+    write_bytes(url, "".join(json.dumps(short(request), ensure_ascii=False) + "\n" for request in requests).encode())
+
+
+def without_secrets(value: Any) -> Any:
+    """Returns a JSON value with all URLs in it redacted."""
+    if isinstance(value, dict):
+        return {redact(key): without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value]
+    return redact(value) if isinstance(value, str) else value
+
+
+def short(request: RenderRequest) -> dict[str, Any]:
+    """Returns the JSON values of a request without those that are none or empty, and without secrets.
+
+    A checkpoint whose URL holds a password or a token is left out: it is given by --checkpoint again.
+    """
+
+    def set_only(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if not (value is None or value is False or value == [])}
+
+    values = set_only(without_secrets(request.to_json()))
+    if values.get("checkpoint") != request.checkpoint:
+        del values["checkpoint"]
+    return values | {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}
+
+
+def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) -> RenderRequest | Refused:
+    """Returns one row of a request file at a URL, which decides where the row's checkpoint and overlays may be."""
+    if isinstance(row, Refused):
+        return row
+    if not isinstance(row, dict):
+        return Refused(None, "it is no object with fields")
+    filled = {name: value for name, value in (defaults or {}).items() if row.get(name) is None}
+    try:
+        request = RenderRequest.from_json({**row, **filled})
+        for place in (request.checkpoint or BUNDLED, *request.overlays):
+            if place != BUNDLED:
+                check_scheme(place, url)
+        return request
+    except Exception as error:  # one row's fault ends no other's work
+        return refused_by(error, row.get("id"))
+
+
+def check_ids(requests: Iterable[RenderRequest]) -> None:
+    """Raises InputError if two requests have one id."""
+    seen: set[str] = set()
+    for request in requests:
+        if request.id in seen:
+            raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
+        seen.add(request.id)
+
+
+def read_jsonl(content: bytes) -> list[Any]:
+    """Returns a JSON value a line, or what is wrong with it; empty lines are passed over."""
+    values: list[Any] = []
+    for number, line in enumerate(read_lines(content), start=1):
+        try:
+            if not is_decodable(line):
+                values.append(Refused(None, f"line {number} is not UTF-8"))
+            elif line.strip():
+                values.append(read_json_text(line))
+        except ValueError as error:
+            values.append(Refused(None, f"line {number} is not JSON that can be read: {one_line(error)}"))
+    return values
+
+
+def read_csv(content: bytes) -> list[Any]:
+    """Returns a request a row, under a header; rows of empty fields are passed over."""
+    records = read_records(read_lines(content), ",")
+    header = next(records, None)
+    names = check_columns(header or [])
+    rows: list[Any] = []
+    for number, fields in enumerate(records, start=2):
+        if fields is None:
+            rows.append(Refused(None, f"row {number} cannot be told from what follows: a quotation mark is not closed"))
+        elif not all(map(is_decodable, fields)):
+            rows.append(Refused(None, f"row {number} is not UTF-8"))
+        elif any(fields):
+            beyond = {"(beyond the header)": " ".join(fields[len(names) :])}
+            rows.append(fields_of(dict(zip(names, fields, strict=False)) | beyond))
+    return rows
+
+
+def fields_of(cells: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the JSON values of a row of CSV."""
+    row: dict[str, Any] = {name: text for name, text in cells.items() if text}
+    row |= {name: whole_number(row[name]) for name in (*INTEGERS, "paste_px") if name in row}
+    if "formats" in row:
+        row["formats"] = row["formats"].split()
+    row |= {name: json_value(row[name]) for name in ("styles", "edits", "overlays") if name in row}
+    if "cyclic" in row:
+        row["cyclic"] = json_value(row["cyclic"].lower())
+    return row
+
+
+def check_columns(names: list[str]) -> list[str]:
+    """Returns the names of a table's columns.
+
+    Raises:
+        ValueError: one stands there twice.
+    """
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the column {twice!r} is given twice")
+    return names
+
+
+def whole_number(text: str) -> int | str:
+    """Returns the number that a text is; a text that is none stays, for the request to refuse by its name."""
+    match = _WHOLE_NUMBER.fullmatch(text)
+    return int(match[1]) if match else text
+
+
+def json_value(text: str) -> Any:
+    """Returns the JSON value that a text is; a text that is none stays, for the request to refuse by its name."""
+    try:
+        return read_json_text(text)
+    except ValueError:
+        return text
+
+
+def read_parquet(content: bytes) -> list[Any]:
+    """Returns a request a row; null is the default. The index that pandas writes beside the columns is passed over."""
+    rows = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).metadata.num_rows
+    if rows > MOST_REQUESTS:
+        raise ValueError(f"it has {rows} rows; {MOST_REQUESTS} are the most")
+    table = parse_table(content)
+    names = check_columns([name for name in table.column_names if not _PANDAS_INDEX.fullmatch(name)])
+    known = {field.name for field in dataclasses.fields(RenderRequest)}
+    others = dict.fromkeys(name for name in names if name not in known)  # refused, so their values do not matter
+    table = table.select([name for name in names if name in known])
+    return [values if isinstance(values, Refused) else {**values, **others} for values in values_of(table)]
+
+
+def values_of(table: pa.Table) -> list[Any]:
+    """Returns the rows of a table; a row with an unreadable value, such as a time in an unknown zone, is refused."""
+    try:
+        return table.to_pylist()
+    except Exception:  # of any kind, and of some row
+        if len(table) <= 1:
+            return [Refused(None, "it has a value that cannot be read")]
+    return [row for number in range(len(table)) for row in values_of(table.slice(number, 1))]

@@ -1,0 +1,1 @@
+"""One photograph: decoded, checked, framed, hashed and encoded."""

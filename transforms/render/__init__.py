@@ -1,0 +1,1 @@
+"""The render job: from requests to patches and panoramas."""

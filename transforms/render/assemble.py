@@ -1,0 +1,125 @@
+"""Panoramas out of patches, when all of them are there."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.typehints.decorators import no_annotations
+
+from model.errors import one_line
+from transforms.formats.layout import cut_strips, digested
+from transforms.formats.registry import is_written, write_panorama
+from transforms.formats.thumbnail import Thumbnail, noted
+from transforms.panoramas.folder import panorama_path, read_record, record_path, thumbnail_path
+from transforms.panoramas.manifest import DONE, FAILED, manifest_row
+from transforms.panoramas.patch_shards import PatchReader
+from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
+from transforms.panoramas.seams import SeamAudit, audited
+from transforms.storage.files import write_bytes, write_json
+from transforms.storage.retry import retried
+from transforms.storage.tally import Tally
+
+PANORAMAS_DONE, PANORAMAS_FAILED = Tally(), Tally()
+
+
+def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> dict[str, Any]:
+    """Makes a panorama's files if its patches are all there; returns its row of the manifest."""
+    reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
+    try:
+        record = write_files(out, plan, reasons, version)
+    except Exception as error:  # whatever it is, it is this panorama's state, and others go on
+        PANORAMAS_FAILED.add()
+        return manifest_row(plan, FAILED, one_line(error), {})
+    PANORAMAS_DONE.add()
+    return manifest_row(plan, DONE, None, record)
+
+
+def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> dict[str, Any]:
+    """Makes those of a panorama's files that are not there yet, then the JSON beside them; returns that.
+
+    Args:
+        out: folder of the job.
+        plan: of the panorama; files by another are made anew.
+        reasons: why patches may be missing.
+        version: of this package.
+
+    Raises:
+        FileNotFoundError: patches are missing.
+    """
+    record = retried(read_record, out, plan.request.id)
+    files = record.get("files", {}) if record.get("plan") == plan.digest else {}
+    files = {name: file for name, file in files.items() if retried(is_written, name, panorama_path(out, file))}
+    wanted = [name for name in plan.request.formats if name not in files]
+    if not wanted:
+        return record
+    reader = PatchReader(out, plan)
+    missing = reader.missing()
+    if missing:
+        raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
+    for name in wanted:
+        files[name] = f"{plan.request.id}.{name}"
+        found = retried(write_file, name, panorama_path(out, files[name]), reader, version)
+    record = {
+        **plan.provenance(),
+        "plan": plan.digest,
+        "version": version,
+        "width_px": plan.request.width_px,
+        "height_px": plan.request.height_px,
+        "files": dict(sorted(files.items())),
+        **found,
+    }
+    if plan.precision != REFERENCE:
+        apart = reader.patch(plan.tiles // 2).difference
+        record["precision_difference"] = dataclasses.asdict(apart) if apart else None
+    retried(write_json, record_path(out, plan.request.id), record)
+    return record
+
+
+def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[str, Any]:
+    """Makes a file of a panorama in one pass over its patches; returns the checksum and the seam audit of that pass."""
+    plan, audit, digest = reader.plan, SeamAudit(), hashlib.sha256()
+    metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.provenance(), sort_keys=True)}
+    patches = audited(plan, reader.patches(), audit)
+    thumbnail = Thumbnail(plan.request.width_px, plan.request.height_px)
+    strips = digested(cut_strips(plan.layout, (patch.pixels for patch in patches)), digest)
+    write_panorama(name, url, plan.layout, noted(strips, thumbnail), metadata)
+    retried(write_bytes, thumbnail_path(reader.out, plan.request.id), thumbnail.to_jpeg())
+    return {"pixel_sha256": digest.hexdigest(), "seam_audit": audit.to_json()}
+
+
+@dataclass(eq=False)
+class AssemblePanoramas(beam.PTransform):
+    """Makes each panorama when all its shards have been dealt with; outputs rows of the manifest.
+
+    Takes the plans, the shards written or found, and the failures; only these small values are shuffled.
+    """
+
+    out: str
+    version: str
+
+    @no_annotations
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        """Beam's hook."""
+        plans, written, failures = inputs
+        keyed = {
+            "plans": plans | "Plans by id" >> beam.WithKeys(lambda plan: plan.request.id),
+            "written": written | "Shards by id" >> beam.Map(shard_by_id),
+            "failures": failures | "Failures by id" >> beam.WithKeys(lambda failure: failure.request_id),
+        }
+        return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.Map(self._assemble)
+
+    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> dict[str, Any]:
+        (plan,) = group[1]["plans"]
+        row = assemble_panorama(self.out, plan, group[1]["failures"], self.version)
+        Metrics.counter("infinitygan_render", f"panoramas_{row['state']}").inc()
+        return row
+
+
+def shard_by_id(shard: PatchShard) -> tuple[str, str]:
+    """Returns a shard's name under its request's id: all that assembly waits for."""
+    return shard.plan.request.id, shard.name

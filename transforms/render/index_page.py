@@ -1,0 +1,41 @@
+"""index.html: the manifest as a page, with a thumbnail of each panorama and links to its files."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from transforms.panoramas.folder import thumbnail_path
+from transforms.panoramas.manifest import DONE
+from transforms.storage.files import join, write_bytes
+from transforms.storage.templates import fill
+
+INDEX = "index.html"
+MOST_SHOWN = 10_000
+
+
+def write_index(out: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the page of a manifest's rows."""
+    write_bytes(join(out, INDEX), page(list(rows)).encode())
+
+
+def page(rows: list[Mapping[str, Any]]) -> str:
+    """Returns the page."""
+    done = sum(row["state"] == DONE for row in rows)
+    shown = [figure(row) for row in rows[:MOST_SHOWN]]
+    return fill("index.html", done=done, total=len(rows), most_shown=MOST_SHOWN, figures=shown)
+
+
+def figure(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the page shows of one panorama."""
+    done = row["state"] == DONE
+    return {
+        "id": row["id"],
+        "size": None if row["width_px"] is None else f"{row['width_px']} × {row['height_px']} px, seed {row['seed']}",
+        "reason": None if done else row["reason"] or row["state"],
+        "thumbnail": thumbnail_path("", row["id"]),
+        "links": [{"url": opened(file), "name": file.rsplit(".", 1)[1]} for file in row["files"]] if done else [],
+    }
+
+
+def opened(file: str) -> str:
+    """Returns what to open for a file: for a pyramid, the page that shows it."""
+    return f"{file.removesuffix('.dzi')}.html" if file.endswith(".dzi") else file

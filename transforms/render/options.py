@@ -1,0 +1,75 @@
+"""What a person asks of a render job."""
+
+import re
+from dataclasses import dataclass
+
+from model.checks import is_integer
+from model.config import precision_name
+from model.errors import InputError
+from model.world.engine import PRECISIONS
+from transforms.panoramas.plan import MOST_TILES_PER_SHARD, REFERENCE
+from transforms.panoramas.requests import Refused, RenderRequest
+
+MOST_SHARD_PX = 2**28
+MOST_MODEL_COPIES = 64
+ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]?(;install-nvidia-driver(:[a-z0-9.]+)?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """What a person asks of a render job.
+
+    Attributes:
+        requests: the panoramas, and the rows of a file that ask for none.
+        out: URL of the folder for everything.
+        checkpoint: URL of the generator for requests that name none; None for the bundled one.
+        tile_px: side of a tile.
+        tiles_per_shard: how many patches go into one file.
+        replace: render panoramas anew whose id is known under another plan.
+        repair: check the shards that are there, and make the bad ones again.
+        precision: of the network's convolutions.
+        accelerator: that the workers that compute need, as Beam's resource hint has it; None for none.
+        model_copies: networks that the processes of a worker machine share; None for one in each process.
+        source: name of the file that the requests stand in; empty where there is none.
+    """
+
+    requests: tuple[RenderRequest | Refused, ...]
+    out: str
+    checkpoint: str | None = None
+    tile_px: int = 256
+    tiles_per_shard: int = 16
+    replace: bool = False
+    precision: str = REFERENCE
+    repair: bool = False
+    accelerator: str | None = None
+    model_copies: int | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
+        if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
+            raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
+        if self.tiles_per_shard * self.tile_px**2 > MOST_SHARD_PX:
+            raise InputError(
+                f"--tiles-per-shard {self.tiles_per_shard} of --tile {self.tile_px}: a shard, which a worker holds in "
+                f"memory, may have {MOST_SHARD_PX} pixels at the most; make one of the two smaller"
+            )
+        if not self.out:
+            raise InputError("--out is empty; give a folder or URL")
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        if self.accelerator is not None and not ACCELERATOR.fullmatch(self.accelerator):
+            raise InputError(
+                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, if need be with ;install-nvidia-driver, "
+                "such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
+            )
+        copies = self.model_copies
+        if copies is not None and not (is_integer(copies) and 1 <= copies <= MOST_MODEL_COPIES):
+            raise InputError(f"--model-copies {copies}: give 1 to {MOST_MODEL_COPIES}")
+
+    def place(self, number: int | str) -> str:
+        """Returns what a row of the requests' file is called that has no id of its own: never an id."""
+        return f"{self.source}, request {number}".removeprefix(", ")

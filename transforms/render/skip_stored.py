@@ -1,0 +1,68 @@
+"""Shards that are there by now: another run of the job, or an earlier attempt at the same bundle, has made them."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.typehints.decorators import no_annotations
+
+from transforms.panoramas.folder import is_stored
+from transforms.panoramas.plan import PatchShard
+from transforms.storage.retry import retried
+
+LOOKED_UP_AHEAD = 2
+
+
+def is_wanted(out: str, shard: PatchShard) -> bool:
+    """Returns whether a shard is still to be made, as far as storage says."""
+    try:
+        return not retried(is_stored, out, shard)
+    except Exception:  # to make it again does no harm, and writing it will tell what is wrong
+        return True
+
+
+@dataclass(eq=False)
+class SkipStored(beam.PTransform):
+    """Passes on the shards that are not there when their turn comes."""
+
+    out: str
+
+    @no_annotations
+    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return shards | "Look" >> beam.ParDo(_Look(self.out))
+
+
+class _Look(beam.DoFn):
+    """Looks the next shards up while one is computed."""
+
+    def __init__(self, out: str):
+        self.out = out
+
+    def setup(self) -> None:
+        self.pool = ThreadPoolExecutor(LOOKED_UP_AHEAD)
+
+    def start_bundle(self) -> None:
+        self.pending: deque[tuple[PatchShard, Future[bool]]] = deque()
+
+    def process(self, shard: PatchShard) -> Iterator[PatchShard]:
+        self.pending.append((shard, self.pool.submit(is_wanted, self.out, shard)))
+        if len(self.pending) > LOOKED_UP_AHEAD:
+            yield from self.oldest()
+
+    def finish_bundle(self) -> Iterator[object]:
+        while self.pending:
+            for shard in self.oldest():
+                yield GlobalWindows.windowed_value(shard)
+
+    def teardown(self) -> None:
+        self.pool.shutdown()
+
+    def oldest(self) -> Iterator[PatchShard]:
+        """Yields the shard that has waited longest, if it is wanted."""
+        shard, wanted = self.pending.popleft()
+        if wanted.result():
+            yield shard

@@ -1,0 +1,266 @@
+"""Computing the patches of a shard: the model's life on a worker, through Beam's RunInference."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import torch
+from apache_beam import pvalue
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.typehints.decorators import no_annotations
+from torch import Tensor
+
+from model import geometry
+from model.bundled import resolve
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.errors import InputError, one_line
+from model.geometry import Window
+from model.kernels import exact_kernels
+from model.memory import reuse_freed_memory
+from model.quantise import quantise
+from model.world.definition import Definition
+from model.world.world import World
+from transforms.panoramas.overlays import read_overlay
+from transforms.panoramas.patches import Difference, Patch, encode_patch
+from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
+from transforms.panoramas.seams import shared_strips
+from transforms.storage.prefetch import map_ahead
+from transforms.storage.retry import retried
+from transforms.storage.tally import Tally
+from transforms.storage.tensor_files import read_tensors
+from transforms.storage.urls import redact
+
+PATCHES_DONE = Tally()
+
+PATCHES_AHEAD = 4
+"""That are computed while the first of them is encoded."""
+
+FAILED_TILES = "failed tiles"
+
+Sample = dict[str, Any]
+Part = tuple[PatchShard, list[Sample]]
+"""A shard and its encoded patches."""
+
+
+class Synthesizer:
+    """Computes patches on this worker's device: the GPU where there is one.
+
+    The last few checkpoints, overlays and worlds stay loaded; what is computed does not depend on which.
+    """
+
+    def __init__(self) -> None:
+        reuse_freed_memory()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        exact_kernels()
+        self.checkpoint = lru_cache(maxsize=4)(self._checkpoint)
+        self.overlay = lru_cache(maxsize=4)(read_overlay)
+        self.world = lru_cache(maxsize=4)(self._world)
+
+    def parts(self, shard: PatchShard) -> list[Part | Failure]:
+        """Computes a shard as far as possible: a tile that fails, and fails again alone, costs no other tile."""
+        samples = self.samples(shard)
+        again = [place for place, sample in enumerate(samples) if isinstance(sample, Exception)]
+        for place in again:
+            index = shard.indices[place]
+            (samples[place],) = self.samples(PatchShard(shard.plan, index, index))
+        return divide(shard, samples)
+
+    def samples(self, shard: PatchShard) -> list[Sample | Exception]:
+        """Returns the patches of a shard as `encode_patch` has them, in the order of their indices, or what went wrong.
+
+        They are fetched from the device and encoded by other threads while the next are computed.
+        """
+        world, plan = self.world_of(shard.plan), shard.plan
+
+        def compute(index: int) -> Any:
+            return compute_tile(world, plan, index), self.reference(plan, index)
+
+        computed = (attempt(compute, index) for index in shard.indices)
+        return list(map_ahead(lambda tiles: attempt(finish, plan, tiles), computed, ahead=PATCHES_AHEAD))
+
+    def reference(self, plan: Plan, index: int) -> "ComputedTile | None":
+        """Returns the middle tile of a plan of reduced precision in float32, by which the two are compared."""
+        if plan.precision == REFERENCE or index != plan.tiles // 2:
+            return None
+        return compute_tile(self.world_of(dataclasses.replace(plan, precision=REFERENCE)), plan, index)
+
+    def world_of(self, plan: Plan) -> World:
+        """Returns the world of a plan."""
+        checkpoint = plan.checkpoint_url, plan.checkpoint_sha256
+        return self.world(*checkpoint, plan.request.definition, plan.precision, plan.overlays)
+
+    def _world(self, url: str, sha256: str, definition: Definition, precision: str, overlays: tuple[str, ...]) -> World:
+        named = zip(definition.overlay_names, overlays, strict=True)
+        laid = {name: self.overlay(name, overlay) for name, overlay in named}
+        return World(self.checkpoint(url, sha256).generator, definition, precision, laid)
+
+    def _checkpoint(self, url: str, sha256: str) -> Checkpoint:
+        checkpoint = load_checkpoint(retried(read_tensors, resolve(url)), url)
+        if checkpoint.sha256 != sha256:
+            raise InputError(
+                f"{redact(url)} is no longer the checkpoint of the plan, {sha256[:12]}: give that one by --checkpoint, "
+                "or run render again"
+            )
+        checkpoint.generator.to(self.device)
+        return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedTile:
+    """A tile's pixels on their way to the host.
+
+    Attributes:
+        index: of the tile in its plan.
+        levels: uint8 [H,W,3] on the host, with what was computed beyond the tile.
+        rows: of world pixels in it.
+        columns: of world pixels in it.
+        copied: the event after which they are there; None where nothing had to be copied.
+    """
+
+    index: int
+    levels: Tensor
+    rows: Window
+    columns: Window
+    copied: torch.cuda.Event | None
+
+    def cut(self, plan: Plan) -> Patch:
+        """Returns the patch, once the pixels are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        tile, levels = plan.tile(self.index), self.levels.numpy()
+        rows, columns = plan.cropped(tile)
+        pixels = levels[geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
+        before = plan.pixels(tile)[0][0] - self.rows[0]
+        return Patch(self.index, pixels, shared_strips(levels, before, plan.tile_px))
+
+
+def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
+    """Computes one tile, whole; on a GPU returns when the work is on its way."""
+    picture = world.compute(*plan.pixels(plan.tile(index)))
+    levels = quantise(picture.pixels).permute(1, 2, 0).contiguous()
+    copied = None
+    if levels.is_cuda:
+        # Into pinned memory, so that the GPU goes on with the next tile meanwhile.
+        levels, copied = levels.to("cpu", non_blocking=True), torch.cuda.Event()
+        copied.record()
+    return ComputedTile(index, levels, picture.rows, picture.columns, copied)
+
+
+def patch(world: World, plan: Plan, index: int) -> Patch:
+    """Computes one tile and crops it."""
+    return compute_tile(world, plan, index).cut(plan)
+
+
+def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what the function returns, or the error that it raises; an error among the arguments is passed on."""
+    before = next((argument for argument in arguments if isinstance(argument, Exception)), None)
+    try:
+        return function(*arguments) if before is None else before
+    except Exception as error:
+        return error
+
+
+def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Part | Failure]:
+    """Shards of the samples that lie side by side, and a failure for each that there is none of."""
+    parts: list[Part | Failure] = []
+    run: list[Sample] = []
+    for index, sample in zip(shard.indices, samples, strict=True):
+        if isinstance(sample, Exception):
+            parts.append(Failure(shard.plan.request.id, f"tile {index}", one_line(sample)))
+            run = []
+            continue
+        if not run:
+            parts.append((PatchShard(shard.plan, index, index), run))
+        run.append(sample)
+    return [part if isinstance(part, Failure) else lengthened(*part) for part in parts]
+
+
+def lengthened(shard: PatchShard, samples: list[Sample]) -> Part:
+    """Returns a shard of as many tiles as there are samples."""
+    return PatchShard(shard.plan, shard.first, shard.first + len(samples) - 1), samples
+
+
+def time_tile(plan: Plan) -> float:
+    """Seconds that a tile of a plan takes on this machine, once the network is loaded and warm."""
+    world = Synthesizer().world_of(plan)
+    patch(world, plan, 0)
+    start = time.monotonic()
+    patch(world, plan, plan.tiles - 1)
+    return time.monotonic() - start
+
+
+def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[str, Any]:
+    """Crops and encodes a tile, and says how far it is from the reference, if there is one."""
+    tile, reference = tiles
+    patch = tile.cut(plan)
+    if reference is not None:
+        patch = dataclasses.replace(patch, difference=difference(patch.pixels, reference.cut(plan).pixels))
+    sample = encode_patch(plan, patch)
+    PATCHES_DONE.add()
+    return sample
+
+
+def difference(pixels: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]) -> Difference:
+    """Returns how far apart the pixels of a tile are."""
+    apart = np.abs(pixels.astype(np.int16) - reference)
+    return Difference(int(apart.max()), float(apart.mean()))
+
+
+class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer]):
+    """What RunInference needs to know. A batch is one shard: its tiles are the batch that the engine decides on.
+
+    Args:
+        model_copies: networks that all processes of a machine share; None for one in each process. Even 1 makes Beam
+            serve the network from one of the processes to all, by a proxy, over which the encoded patches come back.
+    """
+
+    def __init__(self, model_copies: int | None = None):
+        super().__init__(min_batch_size=1, max_batch_size=1, model_copies=model_copies)
+
+    def load_model(self) -> Synthesizer:
+        """Loads the model; called once per process."""
+        return Synthesizer()
+
+    def run_inference(
+        self, batch: Sequence[PatchShard], model: Synthesizer, inference_args: dict[str, Any] | None = None
+    ) -> Iterator[PredictionResult]:
+        """Returns the parts of each shard of a batch."""
+        return (PredictionResult(shard, model.parts(shard)) for shard in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Returns the namespace of Beam's counts and times."""
+        return "infinitygan_synthesize"
+
+
+@dataclass(eq=False)
+class SynthesizePatches(beam.PTransform):
+    """Computes shards; outputs (shard, encoded patches) pairs, and failures."""
+
+    model_copies: int | None = None
+
+    @no_annotations
+    def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
+        """Beam's hook."""
+        results, dead = shards | "Infer" >> RunInference(PatchModelHandler(self.model_copies)).with_exception_handling()
+        parts = results | "Part" >> beam.FlatMap(tell_apart).with_outputs(FAILED_TILES, main="pairs")
+        whole = dead.failed_inferences | "Explain" >> beam.FlatMap(explain)
+        return parts.pairs, (parts[FAILED_TILES], whole) | "Failures" >> beam.Flatten()
+
+
+def tell_apart(result: PredictionResult) -> Iterator[Any]:
+    """Yields the parts of a shard, those that failed under their own tag."""
+    for part in cast(list[Part | Failure], result.inference):
+        yield pvalue.TaggedOutput(FAILED_TILES, part) if isinstance(part, Failure) else part
+
+
+def explain(dead: tuple[Sequence[PatchShard], tuple[type, str, list[str]]]) -> Iterator[Failure]:
+    """Yields what RunInference says of a failed batch, a failure a shard."""
+    shards, (_, message, _) = dead
+    for shard in shards:
+        yield Failure(shard.plan.request.id, shard.name, message)

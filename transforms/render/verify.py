@@ -1,0 +1,97 @@
+"""Rendered tiles computed again, and held against what is stored."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+from model.bundled import BUNDLED
+from model.errors import InputError
+from transforms.panoramas.folder import read_record, record_path
+from transforms.panoramas.manifest import DONE, MANIFEST, read_manifest
+from transforms.panoramas.patch_shards import DamagedShardError, PatchReader
+from transforms.panoramas.plan import Plan, plan_from_json
+from transforms.render.synthesize import Synthesizer, patch
+from transforms.storage.files import exists, join
+
+EQUAL, ROUNDING, DIFFERENT = "equal", "equal to rounding", "different"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a tile that was computed again compares with the stored one.
+
+    Attributes:
+        request_id: of the panorama.
+        index: of the tile.
+        max_difference: the largest, of 255.
+        differing_share: share of the pixels that differ at all.
+        reason: why the stored tile cannot be compared, if so.
+    """
+
+    request_id: str
+    index: int
+    max_difference: int = 0
+    differing_share: float = 0.0
+    reason: str = ""
+
+    @property
+    def state(self) -> str:
+        """Equal bit for bit; or to rounding, as another kind of device is allowed to be (promise 2); or different."""
+        if self.reason or self.max_difference > 1 or self.differing_share >= 1e-3:
+            return DIFFERENT
+        return ROUNDING if self.max_difference else EQUAL
+
+
+def finished_plans(out: str, checkpoint: str | None) -> list[Plan]:
+    """Returns the plans of all finished panoramas in a folder, by their JSON.
+
+    Args:
+        out: folder of a render job.
+        checkpoint: where the generator is, for requests that name none; None for the bundled one.
+
+    Raises:
+        InputError: the folder holds none, or the JSON of one is damaged.
+    """
+    if not exists(join(out, MANIFEST)):
+        raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
+    ids = [row["id"] for row in read_manifest(out) if row["state"] == DONE]
+    if not ids:
+        raise InputError(f"{out} holds no finished panorama; render it first")
+    plans = []
+    for request_id in ids:
+        record = read_record(out, request_id)
+        url = record.get("request", {}).get("checkpoint") or checkpoint or BUNDLED
+        plans.append(plan_from_json(record, url, record_path(out, request_id)))
+    return plans
+
+
+def draw_tiles(plans: Sequence[Plan], count: int, seed: int) -> list[tuple[Plan, int]]:
+    """Draws random tiles of all panoramas, each tile equally likely, without repetition."""
+    total = sum(plan.tiles for plan in plans)
+    chosen = sorted(Random(seed).sample(range(total), min(count, total)))
+    tiles, first, places = [], 0, iter(plans)
+    plan = next(places)
+    for number in chosen:
+        while number >= first + plan.tiles:
+            first, plan = first + plan.tiles, next(places)
+        tiles.append((plan, number - first))
+    return tiles
+
+
+def verify_tiles(out: str, tiles: Sequence[tuple[Plan, int]]) -> Iterator[Verdict]:
+    """Computes tiles again and compares them with the stored patches."""
+    synthesizer = Synthesizer()
+    reader: PatchReader | None = None
+    for plan, index in tiles:
+        if reader is None or reader.plan != plan:
+            reader = PatchReader(out, plan)
+        try:
+            stored = reader.patch(index).pixels
+        except (FileNotFoundError, DamagedShardError) as error:
+            yield Verdict(plan.request.id, index, reason=str(error))
+            continue
+        again = patch(synthesizer.world_of(plan), plan, index).pixels
+        difference = np.abs(again.astype(np.int16) - stored).max(axis=2)
+        yield Verdict(plan.request.id, index, int(difference.max()), float((difference > 0).mean()))

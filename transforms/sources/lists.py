@@ -1,0 +1,215 @@
+"""Lists of photographs: a URL or path a row, with its licence, author and title where the list has such columns."""
+
+import dataclasses
+import posixpath
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.errors import InputError, one_line
+from transforms.storage.delimited import is_decodable, read_lines, read_records
+from transforms.storage.json_text import read_json_text
+from transforms.storage.text import clean_text
+from transforms.storage.urls import NotAllowedError, resolve
+from transforms.training_set.records import Photograph, Reject
+
+PICTURE_SUFFIXES: Final = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff"),
+    *(".bmp", ".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".tga", ".mpo"),
+)
+LIST_SUFFIXES: Final = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+MOST_ROWS: Final = 1_000_000
+"""Of one list; what it has beyond these is left out, and a reject says so."""
+
+LONGEST_TEXT: Final = 10_000
+"""Characters of a licence, author or title that are kept."""
+
+_COLUMNS: Final = {
+    "url": ("url", "source", "image_url", "file"),
+    "licence": ("licence", "license"),
+    "author": ("author",),
+    "title": ("title", "caption"),
+}
+"""What each column may be called, in any case of letters."""
+
+_BATCH_ROWS: Final = 10_000
+
+Row = dict[str, Any]
+
+
+class BadRowError(ValueError):
+    """A row that cannot be read."""
+
+
+def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
+    """Yields the photographs that a list names; relative paths are relative to the list's own folder.
+
+    Args:
+        url: of the list; its ending says what kind it is, and what it may name: see
+            `transforms.storage.urls.check_scheme`.
+        content: of the list.
+
+    Raises:
+        InputError: it is not what its ending says, has no column of URLs, or not one row can be read.
+    """
+    readable, first_error = False, ""
+    last: Row | BadRowError | None = None
+    try:
+        for number, row in enumerate(_rows(url, content), start=1):
+            if number > MOST_ROWS:
+                message = f"the list has more than {MOST_ROWS} rows: split it"
+                yield Reject(f"{url}#{number}", "find", "too_many_rows", message)
+                return
+            if row == last and isinstance(row, dict) and row.get("url"):
+                continue  # the same again
+            last = row
+            if isinstance(row, BadRowError):
+                first_error = first_error or f"row {number}: {row}"
+                yield Reject(f"{url}#{number}", "find", "bad_row", str(row))
+            else:
+                readable = True
+                yield _item(url, number, row)
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:  # the latter two: an unknown time zone
+        raise InputError(f"{url} cannot be read as a list: {one_line(error)}") from None
+    if not readable and first_error:
+        raise InputError(f"{url} cannot be read as a list: {first_error}")
+
+
+def _item(url: str, number: int, row: Row) -> Photograph | Reject:
+    entry: Any = row.get("url")
+    licence, author, title = (field_text(row.get(name)) for name in ("licence", "author", "title"))
+    named = isinstance(entry, (str, bytes)) and bool(entry.strip())
+    source = clean_text(entry).strip() if named else f"{url}#{number}"
+    photograph = Photograph(source, licence, author, title)
+    if not named:
+        return photograph.reject("find", "bad_url", "the row names no URL or path")
+    try:
+        return dataclasses.replace(photograph, source=resolve(source, url))
+    except InputError as error:
+        reason = "not_allowed" if isinstance(error, NotAllowedError) else "bad_url"
+        return photograph.reject("find", reason, str(error))
+
+
+def read_columns(row: Row) -> Row:
+    """Returns the fields of a row that are known, under our names."""
+    return {field: row[name] for field, name in _known(list(row)).items()}
+
+
+def field_text(value: Any) -> str | None:
+    """Returns a licence, author or title as a list or sidecar has it; several of them are joined."""
+    if isinstance(value, bytes):
+        value = clean_text(value)
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(text for text in map(field_text, value[:100]) if text)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    text = clean_text(str(value)).strip()
+    return (text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…") or None
+
+
+def _known(names: Sequence[Any]) -> dict[str, str]:
+    """Returns which of a table's columns is which of ours."""
+    spelled = {str(name).strip().lower(): name for name in reversed(names)}
+    found = {
+        field: next((spelled[name] for name in aliases if name in spelled), None) for field, aliases in _COLUMNS.items()
+    }
+    return {field: name for field, name in found.items() if name is not None}
+
+
+def _rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
+    kind = posixpath.splitext(urlsplit(url).path if "://" in url else url)[1].lower()
+    if kind == ".parquet":
+        return _parquet_rows(url, content)
+    lines = read_lines(content)
+    if kind == ".txt":
+        return _text_rows(lines)
+    if kind == ".jsonl":
+        return _json_rows(url, lines)
+    return _delimited_rows(url, lines, "\t" if kind == ".tsv" else ",")
+
+
+def _text_rows(lines: Sequence[str]) -> Iterator[Row | BadRowError]:
+    for line in map(str.strip, lines):
+        if line and not line.startswith("#"):
+            yield {"url": line} if is_decodable(line) else _not_utf8()
+
+
+def _json_rows(url: str, lines: Sequence[str]) -> Iterator[Row | BadRowError]:
+    named = seen = False
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        seen = True
+        row = _json_row(number, line)
+        named = named or isinstance(row, BadRowError) or "url" in row
+        yield row
+    if not named:
+        raise _no_column(url, "no row has" if seen else "it has no rows and so not")
+
+
+def _json_row(number: int, line: str) -> Row | BadRowError:
+    if not is_decodable(line):
+        return _not_utf8()
+    try:
+        row = read_json_text(line)
+    except ValueError as error:
+        return BadRowError(f"line {number} is not JSON that can be read: {one_line(error)}")
+    return read_columns(row) if isinstance(row, dict) else BadRowError(f"line {number} is not a JSON object")
+
+
+def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[Row | BadRowError]:
+    records = read_records(lines, delimiter)
+    names = next(records, None) or []
+    columns = _known(names)
+    if "url" not in columns:
+        raise _no_column(url, f"its columns are {', '.join(names)[:200] or 'none'}; it has")
+    twice = [name for name in columns.values() if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{url} has the column {twice[0]!r} twice: rename one")
+    places = {field: names.index(name) for field, name in columns.items()}
+    for fields in records:
+        if fields is None:
+            yield BadRowError("a quotation mark is opened in this row and not closed where the field ends")
+        elif len(fields) > len(names) and any(fields[len(names) :]):
+            yield BadRowError(
+                f"the row has {len(fields)} fields and the head {len(names)}: quote what holds a separator"
+            )
+        elif not all(map(is_decodable, fields)):
+            yield _not_utf8()
+        elif fields:
+            yield {field: fields[place] for field, place in places.items() if place < len(fields)}
+
+
+def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
+    """Yields a Parquet file row by row, so that a small file with very many rows needs little memory."""
+    file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)  # as `transforms.storage.tables.parse_table` does
+    columns = _known(file.schema_arrow.names)
+    if "url" not in columns:
+        raise _no_column(url, f"its columns are {', '.join(file.schema_arrow.names)[:200] or 'none'}; it has")
+    for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns.values()), use_threads=False):
+        values = [_values(batch.column(batch.schema.get_field_index(name))) for name in columns.values()]
+        for row in zip(*values, strict=True):
+            yield dict(zip(columns, row, strict=True))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Returns a column's values; its text as bytes, because nobody has checked that it is UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _not_utf8() -> BadRowError:
+    return BadRowError("it is not UTF-8: save the list as UTF-8")
+
+
+def _no_column(url: str, what: str) -> InputError:
+    return InputError(f"{url}: {what} no column 'url': name one so")

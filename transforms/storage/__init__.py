@@ -1,0 +1,1 @@
+"""What every room builds on: files on any store, tables, pictures, text, URLs, pages, memory, work ahead."""

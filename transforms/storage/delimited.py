@@ -1,0 +1,92 @@
+"""Tables in text, as people and their programs write them: lines, CSV and TSV, read row by row.
+
+One broken row costs that row alone. A quotation mark that is opened and never closed is the worst: by the rules of CSV
+all that follows belongs to the field.
+"""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Final
+
+LONGEST_RECORD_LINES: Final = 1000
+"""A field of CSV may hold this many line ends; a quotation mark that is open for longer was never closed."""
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_BYTE_ORDER_MARKS: Final = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_UNDECODABLE = re.compile("[\udc80-\udcff]")
+
+_LONGEST_FIELD: Final = 2**31 - 1
+_LIMIT = Lock()
+
+
+def read_lines(content: bytes) -> list[str]:
+    """Returns the lines of a text, without their ends, of which there are three kinds. No other character ends a line.
+
+    The text is UTF-8, or UTF-16 if it begins with a byte order mark that says so. `is_decodable` tells the lines that
+    are not.
+    """
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            text = content[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+            break
+    else:
+        text = content.decode("utf-8", "surrogateescape")
+    lines = _LINE_END.split(text)
+    return lines[:-1] if not lines[-1] else lines
+
+
+def is_decodable(text: str) -> bool:
+    """Returns whether a text of `read_lines` was UTF-8."""
+    return text.isascii() or not _UNDECODABLE.search(text)
+
+
+def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
+    """Yields the rows of a table, each as its fields; None for one that cannot be told apart from what follows it.
+
+    In a table with tabs a quotation mark is a character like any other, unless quotes surround a whole field in one
+    line. In one with commas they may surround several lines.
+    """
+    most_lines = 1 if delimiter == "\t" else LONGEST_RECORD_LINES
+    begun = position = 0
+
+    def feed() -> Iterator[str]:
+        nonlocal position
+        while position < len(lines) and position - begun < most_lines:
+            position += 1
+            yield lines[position - 1] + "\n"
+
+    while begun < len(lines):
+        position = begun
+        try:
+            reader = csv.reader(feed(), delimiter=delimiter, strict=True, skipinitialspace=True)
+            while (fields := _next_record(reader)) is not None:
+                yield [field.strip() for field in fields]
+                begun = position
+        except csv.Error:
+            yield [field.strip() for field in lines[begun].split("\t")] if delimiter == "\t" else None
+            begun += 1
+
+
+def _next_record(reader: Iterator[list[str]]) -> list[str] | None:
+    """Returns a reader's next record, however long its fields are; None behind the last."""
+    with _fields_of_any_length():
+        return next(reader, None)
+
+
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    """Lifts the csv module's field limit, which the whole process shares, for the time that a record takes."""
+    with _LIMIT:
+        before = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

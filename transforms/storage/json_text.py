@@ -1,0 +1,45 @@
+"""JSON from outside: what can be read of it is valid Unicode and has numbers of a bounded length."""
+
+import json
+from typing import Any
+
+from transforms.storage.text import clean_text
+
+LONGEST_NUMBER = 40
+"""Digits of a whole number. The largest that anything here needs has twenty."""
+
+
+def read_json_text(text: str | bytes) -> Any:
+    """Returns the value that a JSON text is.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, gives a key twice, or has a number of too many digits.
+    """
+    try:
+        return _clean(json.loads(text, object_pairs_hook=_distinct, parse_int=_whole_number))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return values
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number has {len(digits)} digits; {LONGEST_NUMBER} are the most")
+    return int(digits)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_clean(inner) for inner in value]
+    if isinstance(value, dict):
+        return {clean_text(key): _clean(inner) for key, inner in value.items()}
+    return value

@@ -1,0 +1,48 @@
+"""Working ahead: a few threads prepare what is asked for next."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREADS = min(4, os.cpu_count() or 1)
+"""That encode or decode pictures beside the thread that asks for them."""
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS, ahead: int = THREADS
+) -> Iterator[Result]:
+    """Yields the function's results, in order, worked out by threads while the caller is busy with earlier ones.
+
+    The items come from the caller's own thread. No more than `ahead` results exist that were not asked for, so memory
+    is bounded. An error, of an item or the function, is raised in its turn; nothing runs on after the end.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yields the items, each taken in a thread of its own while the one before is made use of."""
+    pool = ThreadPoolExecutor(1)
+    end = object()
+    try:
+        waiting = pool.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,28 @@
+"""HTML pages out of templates, in which everything that is filled in is escaped."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("transforms.storage"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """Returns a page.
+
+    Args:
+        template: the name of a file in the folder ``templates``.
+        values: what its variables stand for. Text may come from anywhere.
+    """
+    return _environment().get_template(template).render(**values)

@@ -1,0 +1,48 @@
+"""Files of tensors on storage: checkpoints, training states and overlays.
+
+A file is read whole only after its beginning has said that it is one of ours and not too large. So neither a sparse
+file of any size nor a header that lies costs time or memory.
+"""
+
+from typing import IO
+
+from model.errors import InputError
+from model.tensor_header import LENGTH_BYTES, header_bytes, tensor_bytes
+from transforms.storage.files import filesystem, join
+
+PART_BYTES = 2**26
+
+
+def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
+    """Returns the content of a file of tensors.
+
+    Args:
+        url: the file.
+        what: to call it in an error, before its URL.
+        beside: the file to look for in a folder that was given in its place.
+
+    Raises:
+        InputError: there is no such file, or its beginning is not that of a file of this project.
+    """
+    fs, path = filesystem(url)
+    if not fs.isfile(path):
+        if not fs.isdir(path):
+            raise InputError(f"{what} {url}: there is no such file")
+        cure = join(url, beside) if beside and fs.isfile(f"{path.rstrip('/')}/{beside}") else "a .safetensors file"
+        raise InputError(f"{what} {url} is a folder; give {cure}")
+    with fs.open(path, "rb") as file:
+        start = read_up_to(file, LENGTH_BYTES)
+        header = read_up_to(file, header_bytes(start, url))
+        data = read_up_to(file, tensor_bytes(header, url) + 1)  # one byte too many makes a file that is too long
+    return b"".join((start, header, data))
+
+
+def read_up_to(file: IO[bytes], size: int) -> bytes:
+    """Reads a number of bytes, or fewer at the end of the file; a stream may return less than is asked for."""
+    content = bytearray()
+    while len(content) < size:
+        part = file.read(min(PART_BYTES, size - len(content)))
+        if not part:
+            break
+        content += part
+    return bytes(content)

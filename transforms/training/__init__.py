@@ -1,0 +1,1 @@
+"""What a training run reads and writes: the stream of patches, and the run folder."""

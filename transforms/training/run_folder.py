@@ -1,0 +1,217 @@
+"""What a training run leaves behind, so that its folder explains itself and the run can go on after a kill.
+
+config.json              the network, the recipe and the data set
+environment.json         the versions, the device and the command of the last start
+log.jsonl                a line a tick: images, losses, images/s
+tensorboard/             the same, for TensorBoard
+lock.json                while it runs: which process does
+photographs.png          a grid of what it learns from
+samples-<images>.png     a grid of fixed windows of fixed worlds
+strip-<images>.png       1024×256 of one fixed world
+checkpoint.safetensors   the averaged generator: what render takes
+training.safetensors     all that training goes on from
+previous.safetensors     the checkpoint of the tick before, with previous.training.safetensors
+best.safetensors         the checkpoint with the best measure, where one is taken
+"""
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model.config import generator_config, training_config
+from model.errors import InputError
+from transforms.storage.files import (
+    exists,
+    join,
+    list_files,
+    read_bytes,
+    read_json,
+    remove,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+)
+from transforms.storage.tensor_files import read_tensors
+
+CONFIG, ENVIRONMENT, LOG, CURVES = "config.json", "environment.json", "log.jsonl", "tensorboard"
+CHECKPOINT, STATE = "checkpoint.safetensors", "training.safetensors"
+PREVIOUS, PREVIOUS_STATE, BEST = "previous.safetensors", "previous.training.safetensors", "best.safetensors"
+
+SHOWN = re.compile(r"(?:samples|strip)-(\d+)\.png|events\.out\.tfevents\.(\d+)")
+"""The files that show one tick, by the images seen."""
+
+MAY_CHANGE = ("init", "version", "training.accumulate", "training.precision")
+"""What a run may be resumed with another value of: it says how to compute, not what."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A training run's folder at an fsspec URL."""
+
+    url: str
+
+    def begin(self, config: Mapping[str, Any], resume: bool) -> None:
+        """Starts a run here, or makes sure that the run here is the one to go on with.
+
+        Raises:
+            InputError: there is a run already and it is not to be resumed; or none, or another one, to resume.
+        """
+        if not resume:
+            if any(exists(join(self.url, name)) for name in (CONFIG, STATE, CHECKPOINT)):
+                raise InputError(f"{self.url} already holds a run; add --resume to go on, or choose another --out")
+            write_json(join(self.url, CONFIG), config)
+            return
+        stored = self.read_config()
+        known = with_checksum(stored, config)
+        before, given = (flat(upgraded(x)) for x in (known, json.loads(json.dumps(config))))
+        changed = sorted(key for key in given if key not in MAY_CHANGE and before.get(key) != given[key])
+        if changed:
+            cure = "resume with the same, or start another run with --init"
+            raise InputError(f"{self.url} was started with other settings ({', '.join(changed)}); {cure}")
+        if known != stored:
+            write_json(join(self.url, CONFIG), known)
+
+    def read_config(self) -> dict[str, Any]:
+        """Returns the configuration of the run here.
+
+        Raises:
+            InputError: there is no run, or its configuration is damaged.
+        """
+        path = join(self.url, CONFIG)
+        config = read_json(path) if exists(path) else None
+        if config is None and exists(join(self.url, STATE)):
+            raise InputError(f"{path} is missing; copy it back, or start a new run in another folder with --init")
+        if isinstance(config, dict) and not all(
+            isinstance(config.get(name), dict) for name in ("generator", "training")
+        ):
+            raise InputError(f"{path} is damaged; start a new run in another folder with --init")
+        if not isinstance(config, dict):
+            raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
+        return config
+
+    def read_state(self) -> bytes:
+        """Returns the training state.
+
+        Raises:
+            InputError: there is none.
+        """
+        path = join(self.url, STATE)
+        if not exists(path):
+            at = join(self.url, CHECKPOINT)
+            cure = f"start one in another folder with --init {at}" if exists(at) else "remove it and start anew"
+            raise InputError(f"{self.url} holds a run without a state to go on from ({STATE} is missing); {cure}")
+        return read_tensors(path, "the state")
+
+    def read_log(self, images: int) -> list[dict[str, Any]]:
+        """Returns the log's lines up to a number of images; drops lines beyond an interrupted run's last state."""
+        path = join(self.url, LOG)
+        content = read_bytes(path) if exists(path) else b""
+        try:
+            entries = [json.loads(line) for line in content.splitlines()]
+            if not all(is_number(value) for entry in entries for value in entry.values()):
+                raise ValueError("what is logged are numbers")
+            return [entry for entry in entries if entry["images"] <= images]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise InputError(f"{path} is damaged; remove it to go on with a new log") from None
+
+    def write_log(self, entries: list[dict[str, Any]]) -> None:
+        """Writes the whole log; object stores cannot append."""
+        write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+
+    def read_environment(self) -> dict[str, Any]:
+        """Returns what the run was last started with and on, as far as it can be read: it is for people."""
+        try:
+            environment = read_json(join(self.url, ENVIRONMENT))
+        except (FileNotFoundError, InputError):
+            environment = None
+        return environment if isinstance(environment, dict) else {}
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Writes what the run was last started with and on."""
+        write_json(join(self.url, ENVIRONMENT), environment)
+
+    def write_curves(self, images: int, events: bytes) -> None:
+        """Writes one tick's values for TensorBoard, in a file of their own."""
+        write_bytes(join(self.url, curves_name(images)), events)
+
+    def drop_beyond(self, images: int) -> None:
+        """Removes what an interrupted run showed beyond its last state, and the files that it did not finish."""
+        remove_leftovers(self.url, CURVES)
+        for folder in (self.url, join(self.url, CURVES)):
+            for name in list_files(folder):
+                match = SHOWN.fullmatch(name)
+                if match and int(match[1] or match[2]) > images:
+                    remove(join(folder, name))
+
+    def has(self, name: str) -> bool:
+        """Returns whether a file is there."""
+        return exists(join(self.url, name))
+
+    def write_checkpoint(self, checkpoint: bytes) -> None:
+        """Writes the generator alone, where the state is there already."""
+        write_bytes(join(self.url, CHECKPOINT), checkpoint)
+
+    def write_state(self, checkpoint: bytes, state: bytes) -> None:
+        """Writes the generator and the training state, the state last, as a run resumes from it; keeps those before."""
+        for name, previous in ((CHECKPOINT, PREVIOUS), (STATE, PREVIOUS_STATE)):
+            if exists(join(self.url, name)):
+                write_bytes(join(self.url, previous), read_bytes(join(self.url, name)))
+        write_bytes(join(self.url, CHECKPOINT), checkpoint)
+        write_bytes(join(self.url, STATE), state)
+
+    def write_best(self, checkpoint: bytes) -> None:
+        """Writes the generator that measures best."""
+        write_bytes(join(self.url, BEST), checkpoint)
+
+    def write_picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> str:
+        """Writes uint8 [h,w,3] as PNG; returns its URL."""
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        write_bytes(join(self.url, name), buffer.getvalue())
+        return join(self.url, name)
+
+
+def curves_name(images: int) -> str:
+    """Returns the file of one tick's values."""
+    return f"{CURVES}/events.out.tfevents.{images:010d}"
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether it is a number; a truth value is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def with_checksum(stored: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's stored configuration; one by an earlier version gets the checksum of the set as it is today."""
+    data = stored.get("data")
+    if not isinstance(data, dict) or "sha256" in data:
+        return stored
+    return {**stored, "data": {**data, "sha256": config["data"]["sha256"]}}
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's configuration with what an earlier version did not write: it had the defaults of today."""
+    generator, training = generator_config(config["generator"]), training_config(config["training"])
+    parts = {"generator": dataclasses.asdict(generator), "training": dataclasses.asdict(training)}
+    return {**config, **json.loads(json.dumps(parts))}
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the training settings one by one, by their names after a dot; all else as it is."""
+    settings = {f"training.{name}": value for name, value in config["training"].items()}
+    return {**{name: value for name, value in config.items() if name != "training"}, **settings}
+
+
+def state_beside(checkpoint_url: str) -> str:
+    """Returns where the training state of a checkpoint of a run or release lies, if it was kept."""
+    folder, slash, name = checkpoint_url.rpartition("/")
+    beside = STATE if name == CHECKPOINT else name.removesuffix(".safetensors") + ".training.safetensors"
+    return folder + slash + beside

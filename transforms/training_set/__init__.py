@@ -1,0 +1,1 @@
+"""The training set on storage: its samples, shards, tables and ``dataset.json``."""
