@@ -267,7 +267,7 @@ def _from_row(row: dict[str, Any]) -> StagedSample | Reject:
 
 
 def _noted(line: dict[str, Any]) -> Photograph | Reject | str:
-    """A photograph to be dealt with, a reject, or a source that is none any more."""
+    """Returns the photograph, the reject or the mended source of a line of the plan."""
     if "reject" in line:
         return Reject(**line["reject"])
     return str(line["mended"]) if "mended" in line else Photograph.from_json(line["photograph"])
@@ -282,10 +282,10 @@ def _write_lines(url: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _read_lines(url: str, use: Callable[[dict[str, Any]], _Read]) -> Iterator[_Read]:
-    """What is made of each line of a file that a run has left.
+    """Yields the value that the function makes of each line of a file of an unfinished run.
 
     Raises:
-        InputError: nothing can be made of one.
+        InputError: a line is damaged.
     """
     for number, line in enumerate(read_bytes(url).split(b"\n"), start=1):
         try:
