@@ -1,6 +1,6 @@
 """The paper's ablation: what G_S and its coordinates are for, and what padding does (Section 4).
 
-python benchmarks/ablation.py DATA --out DIR [--images 16000] [--preset-family small|paper] [--precision float32|bf16]
+python benchmarks/ablation.py DATA --out DIR [--images 16000] [--preset-family small|paper] [--precision NAME]
 
 StyleGAN2+NCI, +NCI+FCG and InfinityGAN are trained on the same photographs, as many of them, from the same seed, into
 DIR/PRESET. A run that is there already is taken as it is if it is finished, and gone on with if it is not; one that was
@@ -37,7 +37,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.config import PRECISIONS
+from model.config import PRECISIONS, precision_name
 from model.errors import InputError
 from model.memory import reuse_freed_memory
 from model.metrics.feature_networks import feature_networks
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--preset-family", choices=list(FAMILIES), default="small")
-    parser.add_argument("--precision", choices=list(PRECISIONS))
+    parser.add_argument("--precision", type=precision_name, choices=list(PRECISIONS))
     given = parser.parse_args()
     runs = {
         name: TrainOptions(given.data, str(given.out / preset), preset, images=given.images, precision=given.precision)

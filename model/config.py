@@ -189,7 +189,15 @@ PRESETS: Mapping[str, GeneratorConfig] = MappingProxyType(
 )
 
 
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS: Mapping[str, str] = MappingProxyType({"float32": "float32", "tf32": "tf32", "bfloat16": "bf16"})
+"""The precisions that a network can be trained in, and what a run's ``config.json`` calls each of them."""
+
+SHORT_NAMES: Mapping[str, str] = MappingProxyType({"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"})
+
+
+def precision_name(name: str) -> str:
+    """The full name of a precision, such as bfloat16 for bf16; a name that is not known stays as it is."""
+    return SHORT_NAMES.get(name, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,8 +245,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.recipe not in ("paper", "projected"):
             raise InputError(f"recipe is {self.recipe!r}; choose paper or projected")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}; choose {' or '.join(PRECISIONS)}")
+        if self.precision not in PRECISIONS.values():
+            raise InputError(f"precision is {self.precision!r}; choose {' or '.join(PRECISIONS.values())}")
         for name in ("batch", "accumulate", "r1_every", "path_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")

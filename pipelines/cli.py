@@ -4,12 +4,14 @@ Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input, 130 in
 """
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError
 from model.version import __version__
@@ -54,8 +56,23 @@ def build() -> typer.Typer:
     app.callback()(top)
     for name in COMMANDS:
         function = getattr(import_module(f"pipelines.commands.{name}"), name)
-        app.command(name, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
+        app.command(name, cls=Command, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
     return app
+
+
+class Command(TyperCommand):
+    """A command whose numbers are numbers."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Click's hook.
+
+        Raises:
+            InputError: a flag's value is infinite, or `nan`.
+        """
+        for name, value in ctx.params.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{name.replace('_', '-')} is {value}: give a finite number")
+        return super().invoke(ctx)
 
 
 def show_version(asked: bool) -> None:

@@ -23,6 +23,7 @@ from model.config import (
     GeneratorConfig,
     TrainingConfig,
     default_recipe,
+    precision_name,
     recipe_for,
 )
 from model.errors import InputError
@@ -82,6 +83,8 @@ class TrainOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        if self.precision is not None:
+            object.__setattr__(self, "precision", precision_name(self.precision))
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
         if exists(join(self.out, DATASET)):
@@ -112,7 +115,7 @@ class TrainOptions:
             recipe,
             batch=recipe.batch if self.batch is None else self.batch,
             accumulate=self.accumulate,
-            precision=self.precision or ("tf32" if torch.cuda.is_available() else "float32"),
+            precision=PRECISIONS[self.precision or ("tf32" if torch.cuda.is_available() else "float32")],
             seed=self.seed,
         )
 

@@ -1,7 +1,9 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -149,6 +151,27 @@ def test_other_wrong_command_lines_are_one_line(arguments, infinitygan):
     code, out, err = infinitygan(*arguments)
     assert (code, out) == (2, "")
     assert len(err) == 1, err
+
+
+FLOATS = [
+    (command, f"--{name.replace('_', '-')}")
+    for command in COMMANDS
+    for name, kind in get_type_hints(getattr(import_module(f"pipelines.commands.{command}"), command)).items()
+    if kind in (float, float | None)
+]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e400"])
+@pytest.mark.parametrize(("command", "flag"), FLOATS, ids=" ".join)
+def test_a_number_that_is_not_one_is_refused_by_every_flag(command, flag, value, infinitygan, tmp_path):
+    code, out, err = infinitygan(command, *WHAT[command], f"{flag}={value}", f"--out={tmp_path}/out")
+    assert (code, out) == (2, "")
+    assert err == [f"infinitygan: {flag} is {float(value)}: give a finite number"]
+    assert list(tmp_path.iterdir()) == []
+
+
+WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"]}
+"""What a command needs beside its flags of numbers."""
 
 
 @pytest.mark.parametrize(

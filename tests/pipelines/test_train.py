@@ -27,6 +27,7 @@ from model.training.trainer import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, packages, train
+from transforms.render.options import RenderOptions
 from transforms.training import run_folder
 from transforms.training.run_lock import locked
 
@@ -400,6 +401,14 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
     assert [entry["images"] for entry in log] == [32]
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "bf16"])
+def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
+    """It is that of ``render``; a run's folder says bf16, as it always has."""
+    options = tiny(data="set", out=tmp_path / "run", precision=name)
+    assert (options.precision, options.settings.precision) == ("bfloat16", "bf16")
+    assert RenderOptions((), "out", precision=name).precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -414,7 +423,7 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
         ({"init": "bundled"}, "another preset"),
         ({"init": "."}, r"--init \. is a folder; give a \.safetensors file"),
         ({"resume": True}, "holds no run to resume"),
-        ({"precision": "half"}, "--precision half: choose float32 or tf32 or bf16"),
+        ({"precision": "half"}, "--precision half: choose float32 or tf32 or bfloat16"),
         ({"vertical_law": "newton"}, "--vertical-law newton: choose crop or paper"),
         ({"batch": 0}, "batch is 0"),
         ({"accumulate": 3}, "accumulate is 3; it must divide the batch, 16"),

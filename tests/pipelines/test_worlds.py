@@ -136,6 +136,28 @@ def test_patches_taken_over_are_those_that_would_be_computed(tiny_checkpoint, tm
     assert taken == fresh
 
 
+@pytest.mark.parametrize("damage", ["cut short", "other pixels", "not a tar", "of nothing"])
+def test_damaged_patches_are_not_taken_over_but_computed_again(tiny_checkpoint, tmp_path, damage, capsys):
+    request = dataclasses.replace(PLAIN, id="e", width_px=1600)
+    edited = dataclasses.replace(request, edits=(EDIT,))
+    row, _ = run(tmp_path / "out", tiny_checkpoint, request, tiles_per_shard=4)
+    touched = len(touched_tiles(Plan(edited, "", "0" * 64, 64), PRESETS["tiny"]))
+    shards = sorted((tmp_path / "out" / "patches" / "e" / row["plan"]).glob("*.tar"))
+    whole = shards[-1].read_bytes()  # far from the edit
+    middle = whole.index(b"IDAT") + 40 if b"IDAT" in whole else 600
+    content = {
+        "cut short": whole[: len(whole) // 2],
+        "other pixels": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+        "not a tar": b"x" * len(whole),
+        "of nothing": b"",
+    }[damage]
+    shards[-1].write_bytes(content)
+    _, after = run(tmp_path / "out", tiny_checkpoint, edited, tiles_per_shard=4, replace=True)
+    assert PATCHES_DONE.count > touched
+    assert "its tiles are computed again" in capsys.readouterr().err
+    assert np.array_equal(run(tmp_path / "fresh", tiny_checkpoint, edited)[1], after)
+
+
 def test_an_edit_that_was_cut_short_goes_on(tiny_checkpoint, tmp_path, monkeypatch):
     request = dataclasses.replace(PLAIN, id="e")
     run(tmp_path, tiny_checkpoint, request)

@@ -14,7 +14,7 @@ from transforms.formats.jpeg import encode_jpeg
 from transforms.formats.layout import STRIP_PX, Strip
 from transforms.formats.pyramid import level_sizes, level_strips
 from transforms.storage.files import join, write_bytes
-from transforms.storage.prefetch import map_ahead
+from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 from transforms.storage.templates import fill
 
@@ -27,7 +27,7 @@ DESCRIPTOR = (
 
 
 def companions(url: str) -> tuple[str, str]:
-    """What lies beside a .dzi: the folder of its tiles, and its page."""
+    """Returns what lies beside a .dzi: the folder of its tiles, and its page."""
     stem = url.removesuffix(".dzi")
     return f"{stem}_files", f"{stem}.html"
 
@@ -40,15 +40,14 @@ def write_dzi(url: str, width_px: int, height_px: int, strips: Iterable[Strip], 
         name, pixels = tile
         retried(write_bytes, join(folder, name), encode_jpeg(pixels))
 
-    for _ in map_ahead(write, tiles(width_px, height_px, strips), threads=UPLOADS, ahead=UPLOADS):
-        pass
+    for_each(write, tiles(width_px, height_px, strips), UPLOADS)
     retried(write_bytes, page, viewer(folder, width_px, height_px, metadata).encode())
     about = DESCRIPTOR.format(tile_px=STRIP_PX, width_px=width_px, height_px=height_px)
     retried(write_bytes, url, about.encode())
 
 
 def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
-    """The path of each tile and its pixels: those at the right and the bottom are smaller."""
+    """Yields the path of each tile and its pixels: those at the right and the bottom are smaller."""
     sizes = level_sizes(width_px, height_px, 1)
     for level, strip in level_strips(strips, sizes):
         for column, square in enumerate(strip.squares(STRIP_PX)):
@@ -56,7 +55,7 @@ def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tu
 
 
 def viewer(folder: str, width_px: int, height_px: int, metadata: Mapping[str, str]) -> str:
-    """The page that shows a pyramid."""
+    """Returns the page that shows a pyramid."""
     name = folder.rsplit("/", 1)[-1]
     return fill(
         "viewer.html",

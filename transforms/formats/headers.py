@@ -25,7 +25,7 @@ Said = tuple[int, int, Any]
 
 
 def read_said(url: str, suffix: str) -> Said:
-    """What the file of a panorama says of itself.
+    """Returns what the file of a panorama says of itself.
 
     Args:
         url: the file, or the folder of a Zarr array.
@@ -49,17 +49,17 @@ def read_said(url: str, suffix: str) -> Said:
 
 
 def read_png(url: str) -> Said:
-    """A text chunk."""
+    """Returns a text chunk."""
     return read_picture(url, "PNG", lambda info: info.get(KEY))
 
 
 def read_jpeg(url: str) -> Said:
-    """A comment, which holds a JSON object."""
+    """Returns a comment, which holds a JSON object."""
     return read_picture(url, "JPEG", lambda info: json.loads(info.get("comment") or b"{}").get(KEY))
 
 
 def read_webp(url: str) -> Said:
-    """XMP, whose description is a JSON object."""
+    """Reads the XMP of a WebP, whose description is a JSON object."""
     fs, path = filesystem(url)
     if (fs.size(path) or 0) > MOST_WEBP_BYTES:
         raise InputError(f"{url} has {fs.size(path)} bytes; of a WebP at most {MOST_WEBP_BYTES} are read")
@@ -72,7 +72,7 @@ def read_webp(url: str) -> Said:
 
 
 def read_picture(url: str, kind: str, said: Callable[[Mapping[Any, Any]], Any]) -> Said:
-    """A picture that Pillow opens."""
+    """Returns a picture that Pillow opens."""
     from transforms.storage.pictures import open_picture  # not every kind needs Pillow
 
     fs, path = filesystem(url)
@@ -81,7 +81,7 @@ def read_picture(url: str, kind: str, said: Callable[[Mapping[Any, Any]], Any]) 
 
 
 def read_tiff(url: str) -> Said:
-    """A JSON object in ImageDescription."""
+    """Returns a JSON object in ImageDescription."""
     import tifffile  # not every kind needs it
 
     fs, path = filesystem(url)
@@ -94,7 +94,7 @@ def read_tiff(url: str) -> Said:
 
 
 def read_dzi(url: str) -> Said:
-    """The descriptor's size, and a tag of the page beside it."""
+    """Returns the descriptor's size, and a tag of the page beside it."""
     text = read_text(url)
     width, height = (re.search(rf'<Size [^>]*\b{side}="(\d{{1,10}})"', text) for side in ("Width", "Height"))
     if not (width and height):
@@ -104,28 +104,28 @@ def read_dzi(url: str) -> Said:
 
 
 def read_zarr(url: str) -> Said:
-    """The attributes of an array."""
+    """Returns the attributes of an array."""
     about = json.loads(read_text(join(url, "zarr.json")))
     height_px, width_px = map(int, about["shape"][:2])
     return width_px, height_px, about["attributes"].get(KEY)
 
 
 def read_record(url: str) -> Said:
-    """The JSON that lies beside a panorama."""
+    """Returns the JSON that lies beside a panorama."""
     about = json.loads(read_text(url))
     ours = isinstance(about, dict) and "pixel_sha256" in about
     return (int(about["width_px"]), int(about["height_px"]), about) if ours else (0, 0, None)
 
 
 def read_text(url: str) -> str:
-    """A short text file."""
+    """Returns a short text file."""
     fs, path = filesystem(url)
     with fs.open(path, "rb") as file:
         return read_short(url, file).decode()
 
 
 def read_short(url: str, file: IO[bytes]) -> bytes:
-    """The content of a file that is short.
+    """Returns the content of a file that is short.
 
     Raises:
         InputError: it is not.

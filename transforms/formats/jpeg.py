@@ -40,14 +40,14 @@ def write_jpeg(
 
 
 def encode_jpeg(pixels: np.ndarray, **settings: object) -> bytes:
-    """uint8 [h,w,3] as a JPEG of quality 90, 4:2:0, with JPEG's own tables of codes."""
+    """Encodes uint8 [h,w,3] as a JPEG of quality 90, 4:2:0, with JPEG's own tables of codes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0", **settings)
     return buffer.getvalue()
 
 
 def divided(content: bytes, height_px: int) -> tuple[bytes, bytes]:
-    """The header of a JPEG, with another height written into it, and its scan."""
+    """Returns the header of a JPEG, with another height written into it, and its scan."""
     header, place = bytearray(content), 2
     while content[place + 1] != START_OF_SCAN:
         if content[place + 1] == START_OF_FRAME:
@@ -58,7 +58,7 @@ def divided(content: bytes, height_px: int) -> tuple[bytes, bytes]:
 
 
 def comment(metadata: Mapping[str, str]) -> bytes:
-    """The metadata as a JSON object, without what is too long for JPEG's comment."""
+    """Returns the metadata as a JSON object, without what is too long for JPEG's comment."""
     short = {key: value for key, value in metadata.items() if len(value.encode()) < MOST_COMMENT_BYTES // 2}
     return json.dumps(short, sort_keys=True).encode()[:MOST_COMMENT_BYTES]
 

@@ -67,7 +67,7 @@ class Canvas:
             self.file.write(row.data)
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """uint8 [height,width,3] from a row and a column of the panorama on."""
+        """Reads uint8 [height,width,3] from a row and a column of the panorama on."""
         block = np.empty((height, width, 3), np.uint8)
         for y, row in enumerate(block, start=top):
             self.file.seek(self._place(y, left))
@@ -93,14 +93,14 @@ class Strip:
     height_px: int
 
     def row_blocks(self) -> Iterator[np.ndarray]:
-        """Its rows from top to bottom, some at a time, uint8 [n,width,3]."""
+        """Yields its rows from top to bottom, some at a time, uint8 [n,width,3]."""
         width_px = self.canvas.width_px
         rows = max(1, BLOCK_BYTES // (3 * width_px))
         for y in range(self.top, self.top + self.height_px, rows):
             yield self.canvas.read(y, 0, min(rows, self.top + self.height_px - y), width_px)
 
     def squares(self, side_px: int) -> Iterator[np.ndarray]:
-        """Its pixels from left to right, uint8 [height,side,3] at a time; the last may be narrower."""
+        """Yields its pixels from left to right, uint8 [height,side,3] at a time; the last may be narrower."""
         width_px = self.canvas.width_px
         step = side_px * max(1, BLOCK_BYTES // (3 * side_px * self.height_px))
         for x in range(0, width_px, step):
@@ -109,7 +109,7 @@ class Strip:
 
 
 def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Strip]:
-    """A panorama in strips of `STRIP_PX` rows from top to bottom; the last may be lower.
+    """Yields a panorama in strips of `STRIP_PX` rows from top to bottom; the last may be lower.
 
     Args:
         layout: its tiles.
@@ -139,7 +139,7 @@ def digested(strips: Iterable[Strip], digest: Any) -> Iterator[Strip]:
 
 
 def side_by_side(layout: TileLayout, row: int, tiles: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """The tiles of a row, joined to blocks, and the left edge of each block."""
+    """Yields the tiles of a row, joined to blocks, and the left edge of each block."""
     top, bottom = layout.row_edges_px[row : row + 2]
     joined: list[np.ndarray] = []
     start = 0

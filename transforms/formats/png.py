@@ -53,7 +53,7 @@ def _write_chunk(file: IO[bytes], kind: bytes, body: bytes) -> None:
 
 
 def _text(key: str, text: str) -> bytes:
-    """The body of an iTXt chunk, uncompressed and without a language."""
+    """Returns the body of an iTXt chunk, uncompressed and without a language."""
     keyword, value = key.encode("latin-1"), text.encode()
     if not 1 <= len(keyword) <= 79 or b"\0" in keyword + value:
         raise ValueError(f"PNG metadata {key!r}: a key has 1 to 79 characters, and there is no NUL in it or its text")

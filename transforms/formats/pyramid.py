@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 
 def level_sizes(width_px: int, height_px: int, largest_px: int) -> list[Size]:
-    """Width and height of each level, down to the first whose sides are at most `largest_px`."""
+    """Returns the width and height of each level, down to the first whose sides are at most `largest_px`."""
     sizes = [(width_px, height_px)]
     while max(sizes[-1]) > largest_px:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -22,7 +22,7 @@ def level_sizes(width_px: int, height_px: int, largest_px: int) -> list[Size]:
 
 
 def level_strips(strips: Iterable[Strip], sizes: Sequence[Size]) -> Iterator[tuple[int, Strip]]:
-    """The strips of all levels, each as soon as its pixels are there, with the number of its level.
+    """Yields the strips of all levels, each as soon as its pixels are there, with the number of its level.
 
     Args:
         strips: of the panorama.
@@ -56,7 +56,7 @@ def put_half(strip: Strip, canvas: Canvas) -> int:
 
 
 def halved(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [h,w,3] at half its size, rounded up: means of 2×2, the last row or column standing twice if odd."""
+    """Halves uint8 [h,w,3], rounding up: means of 2×2 pixels, where the last row or column is repeated if odd."""
     height, width, _ = pixels.shape
     even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
     rows = even[0::2] + even[1::2]

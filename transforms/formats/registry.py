@@ -40,7 +40,7 @@ class Format:
     beside: Callable[[str], Sequence[str]] = lambda url: ()
 
     def holds(self, width_px: int, height_px: int) -> bool:
-        """Whether a panorama of a size can be stored."""
+        """Returns whether a panorama of a size can be stored."""
         return width_px <= self.max_width_px and height_px <= self.max_height_px
 
 
@@ -65,7 +65,7 @@ def check_format(name: str, width_px: int, height_px: int) -> None:
 
 
 def caution(name: str, width_px: int, height_px: int) -> str | None:
-    """What to know of a file of a panorama before it is made, if anything."""
+    """Returns what to know of a file of a panorama before it is made, if anything."""
     if name == "png" and max(width_px, height_px) > LIBPNG_PX:
         return (
             f"a PNG of more than {LIBPNG_PX:,} px a side is valid, but programs that use libpng, such as browsers and "
@@ -102,7 +102,7 @@ def write_panorama(
 
 
 def is_written(name: str, url: str) -> bool:
-    """Whether a panorama is there as a whole."""
+    """Returns whether a panorama is there as a whole."""
     return exists(url + FORMATS[name].proof)
 
 
@@ -114,7 +114,7 @@ def remove_panorama(name: str, url: str) -> None:
 
 
 def in_one_file(write: Callable[..., None]) -> Callable[[str, int, int, Iterable[Strip], Mapping[str, str]], None]:
-    """A writer to a URL out of one to a file that may be unable to seek."""
+    """Returns a writer to a URL out of one to a file that may be unable to seek."""
 
     def write_file(url: str, *panorama: Any) -> None:
         with open_atomic(url) as file:

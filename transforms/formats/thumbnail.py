@@ -47,7 +47,7 @@ class Thumbnail:
         return np.add.reduceat(pixels, starts, axis=axis), int(places[0])
 
     def to_jpeg(self) -> bytes:
-        """The thumbnail as a file."""
+        """Returns the thumbnail as a file."""
         return encode_jpeg((self.sums // self.counts.astype(np.uint64)).astype(np.uint8))
 
 

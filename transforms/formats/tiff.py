@@ -69,14 +69,14 @@ class Overview:
         self.sizes.append(len(tile))
 
     def tiles(self) -> Iterator[bytes]:
-        """All of them, in their order."""
+        """Yields all of them, in their order."""
         self.file.seek(0)
         for size in self.sizes:
             yield self.file.read(size)
 
 
 def squares(strips: Iterable[Strip], sizes: Sequence[Size], overviews: Sequence[Overview]) -> Iterator[np.ndarray]:
-    """The panorama's tiles; those of the overviews are put aside on the way."""
+    """Yields the panorama's tiles; those of the overviews are put aside on the way."""
     for level, strip in level_strips(strips, sizes):
         for square in strip.squares(TIFF_TILE_PX):
             if level:
@@ -86,7 +86,7 @@ def squares(strips: Iterable[Strip], sizes: Sequence[Size], overviews: Sequence[
 
 
 def compressed(square: np.ndarray) -> bytes:
-    """A TIFF tile; one at the right or the bottom, which is smaller, is filled up with zeros."""
+    """Returns a TIFF tile; one at the right or the bottom, which is smaller, is filled up with zeros."""
     tile = np.zeros((TIFF_TILE_PX, TIFF_TILE_PX, 3), np.uint8)
     height_px, width_px, _ = square.shape
     tile[:height_px, :width_px] = square
@@ -96,7 +96,7 @@ def compressed(square: np.ndarray) -> bytes:
 
 @contextmanager
 def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The file, for a writer that goes back: through a local one where the store only takes a stream."""
+    """Yields the file to a writer that seeks: a local copy where the store takes only a stream."""
     if file.seekable():
         yield file
         return

@@ -12,7 +12,7 @@ from isal import igzip
 
 from transforms.formats.layout import STRIP_PX, Strip
 from transforms.storage.files import join, write_bytes, write_json
-from transforms.storage.prefetch import map_ahead
+from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 
 METADATA_FILE = "zarr.json"
@@ -26,27 +26,26 @@ def write_zarr(url: str, width_px: int, height_px: int, strips: Iterable[Strip],
         name, pixels = chunk
         retried(write_bytes, join(url, "c", name), compressed(pixels))
 
-    for _ in map_ahead(write, chunks(strips), threads=UPLOADS, ahead=UPLOADS):
-        pass
+    for_each(write, chunks(strips), UPLOADS)
     retried(write_json, join(url, METADATA_FILE), describe(width_px, height_px, metadata))
 
 
 def chunks(strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
-    """The key of each chunk and its pixels; those at the right and the bottom may be smaller."""
+    """Yields the key of each chunk and its pixels; those at the right and the bottom may be smaller."""
     for strip in strips:
         for column, square in enumerate(strip.squares(STRIP_PX)):
             yield f"{strip.top // STRIP_PX}/{column}/0", square
 
 
 def compressed(square: np.ndarray) -> bytes:
-    """A whole chunk, filled up with zeros."""
+    """Returns a whole chunk, filled up with zeros."""
     chunk = np.zeros((STRIP_PX, STRIP_PX, 3), np.uint8)
     chunk[: square.shape[0], : square.shape[1]] = square
     return igzip.compress(chunk.tobytes(), 1, mtime=0)
 
 
 def describe(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict[str, object]:
-    """What zarr.json says."""
+    """Returns what zarr.json says."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -62,5 +61,5 @@ def describe(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict
 
 
 def as_json(text: str) -> object:
-    """The JSON object that a text is, or the text."""
+    """Returns the JSON object that a text is, or the text."""
     return json.loads(text) if text.startswith("{") else text

@@ -28,6 +28,9 @@ FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 
+KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
+"""The fields of a panorama's JSON that a job keeps in memory for each panorama that is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -35,29 +38,29 @@ class Held:
 
     Attributes:
         others: URLs of the folders of its other plans.
-        record: the JSON of its panorama; empty if there is none.
+        record: what the JSON of its panorama says, as far as `KEPT`; empty if there is none.
     """
 
     others: tuple[str, ...]
     record: Mapping[str, Any]
 
     def is_of(self, plan: Plan) -> bool:
-        """Whether nothing is there of another plan."""
+        """Returns whether nothing is there of another plan."""
         return not self.others and self.record.get("plan", plan.digest) == plan.digest
 
 
 def plan_folder(out: str, plan: Plan) -> str:
-    """Where a plan's patch shards are."""
+    """Returns where a plan's patch shards are."""
     return join(out, PATCHES, plan.request.id, plan.digest)
 
 
 def panorama_path(out: str, file: str) -> str:
-    """Where a file of a panorama is."""
+    """Returns where a file of a panorama is."""
     return join(out, PANORAMAS, file)
 
 
 def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
-    """The plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
+    """Returns the plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
     names = set(list_files(plan_folder(out, plan)))
     ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
     shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
@@ -65,7 +68,7 @@ def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
 
 
 def is_stored(out: str, shard: PatchShard) -> bool:
-    """Whether a shard is there by now."""
+    """Returns whether a shard is there by now."""
     fs, path = filesystem(join(plan_folder(out, shard.plan), shard.name))
     fs.invalidate_cache(fs._parent(path))
     return fs.exists(path)
@@ -82,17 +85,17 @@ def other_plans(out: str, plan: Plan) -> list[str]:
 
 
 def thumbnail_path(out: str, request_id: str) -> str:
-    """Where the thumbnail of a panorama is."""
+    """Returns where the thumbnail of a panorama is."""
     return join(out, THUMBNAILS, f"{request_id}.jpg")
 
 
 def record_path(out: str, request_id: str) -> str:
-    """Where the JSON of a panorama is."""
+    """Returns where the JSON of a panorama is."""
     return panorama_path(out, f"{request_id}.json")
 
 
 def read_record(out: str, request_id: str) -> dict[str, Any]:
-    """What the JSON of a panorama says; nothing where there is none, or, with a line on stderr, a damaged one."""
+    """Returns a panorama's record; nothing if there is none or, after a line on stderr, if it is damaged."""
     url = record_path(out, request_id)
     try:
         record = read_json(url)
@@ -108,7 +111,10 @@ def read_record(out: str, request_id: str) -> dict[str, Any]:
 
 
 def _is_record(record: Any, request_id: str) -> bool:
-    """Whether a job can have written this: anybody may have put it there, and --replace removes the files it names."""
+    """Returns whether a job can have written a record.
+
+    Anybody may have put it there, and --replace removes the files that it names.
+    """
     if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
         return False
     parts = [record.get(name) or {} for name in ("files", "request", "seam_audit", "precision_difference")]
@@ -122,11 +128,12 @@ def _is_record(record: Any, request_id: str) -> bool:
 
 def look_up(out: str, plan: Plan) -> Held:
     """Looks up what is there under the id of a plan."""
-    return Held(tuple(other_plans(out, plan)), read_record(out, plan.request.id))
+    record = read_record(out, plan.request.id)
+    return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
 
 
 def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
-    """Whether all files asked for of a panorama are there, by this plan, if this is what its JSON says."""
+    """Returns whether all files asked for of a panorama, whose JSON is given, are there by this plan."""
     if record.get("plan") != plan.digest:
         return False
     files = [record["files"].get(name) for name in plan.request.formats]
@@ -134,7 +141,7 @@ def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
 
 
 def known_ids(out: str) -> frozenset[str]:
-    """The ids that the folder holds anything of."""
+    """Returns the ids that the folder holds anything of."""
     fs, path = filesystem(join(out, PATCHES))
     fs.invalidate_cache(path)
     folders = fs.ls(path, detail=False) if fs.isdir(path) else []
@@ -143,7 +150,7 @@ def known_ids(out: str) -> frozenset[str]:
 
 
 def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:
-    """The plan of a panorama by what its patches' folder says, with further formats beside those it has.
+    """Returns the plan of a panorama by what its patches' folder says, with further formats beside those it has.
 
     Raises:
         InputError: it is not there or damaged, or a format cannot hold the panorama.
@@ -186,7 +193,7 @@ def begin(out: str, plan: Plan, held: Held | None) -> None:
 
 
 def _says(url: str, plan: Plan) -> bool:
-    """Whether a plan is written down at a URL."""
+    """Returns whether a plan is written down at a URL."""
     try:
         return read_json(url) == plan.pixels_json()
     except (FileNotFoundError, InputError):

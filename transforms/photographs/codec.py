@@ -99,7 +99,7 @@ class Framing:
 
 
 def frame(width_px: int, height_px: int, full_px: int, square: bool = False, longest_px: int = 65_500) -> Framing:
-    """How an original of this size is stored.
+    """Returns how an original of this size is stored.
 
     A wide picture keeps its width, as far as ``longest_px`` lets it, and is scaled to the height ``full_px``. A tall
     one, or any with ``square``, is cut to the square in its middle first.
@@ -153,7 +153,7 @@ def decoding(
 
 
 def decoding_bytes(file: Image.Image, full_size: tuple[int, int]) -> int:
-    """The memory that it takes at most to decode and convert a photograph whose header has been read.
+    """Returns the memory that it takes at most to decode and convert a photograph whose header has been read.
 
     Pillow holds it whole. A picture that is turned or converted stands beside the one that it is made of.
 
@@ -172,7 +172,7 @@ def decoding_bytes(file: Image.Image, full_size: tuple[int, int]) -> int:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit sRGB, without alpha; the same image if it is that already."""
+    """Returns an image of any mode as 8-bit sRGB, without alpha; the same image if it is that already."""
     is_flat = image.mode not in _WITH_ALPHA and "transparency" not in image.info
     mode = image.mode if is_flat else "RGB"
     if mode.startswith("I;16"):
@@ -204,7 +204,7 @@ def store(picture: Picture, framing: Framing, via_px: int | None = None) -> Imag
 
 
 def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
-    """A picture's file, with nothing in it that depends on when or where it was made.
+    """Returns a picture's file, with nothing in it that depends on when or where it was made.
 
     Args:
         image: mode RGB.
@@ -261,7 +261,7 @@ def _check_codec(file: Image.Image) -> None:
 
 
 def _coefficient_bytes(file: JpegImageFile, full_size: tuple[int, int]) -> int:
-    """What libjpeg keeps of a JPEG of several scans until the last: two bytes of each component's samples.
+    """Returns what libjpeg keeps of a JPEG of several scans until the last: two bytes of each component's samples.
 
     A header does not tell how many there are: those that are not progressive may have several, too.
     """
@@ -270,7 +270,7 @@ def _coefficient_bytes(file: JpegImageFile, full_size: tuple[int, int]) -> int:
 
 
 def _tile_bytes(file: TiffImageFile) -> int:
-    """The size of a TIFF's largest piece, which is decoded whole; it may be larger than the picture."""
+    """Returns the size of a TIFF's largest piece, which is decoded whole; it may be larger than the picture."""
     tags = file.tag_v2
     width, height = tags.get(TILEWIDTH), tags.get(TILELENGTH)
     if width is None or height is None:
@@ -288,23 +288,25 @@ def _check_pixel_count(width_px: int, height_px: int) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded image upright; an unreadable EXIF block is no reason to lose a photograph.
+    """Returns what makes a loaded image upright; an unreadable EXIF block is no reason to lose a photograph.
 
-    Pillow has turned a TIFF already, and then says that nothing is left to do.
+    Pillow has turned a TIFF already. What XMP says is not followed: no browser does, so nobody has seen it that way.
     """
     try:
         raw = image.info.get("Raw profile type exif")  # a PNG's, in hexadecimal after three lines
         block = image.info.get("exif") or (bytes.fromhex("".join(raw.split("\n")[3:])) if raw else b"")
         if has_overlapping_tags(block.removeprefix(b"Exif\0\0")):
             return None
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        exif = Image.Exif()  # not image.getexif(), which asks XMP too
+        exif.load(block)
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # as many kinds of error as there are ways to break it
         return None
     return _TURNS.get(orientation)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow would clip 16-bit grey at 255; its whole range is wanted."""
+    """Scales 16-bit grey to 8 bits; Pillow itself would clip it at 255."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.uint32)
         grey = Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
@@ -324,7 +326,10 @@ def _onto_white(image: Image.Image) -> Image.Image:
 
 
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a colour profile to sRGB; None where it is that already, is broken, or not meant for this kind of image."""
+    """Returns the transform from a colour profile to sRGB.
+
+    None if the profile is sRGB already, is broken, or is not meant for this kind of image.
+    """
     try:
         transform = ImageCms.ImageCmsTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(profile)),
@@ -340,7 +345,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a profile is sRGB, whatever it is called: some of that name are linear."""
+    """Returns whether a profile is sRGB, whatever it is called: some of that name are linear."""
     moved = np.abs(np.asarray(transform.apply(_COLOURS), np.int16) - np.asarray(_COLOURS, np.int16))
     return int(moved.max()) <= SAME_LEVELS
 

@@ -73,7 +73,7 @@ def check_content(image: Image.Image) -> None:
 
 
 def _is_page(grey: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> bool:
-    """Whether one level is the ground of the upper and the lower half, and marks on it have sharp edges."""
+    """Returns whether one level is the ground of the upper and the lower half, and marks on it have sharp edges."""
     ground = int(counts.argmax())
     if counts[max(0, ground - PAGE_RANGE) : ground + PAGE_RANGE + 1].sum() <= PAGE_SHARE * grey.size:
         return False
@@ -85,13 +85,13 @@ def _is_page(grey: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> bool
 
 
 def _border_share(lines: npt.NDArray[np.uint8]) -> float:
-    """The share of lines, from both ends inwards, that are of one level and end at a straight edge, as no sky does."""
+    """Returns the share of lines, from both ends inwards, that have one level and a straight inner edge."""
     count = sum(_border_lines(order) for order in (lines, lines[::-1]))
     return min(1.0, count / len(lines))
 
 
 def _border_lines(lines: npt.NDArray[np.uint8]) -> int:
-    """How many lines, from the first on, are a border."""
+    """Returns how many lines, from the first on, are a border."""
     low, high = lines.min(axis=1).astype(int), lines.max(axis=1).astype(int)
     level = int(low[0])
     inside = (high > level + BORDER_RANGE) | (low < level - BORDER_RANGE)

@@ -43,7 +43,7 @@ _PERCEPTUAL: Final = _cosines(_PERCEPTUAL_SIDE, _GRID).astype(np.float64)
 
 
 def _cropped_cosines() -> npt.NDArray[np.float64]:
-    """For each crop of the two ends of a line of `_GRID` pixels, the lowest frequencies of what is left."""
+    """Returns the lowest frequencies of what each crop of the two ends leaves of a line of `_GRID` pixels."""
     lowest = _cosines(_DETAIL_SIDE, _WINDOW)
     transforms = []
     for low in _CROPS:
@@ -60,19 +60,19 @@ _DETAIL: Final = _cropped_cosines()
 
 
 def grey_grid(image: Image.Image) -> npt.NDArray[np.float64]:
-    """A picture in 32×32 grey levels, all that the hashes look at."""
+    """Returns a picture in 32×32 grey levels, all that the hashes look at."""
     return np.asarray(image.convert("L").resize((_GRID, _GRID), Image.Resampling.BOX), dtype=np.float64)
 
 
 def perceptual_hash(grid: npt.NDArray[np.float64]) -> str:
-    """64 bits, as 16 hex digits: the lowest 8×8 frequencies, each against their median."""
+    """Returns 64 bits, as 16 hex digits: the lowest 8×8 frequencies, each compared with their median."""
     low = _PERCEPTUAL @ grid @ _PERCEPTUAL.T  # [8, 8]
     bits = (low > int(np.median(low))).reshape(-1)
     return np.packbits(bits).tobytes().hex()
 
 
 def crop_hashes(grid: npt.NDArray[np.float64]) -> bytes:
-    """The detail hashes of a picture under all 81 crops, 18 bytes each: the signs of the lowest 12×12 frequencies."""
+    """Returns a picture's detail hashes for all 81 crops, 18 bytes each: the signs of the lowest 12×12 frequencies."""
     ways = len(_CROPS) ** 2
     low = (_DETAIL @ grid @ _DETAIL.T).reshape(ways, _DETAIL_SIDE, ways, _DETAIL_SIDE)
     signs = (low > 0).transpose(0, 2, 1, 3).reshape(ways * ways, -1)
@@ -80,23 +80,23 @@ def crop_hashes(grid: npt.NDArray[np.float64]) -> bytes:
 
 
 def detail_hash(crops: bytes) -> str:
-    """144 bits, as 36 hex digits, of the picture without its outermost 5%, from its `crop_hashes`."""
+    """Returns 144 bits, as 36 hex digits, of the picture without its outermost 5%, from its `crop_hashes`."""
     return crops[_CENTRAL * _DETAIL_BYTES : (_CENTRAL + 1) * _DETAIL_BYTES].hex()
 
 
 def perceptual_words(hashes: list[str]) -> Words:
-    """Perceptual hashes as numbers, [N]."""
+    """Converts perceptual hashes to numbers, [N]."""
     return np.array([int(value, 16) for value in hashes], dtype=np.uint64)
 
 
 def detail_words(content: bytes) -> Words:
-    """Detail hashes, one after another in bytes, as numbers [N, 3]."""
+    """Converts detail hashes, concatenated as bytes, to numbers [N, 3]."""
     rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, _DETAIL_BYTES)
     return np.pad(rows, ((0, 0), (0, 6))).view(np.uint64)
 
 
 def detail_distances(crops: Words, details: Words) -> npt.NDArray[np.int64]:
-    """How many bits each detail hash differs from a picture under its best crop.
+    """Returns how many bits each detail hash differs from a picture under its best crop.
 
     Args:
         crops: of the picture, [81, 3].

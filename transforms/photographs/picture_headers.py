@@ -24,8 +24,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = MOST_PROFILE_BYTES  # Pillow has one limit for t
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT: Final = {b"tEXt", b"zTXt", b"iTXt"}
 
-_UPRIGHT: Final = {b"Raw profile type exif", b"XML:com.adobe.xmp"}
-"""The keywords of the texts that may say which way is up."""
+_UPRIGHT: Final = b"Raw profile type exif"
+"""The keyword of the text that may say which way is up."""
 
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each of TIFF's types."""
@@ -69,7 +69,7 @@ class MeteredFile(io.BytesIO):
 
 
 def check_header(content: bytes) -> bytes:
-    """The bytes of a picture that Pillow may open: without texts that nobody reads, if it is a PNG.
+    """Returns the bytes of a picture that Pillow may open: without texts that nobody reads, if it is a PNG.
 
     Raises:
         CostlyFileError: it would take far too long to decode.
@@ -84,7 +84,7 @@ def check_header(content: bytes) -> bytes:
 
 
 def has_overlapping_tags(content: bytes, block: int = 0) -> bool:
-    """Whether the first directory of an EXIF block names more bytes than there are. Pillow would copy them all.
+    """Returns whether the first directory of an EXIF block names more bytes than there are. Pillow would copy them all.
 
     Args:
         content: bytes with an EXIF block in them.
@@ -127,7 +127,7 @@ def _check_avif(content: bytes) -> None:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each marker of a JPEG with what it holds, up to the first scan; of a progressive one up to its end."""
+    """Yields each marker of a JPEG with what it holds, up to the first scan; of a progressive one up to its end."""
     place, components, has_more_scans = 2, 0, False
     while found := _MARKER.search(content, place):
         marker, place = found[1][0], found.end()
@@ -146,7 +146,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _without_text(content: bytes) -> bytes:
-    """A PNG without its texts, but for those that may say which way is up, and without too large a profile."""
+    """Returns a PNG without its texts, but for those that may say which way is up, and without too large a profile."""
     kept, place, seen = [], len(_PNG), set[bytes]()
     start, steps = 0, 0
     while place + 12 <= len(content) and steps <= _most_steps(content):
@@ -168,7 +168,7 @@ def _without_text(content: bytes) -> bytes:
 def _is_wanted(kind: bytes, keyword: bytes, rest: bytes) -> bool:
     if kind == b"iCCP":
         return rest[:1] == b"\0" and _inflates(rest[1:], MOST_PROFILE_BYTES)
-    if keyword not in _UPRIGHT or len(rest) > MOST_TEXT_BYTES:
+    if keyword != _UPRIGHT or len(rest) > MOST_TEXT_BYTES:
         return False
     if kind == b"zTXt":
         return rest[:1] == b"\0" and _inflates(rest[1:], MOST_TEXT_BYTES)
@@ -178,7 +178,7 @@ def _is_wanted(kind: bytes, keyword: bytes, rest: bytes) -> bool:
 
 
 def _most_steps(content: bytes) -> int:
-    """How many pieces a file of this size may consist of.
+    """Returns how many pieces a file of this size may consist of.
 
     A GIF's are few, since Pillow puts its comments together in a time that grows with their square.
     """
@@ -188,7 +188,7 @@ def _most_steps(content: bytes) -> int:
 
 
 def _inflates(packed: bytes, most_bytes: int) -> bool:
-    """Whether something inflates, and to no more than so many bytes."""
+    """Returns whether something inflates, and to no more than so many bytes."""
     try:
         return len(zlib.decompressobj().decompress(packed, most_bytes + 1)) <= most_bytes
     except zlib.error:

@@ -105,7 +105,7 @@ def prepare_photograph(
 
 
 def storing_bytes(size: tuple[int, int], how: Preparation) -> int:
-    """The memory that it takes at most to scale, judge and encode a photograph of this size, turned or not."""
+    """Returns the memory that it takes at most to scale, judge and encode a photograph of this size, turned or not."""
     longest_px = LONGEST_SIDE_PX[how.suffix]
     needed = []
     for width_px, height_px in (size, size[::-1]):
@@ -158,7 +158,7 @@ def _prepare(
 
 
 def read_photograph(photograph: Photograph, budget: Budget, held: ExitStack) -> tuple[bytes, int]:
-    """The bytes of a photograph on some file system, and how many attempts they took.
+    """Returns the bytes of a photograph on some file system, and how many attempts they took.
 
     Args:
         photograph: where they are.

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from model.checks import is_integer
+from model.config import precision_name
 from model.errors import InputError
 from model.world.engine import PRECISIONS
 from transforms.panoramas.plan import MOST_TILES_PER_SHARD, REFERENCE
@@ -45,6 +46,7 @@ class RenderOptions:
     source: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
         if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
@@ -69,5 +71,5 @@ class RenderOptions:
             raise InputError(f"--model-copies {copies}: give 1 to {MOST_MODEL_COPIES}")
 
     def place(self, number: int | str) -> str:
-        """What a row of the requests' file is called that has no id of its own: never an id."""
+        """Returns what a row of the requests' file is called that has no id of its own: never an id."""
         return f"{self.source}, request {number}".removeprefix(", ")

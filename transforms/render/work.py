@@ -1,68 +1,81 @@
-"""Which shards of tiles are still to be made."""
+"""What is still to be made of each panorama: one survey of the folder, for the manifest, the bar and the pipeline."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
+from model.geometry import Window
 from transforms.panoramas.folder import existing_shards, is_complete
 from transforms.panoramas.plan import PatchShard, Plan
+from transforms.render.planner import Planned
+from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 
-
-@dataclass(frozen=True)
-class Found:
-    """What a run finds in its folder when it begins, so that nothing is asked of storage for requests new to it.
-
-    Attributes:
-        known: ids that anything is there of.
-        damaged: shards that a repair took away, by plan.
-    """
-
-    known: frozenset[str]
-    damaged: Mapping[Plan, Sequence[PatchShard]] = field(default_factory=dict)
+STORAGE_CALLS = 16
+"""Calls to storage at the same time, while a job begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be made of a panorama.
+    """What is still to be made of a panorama.
 
     Attributes:
-        shards: how many.
-        tiles: in them.
+        plan: of the panorama.
+        record: the panorama's JSON if all its files are there, else None.
+        gaps: the first and the last of consecutive tiles to compute. Shards are cut from them only where they are
+            computed: a panorama may have millions.
+        tiles_per_shard: most tiles in a shard.
     """
 
-    shards: int = 0
-    tiles: int = 0
+    plan: Plan
+    record: Mapping[str, Any] | None
+    gaps: tuple[Window, ...]
+    tiles_per_shard: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is to be made."""
+        return self.record is not None and not self.gaps
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles are to be computed."""
+        return sum(last - first + 1 for first, last in self.gaps)
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards they make."""
+        return sum(last // self.tiles_per_shard - first // self.tiles_per_shard + 1 for first, last in self.gaps)
+
+    def shards(self) -> Iterator[PatchShard]:
+        """Yields the shards to make."""
+        for first, last in self.gaps:
+            yield from cut(self.plan, first, last, self.tiles_per_shard)
 
 
-def work_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Work:
-    """How much `shards_to_do` would list. It is reckoned, since a panorama may have millions of shards."""
-    if is_known_complete(out, plan, found):
-        damaged = found.damaged.get(plan, ())
-        return Work(len(damaged), sum(len(shard.indices) for shard in damaged))
-    gaps = list(gaps_between(plan, existing(out, plan, found)))
-    shards = sum(last // tiles_per_shard - first // tiles_per_shard + 1 for first, last in gaps)
-    return Work(shards, sum(last - first + 1 for first, last in gaps))
+def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None = None) -> list[Work]:
+    """Returns what is still to be made of each plan. Storage is not asked for ids that the folder does not know.
 
+    Args:
+        planned: the plans.
+        damaged: shards that a repair has removed. Of a complete panorama only these are made again, even if other
+            patches are gone.
+    """
+    out, tiles_per_shard = planned.options.out, planned.options.tiles_per_shard
 
-def shards_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Iterable[PatchShard]:
-    """The shards to be made; for a panorama that is complete only the damaged, whatever became of its other patches."""
-    if is_known_complete(out, plan, found):
-        return found.damaged.get(plan, ())
-    return missing_shards(plan, existing(out, plan, found), tiles_per_shard)
+    def look_at(plan: Plan) -> Work:
+        held = planned.held.get(plan)
+        if held is not None and retried(is_complete, out, plan, held.record):
+            gaps = tuple((shard.first, shard.last) for shard in (damaged or {}).get(plan, ()))
+            return Work(plan, held.record, gaps, tiles_per_shard)
+        existing = () if held is None else retried(existing_shards, out, plan)
+        return Work(plan, None, tuple(gaps_between(plan, existing)), tiles_per_shard)
 
-
-def is_known_complete(out: str, plan: Plan, found: Found) -> bool:
-    """Whether a panorama is there as a whole. Storage is not asked for requests that are new to it."""
-    return plan.request.id in found.known and retried(is_complete, out, plan)
-
-
-def existing(out: str, plan: Plan, found: Found) -> Sequence[PatchShard]:
-    """The shards of a plan that are there."""
-    return retried(existing_shards, out, plan) if plan.request.id in found.known else ()
+    return list(map_ahead(look_at, planned.networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS))
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
@@ -72,7 +85,7 @@ def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: 
 
 
 def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[int, int]]:
-    """The first and the last of consecutive tiles that no existing shard holds."""
+    """Yields the first and the last of consecutive tiles that no existing shard holds."""
     free = 0
     for shard in sorted(existing, key=lambda shard: shard.first):
         if free < shard.first:
@@ -91,22 +104,20 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
 
 
 @dataclass(eq=False)
-class PlanTiles(beam.PTransform):
-    """Cuts plans into the shards that are still to be made, in an order of chance.
+class CutShards(beam.PTransform):
+    """Cuts the tiles that are still to be computed into shards, in random order.
 
     So two runs of one job do not compute the same shards at the same time, but most of them once between them.
     """
 
-    out: str
-    tiles_per_shard: int
-    found: Found
-
     @no_annotations
-    def expand(self, plans: beam.PCollection) -> beam.PCollection:
+    def expand(self, work: beam.PCollection) -> beam.PCollection:
         """Beam's hook."""
-        return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
+        return work | "Cut" >> beam.FlatMap(shuffled_shards) | "Share out" >> beam.Reshuffle()
 
-    def _missing(self, plan: Plan) -> Iterable[PatchShard]:
-        shards = list(shards_to_do(self.out, plan, self.tiles_per_shard, self.found))
-        random.shuffle(shards)
-        return shards
+
+def shuffled_shards(work: Work) -> list[PatchShard]:
+    """Returns the shards of some work in random order."""
+    shards = list(work.shards())
+    random.shuffle(shards)
+    return shards

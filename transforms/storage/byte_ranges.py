@@ -28,7 +28,7 @@ class Piece:
 
 
 def read_pieces(pieces: Iterable[Piece]) -> Iterator[bytes]:
-    """The bytes of each piece, in order; only a few are held in memory.
+    """Yields the bytes of each piece, in order; only a few are held in memory.
 
     Raises:
         OSError: a file is missing, or ends before a piece does.
@@ -40,7 +40,7 @@ def read_pieces(pieces: Iterable[Piece]) -> Iterator[bytes]:
 
 
 def read_each(pieces: Iterable[Piece]) -> Iterator[bytes | Exception]:
-    """The bytes of each piece, in order, or why it cannot be read; only a few are held in memory."""
+    """Yields the bytes of each piece, in order, or why it cannot be read; only a few are held in memory."""
     for chunk in _chunks(pieces):
         fs, _ = filesystem(chunk[0].url)
         paths = [filesystem(piece.url)[1] for piece in chunk]
@@ -54,7 +54,7 @@ def read_each(pieces: Iterable[Piece]) -> Iterator[bytes | Exception]:
 
 
 def _chunks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """The pieces that are read at once."""
+    """Yields the pieces that are read at once."""
     chunk: list[Piece] = []
     size_bytes = 0
     for piece in pieces:

@@ -28,7 +28,7 @@ _LIMIT = Lock()
 
 
 def read_lines(content: bytes) -> list[str]:
-    """The lines of a text, without their ends, of which there are three kinds. No other character ends a line.
+    """Returns the lines of a text, without their ends, of which there are three kinds. No other character ends a line.
 
     The text is UTF-8, or UTF-16 if it begins with a byte order mark that says so. `is_decodable` tells the lines that
     are not.
@@ -44,12 +44,12 @@ def read_lines(content: bytes) -> list[str]:
 
 
 def is_decodable(text: str) -> bool:
-    """Whether a text of `read_lines` was UTF-8."""
+    """Returns whether a text of `read_lines` was UTF-8."""
     return text.isascii() or not _UNDECODABLE.search(text)
 
 
 def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
-    """The rows of a table, each as its fields; None for one that cannot be told apart from what follows it.
+    """Yields the rows of a table, each as its fields; None for one that cannot be told apart from what follows it.
 
     In a table with tabs a quotation mark is a character like any other, unless quotes surround a whole field in one
     line. In one with commas they may surround several lines.
@@ -76,14 +76,14 @@ def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | N
 
 
 def _next_record(reader: Iterator[list[str]]) -> list[str] | None:
-    """A reader's next record, however long its fields are; None behind the last."""
+    """Returns a reader's next record, however long its fields are; None behind the last."""
     with _fields_of_any_length():
         return next(reader, None)
 
 
 @contextmanager
 def _fields_of_any_length() -> Iterator[None]:
-    """The limit of the module csv is the whole process's, so it is lifted for no longer than a record takes."""
+    """Lifts the csv module's field limit, which the whole process shares, for the time that a record takes."""
     with _LIMIT:
         before = csv.field_size_limit(_LONGEST_FIELD)
         try:

@@ -71,7 +71,7 @@ def _run_id(pid: int) -> str:
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL and the path on it. What has no scheme is a path on this machine.
+    """Returns the file system of a URL and the path on it. What has no scheme is a path on this machine.
 
     Raises:
         InputError: the URL's scheme is unknown, its package is not installed, or its slashes are missing.
@@ -97,18 +97,18 @@ def _check_slashes(path: str) -> None:
 
 
 def join(url: str, *parts: str) -> str:
-    """A path below a URL."""
+    """Returns a path below a URL."""
     return posixpath.join(url, *parts)
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file or folder at a URL."""
+    """Returns whether there is a file or folder at a URL."""
     fs, path = filesystem(url)
     return fs.exists(path)
 
 
 def list_files(url: str) -> list[str]:
-    """The names of the finished files in a folder, sorted; none where there is no folder."""
+    """Returns the names of the finished files in a folder, sorted; none where there is no folder."""
     fs, path = filesystem(url)
     fs.invalidate_cache(path)
     try:
@@ -189,7 +189,7 @@ class Upload(io.RawIOBase):
         return memoryview(content).nbytes
 
     def commit(self) -> None:
-        """The file appears in the store."""
+        """Makes the file appear in the store."""
         if self.parts is None:
             self.fs.pipe_file(self.path, bytes(self.start))
         else:
@@ -197,7 +197,7 @@ class Upload(io.RawIOBase):
             self.parts.commit()
 
     def discard(self) -> None:
-        """Nothing appears."""
+        """Gives up the upload; nothing appears in the store."""
         if self.parts is not None:
             self.parts.discard()
 
@@ -291,7 +291,7 @@ def remove_leftovers(url: str, *folders: str) -> None:
 
 
 def _files(fs: fsspec.AbstractFileSystem, path: str, deep: bool) -> Iterator[str]:
-    """The files in a folder, with those below it or without."""
+    """Yields the files in a folder, with those below it or without."""
     if not isinstance(fs, LocalFileSystem):
         yield from fs.find(path, maxdepth=None if deep else 1)
         return

@@ -10,7 +10,7 @@ LONGEST_NUMBER = 40
 
 
 def read_json_text(text: str | bytes) -> Any:
-    """The value that a JSON text is.
+    """Returns the value that a JSON text is.
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, gives a key twice, or has a number of too many digits.

@@ -102,10 +102,10 @@ class Memory:
 
 @cache
 def process_memory(size_bytes: int) -> Memory:
-    """The budget of this process: the same object for all who ask, so that they share it."""
+    """Returns the budget of this process: the same object for all who ask, so that they share it."""
     return Memory(size_bytes)
 
 
 def megabytes(size_bytes: int) -> str:
-    """A number of bytes for people."""
+    """Returns a number of bytes for people."""
     return f"{ceil(size_bytes / 1e6):,} MB"

@@ -16,7 +16,7 @@ THREADS = min(4, os.cpu_count() or 1)
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS, ahead: int = THREADS
 ) -> Iterator[Result]:
-    """The function's results, in order, worked out by threads while the caller is busy with earlier ones.
+    """Yields the function's results, in order, worked out by threads while the caller is busy with earlier ones.
 
     The items come from the caller's own thread. No more than `ahead` results exist that were not asked for, so memory
     is bounded. An error, of an item or the function, is raised in its turn; nothing runs on after the end.
@@ -35,8 +35,14 @@ def map_ahead(
                 future.cancel()
 
 
+def for_each(function: Callable[[Item], object], items: Iterable[Item], threads: int) -> None:
+    """Calls a function for each item, in several threads at once; raises the first error."""
+    for _ in map_ahead(function, items, threads, ahead=2 * threads):
+        pass
+
+
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each taken in a thread of its own while the one before is made use of."""
+    """Yields the items, each taken in a thread of its own while the one before is made use of."""
     pool = ThreadPoolExecutor(1)
     end = object()
     try:

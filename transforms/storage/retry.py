@@ -26,14 +26,14 @@ FINAL_OS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryErr
 
 
 def passes(error: Exception) -> bool:
-    """Whether an error may be gone when the same is tried again. Stores have classes of their own, so most may."""
+    """Returns whether a retry may succeed. Stores raise errors of their own classes, so most errors count as such."""
     if isinstance(error, OSError):
         return not isinstance(error, FINAL_OS) and error.errno not in FINAL_ERRNO
     return not isinstance(error, FINAL)
 
 
 def retried(function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-    """What the function returns, at one of five attempts. It must do no harm if it is called again half-way.
+    """Returns what the function returns, at one of five attempts. It must do no harm if it is called again half-way.
 
     Raises:
         Exception: of the function's last attempt, or one that will not pass.

@@ -17,7 +17,7 @@ def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> N
 
 
 def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a table, with the schema's columns.
+    """Returns the rows of a table, with the schema's columns.
 
     Args:
         url: the Parquet file.
@@ -43,7 +43,7 @@ def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = (
 
 
 def parse_table(content: bytes) -> pa.Table:
-    """The table in a Parquet file's bytes.
+    """Returns the table in a Parquet file's bytes.
 
     It is read in this thread: pyarrow's own threads, where torch is loaded too, abort a process that ends soon after.
     Three things together keep it here: ``use_threads=False``, ``pre_buffer=False`` and the ``BufferReader``; a Python

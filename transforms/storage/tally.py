@@ -30,6 +30,6 @@ class Tally:
                 self._named[name] += more
 
     def named(self) -> dict[str, int]:
-        """The counts by name."""
+        """Returns the counts by name."""
         with self._lock:
             return dict(self._named)

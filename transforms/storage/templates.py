@@ -19,7 +19,7 @@ def _environment() -> Environment:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A page.
+    """Returns a page.
 
     Args:
         template: the name of a file in the folder ``templates``.

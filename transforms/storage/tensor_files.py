@@ -14,7 +14,7 @@ PART_BYTES = 2**26
 
 
 def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
-    """The content of a file of tensors.
+    """Returns the content of a file of tensors.
 
     Args:
         url: the file.
@@ -38,7 +38,7 @@ def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
 
 
 def read_up_to(file: IO[bytes], size: int) -> bytes:
-    """So many bytes, or fewer at the end of the file; a stream may give less than is asked for at a time."""
+    """Reads a number of bytes, or fewer at the end of the file; a stream may return less than is asked for."""
     content = bytearray()
     while len(content) < size:
         part = file.read(min(PART_BYTES, size - len(content)))

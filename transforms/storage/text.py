@@ -2,7 +2,7 @@
 
 
 def clean_text(text: str | bytes) -> str:
-    """The text with U+FFFD in place of whatever cannot be written as UTF-8.
+    """Returns the text with U+FFFD in place of whatever cannot be written as UTF-8.
 
     Args:
         text: bytes that should be UTF-8, or a string that may hold lone surrogates: of a JSON escape that was cut in
@@ -20,5 +20,5 @@ def clean_text(text: str | bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """The text in one line for a terminal: control characters, and all else that is not seen, are escaped."""
+    """Returns the text in one line for a terminal: control characters, and all else that is not seen, are escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in clean_text(text))

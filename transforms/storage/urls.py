@@ -35,7 +35,7 @@ class NotAllowedError(InputError):
 
 
 def scheme_of(url: str) -> str:
-    """What stands before ``://``, in small letters; nothing for a path."""
+    """Returns what stands before ``://``, in small letters; nothing for a path."""
     text = url.strip()
     if text[:5].lower() == "data:":
         return "data"
@@ -43,7 +43,7 @@ def scheme_of(url: str) -> str:
 
 
 def is_web(url: str) -> bool:
-    """Whether a URL is for ``Fetcher``, even if it turns out that it cannot be asked for."""
+    """Returns whether a URL is for ``Fetcher``, even if it turns out that it cannot be asked for."""
     return scheme_of(url) in WEB
 
 
@@ -68,7 +68,7 @@ def check_scheme(url: str, listed_at: str = "") -> None:
 
 
 def resolve(entry: str, listed_at: str) -> str:
-    """The URL or path that an entry of a list means: a relative one is meant from the list's own folder.
+    """Returns the URL or path that an entry of a list means: a relative one is meant from the list's own folder.
 
     Args:
         entry: a URL or path, as the list has it.
@@ -92,13 +92,13 @@ def resolve(entry: str, listed_at: str) -> str:
 
 
 def _beside(path: str, listed_at: str) -> str:
-    """A path that may be relative to the folder of a list."""
+    """Returns a path that may be relative to the folder of a list."""
     folder, slash, _ = listed_at.rpartition("/")
     return path if path.startswith("/") or not slash else f"{folder}/{path}"
 
 
 def asked_url(url: str) -> URL:
-    """What a server is asked for. Percent-encoding stays as it is written, because signed URLs hold in no other form.
+    """Returns the URL to send to a server. Percent-encoding stays as written, because signed URLs depend on it.
 
     Only what HTTP cannot carry is encoded, the host has its one normal spelling, and segments of dots are resolved, so
     that robots.txt is asked about the path that the server will look up.
@@ -121,7 +121,7 @@ def asked_url(url: str) -> URL:
 
 
 def _carried(text: str) -> str:
-    """A part of a URL with what must not stand in a request line as percent-encoded bytes."""
+    """Returns a part of a URL with what must not stand in a request line as percent-encoded bytes."""
     return quote(text, safe="%!$&'()*+,-./:;=?@[]\\^_|~", errors="surrogateescape")
 
 
@@ -140,7 +140,7 @@ def _without_dots(path: str) -> str:
 
 
 def host_key(url: str) -> str:
-    """The scheme, host and port of a web URL in their one normal spelling, which limits and robots.txt go by.
+    """Returns the scheme, host and port of a web URL in their one normal spelling, which limits and robots.txt go by.
 
     User names, the scheme's own port, a trailing dot, the case of letters, and the spelling of international names
     and numeric addresses make no difference. Nothing for what is not on the web, or names no host.
@@ -154,7 +154,7 @@ def host_key(url: str) -> str:
 
 
 def _normal_host(host: str) -> str:
-    """A host's name, or its address in brackets if it is one of IPv6."""
+    """Returns a host's name, or its address in brackets if it is one of IPv6."""
     host = host.rstrip(".").lower()
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -166,7 +166,7 @@ def _normal_host(host: str) -> str:
 
 
 def _dotted(host: str) -> str:
-    """The usual spelling of an IPv4 address written as 127.1, 0x7f000001 or 2130706433; other names as they are."""
+    """Returns an IPv4 address written as 127.1, 0x7f000001 or 2130706433 in its usual form; other names unchanged."""
     if not host[:1].isdigit():
         return host
     try:
@@ -176,7 +176,7 @@ def _dotted(host: str) -> str:
 
 
 def redact(text: str) -> str:
-    """A URL, or a text that holds URLs, without what opens doors.
+    """Returns a URL, or a text that holds URLs, without what opens doors.
 
     User names and passwords go. Tokens and signatures in a query are replaced by a short checksum, so that URLs that
     differ in nothing else still differ; passwords there are replaced outright. What has no secrets stays as it is.

@@ -104,7 +104,7 @@ class PatchStream:
             yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
 
     def patches(self, after: int = 0) -> Iterator[Patch]:
-        """Single patches and their t, without the first `after`.
+        """Yields single patches and their t, without the first `after`.
 
         Raises:
             InputError: a sample is damaged; or a shard, and that is an error or none can be read.
@@ -113,7 +113,7 @@ class PatchStream:
         return chain.from_iterable(map_ahead(self.patches_of, parts, DECODERS, PARTS_AHEAD))
 
     def patches_of(self, places: Sequence[Place]) -> list[Patch]:
-        """The patches of some places."""
+        """Returns the patches of some places."""
         if self.whole:
             windows = [crop_frame(raw, self.full_px, Random(seed)) for raw, seed, _ in places]
         else:
@@ -122,7 +122,7 @@ class PatchStream:
         return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
 
     def blocks(self, after: int) -> Iterator[list[Place]]:
-        """The samples of one block after the other."""
+        """Yields the samples of one block after the other."""
         records = read_dataset(self.data)["shards"]
         shards = Shards(self.data, records, self.strict, self.skipped)
         names = sorted(name for name in records if name.startswith("train-"))
@@ -150,7 +150,7 @@ class PatchStream:
 
 
 def deal(names: Sequence[str], seed: str, rank: int, ranks: int) -> list[str]:
-    """The shards of one process in one epoch, in order; over all processes each shard comes once."""
+    """Returns the shards of one process in one epoch, in order; over all processes each shard comes once."""
     return Random(seed).sample(names, len(names))[rank::ranks]
 
 
@@ -167,7 +167,7 @@ def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
 
 
 def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0) -> tuple[npt.NDArray[np.uint8], float]:
-    """A random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
+    """Returns a random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at its top or bottom, whichever is farther from the horizon: what generated windows
     beyond the frame are held against is then sky or ground. Hills on the frame's edge would be asked for at any height.
@@ -192,7 +192,7 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
 
 
 def crop_frame(raw: RawSample, full_px: int, random: Random) -> tuple[npt.NDArray[np.uint8], float]:
-    """A random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
+    """Returns a random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
 
     A picture that is less wide than high is continued by reflection.
 
@@ -215,7 +215,7 @@ def crop_frame(raw: RawSample, full_px: int, random: Random) -> tuple[npt.NDArra
 
 
 def open_sample(raw: RawSample) -> tuple[tuple[int, int], Image.Image]:
-    """The rows at which a sample's full picture begins and ends, and its picture, decoded when it is first looked at.
+    """Returns the rows at which a sample's full picture begins and ends, and its picture, which is decoded lazily.
 
     Raises:
         Exception: of any kind, if either is missing or damaged.

@@ -109,13 +109,13 @@ class TrainingSet:
     rejects: list[Reject]
 
     def shards_of(self, split: str) -> list[int]:
-        """How many samples each shard of a split has, in order."""
+        """Returns how many samples each shard of a split has, in order."""
         shards = sorted(self.dataset["shards"].items())
         return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
 
 
 def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
-    """The training set that a ``dataset.json`` describes.
+    """Returns the training set that a ``dataset.json`` describes.
 
     A run that was cut off while it wrote the tables may have left rows of shards that are not in the set.
 
@@ -180,7 +180,7 @@ def write_tables(
 
 
 def read_dataset(url: str) -> dict[str, Any]:
-    """What ``dataset.json`` of a training set says.
+    """Returns what ``dataset.json`` of a training set says.
 
     Raises:
         InputError: there is no training set, one of another format, or a damaged one.
@@ -228,7 +228,7 @@ def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, p
 
 
 def read_index(url: str) -> list[dict[str, Any]]:
-    """The rows of a training set's index, in the order of its shards.
+    """Returns the rows of a training set's index, in the order of its shards.
 
     Raises:
         InputError: it is missing or damaged.
@@ -242,7 +242,7 @@ def read_index(url: str) -> list[dict[str, Any]]:
 
 
 def _is_sample(row: Mapping[str, Any]) -> bool:
-    """Whether a row of the index, which anybody may have written, can be that of a sample."""
+    """Returns whether a row of the index, which anybody may have written, can be that of a sample."""
     sides = ("original_width_px", "original_height_px", "stored_width_px", "stored_height_px")
     return (
         all(row[name] for name in ("key", "source", "sha256"))
@@ -293,5 +293,5 @@ def _count_by_split(shards: dict[str, Any]) -> dict[str, int]:
 
 
 def damaged(what: str, why: str) -> InputError:
-    """What is said of a shard or sample that cannot be read."""
+    """Returns what is said of a shard or sample that cannot be read."""
     return InputError(f"{what} is damaged ({why}): copy the shard again, or ingest the photographs again")

@@ -55,7 +55,7 @@ class Photograph:
         return self.secret_url or self.source
 
     def to_json(self) -> dict[str, Any]:
-        """The photograph as JSON writes it; ``from_json`` reads it back."""
+        """Returns the photograph as JSON writes it; ``from_json`` reads it back."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -65,7 +65,7 @@ class Photograph:
         return cls(**{**value, "piece": Piece(**piece) if piece else None})
 
     def reject(self, stage: str, reason: str, message: str, attempts: int = 1) -> "Reject":
-        """The row that says why this photograph is not in the set."""
+        """Returns the row that says why this photograph is not in the set."""
         piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
 
@@ -78,7 +78,7 @@ def _clean(record: "Photograph | Reject", *names: str) -> None:
 
 
 def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
-    """The row of an item whose handling failed in a way that nobody foresaw. Its traceback is kept in ``FAULTS``.
+    """Returns the row of an item whose handling failed unexpectedly, and keeps its traceback in ``FAULTS``.
 
     Args:
         item: the photograph, or the source that is none.
@@ -133,7 +133,7 @@ class Reject:
         object.__setattr__(self, "message", redact(self.message))
 
     def photograph(self) -> Photograph:
-        """The photograph that was rejected."""
+        """Returns the photograph that was rejected."""
         piece = None
         if self.archive is not None and self.archive_offset is not None and self.archive_size is not None:
             piece = Piece(self.archive, self.archive_offset, self.archive_size)

@@ -110,7 +110,7 @@ class Sample:
             _check("patches", patch, fits, f"inside {self.stored_width_px}×{self.stored_height_px} px")
 
     def to_json(self) -> dict[str, Any]:
-        """The sample as JSON writes it; ``from_json`` reads it back."""
+        """Returns the sample as JSON writes it; ``from_json`` reads it back."""
         value = dataclasses.asdict(self)
         value["crop_box_px"] = list(self.crop_box_px)
         value["full_size_px"] = list(self.full_size_px)
@@ -138,12 +138,12 @@ class Sample:
 
 
 def sample_key(sha256: str, copy: int = 0) -> str:
-    """The key of a photograph; of its second and later copies where duplicates are kept, copy = 1, 2, ..."""
+    """Returns the key of a photograph; of its second and later copies where duplicates are kept, copy = 1, 2, ..."""
     return sha256[:16] if copy == 0 else f"{sha256[:16]}-{copy}"
 
 
 def split_of(key: str) -> str:
-    """The split of a key: 80% train, 10% val, 10% test.
+    """Returns the split of a key: 80% train, 10% val, 10% test.
 
     The copies of a photograph share its split, so that no held-out picture is also trained on.
     """
@@ -154,7 +154,7 @@ def split_of(key: str) -> str:
 
 
 def plan_patches(key: str, width_px: int, full_rows_px: tuple[int, int], patch_px: int) -> tuple[PlannedPatch, ...]:
-    """The evaluation patches of a stored image, spread over its heights and along its width.
+    """Returns the evaluation patches of a stored image, spread over its heights and along its width.
 
     Heights and columns are each cut into as many strata as there are patches, and the strata are paired in an order
     that the key decides. Only hashes of the key are drawn from, so any machine plans the same patches.
@@ -181,7 +181,7 @@ def plan_patches(key: str, width_px: int, full_rows_px: tuple[int, int], patch_p
 
 
 def vertical_position(y_px: int, full_rows_px: tuple[int, int], patch_px: int) -> float:
-    """T of a patch: -1 at the full picture's top, 1 at its bottom, and 0 where it fills the whole height.
+    """Returns a patch's vertical position t: -1 at the picture's top, 1 at its bottom, 0 if it fills the whole height.
 
     Args:
         y_px: the patch's top edge, in the stored image's rows.
@@ -194,7 +194,7 @@ def vertical_position(y_px: int, full_rows_px: tuple[int, int], patch_px: int) -
 
 
 def as_copy(sample: Sample, copy: int) -> Sample:
-    """The same photograph's sample under the key of its copy number ``copy``, 1 or more."""
+    """Returns the same photograph's sample under the key of its copy number ``copy``, 1 or more."""
     key = sample_key(sample.sha256, copy)
     patch_px = sample.patches[0].size_px
     patches = plan_patches(key, sample.stored_width_px, sample.full_rows_px, patch_px)
@@ -202,7 +202,7 @@ def as_copy(sample: Sample, copy: int) -> Sample:
 
 
 def _fraction(key: str, stream: str) -> float:
-    """A number in [0, 1) that the key and the name of the stream decide."""
+    """Returns a number in [0, 1) that the key and the name of the stream decide."""
     digest = hashlib.sha256(f"{key}/{stream}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 

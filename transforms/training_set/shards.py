@@ -50,7 +50,7 @@ class TrainingShard:
 
 
 def choose_samples_per_shard(train_samples: int) -> int:
-    """As many samples a shard as leave the train split at least 16 shards, and at most 1000."""
+    """Returns as many samples a shard as leave the train split at least 16 shards, and at most 1000."""
     return max(1, min(MOST_SAMPLES_PER_SHARD, train_samples // TRAIN_SHARDS))
 
 
@@ -120,5 +120,5 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def _suffix(image: bytes) -> str:
-    """What the name of a stored image ends in, by how its bytes begin."""
+    """Returns what the name of a stored image ends in, by how its bytes begin."""
     return {b"\x89P": "png", b"RI": "webp"}.get(image[:2], "jpg")

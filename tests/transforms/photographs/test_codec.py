@@ -285,6 +285,17 @@ def test_a_long_text_does_not_lose_a_png(zipped, keyword):
     assert difference(decode(encoded(landscape(), pnginfo=info), 197).image, landscape()) == 0
 
 
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
+def test_what_xmp_says_of_which_way_is_up_is_not_followed(format_):
+    """As in browsers; so the picture is seen as it was published."""
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    said = {"pnginfo": info} if format_ == "PNG" else {"xmp": xmp.encode()}
+    assert Image.open(io.BytesIO(encoded(landscape(), format_, **said))).getexif()[0x0112] == 6  # as Pillow reads it
+    assert difference(decode(encoded(landscape(), format_, **said), 197).image, landscape()) < 4
+
+
 def test_a_text_that_says_which_way_is_up_is_heeded():
     info, exif = PngImagePlugin.PngInfo(), Image.Exif()
     exif[0x0112] = 6

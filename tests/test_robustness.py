@@ -1,0 +1,33 @@
+"""docs/robustness.md promises nothing that no test holds."""
+
+import ast
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+PAGE = REPOSITORY / "docs" / "robustness.md"
+
+
+def named_tests():
+    """The file and the function of each test that the page names; ``::test_x`` alone is in the file named before it."""
+    file = None
+    for path, name in re.findall(r"`([\w/]*(?:\.py)?)::(test_\w+)`", PAGE.read_text()):
+        file = path or file
+        yield file, name
+
+
+def test_every_test_that_the_page_names_exists():
+    named = list(named_tests())
+    assert len(named) > 50
+    functions = {}
+    for file, name in named:
+        if file not in functions:
+            tree = ast.parse((REPOSITORY / file).read_text())
+            functions[file] = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assert name in functions[file], f"{file} has no {name}"
+
+
+def test_every_row_names_a_test():
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and not line.startswith("| kind")]
+    assert rows
+    assert not [row for row in rows if "::test_" not in row]
