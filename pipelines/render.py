@@ -1,4 +1,4 @@
-"""Render: requests in, panoramas out.
+"""Render: turns requests into panoramas.
 
 requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> manifest
 """
@@ -39,21 +39,21 @@ from transforms.storage.tally import Tally
 
 
 def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
-    """Renders all requests; returns their rows of the manifest, by id.
+    """Renders all requests; returns their rows of the manifest, ordered by id.
 
     Raises:
-        InputError: something asked for cannot be; nothing was written.
-        OSError: storage failed where it is no single panorama's matter.
+        InputError: A request cannot be rendered. Nothing was written.
+        OSError: Storage failed in a way that does not concern a single panorama.
     """
     return render_plans(make_plans(options), beam_flags)
 
 
 def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
-    """Renders the plans of a job; returns the rows of the manifest for all its requests, by id.
+    """Renders the plans of a job; returns the rows of the manifest for all its requests, ordered by id.
 
     Raises:
-        InputError: none of the requests can be rendered; nothing was written.
-        OSError: storage failed where it is no single panorama's matter.
+        InputError: No request can be rendered. Nothing was written.
+        OSError: Storage failed in a way that does not concern a single panorama.
     """
     options, plans = planned.options, list(planned.networks)
     planned.check_any()
@@ -78,12 +78,12 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     retried(write_index, options.out, manifest)
     rows = [row for row in manifest if row["id"] in ids]
     if len(rows) < len(ids):
-        raise OSError(f"another run wrote the manifest of {options.out} at the same time; run again")
+        raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
     return rows
 
 
 def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
-    """Writes the plans down and tidies the folder up; returns the damaged shards that a repair has removed."""
+    """Writes the plans and cleans up the folder; returns the damaged shards that a repair has removed."""
     options = planned.options
 
     def write_down(plan: Plan) -> None:
@@ -110,8 +110,8 @@ def first_row(work: Work) -> dict[str, Any]:
 
 
 def build(pipeline: beam.Pipeline, options: RenderOptions, work: Sequence[Work]) -> None:
-    """Puts the steps of a job into a pipeline."""
-    # All three want the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
+    """Adds the steps of a job to a pipeline."""
+    # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
@@ -133,19 +133,19 @@ def build(pipeline: beam.Pipeline, options: RenderOptions, work: Sequence[Work])
 
 
 def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions) -> None:
-    """Writes requests down, as a file for `--requests`, and renders the plans of a job.
+    """Writes requests to a file that `--requests` accepts, and renders the plans of a job.
 
     Raises:
-        InputError: one of the job's requests cannot be rendered; nothing was written.
+        InputError: A request is invalid. Nothing was written.
     """
     planned.check_all()
     write_requests(file, requests)
-    print(f"What is asked for stands in {file}", file=sys.stderr)
+    print(f"Requests written to {file}", file=sys.stderr)
     render_and_report(planned, flags)
 
 
 def render_and_report(planned: Planned, flags: PipelineOptions) -> None:
-    """Renders, says what came of it, and exits with code 1 if something is missing."""
+    """Renders, prints a summary, and exits with code 1 if something is missing."""
     rows = render_plans(planned, flags)
     show_summary(planned.options.out, rows)
     if any(row["state"] != DONE for row in rows):
@@ -153,9 +153,9 @@ def render_and_report(planned: Planned, flags: PipelineOptions) -> None:
 
 
 def say_what_it_costs(planned: Planned) -> None:
-    """Prints what rendering the plans of a job would do; writes nothing.
+    """Prints what rendering the plans of a job would cost; writes nothing.
 
-    Exits with code 2 if one of its requests cannot be rendered.
+    Exits with code 2 if a request cannot be rendered.
     """
     if planned.options.source:
         show_refused(planned.refused)

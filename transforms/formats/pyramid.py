@@ -1,6 +1,6 @@
-"""A panorama at full size, half, a quarter and so on, strip by strip: for TIFF's overviews and for DZI.
+"""A panorama at full size, half, a quarter and so on, strip by strip, for TIFF's overviews and for DZI.
 
-Level 0 is the panorama; a pixel of each further level is the mean of 2×2 of the one before.
+Level 0 is the panorama; a pixel of each further level is the mean of 2×2 pixels of the previous one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +22,11 @@ def level_sizes(width_px: int, height_px: int, largest_px: int) -> list[Size]:
 
 
 def level_strips(strips: Iterable[Strip], sizes: Sequence[Size]) -> Iterator[tuple[int, Strip]]:
-    """Yields the strips of all levels, each as soon as its pixels are there, with the number of its level.
+    """Yields the strips of all levels, each as soon as its pixels are complete, with the number of its level.
 
     Args:
-        strips: of the panorama.
-        sizes: of the levels.
+        strips: the strips of the panorama.
+        sizes: the sizes of the levels.
     """
     with ExitStack() as stack:
         canvases = [Canvas(STRIP_PX, width_px) for width_px, _ in sizes[1:]]
@@ -46,7 +46,7 @@ def level_strips(strips: Iterable[Strip], sizes: Sequence[Size]) -> Iterator[tup
 
 
 def put_half(strip: Strip, canvas: Canvas) -> int:
-    """Puts a strip at half its size on the next level's canvas; returns the row below it."""
+    """Writes a strip at half size to the next level's canvas; returns the row below it."""
     top, left = strip.top // 2, 0
     for square in strip.squares(STRIP_PX):
         half = halved(square)

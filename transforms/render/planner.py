@@ -87,9 +87,10 @@ class Planner:
                     raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
                 plan, config = self.plan(options, request)
                 if request.id in known:
-                    planned.held[plan] = held = retried(look_up, options.out, plan)
+                    held = retried(look_up, options.out, plan)
                     if not options.replace:
                         check_plan(options.out, plan, held)
+                    planned.held[plan] = held
             except OSError:
                 raise
             except Exception as error:  # one request's fault ends no other's work

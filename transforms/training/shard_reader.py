@@ -6,7 +6,6 @@ with it the place of every other sample, stays what it is.
 
 import hashlib
 import io
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import webdataset as wds
 
 from model.errors import one_line
 from transforms.storage.files import join, read_bytes
+from transforms.storage.retry import pauses, repeat
 from transforms.training_set.dataset import damaged
 
 RawSample = dict[str, Any]
@@ -77,20 +77,16 @@ class Shards:
         """
         url = join(self.data, name)
         waits_s = () if name in self.skipped else RETRY_AFTER_S
-        for wait_s in (*waits_s, None):
-            try:
-                samples = read_shard(url, self.records[name])
-            except Exception as error:  # each store has its own way to fail, and each damaged file its own to be read
-                reason = "it is missing" if isinstance(error, FileNotFoundError) else one_line(error)
-            else:
-                self.skipped.pop(name, None)
-                return samples
-            if wait_s is not None:
-                time.sleep(wait_s)
-        if self.strict:
-            raise damaged(url, reason)
-        self.skipped[name] = reason
-        return None
+        try:
+            samples = repeat(lambda attempt: read_shard(url, self.records[name]), pauses(waits_s, lambda error: True))
+        except Exception as error:  # each store has its own way to fail, and each damaged file its own to be read
+            reason = "it is missing" if isinstance(error, FileNotFoundError) else one_line(error)
+            if self.strict:
+                raise damaged(url, reason) from None
+            self.skipped[name] = reason
+            return None
+        self.skipped.pop(name, None)
+        return samples
 
 
 def set_checksum(records: Mapping[str, Mapping[str, Any]]) -> str:
