@@ -171,7 +171,7 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("height_px", 10**12, "height_px 1000000000000 from pixel -500000000000 leaves the world"),
         ("height_px", "200", "height_px is '200'; it must be a whole number"),
         ("height_px", {"px": 200}, "height_px is {'px': 200}; it must be a whole number"),
-        ("origin_x_px", LIMIT - 299, f"leaves the world, whose its magnitude must be below {LIMIT}"),
+        ("origin_x_px", LIMIT - 299, f"leaves the world, whose positions are below {LIMIT}"),
         ("origin_x_px", -LIMIT, "leaves the world"),
         ("origin_y_px", LIMIT, "leaves the world"),
         ("origin_y_px", 10**4000, "leaves the world"),
