@@ -1,4 +1,4 @@
-"""This process's device and memory, and its place among the processes that train together."""
+"""This process's device, memory and rank among the processes that train together."""
 
 import atexit
 import os
@@ -19,9 +19,9 @@ class Processes:
     """The processes that train together, as one of them sees them. By default there is one, on the CPU.
 
     Attributes:
-        device: the device of this process.
-        rank: the number of this process, from 0.
-        count: the number of processes.
+        device: The device of this process.
+        rank: The number of this process, from 0.
+        count: The number of processes.
     """
 
     device: torch.device = CPU
@@ -48,14 +48,14 @@ ALONE = Processes()
 
 
 def launch(precision: str = "float32", deterministic: bool = False) -> Processes:
-    """Joins the other processes that torchrun has started, if any; on a GPU where torch finds one.
+    """Joins torchrun's processes, or starts the only one; uses a GPU if torch finds one.
 
     Args:
-        precision: of products on a GPU: float32 forbids TF32.
-        deterministic: whether a GPU keeps to kernels that give the same bits again, where there are such.
+        precision: The precision of products on a GPU; float32 forbids TF32.
+        deterministic: Whether a GPU uses only kernels that reproduce the same bits, where they exist.
 
     Raises:
-        InputError: the machine has more processes than GPUs.
+        InputError: The machine has more processes than GPUs.
     """
     here = int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     device = CPU
@@ -76,7 +76,7 @@ def launch(precision: str = "float32", deterministic: bool = False) -> Processes
 
 
 def choose_kernels(precision: str, deterministic: bool) -> None:
-    """How a GPU computes."""
+    """Selects the kernels of a GPU."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
@@ -85,9 +85,9 @@ def choose_kernels(precision: str, deterministic: bool) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """The most memory that this process has held: on its GPU, or its own where it computes on the CPU."""
+    """Returns the peak memory of this process: on its GPU or, if it computes on the CPU, in main memory."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    import resource  # which not every platform has
+    import resource  # not available on every platform
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
