@@ -148,8 +148,8 @@ def test_edit_changes_one_request_of_a_file_and_refuses_what_is_wrong(tiny_check
         (("--id", "b", "--box", "1,2,3", "--seed", 3), "give 4 whole numbers"),
         (("--id", "b", "--box", "0,0,20,20"), "give --box X,Y,W,H and --seed N, or --undo"),
         (("--id", "b", "--fields", "colour", *box), "name some of z_l, noise"),
-        (("--id", "b", "--undo", *box), "--undo stands alone"),
-        (("--id", "b", "--undo", "--fields", "noise"), "--undo stands alone"),
+        (("--id", "b", "--undo", *box), "--undo cannot be combined with"),
+        (("--id", "b", "--undo", "--fields", "noise"), "--undo cannot be combined with"),
     ):
         code, message = start(capsys, *given, *arguments)
         assert code == 2
@@ -210,7 +210,7 @@ def test_invert_takes_many_photographs_and_says_which_it_could_not(photographs, 
     arguments = ("invert", tmp_path / "in", "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, *SIZE)
     code, said = start(capsys, *arguments)
     assert code == 1
-    assert said.startswith("2 of 3 overlays are there")
+    assert said.startswith("2 of 3 overlays are finished")
     overlays = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.safetensors")}
     assert {path.stem for path in overlays} == {"red", "blue"}
     (tmp_path / "in" / "bad.jpg").unlink()
@@ -224,7 +224,7 @@ def test_invert_takes_a_list_of_photographs(photographs, overlay, tiny_checkpoin
     flags = ("--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, *SIZE)
     code, said = start(capsys, "invert", tmp_path / "list.csv", *flags)
     assert code == 1
-    assert said.startswith("1 of 2 overlays are there")
+    assert said.startswith("1 of 2 overlays are finished")
     assert (tmp_path / "out" / "red.safetensors").read_bytes() == overlay.read_bytes()
     (tmp_path / "gap.csv").write_text('url\nin/red.png\n" "\n')
     for name, reason in (("gap.csv", "the row names no URL or path"), ("no.txt", "there is no such file")):
@@ -270,7 +270,7 @@ def test_a_panorama_that_cannot_be_is_refused_before_its_photographs_are_inverte
         (("red.png", "--cyclic-width", "300"), "make it wider"),
         (("red.png", "--cyclic-width", "1283"), "the width must be a multiple of"),
         (("red.png", "--steps", "0"), "steps is 0"),
-        (("red.png", "--lpips", "vgg"), "'vgg' is not 'alex'"),
+        (("red.png", "--lpips", "vgg"), "'vgg' is not one of 'alex'"),
         (("red.png", "--checkpoint", "nowhere"), "checkpoint nowhere: there is no such file"),
         (("red.png", "--stepz", "5"), "did you mean --steps?"),
     ],

@@ -1,6 +1,6 @@
-"""The measures of an evaluation: generated pictures against held-out photographs.
+"""The measures of an evaluation: generated pictures compared with held-out photographs.
 
-Beside each stands the same for photographs that were trained on: a distance's floor, where a perfect model would be.
+Each is given for photographs of the training split too: the floor of a distance, which a perfect model would reach.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,14 +29,14 @@ Results = dict[str, Any]
 DescribedSets = Mapping[str, Described]
 
 BandDraws = dict[tuple[int, str], Tensor]
-"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "", whatever is there."""
+"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "" for anything."""
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Two sets of pictures, generated or trained on (x) and held out (y), with the weights of the draws."""
+    """Two sets of pictures, generated or trained on (x) and held out (y), with the weights of the bootstrap draws."""
 
     x: Described
     y: Described
@@ -44,7 +44,7 @@ class Compared:
     y_weights: Tensor
 
     def of(self, name: str, measure: Callable[..., Any]) -> Any:
-        """Returns a measure from `model.metrics.distances` of these features or this statistic."""
+        """Applies a measure from `model.metrics.distances` to these features or this statistic."""
         return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
 
 
@@ -53,10 +53,10 @@ class References:
     """The photographs, described once for any number of generators.
 
     Attributes:
-        held_out: sets of the val and test splits.
-        trained: sets of the training split.
-        config: of the generators that they are compared with.
-        evaluation: the numbers.
+        held_out: the sets of the val and test splits.
+        trained: the sets of the training split.
+        config: the configuration of the generators that they are compared with.
+        evaluation: the numbers of the evaluation.
     """
 
     held_out: DescribedSets
@@ -75,12 +75,12 @@ class References:
 
 
 def groups_of(sets: DescribedSets) -> int:
-    """Returns how many photographs or worlds sets come from."""
+    """Returns the number of photographs or worlds that the sets come from."""
     return 1 + max(int(described.groups.max()) for described in sets.values())
 
 
 def measure(worlds: DescribedSets, references: References) -> Results:
-    """Returns all that is told from how worlds compare with the references; JSON values."""
+    """Computes all measures of worlds against the references, as JSON values."""
     evaluation = references.evaluation
     frames = {frame(scale): frame() for scale in evaluation.scales}
     if evaluation.protocol == "paper":
@@ -114,9 +114,9 @@ def frechet_name(network: str) -> str:
 
 
 def bands(worlds: DescribedSets, references: References) -> Results:
-    """Distances by height, and the means of bands as far above as below.
+    """Computes distances by height, and their means over bands as far above as below.
 
-    A band beyond the frame has two rows: against the photographs' edge as it is, and against their sky or ground alone.
+    A band beyond the frame has two rows: one for the photographs' edge as it is, and one for their sky or ground alone.
     """
     networks, rows = list(worlds[PATCH].features), {}
     draws: dict[str, BandDraws] = {network: {} for network in networks}
@@ -136,7 +136,7 @@ def bands(worlds: DescribedSets, references: References) -> Results:
 
 
 def photographs_of(band_px: int, references: References) -> dict[str, str]:
-    """Returns the sets of photographs with which a band is compared, by what they show if it lies beyond the frame."""
+    """Returns the sets of photographs that a band is compared with, by what they show if it is beyond the frame."""
     names = {"": band(clamp_to_frame(band_px, references.config))}
     beyond = beyond_frame(band_px, references.config)
     if beyond in references.held_out and beyond in references.trained:
@@ -161,7 +161,7 @@ def band_means(draws: BandDraws, references: References) -> Results:
 
 
 def colours(compared: Compared, trained: Compared) -> Results:
-    """Returns how far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
+    """Computes how far the distributions of pictures' mean colours and contrasts are apart, in levels of 255."""
     return {
         name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
         for name in COLOURS
@@ -169,7 +169,7 @@ def colours(compared: Compared, trained: Compared) -> Results:
 
 
 def horizon(compared: Compared, trained: Compared) -> Results:
-    """Returns how far horizons spread between frames and along them, as a share of the frame's height."""
+    """Computes how far horizons spread between frames and along them, as a share of the frame's height."""
     results: Results = {}
     for name, statistic, spread in (
         ("between frames", "horizon_height", deviation),
@@ -186,17 +186,17 @@ def horizon(compared: Compared, trained: Compared) -> Results:
 
 
 def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
-    """Returns a distance, its error, and the same for photographs trained on."""
+    """Returns a distance with its error, and the same distance for the training split."""
     return beside_trained(compared.of(name, distance), trained.of(name, distance))
 
 
 def beside_trained(draws: Tensor, trained: Tensor) -> Results:
-    """Returns a value with its error, and that of photographs trained on."""
+    """Returns a value with its error, and the value for the training split."""
     return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
 def samples(compared: Compared, name: str) -> tuple[Any, Any]:
-    """Returns both sets' values."""
+    """Returns the values of a statistic, or the features, of both sets."""
     return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
 
 

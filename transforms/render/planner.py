@@ -9,7 +9,7 @@ from model.checkpoint import load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.errors import InputError, one_line
 from model.world.definition import check_definition
-from model.world.overlay import check_overlay
+from model.world.overlay import Overlay, check_overlay
 from transforms.panoramas.folder import check_plan, known_ids
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.overlays import read_overlay
@@ -98,7 +98,7 @@ class Planner:
         self.options, self.known = options, known
         self.planned: set[str] = set()
         self.checkpoint = cache(self._checkpoint)
-        self.overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
+        self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have those of the one before
 
     def plan(self, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
         """Returns the plan of a request, and the network that it is for.
@@ -139,6 +139,19 @@ class Planner:
             check_overlay(overlay, name, config, request.definition.cyclic_px, checkpoint_sha256)
             checksums.append(overlay.sha256)
         return tuple(checksums)
+
+    def _overlay(self, url: str) -> Overlay:
+        """Returns an overlay.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            return read_overlay(url)
+        except InputError:
+            raise
+        except Exception as error:  # stores have errors of their own; other requests have other overlays
+            raise InputError(f"overlay {url} cannot be read: {one_line(error)}") from None
 
     def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
         """Returns a checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""

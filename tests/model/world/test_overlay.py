@@ -149,4 +149,4 @@ def test_a_file_that_is_no_overlay_is_refused(tiny):
     for broken in (b"", b"nonsense", pickle.dumps({"z_g": 1}), content[:200], content[:-7]):
         assert refused(load_overlay, broken, "file").startswith("file")
     huge = save_overlay(dataclasses.replace(overlay_of(tiny, 5, (0, 0, 32, 32)), box_px=(0, 0, 10**6, 5)))
-    assert "sides may be 16384" in refused(load_overlay, huge, "file")
+    assert "sides must not exceed 16384" in refused(load_overlay, huge, "file")

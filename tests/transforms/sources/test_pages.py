@@ -73,8 +73,9 @@ def test_a_rendition_that_cannot_be_decoded_is_passed_over():
     html = (
         '<picture><source srcset="a.jxl 2000w" type="image/jxl"><img src=a.jpg></picture>'
         '<picture><source srcset="b.heic 2000w"><img src=b.jpg srcset="b-big.jpg 1000w"></picture>'
+        '<picture><source srcset="/c?2000 2000w" type="image/jxl"><img src=c.jpg></picture>'
     )
-    assert [url.rpartition("/")[2] for url in pictures(html)] == ["a.jpg", "b-big.jpg"]
+    assert [url.rpartition("/")[2] for url in pictures(html)] == ["a.jpg", "b-big.jpg", "c.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,19 @@ def test_a_page_names_a_bounded_number_of_things(monkeypatch):
     html = "".join(f"<img src={index}.png><a href={index}>" for index in range(5))
     page = read_page(URL, html.encode(), None)
     assert (len(page.pictures), len(page.links), page.left_out) == (3, 3, 4)
+
+
+def test_a_tag_has_a_bounded_number_of_attributes():
+    attributes = " ".join(f"a{number}" for number in range(1000))
+    assert pictures(f"<img {attributes} src=a.jpg><img {attributes[:-5]} src=b.jpg><img src=c.jpg>") == {
+        "https://a.org/gallery/b.jpg": None,
+        "https://a.org/gallery/c.jpg": None,
+    }
+
+
+def test_a_base_that_is_too_long_to_stand_in_every_url_is_passed_over():
+    long = "https://b.org/" + "x" * 2000 + "/"
+    assert list(pictures(f'<base href="{long}"><img src=a.jpg>')) == ["https://a.org/gallery/a.jpg"]
 
 
 def test_what_is_in_comments_scripts_and_titles_is_not_shown():

@@ -190,7 +190,7 @@ def test_what_an_api_says_is_passed_on(commons):
     with pytest.raises(InputError, match=r"commons:Category:x: .* says The category name you entered is not valid"):
         find("commons:Category:x")
     commons.routes["/w/api.php"] = b"<html>"
-    with pytest.raises(InputError, match="does not answer with JSON"):
+    with pytest.raises(InputError, match="did not answer with JSON"):
         find("commons:Category:x")
 
 
@@ -275,7 +275,7 @@ def test_an_answer_of_commons_with_nothing_in_it_names_nothing(commons, document
 
 def test_deep_json_is_said(commons):
     commons.routes["/w/api.php"] = b"[" * 1_000_000
-    with pytest.raises(InputError, match="does not answer with JSON"):
+    with pytest.raises(InputError, match="did not answer with JSON"):
         find("commons:Category:x")
 
 
@@ -348,6 +348,13 @@ def test_flickrs_answers_may_lack_anything(flickr, number):
     assert len(items) == sum(photo is not None for photo in photos[number:])
 
 
+@pytest.mark.parametrize("pages", [{"a": 1}, "two", -1, "1" * 5000, 2.5, [3], True])
+def test_a_number_of_pages_that_is_none_costs_no_photograph(flickr, pages):
+    document = {"stat": "ok", "photos": {"photo": [{"url_o": "https://h/a.jpg"}], "pages": pages}, "licenses": {}}
+    flickr.routes["/services/rest/"] = json.dumps(document).encode()
+    assert find("flickr:group/7@N00") == [Photograph("https://h/a.jpg")]
+
+
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 20x OK\r\n\r\n", b"HTTP/1.1 302 x\r\nLocation: /services/rest/?api_key=s3cret\r\n\r\n", b""]
 )
@@ -365,7 +372,7 @@ def test_flickrs_key_stands_in_no_reject(flickr, answer):
 
 def test_flickrs_key_stands_in_no_message(flickr, monkeypatch):
     answers = [{"stat": "fail", "code": 1, "message": "Group not found"}, "nonsense"]
-    for answer, message in zip(answers, ["Group not found", "no JSON object"], strict=True):
+    for answer, message in zip(answers, ["Group not found", "did not answer with a JSON object"], strict=True):
         flickr.routes["/services/rest/"] = json.dumps(answer).encode()
         with pytest.raises(InputError, match=message) as caught:
             find("flickr:group/7@N00")
