@@ -32,7 +32,7 @@ def refused(function, *arguments, **keywords):
         (Style, {"seed": 1, "x_px": 0.5}, "x_px is 0.5"),
         (Edit, {"box_px": (0, 0, 1), "seed": 1}, "box_px"),
         (Edit, {"box_px": (0, 0, 0, 1), "seed": 1}, "at least 1"),
-        (Edit, {"box_px": (2**31, 0, 1, 1), "seed": 1}, "positions are below"),
+        (Edit, {"box_px": (2**31, 0, 1, 1), "seed": 1}, "its magnitude must be below"),
         (Edit, {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ()}, "name some of z_l, noise"),
         (Edit, {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ("z_l", "z_l")}, "each once"),
         (

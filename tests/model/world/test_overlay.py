@@ -136,7 +136,7 @@ def refused(function, *arguments):
         ({"z_g": torch.zeros(1, 3)}, None, SHA256, "z_g is torch.float32 [1, 3]"),
         ({"w": torch.full((9, 16), torch.nan)}, None, SHA256, "w holds values that are not finite"),
         ({"z_n": ()}, None, SHA256, "noise for 0 layers"),
-        ({"cyclic_px": 400}, 400, SHA256, "takes 528 px of the circle"),
+        ({"cyclic_px": 400}, 400, SHA256, "needs 528 px of the circle"),
     ],
 )
 def test_an_overlay_of_another_checkpoint_law_or_shape_is_refused(tiny, changes, turn_px, sha256, said):

@@ -198,7 +198,7 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("styles", [{"z_g": [0.5, "x"]}], "styles: z_g is (0.5, 'x'); give a list of finite numbers"),
         ("styles", [{"seed": 1, "overlay": "u"}], "styles: a style needs a seed, z_g or overlay"),
         ("styles", [{"overlay": 3}], "styles: overlay is 3"),
-        ("styles", [{"seed": 1, "y_px": 2**31}], f"styles: y_px is {2**31}; positions are below"),
+        ("styles", [{"seed": 1, "y_px": 2**31}], f"styles: y_px is {2**31}; its magnitude must be below"),
         ("styles", [{"seed": 1}, {"seed": 2}], "two styles have the same centre"),
         ("edits", [{"seed": 1}], "edits: box_px is missing"),
         ("edits", [{"seed": 1, "box_px": [0, 0, 5]}], "edits: box_px is (0, 0, 5); give x, y, width and height"),
