@@ -1,11 +1,11 @@
-"""What a render job keeps in its folder, and what is already there of a plan.
+"""The files of a render job's folder, and which of a plan's files exist.
 
 patches/<id>/<plan>/plan.json              the plan
 patches/<id>/<plan>/<first>-<last>.tar     patches of consecutive tiles
-panoramas/<id>.{png,tif,…}                 the panorama, in each format asked for
-panoramas/<id>.json                        what it is; written last
-thumbnails/<id>.jpg                        a small picture of it
-manifest.parquet                           one row a request
+panoramas/<id>.{png,tif,…}                 the panorama, in each requested format
+panoramas/<id>.json                        its record; written last
+thumbnails/<id>.jpg                        its thumbnail
+manifest.parquet                           one row per request
 index.html                                 the same as a page with the thumbnails
 """
 
@@ -22,24 +22,24 @@ from transforms.storage.notes import say_once
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
 FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
-"""Where a job writes, beside the folder itself."""
+"""The folders that a job writes to, below its own."""
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 def plan_folder(out: str, plan: Plan) -> str:
-    """Returns where a plan's patch shards are."""
+    """Returns the folder of a plan's patch shards."""
     return join(out, PATCHES, plan.request.id, plan.digest)
 
 
 def panorama_path(out: str, file: str) -> str:
-    """Returns where a file of a panorama is."""
+    """Returns the path of a panorama's file."""
     return join(out, PANORAMAS, file)
 
 
 def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
-    """Returns the plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
+    """Returns the plan's shards on storage, of any size, by their first tiles. A shard that exists is complete."""
     names = set(list_files(plan_folder(out, plan)))
     ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
     shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
@@ -47,14 +47,14 @@ def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
 
 
 def is_stored(out: str, shard: PatchShard) -> bool:
-    """Returns whether a shard is there by now."""
+    """Returns whether a shard exists."""
     fs, path = filesystem(join(plan_folder(out, shard.plan), shard.name))
     fs.invalidate_cache(fs._parent(path))
     return fs.exists(path)
 
 
 def other_plans(out: str, plan: Plan) -> list[str]:
-    """URLs of the folders of other plans under the same id."""
+    """Returns the URLs of the folders of other plans with the same id."""
     fs, path = filesystem(join(out, PATCHES, plan.request.id))
     if not fs.isdir(path):
         return []
@@ -64,35 +64,35 @@ def other_plans(out: str, plan: Plan) -> list[str]:
 
 
 def thumbnail_path(out: str, request_id: str) -> str:
-    """Returns where the thumbnail of a panorama is."""
+    """Returns the path of a panorama's thumbnail."""
     return join(out, THUMBNAILS, f"{request_id}.jpg")
 
 
 def record_path(out: str, request_id: str) -> str:
-    """Returns where the JSON of a panorama is."""
+    """Returns the path of a panorama's record."""
     return panorama_path(out, f"{request_id}.json")
 
 
 def read_record(out: str, request_id: str) -> dict[str, Any]:
-    """Returns a panorama's record; nothing if there is none or, after a line on stderr, if it is damaged."""
+    """Returns a panorama's record; empty if there is none or, after a line on stderr, if it is damaged."""
     url = record_path(out, request_id)
     try:
         record = read_json(url)
     except FileNotFoundError:
         return {}
     except InputError as error:
-        say_once(f"{error}; it is passed over")
+        say_once(f"{error}; it is ignored")
         return {}
     if not _is_record(record, request_id):
-        say_once(f"{url} is not the JSON of panorama {request_id}; it is passed over")
+        say_once(f"{url} is not the record of panorama {request_id}; it is ignored")
         return {}
     return {**record, "files": {name: file for name, file in record["files"].items() if name in FORMATS}}
 
 
 def _is_record(record: Any, request_id: str) -> bool:
-    """Returns whether a job can have written a record.
+    """Returns whether a record can come from a job.
 
-    Anybody may have put it there, and --replace removes the files that it names.
+    Anyone may have put it there, and --replace removes the files that it names.
     """
     if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
         return False
@@ -106,7 +106,7 @@ def _is_record(record: Any, request_id: str) -> bool:
 
 
 def is_complete(out: str, plan: Plan) -> bool:
-    """Returns whether all files asked for of a panorama are there, by this plan."""
+    """Returns whether all requested files of a panorama exist, for this plan."""
     record = read_record(out, plan.request.id)
     if record.get("plan") != plan.digest:
         return False
@@ -115,7 +115,7 @@ def is_complete(out: str, plan: Plan) -> bool:
 
 
 def known_ids(out: str) -> frozenset[str]:
-    """Returns the ids that the folder holds anything of."""
+    """Returns the ids for which the folder holds any files."""
     fs, path = filesystem(join(out, PATCHES))
     fs.invalidate_cache(path)
     folders = fs.ls(path, detail=False) if fs.isdir(path) else []
@@ -124,10 +124,10 @@ def known_ids(out: str) -> frozenset[str]:
 
 
 def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:
-    """Returns the plan of a panorama by what its patches' folder says, with further formats beside those it has.
+    """Reads a panorama's plan from its patches' folder, with further formats in addition to its own.
 
     Raises:
-        InputError: it is not there or damaged, or a format cannot hold the panorama.
+        InputError: the plan is missing or damaged, or a format cannot hold the panorama.
     """
     record, url = read_record(out, request_id), join(out, PATCHES, request_id, digest, PLAN_FILE)
     try:
@@ -136,28 +136,28 @@ def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) 
         raise InputError(f"{url} is missing: the patches of {request_id} are gone; render it again") from None
     known = record["files"] if record.get("plan") == digest else {}
     if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
-        raise InputError(f"{url} is no plan; render the panorama again")
+        raise InputError(f"{url} is not a plan; render the panorama again")
     checkpoint = record.get("request", {}).get("checkpoint")
     request = {**values["request"], "id": request_id, "formats": sorted({*known, *formats}), "checkpoint": checkpoint}
     return plan_from_json({**values, "request": request, "plan": digest}, checkpoint or "", url)
 
 
 def check_plan(out: str, plan: Plan) -> None:
-    """Raises InputError if the request's id is known under another plan."""
+    """Raises InputError if the request's id exists with another plan."""
     if other_plans(out, plan) or read_record(out, plan.request.id).get("plan", plan.digest) != plan.digest:
         raise InputError(
-            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint "
-            "or tile); choose another id or --out, or add --replace to render it anew"
+            f"{out} already holds panorama {plan.request.id} with another plan (another seed, size, origin, checkpoint "
+            "or tile); choose another id or --out, or add --replace to render it again"
         )
 
 
 def begin(out: str, plan: Plan, known: bool = True) -> None:
-    """Writes the plan down; removes all of a plan that it replaces.
+    """Writes the plan, and removes all files of a plan that it replaces.
 
     Args:
-        out: folder of the job.
-        plan: to be made.
-        known: whether the folder may hold anything of its id.
+        out: the folder of the job.
+        plan: the plan to render.
+        known: whether the folder may hold files with its id.
     """
     path = join(plan_folder(out, plan), PLAN_FILE)
     if known:
@@ -167,7 +167,7 @@ def begin(out: str, plan: Plan, known: bool = True) -> None:
 
 
 def _says(url: str, plan: Plan) -> bool:
-    """Returns whether a plan is written down at a URL."""
+    """Returns whether the file at a URL is this plan."""
     try:
         return read_json(url) == plan.pixels_json()
     except (FileNotFoundError, InputError):
@@ -175,7 +175,7 @@ def _says(url: str, plan: Plan) -> bool:
 
 
 def remove_replaced(out: str, plan: Plan) -> None:
-    """Removes all of other plans under the same id."""
+    """Removes all files of other plans with the same id."""
     for folder in other_plans(out, plan):
         remove(folder)
     record = read_record(out, plan.request.id)

@@ -1,4 +1,4 @@
-"""What a render job would do and store, before it does."""
+"""Estimates what a render job will do and store, before it starts."""
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
@@ -16,22 +16,22 @@ STORAGE_CALLS = 16
 
 SHARD_BYTES_PER_PX = 1.9
 BYTES_PER_PX = {"png": 1.7, "tif": 2.4, "dzi": 0.5, "zarr": 2.2, "jpg": 0.3, "webp": 0.26}
-"""Measured on 2048×512 px of the bundled checkpoint's world 7."""
+"""The bytes per pixel of each format, measured on 2048×512 px of the bundled checkpoint's world 7."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a job would do.
+    """The amount of a job's work.
 
     Attributes:
-        requests: panoramas asked for.
-        complete: those of them that are there.
-        shards: to be made.
-        tiles: to be computed.
-        pixels: of all panoramas.
-        shard_bytes: that the shards to be made take, roughly.
-        panorama_bytes: that the files of panoramas not there yet take, roughly.
-        multiply_adds: of the convolutions of the tiles to be computed.
+        requests: the number of requested panoramas.
+        complete: the number of those that are complete.
+        shards: the number of shards to make.
+        tiles: the number of tiles to compute.
+        pixels: the number of pixels of all panoramas.
+        shard_bytes: the approximate size of the shards to make.
+        panorama_bytes: the approximate size of the panorama files that are missing.
+        multiply_adds: the number of multiply-adds in the convolutions of the tiles to compute.
     """
 
     requests: int
@@ -45,7 +45,7 @@ class Estimate:
 
 
 def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard: int) -> Estimate:
-    """Returns what rendering these plans, each with its network, to a folder would do, by what is there."""
+    """Estimates the work of rendering these plans, each with its network, to a folder, by what exists there."""
     found = Found(retried(known_ids, out))
     tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
@@ -63,5 +63,5 @@ def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard
 
 
 def added(one: Estimate, other: Estimate) -> Estimate:
-    """Returns what two jobs would do."""
+    """Adds two estimates."""
     return Estimate(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))

@@ -1,4 +1,4 @@
-"""Requests to plans: the one place that says which requests can be rendered, and why others cannot."""
+"""From requests to plans: the one place that decides which requests can be rendered, and why others cannot."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from transforms.storage.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Planned:
-    """What becomes of the requests of a job.
+    """The plans of a job's requests.
 
     Attributes:
-        networks: a plan for each request that can be rendered, with the network that it is for.
-        refused: why each other cannot be, by its name in the manifest.
+        networks: a plan for each request that can be rendered, with its network.
+        refused: the reason for each other request, by its name in the manifest.
     """
 
     networks: dict[Plan, GeneratorConfig]
@@ -44,10 +44,10 @@ class Planned:
 
 
 def make_plans(options: RenderOptions) -> Planned:
-    """Plans the requests of a job, of which some may be refused.
+    """Plans the requests of a job, some of which may be refused.
 
     Raises:
-        OSError: storage failed where it is no single request's matter.
+        OSError: storage failed in a way that concerns more than a single request.
     """
     known = retried(known_ids, options.out)
     planner = Planner(options, known)
@@ -61,7 +61,7 @@ def make_plans(options: RenderOptions) -> Planned:
             plan, config = planner.plan(request)
         except OSError:
             raise
-        except Exception as error:  # one request's fault ends no other's work
+        except Exception as error:  # a fault of one request must not end the others' work
             refused[number] = refused_by(error, request.id)
         else:
             networks[plan] = config
@@ -69,14 +69,14 @@ def make_plans(options: RenderOptions) -> Planned:
 
 
 def check_requests(options: RenderOptions) -> None:
-    """Raises InputError if one of the requests of a job cannot be rendered, or there is nowhere to."""
+    """Raises InputError if a request of a job cannot be rendered, or if there is nowhere to write."""
     check_out(options)
     for reason in make_plans(options).refused.values():
         raise InputError(reason)
 
 
 def check_out(options: RenderOptions) -> None:
-    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
+    """Raises InputError if the output folder is a file, or holds a file that is not a manifest in its place."""
     check_folder(options.out)
     if retried(exists, join(options.out, MANIFEST)):
         retried(read_manifest, options.out)
@@ -92,20 +92,20 @@ def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collect
 
 
 class Planner:
-    """Plans requests one after the other; what several of them need is read once."""
+    """Plans requests one after the other; files that several of them need are read once."""
 
     def __init__(self, options: RenderOptions, known: Collection[str]):
         self.options, self.known = options, known
         self.planned: set[str] = set()
         self.checkpoint = cache(self._checkpoint)
-        self.overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
+        self.overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have the same overlays as the previous one
 
     def plan(self, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
-        """Returns the plan of a request, and the network that it is for.
+        """Returns the plan and the network of a request.
 
         Raises:
-            InputError: the request's id has been planned or is known under another plan, its checkpoint is missing or
-                is none, the tile or the world does not fit that, or an overlay is missing or of another world.
+            InputError: the request's id occurs twice or exists with another plan, its checkpoint is missing or invalid,
+                the tile or the world does not fit the checkpoint, or an overlay is missing or for another world.
         """
         if request.id in self.planned:
             raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
@@ -132,7 +132,7 @@ class Planner:
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str
     ) -> tuple[str, ...]:
-        """Returns the sha256 of each overlay of a request, all of which fit its world."""
+        """Returns the sha256 of each overlay of a request, after checking that all of them fit its world."""
         checksums = []
         for name in request.definition.overlay_names:
             overlay = self.overlay(name)
@@ -141,7 +141,7 @@ class Planner:
         return tuple(checksums)
 
     def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
-        """Returns a checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""
+        """Returns a checkpoint's sha256 and network, or the error, which is found only once too."""
         try:
             found = load_checkpoint(retried(read_tensors, resolve(url)), url)
             check_tileable(found.generator.config, url)

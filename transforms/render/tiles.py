@@ -1,4 +1,4 @@
-"""Which shards of tiles are still to be made."""
+"""Decides which shards of tiles are still to be made."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from transforms.storage.retry import retried
 
 @dataclass(frozen=True)
 class Found:
-    """What a run finds in its folder when it begins, so that nothing is asked of storage for requests new to it.
+    """The content of a run's folder when it begins, so that storage is not queried for requests that are new to it.
 
     Attributes:
-        known: ids that anything is there of.
-        damaged: shards that a repair took away, by plan.
+        known: the ids for which any files exist.
+        damaged: the shards that a repair removed, by plan.
     """
 
     known: frozenset[str]
@@ -27,11 +27,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be made of a panorama.
+    """The amount of work on a panorama.
 
     Attributes:
-        shards: how many.
-        tiles: in them.
+        shards: the number of shards to make.
+        tiles: the number of tiles in them.
     """
 
     shards: int = 0
@@ -39,7 +39,7 @@ class Work:
 
 
 def work_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Work:
-    """Returns how much `shards_to_do` would list. It is reckoned, since a panorama may have millions of shards."""
+    """Counts what `shards_to_do` would list, by arithmetic, because a panorama may have millions of shards."""
     if is_known_complete(out, plan, found):
         damaged = found.damaged.get(plan, ())
         return Work(len(damaged), sum(len(shard.indices) for shard in damaged))
@@ -56,23 +56,23 @@ def shards_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> It
 
 
 def is_known_complete(out: str, plan: Plan, found: Found) -> bool:
-    """Returns whether a panorama is there as a whole. Storage is not asked for requests that are new to it."""
+    """Returns whether a panorama is complete. Storage is not queried for requests that are new to it."""
     return plan.request.id in found.known and retried(is_complete, out, plan)
 
 
 def existing(out: str, plan: Plan, found: Found) -> Sequence[PatchShard]:
-    """Returns the shards of a plan that are there."""
+    """Returns the existing shards of a plan."""
     return retried(existing_shards, out, plan) if plan.request.id in found.known else ()
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
-    """Shards of at most so many tiles for all tiles that no existing shard holds."""
+    """Yields shards of at most `tiles_per_shard` tiles for all tiles that no existing shard holds."""
     for first, last in gaps_between(plan, existing):
         yield from cut(plan, first, last, tiles_per_shard)
 
 
 def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[int, int]]:
-    """Yields the first and the last of consecutive tiles that no existing shard holds."""
+    """Yields the first and the last of each run of consecutive tiles that no existing shard holds."""
     free = 0
     for shard in sorted(existing, key=lambda shard: shard.first):
         if free < shard.first:
@@ -83,7 +83,7 @@ def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[i
 
 
 def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:
-    """Shards for the tiles first to last, cut where a run with nothing there yet would cut."""
+    """Yields shards for the tiles first to last, cut where a run in an empty folder would cut."""
     while first <= last:
         end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
         yield PatchShard(plan, first, end)
@@ -92,9 +92,9 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
 
 @dataclass(eq=False)
 class PlanTiles(beam.PTransform):
-    """Cuts plans into the shards that are still to be made, in an order of chance.
+    """Cuts plans into the shards that are still to be made, in random order.
 
-    So two runs of one job do not compute the same shards at the same time, but most of them once between them.
+    So two runs of one job rarely compute the same shards at the same time, and share most of the work.
     """
 
     out: str
@@ -103,7 +103,7 @@ class PlanTiles(beam.PTransform):
 
     @no_annotations
     def expand(self, plans: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return plans | "Cut" >> beam.FlatMap(self._missing) | "Share out" >> beam.Reshuffle()
 
     def _missing(self, plan: Plan) -> Iterable[PatchShard]:
