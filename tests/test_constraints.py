@@ -1,6 +1,6 @@
 """The exact versions in ``constraints.txt`` fit each other on every Python that the project promises.
 
-What a package requires on another Python stands in the metadata of the one installed here, so nothing is downloaded.
+The metadata of the installed packages state the requirements for other versions of Python, so nothing is downloaded.
 """
 
 from importlib import metadata
@@ -16,7 +16,7 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def pins(environment):
-    """The version of each package on a Python."""
+    """Returns the version of each package on a Python."""
     found = {}
     for line in CONSTRAINTS.read_text().splitlines():
         if line.startswith("#"):
@@ -32,7 +32,7 @@ def pins(environment):
 
 
 def required(name, version, extras, environment):
-    """What a package requires on a Python; nothing if this version is not the one that is installed here."""
+    """Returns a package's requirements on a Python; empty if this version is not the installed one."""
     try:
         installed = metadata.distribution(name)
     except metadata.PackageNotFoundError:

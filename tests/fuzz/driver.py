@@ -1,7 +1,7 @@
-"""Fuzzing: many small, seeded inputs for what reads bytes from outside.
+"""Fuzzing: many small, seeded inputs for code that reads bytes from outside.
 
 Inputs are handled in a process that may take 2 GiB of memory and, for each input, 10 seconds. An input that raises,
-hangs, or ends the process is saved, and a test that tries it again is printed.
+hangs, or ends the process is saved, and a test that repeats it is printed.
 
     python tests/fuzz/driver.py [TARGET...] [--seed N] [--count N] [--out FOLDER]
 """
@@ -29,10 +29,10 @@ class Failure:
     """An input that was not handled.
 
     Attributes:
-        target: what it was for.
-        number: of the input.
+        target: the name of its target.
+        number: the number of the input.
         content: the input.
-        reason: the traceback, or what became of the process.
+        reason: the traceback, or how the process ended.
     """
 
     target: str
@@ -41,7 +41,7 @@ class Failure:
     reason: str
 
     def save(self, folder: Path) -> str:
-        """Saves the input; a test that tries it again."""
+        """Saves the input; returns a test that repeats it."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.target}-{self.number}.bin"
         path.write_bytes(self.content)
@@ -51,21 +51,21 @@ class Failure:
 
 
 def make(target: str, seed: int, number: int) -> bytes:
-    """An input: always the same for the same numbers."""
+    """Returns an input, always the same for the same numbers."""
     from targets import FAULTY, TARGETS
 
     return (TARGETS | FAULTY)[target].make(Random(f"{target} {seed} {number}"))
 
 
 def check(target: str, content: bytes) -> None:
-    """Raises whatever handling an input raises, if that should not be."""
+    """Handles an input; raises any error that should not occur."""
     from targets import FAULTY, TARGETS
 
     (TARGETS | FAULTY)[target].check(content)
 
 
 def fuzz(target: str, seed: int, count: int, limit_s: float = LIMIT_S) -> list[Failure]:
-    """The inputs of a target that were not handled. A new process goes on where one had to be stopped."""
+    """Returns the inputs of a target that were not handled. If a process had to be stopped, a new one goes on."""
     failures: list[Failure] = []
     first = 0
     while first < count:
@@ -78,7 +78,7 @@ def fuzz(target: str, seed: int, count: int, limit_s: float = LIMIT_S) -> list[F
 
 
 def _work(target: str, seed: int, first: int, count: int, limit_s: float) -> tuple[int, str | None]:
-    """Handles inputs until one fails; its number and why, or None at the end."""
+    """Handles inputs until one fails; returns its number and the reason, or None at the end."""
     command = [sys.executable, str(HERE), target, "--seed", str(seed), "--count", str(count), "--first", str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         lines: queue.Queue[str] = queue.Queue()
@@ -107,9 +107,9 @@ def _work(target: str, seed: int, first: int, count: int, limit_s: float) -> tup
 
 
 def _be_worker(target: str, seed: int, first: int, count: int) -> None:
-    """Says the number of each input before it is handled, and the count at the end."""
+    """Prints the number of each input before it is handled, and the count at the end."""
     warnings.simplefilter("ignore")
-    make(target, seed, first)  # what is loaded for it, and for what it is for, is not part of its memory
+    make(target, seed, first)  # loads all that it needs, which does not count to the input's memory
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + LIMIT_BYTES,) * 2)
     for number in range(first, count):
@@ -123,7 +123,7 @@ def _be_worker(target: str, seed: int, first: int, count: int) -> None:
 
 
 def main() -> None:
-    """Fuzzes, or handles inputs for the one who does."""
+    """Fuzzes, or handles inputs as the worker of a run that does."""
     from targets import TARGETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

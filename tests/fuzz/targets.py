@@ -1,4 +1,4 @@
-"""What is fuzzed: how an input is made, and what must handle it. A target is an entry of `TARGETS`."""
+"""The targets of fuzzing: how an input is made, and which code must handle it. `TARGETS` lists them."""
 
 import io
 import os
@@ -15,11 +15,11 @@ from transforms.training_set.records import Photograph, Reject
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads bytes from outside.
+    """Code that reads bytes from outside.
 
     Attributes:
-        make: an input.
-        check: handles an input, and raises if anything is wrong with how that went.
+        make: the function that makes an input.
+        check: the function that handles an input, and raises if that goes wrong.
     """
 
     make: Callable[[Random], bytes]
@@ -27,7 +27,7 @@ class Target:
 
 
 def mutate(random: Random, content: bytes) -> bytes:
-    """Content with up to eight faults: bytes and numbers changed, parts cut, doubled or moved, and the end cut off."""
+    """Returns content with up to eight faults: bytes and numbers changed, parts cut, doubled or moved."""
     data = bytearray(content)
     for _ in range(random.randint(1, 8)):
         at, size = random.randrange(len(data) + 1), min(random.choice((1, 2, 4, 8, 64, 1024)), len(data))
@@ -51,7 +51,7 @@ def mutate(random: Random, content: bytes) -> bytes:
 
 @cache
 def pictures() -> list[bytes]:
-    """A small picture of every kind of file, with all that such a file may carry."""
+    """Returns a small picture of every kind of file, with all that such a file may carry."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a lake"
     about = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
@@ -85,7 +85,7 @@ def pictures() -> list[bytes]:
 
 
 def prepare(content: bytes) -> None:
-    """A photograph becomes a training image or a reject with a reason of its own."""
+    """Checks that a photograph becomes a training image, or a reject with a specific reason."""
     outcome = prepare_photograph(Photograph("a.jpg"), content, 1, Preparation())
     assert isinstance(outcome, (Prepared, Reject))
     if isinstance(outcome, Reject):
@@ -97,7 +97,7 @@ def prepare(content: bytes) -> None:
 TARGETS = {
     "pictures": Target(lambda random: mutate(random, random.choice(pictures())), prepare),
 }
-"""What ``make fuzz`` goes through."""
+"""The targets of ``make fuzz``."""
 
 
 def _raise(content: bytes) -> None:
@@ -123,4 +123,4 @@ FAULTY = {
     name: Target(lambda random: bytes([random.randrange(4)]), check)
     for name, check in (("raise", _raise), ("hang", _hang), ("grow", _grow), ("die", _die))
 }
-"""Code with faults, by which the driver itself is tested: each fails for the input 3."""
+"""Faulty code for testing the driver itself: each target fails for input 3."""

@@ -1,4 +1,4 @@
-"""A few seconds of what ``make fuzz`` does for minutes; and what the driver itself promises."""
+"""A few seconds of what ``make fuzz`` does for minutes, and the promises of the driver itself."""
 
 import driver
 import pytest

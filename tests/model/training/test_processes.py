@@ -1,4 +1,4 @@
-"""Processes that train together: alike in their networks, unlike in what they draw."""
+"""Processes that train together have the same networks and draw different samples."""
 
 import dataclasses
 import threading
@@ -15,7 +15,7 @@ RECIPE = dataclasses.replace(RECIPES["paper"], batch=4, path_every=2)
 
 
 class Thread:
-    """Stands for Fabric in one of two threads, so that both can be looked into."""
+    """A stand-in for Fabric in one of two threads, so that both can be inspected."""
 
     world_size = 2
     device = torch.device("cpu")

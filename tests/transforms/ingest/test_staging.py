@@ -23,7 +23,7 @@ def begin(out, *photographs):
 
 
 def mark(out, host, process):
-    """Leaves what a run of that process leaves."""
+    """Writes the mark that a run of that process leaves."""
     (out / ".staging").mkdir(exist_ok=True)
     (out / ".staging" / "run.json").write_text(json.dumps({"host": host, "process": process}))
     (out / "train-000000.tar").write_bytes(b"x")
