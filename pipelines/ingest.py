@@ -22,8 +22,7 @@ from transforms.sources.web import ANSWERS_READ
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.files import join
 from transforms.storage.urls import redact
-from transforms.training_set.dataset import DATASET, TrainingSet, read_dataset
-from transforms.training_set.samples import Sample
+from transforms.training_set.dataset import DATASET, TrainingSet, read_dataset, sample_of
 from transforms.training_set.shards import StagedSample
 
 ALL_REASONS = "all"
@@ -141,7 +140,8 @@ def provenance(base: TrainingSet | None, configuration: dict[str, Any] | None) -
     """Records what made a set and what has been added since."""
     if not base:
         return {"configuration": configuration}
-    later = base.dataset.get("later_configurations", []) + ([configuration] if configuration else [])
+    before = base.dataset.get("later_configurations")
+    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
     return {"configuration": base.dataset["configuration"], **({"later_configurations": later} if later else {})}
 
 
@@ -172,8 +172,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
 def to_sample(row: dict[str, Any], out: str) -> StagedSample:
     """Makes a sample of a set whose image is in one of its shards."""
     place = Piece(join(out, row["shard"]), row["offset"], row["size"])
-    metadata = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
-    return StagedSample(Sample.from_json(metadata), place)
+    return StagedSample(sample_of(row), place)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.terminal.flags import FORMATS, Quiet, beam_flags
+from pipelines.terminal.flags import Formats, Quiet, RenderPrecision, beam_flags
 
 FIELDS = {
     "seed": ("seed",),
@@ -41,13 +41,13 @@ def render(
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile in pixels; a multiple of the network's cell.")] = 256,
     tiles_per_shard: Annotated[int, typer.Option(help="Number of patches in each shard.")] = 16,
-    format: Annotated[
-        list[str] | None, typer.Option(help=f"File format: {FORMATS}; may be repeated.", show_default="png")
-    ] = None,
+    format: Formats = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16, float16.")] = "float32",
+    precision: Annotated[
+        RenderPrecision, typer.Option(metavar="<float32|bfloat16|float16>", help="Precision of the convolutions.")
+    ] = "float32",
     repair: Annotated[bool, typer.Option("--repair", help="Check existing shards; render damaged ones again.")] = False,
     accelerator: Annotated[
         str | None,
@@ -69,6 +69,7 @@ def render(
     from pipelines.render import render_and_report, say_what_it_costs
     from transforms.panoramas.requests import Refused, RenderRequest, list_requests
     from transforms.render.options import RenderOptions
+    from transforms.render.planner import make_plans
 
     x_px, y_px = parse_origin(origin)
     if requests:
@@ -100,10 +101,11 @@ def render(
         model_copies,
         source=posixpath.basename(requests) if requests else "",
     )
+    planned = make_plans(options)
     if dry_run:
-        say_what_it_costs(options)
-        return
-    render_and_report(options, flags)
+        say_what_it_costs(planned)
+    else:
+        render_and_report(planned, flags)
 
 
 def is_given(context: typer.Context, flag: str) -> bool:

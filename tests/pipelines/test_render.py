@@ -7,11 +7,11 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import apache_beam as beam
+import forks
 import fsspec
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ import transforms.formats.registry
 import transforms.panoramas.patch_shards
 import transforms.render.assemble
 import transforms.render.synthesize
-import transforms.render.tiles
+import transforms.render.work
 from model.checkpoint import load_checkpoint
 from model.errors import InputError
 from model.quantise import quantise
@@ -37,7 +37,7 @@ from transforms.panoramas.requests import RenderRequest
 from transforms.render.options import RenderOptions
 from transforms.render.planner import make_plans
 from transforms.render.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
-from transforms.render.tiles import Found
+from transforms.render.work import Work, survey
 
 REPOSITORY = Path(__file__).parents[2]
 REQUEST = RenderRequest(id="p", seed=7, width_px=300, height_px=200, origin_x_px=-40, formats=("png", "tif"))
@@ -140,7 +140,7 @@ def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, render
 
 
 def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    in_order, missing = Synthesizer.samples, transforms.render.tiles.missing_shards
+    in_order, shards = Synthesizer.samples, Work.shards
     computed = []
 
     def last_first(self, shard):
@@ -149,9 +149,7 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
         return list(reversed([in_order(self, half)[0] for half in halves]))
 
     monkeypatch.setattr(Synthesizer, "samples", last_first)
-    monkeypatch.setattr(
-        transforms.render.tiles, "missing_shards", lambda *arguments: reversed(list(missing(*arguments)))
-    )
+    monkeypatch.setattr(Work, "shards", lambda self: reversed(list(shards(self))))
     make(tiles_per_shard=5)
     assert sorted(computed) == list(range(TILES))
     assert computed != sorted(computed)
@@ -173,7 +171,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
     hint = "type:nvidia-l4;count:1;install-nvidia-driver"
     options = options_for(tmp_path / "out", tiny_checkpoint, accelerator=hint)
     pipeline = beam.Pipeline(options=beam_options([]))
-    build(pipeline, options, list(make_plans(options).networks), Found(frozenset()))
+    build(pipeline, options, survey(make_plans(options)))
     wanted = accelerators(pipeline.to_runner_api())
     held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "WritePatchShards")}
     assert any("BeamML_RunInference" in name for name in held)
@@ -197,10 +195,10 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, planner = transforms.panoramas.patch_shards._Write, transforms.render.tiles.PlanTiles
+    writer, work = transforms.panoramas.patch_shards._Write, transforms.render.work
     marks = [tmp_path / f"mark-{number}" for number in range(3)]
     for mark, owner, name in zip(
-        marks, (writer, writer, planner), ("process", "finish_bundle", "_missing"), strict=True
+        marks, (writer, writer, work), ("process", "finish_bundle", "shuffled_shards"), strict=True
     ):
         monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), str(mark)))
     make(tiles_per_shard=1, flags=["--runner=BundleBasedDirectRunner"])
@@ -487,28 +485,14 @@ def test_a_damaged_shard_gives_no_wrong_picture(make, copy, rendered, contents):
     assert contents(copy) == contents(rendered)
 
 
-def command(checkpoint, out, module="pipelines.cli"):
-    words = ["-m", module, *(["render"] if module == "pipelines.cli" else [])]
-    return [sys.executable, *words, *FLAGS, "--tiles-per-shard=1", f"--checkpoint={checkpoint}", f"--out={out}"]
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def test_two_processes_at_once_make_one_panorama(tiny_checkpoint, rendered, contents, tmp_path):
-    started = [
-        subprocess.Popen(
-            command(tiny_checkpoint, tmp_path / "out", module),
-            cwd=REPOSITORY,
-            env=environment(),
-            stderr=subprocess.PIPE,
-        )
-        for module in ("pipelines.cli", "pipelines.render")
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said.decode()
+    """One by the command, one by the job's module."""
+    flags = [*FLAGS, "--tiles-per-shard=1", f"--checkpoint={tiny_checkpoint}", f"--out={tmp_path / 'out'}"]
+    by_command = forks.Fork("from pipelines.cli import main; main(sys.argv[1:])", "render", *flags)
+    by_module = forks.Fork("import runpy; runpy.run_module('pipelines.render', run_name='__main__')", *flags)
+    for process in (by_command, by_module):
+        code, said = process.end(200)
+        assert code == 0, said
     made, expected = contents(tmp_path / "out"), contents(rendered)
     name = "seed-7_300x200_at_-40_-100"
     assert {path.replace(name, "p") for path in made} == set(expected)
@@ -535,10 +519,8 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
         f"request = RenderRequest.from_json({REQUEST.to_json()!r})\n"
         f"render(RenderOptions((request,), {str(tmp_path / 'out')!r}, {tiny_checkpoint!r}, 64, 1))\n"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment(), capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    code, said = forks.run(program)
+    assert code == -signal.SIGKILL, said
     files = contents(tmp_path / "out")
     leftovers = [name for name in files if ".tmp-" in name]
     assert len(leftovers) == 1
