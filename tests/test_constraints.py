@@ -48,7 +48,7 @@ def required(name, version, extras, environment):
 
 
 def declared(extras):
-    """What this project requires, by pyproject.toml."""
+    """Yields what this project requires, by pyproject.toml."""
     project = tomllib.loads((CONSTRAINTS.parent / "pyproject.toml").read_text())["project"]
     yield from project["dependencies"]
     for extra in extras:
@@ -56,7 +56,7 @@ def declared(extras):
 
 
 def installed(name, version):
-    """What a package requires, by its metadata."""
+    """Returns what a package requires, by its metadata."""
     try:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:

@@ -24,7 +24,7 @@ from random import Random
 
 LIMIT_S = 10.0
 MOST_WAITS, LEAST_SHARE = 10, 0.8
-"""An input may take as many times the limit while its process has had less than such a share of it."""
+"""The multiple of the limit that an input may take while its process gets less than such a share of a processor."""
 
 START_S = 300.0
 LIMIT_BYTES = 2 << 30
@@ -73,11 +73,11 @@ def check(target: str, content: bytes) -> None:
 
 @dataclass
 class Outcome:
-    """What came of some inputs.
+    """The outcome of some inputs.
 
     Attributes:
         failures: the inputs that were not handled.
-        peak_bytes: the most memory that a process had in use.
+        peak_bytes: the most memory that a process has used.
     """
 
     failures: list[Failure] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Outcome:
 
 
 def fuzz(targets: Sequence[str], seed: int, count: int, limit_s: float = LIMIT_S) -> Outcome:
-    """Tries so many inputs of the targets in turn. A new process goes on where one had to be stopped."""
+    """Tries `count` inputs of the targets in turn. If a process had to be stopped, a new one goes on."""
     outcome = Outcome()
     first = 0
     while first < count:
@@ -100,7 +100,7 @@ def fuzz(targets: Sequence[str], seed: int, count: int, limit_s: float = LIMIT_S
 
 
 def _work(targets: Sequence[str], seed: int, first: int, count: int, limit_s: float) -> tuple[int, str | None, int]:
-    """Handles inputs until one fails; its number and why, or None at the end, and the memory in use."""
+    """Handles inputs until one fails; returns its number, the reason (None at the end), and the memory used."""
     command = [sys.executable, str(HERE), *targets, "--seed", str(seed), "--count", str(count), "--first", str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         lines: queue.Queue[str] = queue.Queue()
@@ -129,10 +129,10 @@ def _work(targets: Sequence[str], seed: int, first: int, count: int, limit_s: fl
 
 
 def _next_line(lines: "queue.Queue[str]", pid: int, limit_s: float) -> str:
-    """What the worker says next. On a busy machine it is given more time, as long as it has not had its own.
+    """Returns the worker's next line. On a busy machine the worker gets more time, until it has had its share.
 
     Raises:
-        queue.Empty: it hangs.
+        queue.Empty: the worker hangs.
     """
     begin_s = _processor_s(pid)
     for _ in range(MOST_WAITS):
@@ -145,17 +145,17 @@ def _next_line(lines: "queue.Queue[str]", pid: int, limit_s: float) -> str:
 
 
 def _processor_s(pid: int) -> float:
-    """The processor time that a process has had."""
+    """Returns the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _be_worker(targets: Sequence[str], seed: int, first: int, count: int) -> None:
-    """Says the number of each input before it is handled, and the count at the end; and the most memory so far."""
+    """Prints the number of each input before it is handled, and finally the count, with the most memory so far."""
     warnings.simplefilter("ignore")
     logging.disable()
     for target in targets:
-        make(target, seed, first)  # what is loaded for it, and for what it is for, is not part of its memory
+        make(target, seed, first)  # loads all that it needs, which does not count to the input's memory
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + LIMIT_BYTES,) * 2)
     for number in range(first, count):
@@ -170,7 +170,7 @@ def _be_worker(targets: Sequence[str], seed: int, first: int, count: int) -> Non
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had in use."""
+    """Returns the most memory that this process has used."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -1,4 +1,4 @@
-"""What is fuzzed. A target is an entry of `TARGETS`: how an input is made, and what must handle it."""
+"""The targets of fuzzing: how an input is made, and which code must handle it. `TARGETS` lists them."""
 
 import os
 

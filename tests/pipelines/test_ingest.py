@@ -350,7 +350,7 @@ def killed_run(moment, sources, out, **options):
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory):
-    """A folder of photographs, the set made when it held 8 of them, and that set with the rest added."""
+    """Returns a folder of photographs, the set made when it held 8 of them, and that set with the rest added."""
     folder, first, fresh = (tmp_path_factory.mktemp("grown") / name for name in ("photographs", "first", "fresh"))
     folder.mkdir()
     write_good_photographs(folder, 8)

@@ -377,7 +377,7 @@ def test_an_ablation_is_trained_and_not_rendered_by_tiles(data, tmp_path, monkey
 
 
 def under_torchrun(data, out, *flags):
-    """The job by torchrun, on two processes of this machine, over gloo."""
+    """Returns the job by torchrun, on two processes of this machine, over gloo."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "pipelines.train", "--data", data, "--out", str(out), "--preset", "tiny", *flags]
     done = subprocess.run(
@@ -387,7 +387,7 @@ def under_torchrun(data, out, *flags):
 
 
 def as_under_torchrun(data, out, *flags):
-    """The same in processes that cost less, and are told what torchrun tells its own."""
+    """Returns the same in processes that cost less, and are told what torchrun tells its own."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     told = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}

@@ -29,23 +29,23 @@ _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 
 KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
-"""The fields of a panorama's JSON that a job keeps in memory for each panorama that is there."""
+"""The fields of a panorama's record that a job keeps in memory for each existing panorama."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the folder holds under the id of a plan.
+    """The contents of the folder under the id of a plan.
 
     Attributes:
-        others: URLs of the folders of its other plans.
-        record: what the JSON of its panorama says, as far as `KEPT`; empty if there is none.
+        others: the URLs of the folders of its other plans.
+        record: the fields `KEPT` of its panorama's record; empty if there is none.
     """
 
     others: tuple[str, ...]
     record: Mapping[str, Any]
 
     def is_of(self, plan: Plan) -> bool:
-        """Returns whether nothing is there of another plan."""
+        """Returns whether there is nothing of another plan."""
         return not self.others and self.record.get("plan", plan.digest) == plan.digest
 
 
@@ -127,13 +127,13 @@ def _is_record(record: Any, request_id: str) -> bool:
 
 
 def look_up(out: str, plan: Plan) -> Held:
-    """Looks up what is there under the id of a plan."""
+    """Looks up the contents of the folder under the id of a plan."""
     record = read_record(out, plan.request.id)
     return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
 
 
 def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
-    """Returns whether all files asked for of a panorama, whose JSON is given, are there by this plan."""
+    """Returns whether all requested files of a panorama, whose record is given, exist for this plan."""
     if record.get("plan") != plan.digest:
         return False
     files = [record["files"].get(name) for name in plan.request.formats]
@@ -178,12 +178,12 @@ def check_plan(out: str, plan: Plan, held: Held) -> None:
 
 
 def begin(out: str, plan: Plan, held: Held | None) -> None:
-    """Writes the plan down; removes all of the plans that it replaces.
+    """Writes the plan, and removes all files of the plans that it replaces.
 
     Args:
         out: the folder of the job.
         plan: the plan.
-        held: what the folder holds under its id; None if it does not know the id.
+        held: the contents of the folder under its id; None if the id is new to it.
     """
     path = join(plan_folder(out, plan), PLAN_FILE)
     if held is not None and not held.is_of(plan):

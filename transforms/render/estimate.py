@@ -40,7 +40,7 @@ class Estimate:
 
 
 def estimate(survey: Iterable[Work], networks: Mapping[Plan, GeneratorConfig]) -> Estimate:
-    """Returns what rendering would do, by what is still to be made of each plan, and the network of each."""
+    """Estimates the work left on each plan, given the network of each."""
     tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
     def of(work: Work) -> Estimate:

@@ -23,13 +23,13 @@ from transforms.storage.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Planned:
-    """What becomes of the requests of a job, as far as it is known before anything is rendered.
+    """The plans of a job's requests, before anything is rendered.
 
     Attributes:
-        options: of the job.
+        options: the options of the job.
         networks: a plan for each request that can be rendered, with its network.
-        held: what the folder holds under the ids of these plans; nothing for an id that is new to it.
-        refused: why each other request cannot be rendered, by its name in the manifest.
+        held: the contents of the folder under the ids of these plans; None for an id that is new to it.
+        refused: the reason for each other request, by its name in the manifest.
     """
 
     options: RenderOptions
@@ -55,7 +55,7 @@ class Planned:
 
 
 def make_plans(options: RenderOptions) -> Planned:
-    """Plans the requests of a job, of which some may be refused; see `Planner.plans`."""
+    """Plans the requests of a job, some of which may be refused; see `Planner.plans`."""
     return Planner().plans(options)
 
 
@@ -64,14 +64,14 @@ class Planner:
 
     def __init__(self) -> None:
         self.checkpoint = cache(self._checkpoint)
-        self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have those of the one before
+        self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have the same ones as the previous request
 
     def plans(self, options: RenderOptions) -> Planned:
-        """Plans the requests of a job, of which some may be refused. Writes nothing.
+        """Plans the requests of a job, some of which may be refused. Writes nothing.
 
         Raises:
-            InputError: the folder of the job is a file, or holds a manifest that is none.
-            OSError: storage failed where it is no single request's matter.
+            InputError: the folder of the job is a file, or holds a damaged manifest.
+            OSError: storage failed in a way that concerns more than a single request.
         """
         check_out(options.out)
         known = retried(known_ids, options.out)
@@ -93,7 +93,7 @@ class Planner:
                     planned.held[plan] = held
             except OSError:
                 raise
-            except Exception as error:  # one request's fault ends no other's work
+            except Exception as error:  # a fault of one request must not end the others' work
                 refused[number] = refused_by(error, request.id)
             else:
                 taken.add(request.id)
@@ -105,8 +105,8 @@ class Planner:
         """Returns the plan and the network of a request.
 
         Raises:
-            InputError: the request's checkpoint is missing or is none, the tile or the world does not fit that, or an
-                overlay is missing or of another world.
+            InputError: the request's checkpoint is missing or invalid, the tile or the world does not fit it, or an
+                overlay is missing or for another world.
         """
         url = request.checkpoint or options.checkpoint or BUNDLED
         found = self.checkpoint(url)
@@ -136,10 +136,10 @@ class Planner:
         return tuple(checksums)
 
     def _overlay(self, url: str) -> Overlay:
-        """Returns an overlay.
+        """Reads an overlay.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the overlay cannot be read.
         """
         try:
             return read_overlay(url)

@@ -26,10 +26,10 @@ def adopt_patches(out: str, plan: Plan, others: Iterable[str], config: Generator
     A tile is copied if no edit that only one of the two plans has reaches it, or the strips around it.
 
     Args:
-        out: folder of the job.
-        plan: to be made.
-        others: URLs of the folders of the other plans.
-        config: the network of the plan.
+        out: the folder of the job.
+        plan: the plan to render.
+        others: the URLs of the folders of the other plans.
+        config: the configuration of the plan's network.
     """
     adopted = 0
     for donor in donors(others, plan):
@@ -49,7 +49,7 @@ def adopt_patches(out: str, plan: Plan, others: Iterable[str], config: Generator
 
 
 def donors(folders: Iterable[str], plan: Plan) -> Iterator[Plan]:
-    """The plans of folders under the same id that differ from this one in edits only."""
+    """Yields the plans of folders with the same id that differ from this one only in edits."""
     for folder in folders:
         try:
             donor = plan.with_edits(parts(Edit, read_json(join(folder, PLAN_FILE))["request"]["edits"], folder))

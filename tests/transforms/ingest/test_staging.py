@@ -178,7 +178,7 @@ def test_notes_of_an_unfinished_run_that_are_damaged_are_refused_in_one_line(tmp
     (tmp_path / ".staging").mkdir()
     for name in ("plan.jsonl", "0.jsonl"):
         (tmp_path / ".staging" / name).write_bytes(b"\n" + line + b"\n")
-    with pytest.raises(InputError, match=rf"jsonl is damaged at line 2 .*remove {tmp_path}/\.staging to begin anew"):
+    with pytest.raises(InputError, match=rf"jsonl is damaged at line 2 .*remove {tmp_path}/\.staging to start again"):
         read(str(tmp_path))
 
 

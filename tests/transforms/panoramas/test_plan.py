@@ -253,7 +253,7 @@ def test_which_overlays_there_are_decides_a_plan_and_where_they_lie_does_not():
     plan = Plan(request, "", "0" * 64, 64, overlays=("1", "2"))
     assert Plan(moved, "", "0" * 64, 64, overlays=("1", "2")).digest == plan.digest
     assert Plan(request, "", "0" * 64, 64, overlays=("2", "1")).digest != plan.digest
-    with pytest.raises(InputError, match="which file each of its overlays is"):
+    with pytest.raises(InputError, match="identify the file of each of its overlays"):
         Plan(request, "", "0" * 64, 64)
 
 
