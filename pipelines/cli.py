@@ -49,7 +49,6 @@ def build() -> typer.Typer:
     app = typer.Typer(
         help="Turns photographs into training shards, trains a generator on them, and renders panoramas of any size.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -61,10 +60,10 @@ def build() -> typer.Typer:
 
 
 class Command(TyperCommand):
-    """A command whose numbers are numbers."""
+    """A command that refuses numbers that are not finite."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Click's hook.
+        """Checks the numbers, then runs the command.
 
         Raises:
             InputError: a flag's value is infinite, or `nan`.

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -122,9 +123,9 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         (["--width"], "--width"),
         (["--seed=-1"], "seed is -1; it must be from 0 to 2^64 - 1"),
         (["--seed=18446744073709551616"], "seed is 18446744073709551616"),
-        (["--origin=5"], "--origin 5: give two whole numbers, such as --origin 0,-256"),
-        (["--origin=a,b"], "--origin a,b: give two whole numbers"),
-        (["--origin=1,2,3"], "--origin 1,2,3: give two whole numbers"),
+        (["--origin=5"], "--origin 5: give 2 whole numbers, such as --origin 0,-256"),
+        (["--origin=a,b"], "--origin a,b: give 2 whole numbers"),
+        (["--origin=1,2,3"], "--origin 1,2,3: give 2 whole numbers"),
         (["--origin=0,3000000000"], "leaves the world"),
         (["--tile=100"], "--tile 100: give a multiple of 16, the network's cell, up to 4096"),
         (["--tile=0"], "--tile 0: give a multiple of 16"),
@@ -386,3 +387,14 @@ def test_another_value_than_a_flags_choices_is_one_line(infinitygan, tmp_path, c
     assert (code, len(err)) == (2, 1)
     assert f"Invalid value for '{flag}'" in err[0]
     assert f"'{value}' is not one of" in err[0]
+
+
+def test_a_shell_completes_commands_and_choices():
+    def completed(words, number):
+        environment = {**os.environ, "_INFINITYGAN_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        command = [sys.executable, "-m", "pipelines.cli"]
+        environment |= {"COMP_CWORD": str(number), "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY).stdout.split()
+
+    assert completed("infinitygan inv", 1) == ["invert"]
+    assert completed("infinitygan train --vertical-law ", 3) == ["crop", "paper"]

@@ -6,7 +6,9 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import cache, cached_property
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,12 +27,7 @@ from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LISTS = ("formats", "styles", "edits", "overlays", "z_g", "fields", "box_px", "like_box_px")
-"""Fields that are lists in JSON."""
-
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
-WHOLE = (*INTEGERS, "paste_px", "texture_seed", "x_px", "y_px", "box_px", "like_box_px")
-"""Fields of requests, styles and edits whose numbers are whole, so that 512.0 is 512."""
 
 MOST_REQUESTS = 1_000_000
 """Of a file."""
@@ -42,7 +39,7 @@ _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,20})(\.0*)?")
 _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RenderRequest:
     """A panorama to be made.
 
@@ -115,7 +112,7 @@ class RenderRequest:
         for name in self.formats:
             check_format(name, self.width_px, self.height_px)
 
-    @property
+    @cached_property
     def definition(self) -> Definition:
         """The world that it is a window of."""
         turn_px = self.width_px if self.cyclic else None
@@ -144,58 +141,58 @@ class RenderRequest:
             InputError: a field is unknown, missing or out of range.
         """
         name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
-        given = known_fields(cls, values, name)
-        if isinstance(given.get("styles"), tuple):
-            given["styles"] = parts(Style, given["styles"], f"{name}: styles")
-        if isinstance(given.get("edits"), tuple):
-            given["edits"] = parts(Edit, given["edits"], f"{name}: edits")
-        return cls(**given)
+        return cls(**fields_from_json(cls, values, name))
 
 
-def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the fields given of a dataclass, lists as tuples.
+def fields_from_json(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the fields of a dataclass that JSON values give, each as the type that the class declares for it.
 
     Raises:
-        InputError: a field is unknown or missing.
+        InputError: a field is unknown or missing, or, within styles and edits, out of range.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields, types = {field.name: field for field in dataclasses.fields(cls)}, declared_types(cls)
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
-    given = {key: value for key, value in values.items() if value is not None}
-    given |= {key: whole(value) for key, value in given.items() if key in WHOLE}
-    given |= {key: tuple(value) for key, value in given.items() if key in LISTS and isinstance(value, list)}
+    given = {key: from_json(types[key], value, f"{name}: {key}") for key, value in values.items() if value is not None}
     for field in fields.values():
         if field.default is dataclasses.MISSING and field.name not in given:
             raise InputError(f"{name}: {field.name} is missing")
     return given
 
 
-def whole(value: Any) -> Any:
-    """Turns whole numbers that are written as decimals, alone or in a list, into integers; keeps all else."""
-    if isinstance(value, list):
-        return [whole(number) for number in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+@cache
+def declared_types(cls: type) -> dict[str, Any]:
+    """Returns the type of each field of a dataclass, without None."""
+    types = get_type_hints(cls)
+    return {
+        name: next((kind for kind in get_args(hint) if get_args(hint)[-1] is NoneType), hint)
+        for name, hint in types.items()
+    }
 
 
-Part = TypeVar("Part", Style, Edit)
+def from_json(kind: Any, value: Any, name: str) -> Any:
+    """Returns a JSON value as a type: lists become tuples, objects dataclasses, and 512.0 is the integer 512.
+
+    A value that does not fit the type stays as it is; the class that takes it names what is wrong.
+    """
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(from_json(get_args(kind)[0], item, name) for item in value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return object_from_json(kind, value, name) if kind in (Style, Edit) else value
 
 
-def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...]:
-    """Returns the styles or edits of a request from their JSON values.
+def object_from_json(kind: type, values: Any, name: str) -> Any:
+    """Returns a style or an edit from its JSON values.
 
     Raises:
         InputError: a field is unknown, missing or out of range.
     """
-    return tuple(part(kind, value, name) for value in values)
-
-
-def part(kind: type[Part], values: Any, name: str) -> Part:
-    """Returns a style or an edit from its JSON values."""
     if not isinstance(values, dict):
         raise InputError(f"{name}: {str(values)[:60]!r} is no object with fields")
     try:
-        return kind(**known_fields(kind, values, name))
+        return kind(**fields_from_json(kind, values, name))
     except InputError as error:
         message = str(error)
         raise InputError(message if message.startswith(name) else f"{name}: {message}") from None

@@ -14,7 +14,7 @@ from transforms.panoramas.folder import PLAN_FILE, existing_shards
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
 from transforms.panoramas.patches import encode_patch
 from transforms.panoramas.plan import MOST_TILES_PER_SHARD, PatchShard, Plan
-from transforms.panoramas.requests import parts
+from transforms.panoramas.requests import from_json
 from transforms.render.work import missing_shards
 from transforms.storage.files import join, read_json
 from transforms.storage.notes import say_once
@@ -52,7 +52,9 @@ def donors(folders: Iterable[str], plan: Plan) -> Iterator[Plan]:
     """The plans of folders under the same id that differ from this one in edits only."""
     for folder in folders:
         try:
-            donor = plan.with_edits(parts(Edit, read_json(join(folder, PLAN_FILE))["request"]["edits"], folder))
+            donor = plan.with_edits(
+                from_json(tuple[Edit, ...], read_json(join(folder, PLAN_FILE))["request"]["edits"], folder)
+            )
         except (FileNotFoundError, InputError, KeyError, TypeError):
             continue  # not written by this version, or damaged: of no use here
         if folder.endswith(f"/{donor.digest}"):
