@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from faulty import FAULTY
+from target import Target
+
 LIMIT_S = 10.0
 MOST_WAITS, LEAST_SHARE = 10, 0.8
 """The multiple of the limit that an input may take while its process gets less than such a share of a processor."""
@@ -59,16 +62,21 @@ class Failure:
 
 def make(target: str, seed: int, number: int) -> bytes:
     """Returns an input, always the same for the same numbers."""
-    from targets import FAULTY, TARGETS
-
-    return (TARGETS | FAULTY)[target].make(Random(f"{target} {seed} {number}"))
+    return _named(target).make(Random(f"{target} {seed} {number}"))
 
 
 def check(target: str, content: bytes) -> None:
     """Handles an input; raises any error that should not occur."""
-    from targets import FAULTY, TARGETS
+    _named(target).check(content)
 
-    (TARGETS | FAULTY)[target].check(content)
+
+def _named(target: str) -> Target:
+    """The target of a name. All that it is for is loaded only where it is one of those."""
+    if target in FAULTY:
+        return FAULTY[target]
+    from targets import TARGETS
+
+    return TARGETS[target]
 
 
 @dataclass
@@ -176,10 +184,8 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Fuzzes, or handles inputs as the worker of a run that does."""
-    from targets import TARGETS
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)}; by default all")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="by default all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the inputs that each target has")
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
@@ -189,6 +195,8 @@ def main() -> None:
     if arguments.first is not None:
         _be_worker(arguments.targets, arguments.seed, arguments.first, arguments.count)
         return
+    from targets import TARGETS
+
     failed = 0
     for target in arguments.targets or TARGETS:
         count, begin_s = max(1, round(TARGETS[target].inputs * arguments.share)), time.monotonic()

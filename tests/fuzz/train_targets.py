@@ -223,7 +223,7 @@ def check_unfinished(content: bytes) -> None:
         out = str(folder)
         for use in (
             lambda: staging.check_out(out, {"full_size_px": FULL_PX}),
-            lambda: look_at_found(staging.read_plan(out)),
+            lambda: look_at(staging.read_plan(out).photographs),
             lambda: look_at_staged(list(staging.read_staged(out).values())),
             lambda: staging.read_base(out),
             lambda: staging.install_repacked(out),
@@ -234,7 +234,6 @@ def check_unfinished(content: bytes) -> None:
 
 def look_at_staged(staged: list[StagedSample | Reject]) -> None:
     """Continues from the results so far."""
-    look_at([item for item in staged if isinstance(item, Reject)])
     samples = [item for item in staged if isinstance(item, StagedSample)]
     assign_shards([item for item in drop_duplicates(samples, [], "near") if isinstance(item, StagedSample)], None)
 

@@ -106,6 +106,9 @@ def test_a_state_of_another_inversion_and_a_loss_that_is_no_number_are_said(tiny
         inversion_of(tiny, 64, 64).restore(inversion.state())
     with pytest.raises(InputError, match="does not fit"):
         inversion_of(tiny).restore({})
+    for step in (-(2**63), float("nan"), float("inf"), [1, 2]):
+        with pytest.raises(InputError, match="does not fit"):
+            inversion_of(tiny).restore(inversion.state() | {"step": torch.tensor(step)})
     with torch.no_grad():
         inversion.variables["z_g"].fill_(torch.nan)
     with pytest.raises(DivergenceError, match="step 1"):

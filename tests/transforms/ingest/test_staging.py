@@ -171,6 +171,7 @@ GOOD_PIECE = {"url": "/a.tar", "offset_bytes": 0, "size_bytes": 9}
         json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"size_bytes": -1}}}).encode(),
         json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"offset_bytes": "x"}}}).encode(),
         json.dumps({"sample": {"full_rows_px": []}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
+        json.dumps({"sample": {"source": ["a"]}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
     ],
 )
 @pytest.mark.parametrize("read", [staging.read_plan, staging.read_staged])
