@@ -27,7 +27,7 @@ from pipelines.info import describe, told
 from pipelines.terminal.render_tables import show_cautions, show_refused, show_summary
 from transforms.applications.edit import find_request
 from transforms.formats.registry import FORMATS
-from transforms.panoramas.folder import begin, existing_shards, read_record
+from transforms.panoramas.folder import begin, existing_shards, look_up, other_plans, read_record
 from transforms.panoramas.manifest import (
     FAILED,
     MANIFEST,
@@ -47,8 +47,9 @@ from transforms.render.index_page import write_index
 from transforms.render.options import RenderOptions
 from transforms.render.planner import check_out, make_plans
 from transforms.render.repair import is_whole
-from transforms.render.reuse import adopt_patches
+from transforms.render.reuse import reuse_patches
 from transforms.render.verify import finished_plans
+from transforms.render.work import survey
 
 TILE_PX, OVERLAP_PX = 32, 3
 HOME = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -277,7 +278,8 @@ def check_patches(content: bytes) -> None:
         assert is_whole(out, shard) == whole
         row = assemble_panorama(out, plan, [], "1")
         assert (row["state"] == "done") == whole, row
-        adopt_patches(out, plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),)), CHECKPOINT_CONFIG)
+        other = plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),))
+        reuse_patches(out, other, other_plans(out, other), CHECKPOINT_CONFIG)
         with refused(OSError):
             list(told(describe(str(folder / "patches/p" / plan.digest / shard.name))))
 
@@ -309,14 +311,14 @@ def check_folder(content: bytes) -> None:
                 lambda: list(told(describe(out))),
                 lambda: list(told(describe(f"{out}/panoramas/p.json"))),
                 lambda: list(told(describe(f"{out}/patches/p/{plan.digest}"))),
-                lambda: check_out(RenderOptions((plan.request,), out, checkpoint_file())),
+                lambda: check_out(out),
                 lambda: look_at_plans(out, [plan.request, other.request]),
                 lambda: finished_plans(out, checkpoint_file()),
                 lambda: [assemble_panorama(out, found, (), "1") for found in plans_to_assemble(out, ["webp"], [])],
                 lambda: find_request(f"{out}/panoramas/p.json", None),
                 lambda: write_manifest(out, [assemble_panorama(out, plan, [], "1")]),
-                lambda: adopt_patches(out, other, CHECKPOINT_CONFIG),
-                lambda: begin(out, other),
+                lambda: reuse_patches(out, other, other_plans(out, other), CHECKPOINT_CONFIG),
+                lambda: begin(out, other, look_up(out, other)),
                 lambda: look_at_manifest(out),
             ):
                 with refused(OSError):
@@ -330,7 +332,7 @@ def look_at_plans(out: str, requests: list[RenderRequest]) -> None:
     for replace in (False, True):
         planned = make_plans(RenderOptions(tuple(requests), out, checkpoint_file(), replace=replace))
         check_reasons(list(planned.refused.values()))
-        estimate(out, planned.networks, 16)
+        estimate(survey(planned), planned.networks)
 
 
 # Panoramas
