@@ -15,7 +15,7 @@ POLITE = Manners()
 
 def ingest(
     context: typer.Context,
-    out: Annotated[str, typer.Option(help="Folder or URL for the training set.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder or URL for the training set.")],
     sources: Annotated[
         list[str] | None,
         typer.Argument(
