@@ -36,9 +36,9 @@ from transforms.storage.files import exists, join
 from transforms.storage.tensor_files import read_tensors
 from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
 from transforms.training.run_lock import locked
-from transforms.training.shard_reader import set_checksum
+from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, read_dataset, read_index
+from transforms.training_set.dataset import DATASET, check_fits, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
 """Those that decide what a run computes."""
@@ -135,19 +135,20 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     settings, network = options.settings, options.network
     fabric = launch(settings.precision, options.deterministic)
     trainer = Trainer(network, settings, fabric)
+    dataset = read_dataset(options.data)
+    check_fits(options.data, dataset, network.patch_px, network.full_px, fabric.world_size)
     stream = PatchStream(
-        options.data,
+        Shards(options.data, dataset["shards"], options.strict),
         network.patch_px,
         network.full_px,
         options.seed,
-        edge_share=settings.beyond_share,
+        beyond_share=settings.beyond_share,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        strict=options.strict,
     )
     folder = RunFolder(options.out)
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
-    origin = provenance(options, parent)
+    origin = provenance(options, dataset, parent)
     config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **origin}
     images = options.images
     if images is None and options.minutes is None and settings.iterations:
@@ -163,7 +164,7 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
             run.resume()
         elif fabric.is_global_zero:
             run.save()  # so that a run killed at once goes on from where it started
-        run.go(dataclasses.replace(stream, edge_after=trainer.patches_within_frame))
+        run.go(stream)
     return trainer
 
 
@@ -195,9 +196,8 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
-def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str, Any]:
+def provenance(options: TrainOptions, dataset: dict[str, Any], parent: dict[str, Any] | None) -> dict[str, Any]:
     """What a checkpoint of this run says of itself, but for the images seen."""
-    dataset = read_dataset(options.data)
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
         "version": __version__,

@@ -16,6 +16,7 @@ from pipelines.train import TrainOptions, train
 from transforms.photographs.prepare import Preparation
 from transforms.storage.files import list_files
 from transforms.training import run_lock
+from transforms.training.shard_reader import Shards
 from transforms.training.stream import PatchStream
 from transforms.training_set.dataset import DATASET, INDEX
 
@@ -70,8 +71,8 @@ def options_for(data, out, images=2 * BATCH, **others):
 
 def patches(data, after=0):
     """Two epochs of patches, and what was skipped."""
-    stream = PatchStream(data, 101, 197)
-    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream.patches(after), 48)], stream.skipped
+    stream = PatchStream(Shards(data, read_dataset(data)["shards"]), 101, 197)
+    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream.patches(after), 48)], stream.shards.skipped
 
 
 def same_run(url, folder):

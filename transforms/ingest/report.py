@@ -14,7 +14,7 @@ from PIL import Image
 from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
-from transforms.training_set.dataset import REPORT, TrainingSet, read_dataset, read_training_set
+from transforms.training_set.dataset import REPORT, TrainingSet
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -46,9 +46,8 @@ svg .bar { fill: var(--bar) } svg .axis { stroke: var(--line) } small { color: v
 """
 
 
-def write_report(out: str) -> None:
+def write_report(out: str, training_set: TrainingSet) -> None:
     """Writes the report of the training set in a folder."""
-    training_set = read_training_set(out, read_dataset(out))
     write_bytes(join(out, REPORT), build_report(out, training_set).encode())
 
 

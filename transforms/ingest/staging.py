@@ -40,7 +40,7 @@ from transforms.storage.files import (
     write_bytes,
     write_json,
 )
-from transforms.training_set.dataset import DATASET, INDEX_SCHEMA, TrainingSet, read_dataset, read_training_set
+from transforms.training_set.dataset import DATASET, INDEX_SCHEMA, read_dataset, read_dataset_if_any
 from transforms.training_set.records import FAULTS, Photograph, Reject, internal_reject
 from transforms.training_set.samples import Sample
 from transforms.training_set.shards import StagedSample, add_member
@@ -75,8 +75,11 @@ def is_unfinished(out: str) -> bool:
     return exists(join(out, STAGING, _PLAN))
 
 
-def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
+def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, Any] | None:
     """Marks the folder as being written by this process, and notes what is to be done.
+
+    Returns:
+        The ``dataset.json`` of the set that the run adds to, as it was when the run began; None if there was no set.
 
     Raises:
         InputError: as `check_out` does, which may have been called a while ago.
@@ -86,14 +89,25 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
     if not going_on:
         finish(out)
     mark_run(out, configuration)
-    discard_shards(out)
+    dataset = read_dataset_if_any(out)
+    discard_shards(out, dataset)
     write_faults(out)
-    if not going_on:
-        write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
-        lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
-        lines += [{"reject": _fields(reject)} for reject in found.rejects]
-        lines += [{"mended": source} for source in sorted(found.mended)]
-        _write_lines(join(out, STAGING, _PLAN), lines)
+    if going_on:
+        return _read_base(out)
+    write_json(join(out, STAGING, _BASE), dataset)
+    lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
+    lines += [{"reject": _fields(reject)} for reject in found.rejects]
+    lines += [{"mended": source} for source in sorted(found.mended)]
+    _write_lines(join(out, STAGING, _PLAN), lines)
+    return dataset
+
+
+def _read_base(out: str) -> dict[str, Any] | None:
+    """What ``dataset.json`` said when the unfinished run began."""
+    dataset = read_json(join(out, STAGING, _BASE))
+    if dataset is not None and not isinstance(dataset, dict):
+        raise InputError(f"{join(out, STAGING, _BASE)} is damaged: remove {join(out, STAGING)} to begin anew")
+    return dataset
 
 
 def begin_repack(out: str, configuration: dict[str, Any]) -> str:
@@ -105,25 +119,7 @@ def begin_repack(out: str, configuration: dict[str, Any]) -> str:
     check_out(out, configuration)
     finish(out)
     mark_run(out, configuration)
-    new = join(out, STAGING, _REPACK)
-    write_json(join(new, STAGING, _BASE), None)
-    return new
-
-
-def read_base(out: str) -> TrainingSet | None:
-    """The set that a run adds to, as it was before; none if there was none.
-
-    Raises:
-        InputError: it is damaged, or of another format.
-    """
-    base = join(out, STAGING, _BASE)
-    if exists(base):
-        dataset = read_json(base)
-    elif exists(join(out, DATASET)):
-        dataset = read_dataset(out)
-    else:
-        return None
-    return None if dataset is None else read_training_set(out, dataset)
+    return join(out, STAGING, _REPACK)
 
 
 def read_plan(out: str) -> Found:
@@ -193,11 +189,16 @@ def read_staged(out: str) -> dict[str, StagedSample | Reject]:
     return done
 
 
-def discard_shards(out: str) -> None:
-    """Removes the shards that an unfinished run has written, half-written files included; never those of a set."""
+def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
+    """Removes the shards that an unfinished run has written, half-written files included.
+
+    Args:
+        out: the folder.
+        dataset: what its ``dataset.json`` says now; the shards of that set stay. None if there is no set.
+    """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
-    whole = set(read_dataset(out)["shards"]) if exists(join(out, DATASET)) else None
+    whole = set(dataset["shards"]) if dataset else None
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
         name = posixpath.basename(entry["name"])
         final = TEMPORARY.sub("", name)

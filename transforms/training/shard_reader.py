@@ -9,7 +9,6 @@ import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
@@ -29,21 +28,21 @@ READERS = 4
 """Shards read at the same time, so that a distant store's latency adds up less."""
 
 
-@dataclass(frozen=True, slots=True)
 class Shards:
     """A training set's shards.
 
-    Attributes:
+    Args:
         data: URL of the training set.
         records: what ``dataset.json`` says of each shard: its number of samples and its sha256.
         strict: whether a shard that cannot be read is an error.
+
+    Attributes:
         skipped: the shards given up so far, and why.
     """
 
-    data: str
-    records: Mapping[str, Mapping[str, Any]]
-    strict: bool
-    skipped: dict[str, str] = field(default_factory=dict)
+    def __init__(self, data: str, records: Mapping[str, Mapping[str, Any]], strict: bool = False):
+        self.data, self.records, self.strict = data, records, strict
+        self.skipped: dict[str, str] = {}
 
     def samples(self, names: Sequence[str]) -> int:
         """How many samples these shards should have."""

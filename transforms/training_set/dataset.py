@@ -108,11 +108,6 @@ class TrainingSet:
     rows: list[dict[str, Any]]
     rejects: list[Reject]
 
-    def shards_of(self, split: str) -> list[int]:
-        """How many samples each shard of a split has, in order."""
-        shards = sorted(self.dataset["shards"].items())
-        return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
-
 
 def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
     """The training set that a ``dataset.json`` describes.
@@ -196,6 +191,15 @@ def read_dataset(url: str) -> dict[str, Any]:
     return dataset
 
 
+def read_dataset_if_any(url: str) -> dict[str, Any] | None:
+    """What ``dataset.json`` says, or None if there is none.
+
+    Raises:
+        InputError: the set is of another format, or damaged.
+    """
+    return read_dataset(url) if exists(join(url, DATASET)) else None
+
+
 def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, processes: int = 1) -> None:
     """Checks that a network can be trained on a training set.
 
@@ -271,6 +275,12 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
         raise InputError(f"{path} is damaged at {', '.join(wrong)}: copy it again, or ingest the photographs again")
 
 
+def shard_lengths(dataset: dict[str, Any], split: str) -> list[int]:
+    """How many samples each shard of a split has, in the order of the shards' names."""
+    shards = sorted(dataset["shards"].items())
+    return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
+
+
 def _are_counts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(is_count, value.values()))
 
@@ -286,10 +296,7 @@ def _are_shards(value: Any) -> bool:
 
 
 def _count_by_split(shards: dict[str, Any]) -> dict[str, int]:
-    return {
-        split: sum(shard["samples"] for name, shard in shards.items() if name.startswith(f"{split}-"))
-        for split in SPLITS
-    }
+    return {split: sum(shard_lengths({"shards": shards}, split)) for split in SPLITS}
 
 
 def damaged(what: str, why: str) -> InputError:

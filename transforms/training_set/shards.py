@@ -6,11 +6,11 @@ import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.files import join, open_atomic
-from transforms.training_set.dataset import TrainingSet, WrittenShard
+from transforms.training_set.dataset import WrittenShard, shard_lengths
 from transforms.training_set.samples import SPLITS, Sample
 
 TRAIN_SHARDS = 16
@@ -55,16 +55,17 @@ def choose_samples_per_shard(train_samples: int) -> int:
 
 
 def assign_shards(
-    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: TrainingSet | None = None
+    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: dict[str, Any] | None = None
 ) -> list[TrainingShard]:
     """Deals samples out in the order of their keys: exactly N a shard, but for the last of a split.
 
-    The names go on where an existing set's end, and its N is taken over if none is given.
+    The names go on where those of an existing set end, which ``existing`` is the ``dataset.json`` of; its N is taken
+    over if none is given.
     """
     by_split: dict[str, list[StagedSample]] = {split: [] for split in SPLITS}
     for item in sorted(staged, key=lambda item: item.sample.key):
         by_split[item.sample.split].append(item)
-    first = {split: existing.shards_of(split) if existing else [] for split in SPLITS}
+    first = {split: shard_lengths(existing, split) if existing else [] for split in SPLITS}
     known = max((count for counts in first.values() for count in counts), default=None)
     count = samples_per_shard or known or choose_samples_per_shard(len(by_split["train"]))
     return [
