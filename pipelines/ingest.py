@@ -92,7 +92,7 @@ def plan(options: IngestOptions) -> Found:
 
 
 def read_training_set_if_any(out: str) -> TrainingSet | None:
-    """The set in a folder that no run is at work in.
+    """Reads the set in a folder; returns None if there is none.
 
     Raises:
         InputError: it is damaged, or of another format.

@@ -263,7 +263,7 @@ def test_what_is_not_ours_is_said_to_be_so(tmp_path):
     for name in ("p.png", "p.tif", "p.tar"):
         with pytest.raises(InputError, match=f"{name} is no "):
             describe(str(tmp_path / name))
-    with pytest.raises(InputError, match=r"manifest\.parquet is damaged, or no manifest of render"):
+    with pytest.raises(InputError, match=r"manifest\.parquet is damaged, or is not the manifest of render"):
         describe(str(tmp_path))
     with pytest.raises(InputError, match=r"samples is no training set, run, or output of render$"):
         describe(str(SAMPLES))

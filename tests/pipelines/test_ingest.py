@@ -30,7 +30,7 @@ from pipelines.terminal.progress import track
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
+from transforms.training_set.dataset import REJECTS_SCHEMA, read_index, write_tables
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import Sample, plan_patches
 
@@ -364,6 +364,32 @@ def test_a_run_killed_at_any_moment_ends_as_if_never_killed(tmp_path, moment):
     assert all(contents(out)[name] == content for name, content in before.items() if name.endswith(".tar"))
     index = read_index(str(out))
     assert len({row["source"] for row in index}) == len(index) == 24
+
+
+def tables_read(counts):
+    """How many times the two tables and ``dataset.json`` of a set have been read; the counts then start again."""
+    read = tuple(counts[name] for name in ("index.parquet", "rejects.parquet", "dataset.json"))
+    counts.clear()
+    return read
+
+
+def test_a_set_is_read_once_to_plan_once_to_add_to_it_and_once_to_report(few, tmp_path, files_read, monkeypatch):
+    out = tmp_path / "out"
+    make(few, out)
+    assert tables_read(files_read) == (1, 1, 1)  # the report
+    write_good_photographs(few, 8)
+    make(few, out)
+    assert tables_read(files_read) == (3, 3, 3)
+    write_good_photographs(few, 10)
+    monkeypatch.setattr(transforms.ingest.steps, "write_tables", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(few, out)
+    monkeypatch.setattr(transforms.ingest.steps, "write_tables", write_tables)
+    files_read.clear()
+    make(few, out)
+    assert tables_read(files_read) == (2, 2, 2)  # what was to be done is known already
+    make(few, out)
+    assert tables_read(files_read) == (1, 1, 2)  # there is nothing to be done
 
 
 def test_the_same_command_again_changes_nothing(few, tmp_path):

@@ -590,7 +590,7 @@ def test_wrong_options_are_named_before_anything_is_written(changed, said, make,
 def test_a_manifest_that_is_none_is_refused(make, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.parquet").write_bytes(b"once upon a time")
-    with pytest.raises(InputError, match=r"manifest\.parquet is damaged, or no manifest of render; remove it: "):
+    with pytest.raises(InputError, match=r"manifest\.parquet is damaged, or is not the manifest of render; "):
         make()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.parquet"]
 

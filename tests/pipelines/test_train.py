@@ -401,6 +401,14 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
     assert [entry["images"] for entry in log] == [32]
 
 
+def test_a_training_set_is_read_once(data, tmp_path, files_read):
+    train(tiny(data, tmp_path / "run", images=BATCH))
+    assert (files_read["dataset.json"], files_read["index.parquet"]) == (1, 1)
+    files_read.clear()
+    train(tiny(data, tmp_path / "run", resume=True))
+    assert (files_read["dataset.json"], files_read["index.parquet"]) == (1, 1)
+
+
 @pytest.mark.parametrize("name", ["bfloat16", "bf16"])
 def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
     """It is that of ``render``; a run's folder says bf16, as it always has."""
@@ -418,7 +426,7 @@ def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
         ({"minutes": -1.0}, "--minutes -1.0"),
         ({"minutes": float("nan")}, "--minutes nan"),
         ({"seed": -1}, "seed is -1"),
-        ({"data": "nowhere"}, "nowhere is no training set"),
+        ({"data": "nowhere"}, "nowhere is not a training set"),
         ({"init": "nowhere.safetensors"}, "--init nowhere.safetensors"),
         ({"init": "bundled"}, "another preset"),
         ({"init": "."}, r"--init \. is a folder; give a \.safetensors file"),

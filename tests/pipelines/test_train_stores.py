@@ -18,7 +18,7 @@ from transforms.storage.files import list_files
 from transforms.training import run_lock
 from transforms.training.shard_reader import Shards
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, INDEX
+from transforms.training_set.dataset import DATASET, INDEX, read_dataset
 
 BATCH = 4
 
@@ -145,7 +145,7 @@ def test_a_run_learns_from_a_web_server_and_cannot_be_written_there(served, fini
     assert same_run(tmp_path / "run", finished)
     assert run(["train", "--data", served, "--out", f"{web_server.url}/run", "--preset", "tiny", "--images", "4"]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert errors[-1] == f"infinitygan: {web_server.url}/run/lock.json: a web server is for reading only; " + (
+    assert errors[-1] == f"infinitygan: {web_server.url}/run/lock.json: a web server is read-only; " + (
         "write to a folder, or a store such as gs:// or s3://"
     )
 
@@ -157,5 +157,5 @@ def test_what_is_no_set_on_a_web_server_is_refused(served, web_server, tmp_path,
     assert "index.parquet is missing" in capsys.readouterr().err
     del web_server.routes[f"/shards/{DATASET}"]
     assert run(["train", "--data", served, *flags]) == 2
-    assert "is no training set" in capsys.readouterr().err
+    assert "is not a training set" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ def panorama(
     checkpoint: str | None,
     formats: Sequence[str],
 ) -> RenderRequest:
-    """A panorama with photographs in it, each with its own style, fused between them.
+    """Returns a panorama with photographs in it, each with its own style, fused between them.
 
     Args:
         name: its id.
@@ -52,7 +52,7 @@ def panorama(
 
 
 def grown(box: Box, left_px: int, right_px: int, up_px: int, down_px: int) -> Box:
-    """A box that goes so much further on each side.
+    """Returns a box that goes so much further on each side.
 
     Raises:
         InputError: a distance is negative, or all are 0.
@@ -66,13 +66,13 @@ def grown(box: Box, left_px: int, right_px: int, up_px: int, down_px: int) -> Bo
 
 
 def style_of(overlay: Overlay, url: str) -> Style:
-    """The style of a photograph, around its middle."""
+    """Returns the style of a photograph, around its middle."""
     x_px, y_px, width_px, height_px = overlay.box_px
     return Style(overlay=url, x_px=x_px + width_px // 2, y_px=y_px + height_px // 2)
 
 
 def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: GeneratorConfig) -> list[int]:
-    """The left edges of photographs along a panorama, in equal gaps.
+    """Returns the left edges of photographs along a panorama, in equal gaps.
 
     The outermost ones lie at the panorama's ends; in a circle there is a gap there too, half on each side. A gap is so
     wide that all that makes a photograph is of its own style, and of no other's fields.
@@ -99,7 +99,7 @@ def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: Genera
 
 
 def margin_px(config: GeneratorConfig) -> int:
-    """How far around a window of pixels the cells lie that it is made from, wherever it begins."""
+    """Returns how far around a window of pixels the cells lie that it is made from, wherever it begins."""
     cell_px = config.cell_px
     windows = [(x, footprint(config, (x, x), (x, x)).latents[0]) for x in range(cell_px)]
     return max(max(x - low * cell_px, high * cell_px + cell_px - x) for x, (low, high) in windows)

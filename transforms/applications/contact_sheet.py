@@ -31,7 +31,7 @@ def write_contact_sheet(url: str, pictures: Sequence[str]) -> bool:
 
 
 def scaled(url: str) -> Image.Image | None:
-    """A picture, no wider than the sheet; None for one that is too large."""
+    """Returns a picture, no wider than the sheet; None for one that is too large."""
     with open_picture(read_bytes(url), ["PNG"]) as image:
         if image.width * image.height > MOST_PX:
             return None

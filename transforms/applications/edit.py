@@ -41,13 +41,13 @@ class Edited:
     checkpoint_sha256: str | None = None
 
     def requests(self, edited: RenderRequest) -> list[RenderRequest]:
-        """What the file then holds."""
+        """Returns what the file then holds."""
         before, after = self.others
         return [*before, edited, *after]
 
 
 def find_request(url: str, request_id: str | None) -> Edited:
-    """The request of a panorama's JSON, or one of a .jsonl of requests.
+    """Returns the request of a panorama's JSON, or one of a .jsonl of requests.
 
     Raises:
         InputError: there is none, or several and no id is given.
@@ -79,7 +79,7 @@ def find_request(url: str, request_id: str | None) -> Edited:
 
 
 def with_edit(request: RenderRequest, edit: Edit) -> RenderRequest:
-    """A request with one edit more.
+    """Returns a request with one edit more.
 
     Raises:
         InputError: a box of the edit does not meet the panorama.
@@ -95,7 +95,7 @@ def with_edit(request: RenderRequest, edit: Edit) -> RenderRequest:
 
 
 def without_last_edit(request: RenderRequest) -> RenderRequest:
-    """A request with its last edit undone.
+    """Returns a request with its last edit undone.
 
     Raises:
         InputError: it has none.
@@ -106,7 +106,7 @@ def without_last_edit(request: RenderRequest) -> RenderRequest:
 
 
 def meets(box: Sequence[int], request: RenderRequest) -> bool:
-    """Whether a box meets a panorama, around the circle if it is one."""
+    """Returns whether a box meets a panorama, around the circle if it is one."""
     x, y, width, height = box
     rows, columns = box_windows((x, y, width, height))
     turn_px = request.definition.cyclic_px

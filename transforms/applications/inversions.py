@@ -28,5 +28,5 @@ def write_inversions(out: str, rows: Iterable[Inverted]) -> None:
 
 
 def read_inversions(out: str) -> list[Inverted]:
-    """The table's rows, by photograph."""
+    """Returns the table's rows, by photograph."""
     return [Inverted(**row) for row in read_rows(join(out, INVERSIONS), "table of invert; remove it", SCHEMA)]

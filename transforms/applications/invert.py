@@ -92,7 +92,7 @@ class InversionJob:
 
 
 def photographs_at(places: Iterable[str]) -> list[str]:
-    """The photographs at some places, in order: files, those in folders, and those that lists name.
+    """Returns the photographs at some places, in order: files, those in folders, and those that lists name.
 
     Raises:
         InputError: a folder or a list holds none, or a list cannot be read.
@@ -113,7 +113,7 @@ def photographs_at(places: Iterable[str]) -> list[str]:
 
 
 def is_folder(place: str) -> bool:
-    """Whether there is a folder at a path or URL."""
+    """Returns whether there is a folder at a path or URL."""
     if is_web(place):
         return False
     fs, path = filesystem(place)
@@ -121,7 +121,7 @@ def is_folder(place: str) -> bool:
 
 
 def listed(url: str) -> list[str]:
-    """The photographs that a list names, as ingest reads it.
+    """Returns the photographs that a list names, as ingest reads it.
 
     Raises:
         InputError: there is no such list, it cannot be read, or a row of it names none.
@@ -169,7 +169,7 @@ def invert(job: InversionJob) -> Overlay:
 
 
 def finished(job: InversionJob, identity: dict[str, Any]) -> Overlay:
-    """The overlay that is there already, if it is this job's."""
+    """Returns the overlay that is there already, if it is this job's."""
     overlay = read_overlay(job.out)
     if overlay.provenance.get("job") != identity:
         raise InputError(
@@ -195,7 +195,7 @@ def resume(inversion: Inversion, job: InversionJob, identity: dict[str, Any]) ->
 
 
 def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[str, Any]:
-    """All that decides the overlay, as JSON values."""
+    """Returns all that decides the overlay, as JSON values."""
     return {
         "photograph_sha256": target.sha256,
         "checkpoint_sha256": checkpoint_sha256,
@@ -206,7 +206,7 @@ def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[
 
 
 def read_file(url: str) -> bytes:
-    """A file. One on the web is asked for with ingest's manners, because a list may name any server.
+    """Returns a file. One on the web is asked for with ingest's manners, because a list may name any server.
 
     Raises:
         Rejection: it cannot be had from the web.
@@ -221,7 +221,7 @@ def read_file(url: str) -> bytes:
 
 
 def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
-    """The photograph of a job, scaled and cut.
+    """Returns the photograph of a job, scaled and cut.
 
     Raises:
         InputError: there is none, or it cannot be decoded.
@@ -240,7 +240,7 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
 
 
 def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:
-    """A photograph uint8 [h,w,3]: scaled to a height, or so that its middle fills a width and a height.
+    """Returns a photograph uint8 [h,w,3]: scaled to a height, or so that its middle fills a width and a height.
 
     Raises:
         Rejection: it cannot be decoded.
@@ -264,7 +264,7 @@ def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.
 
 
 def preview(inversion: Inversion) -> bytes:
-    """A JPEG of the photograph above what the world shows in its place."""
+    """Returns a JPEG of the photograph above what the world shows in its place."""
     both = torch.cat([inversion.target.pixels, quantise(inversion.picture()).cpu()], dim=1)
     buffer = io.BytesIO()
     Image.fromarray(both.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=90)
@@ -273,7 +273,7 @@ def preview(inversion: Inversion) -> bytes:
 
 @lru_cache(maxsize=2)
 def load_generator(url: str) -> Checkpoint:
-    """A checkpoint on this process's device: the GPU where there is one."""
+    """Returns a checkpoint on this process's device: the GPU where there is one."""
     reuse_freed_memory()  # a step takes up to twice as long without
     exact_kernels()
     checkpoint = load_checkpoint(read_tensors(resolve(url)), url)

@@ -52,7 +52,7 @@ class Photographs:
     rows: tuple[dict[str, Any], ...]
 
     def __iter__(self) -> Iterator[PictureSets]:
-        """Each photograph's crops in turn.
+        """Yields each photograph's crops in turn.
 
         Raises:
             InputError: a shard or a picture is damaged.
@@ -73,7 +73,7 @@ class Photographs:
 
 
 def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation) -> tuple[Photographs, Photographs]:
-    """The held-out photographs, and some that were trained on.
+    """Returns the held-out photographs, and some that were trained on.
 
     Raises:
         InputError: this is no training set, it lacks one of the two, or was made for another network.
@@ -92,7 +92,7 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
 
 
 def read_picture(content: bytes, row: Mapping[str, Any], name: str) -> Tensor:
-    """The stored picture uint8 [3,h,w] of a row of the index.
+    """Returns the stored picture uint8 [3,h,w] of a row of the index.
 
     Raises:
         InputError: it is damaged, or not of the size that the row says.

@@ -19,7 +19,7 @@ Row = tuple[str, Sequence[Tensor]]
 
 
 def bands_picture(worlds: DescribedSets, references: References) -> Image.Image:
-    """A row a band: patches of the first worlds, then of the first held-out photographs at the same height.
+    """Returns a row a band: patches of the first worlds, then of the first held-out photographs at the same height.
 
     Beyond the frame, these are followed by photographs' sky or ground.
     """
@@ -39,7 +39,7 @@ def frames_picture(worlds: DescribedSets, references: References) -> Image.Image
 
 
 def diversity_picture(pictures: Tensor) -> Image.Image:
-    """Of pictures [worlds,latents,textures,3,H,W], about -1 to 1: a row a z_l, a column a texture, a group a world."""
+    """Draws pictures [worlds,latents,textures,3,H,W], about -1 to 1: a row a z_l, a column a texture."""
     return sheet([(f"z_l {n + 1}", tuple(quantise(row))) for n, row in enumerate(pictures.transpose(0, 1))])
 
 
@@ -71,7 +71,7 @@ def histogram(name: str, photographs: Tensor, generated: Tensor) -> Image.Image:
 
 
 def sheet(rows: Sequence[Row]) -> Image.Image:
-    """Labelled rows of groups of pictures, all of one size."""
+    """Draws labelled rows of groups of pictures, all of one size."""
     side = rows[0][1][0].shape[2]
     widest = max(sum(len(group) * side + GAP_PX for group in groups) for _, groups in rows)
     picture = Image.new("RGB", (LABEL_PX + widest, len(rows) * (side + GAP_PX)), PAPER)

@@ -44,7 +44,7 @@ class Compared:
     y_weights: Tensor
 
     def of(self, name: str, measure: Callable[..., Any]) -> Any:
-        """A measure from `model.metrics.distances` of these features or this statistic."""
+        """Returns a measure from `model.metrics.distances` of these features or this statistic."""
         return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
 
 
@@ -65,7 +65,7 @@ class References:
     evaluation: Evaluation
 
     def compare(self, worlds: DescribedSets, name: str, held_out: str) -> tuple[Compared, Compared]:
-        """A set of worlds against one of the held-out photographs, and, without errors, those trained on likewise."""
+        """Pairs a set of worlds, and (without errors) photographs of the training split, with held-out photographs."""
         x, y, trained = worlds[name], self.held_out[held_out], self.trained[held_out]
         x_weights, y_weights, trained_weights = (
             bootstrap_weights(groups_of(sets), self.evaluation.bootstraps, self.evaluation.seed + number)
@@ -75,12 +75,12 @@ class References:
 
 
 def groups_of(sets: DescribedSets) -> int:
-    """How many photographs or worlds sets come from."""
+    """Returns how many photographs or worlds sets come from."""
     return 1 + max(int(described.groups.max()) for described in sets.values())
 
 
 def measure(worlds: DescribedSets, references: References) -> Results:
-    """All that is told from how worlds compare with the references; JSON values."""
+    """Returns all that is told from how worlds compare with the references; JSON values."""
     evaluation = references.evaluation
     frames = {frame(scale): frame() for scale in evaluation.scales}
     if evaluation.protocol == "paper":
@@ -95,7 +95,7 @@ def measure(worlds: DescribedSets, references: References) -> Results:
 
 
 def distances(compared: Compared, trained: Compared) -> Results:
-    """Of whole sets, in every network's features."""
+    """Computes distances between whole sets, in every network's features."""
     results: Results = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
     for network in compared.x.features:
         measures = {
@@ -109,7 +109,7 @@ def distances(compared: Compared, trained: Compared) -> Results:
 
 
 def frechet_name(network: str) -> str:
-    """A Fréchet distance is an FID in the standard Inception's features only."""
+    """Returns the name of a Fréchet distance: it is called FID only in the standard Inception's features."""
     return "FID" if network == "Inception" else f"FD-{network}"
 
 
@@ -136,7 +136,7 @@ def bands(worlds: DescribedSets, references: References) -> Results:
 
 
 def photographs_of(band_px: int, references: References) -> dict[str, str]:
-    """The sets of photographs with which a band is compared, by what they show if it lies beyond the frame."""
+    """Returns the sets of photographs with which a band is compared, by what they show if it lies beyond the frame."""
     names = {"": band(clamp_to_frame(band_px, references.config))}
     beyond = beyond_frame(band_px, references.config)
     if beyond in references.held_out and beyond in references.trained:
@@ -145,7 +145,7 @@ def photographs_of(band_px: int, references: References) -> dict[str, str]:
 
 
 def band_means(draws: BandDraws, references: References) -> Results:
-    """KID within the photographs' frame, of each pair of bands beyond it, and of those below against those above."""
+    """Computes KID within the photographs' frame, of each pair of bands beyond it, and of those below and above."""
     edge = {band_px: kid for (band_px, beyond), kid in draws.items() if not beyond}
     clear = {band_px: kid for (band_px, beyond), kid in draws.items() if beyond}
     inside = [kid for band_px, kid in edge.items() if not beyond_frame(band_px, references.config)]
@@ -161,7 +161,7 @@ def band_means(draws: BandDraws, references: References) -> Results:
 
 
 def colours(compared: Compared, trained: Compared) -> Results:
-    """How far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
+    """Returns how far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
     return {
         name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
         for name in COLOURS
@@ -169,7 +169,7 @@ def colours(compared: Compared, trained: Compared) -> Results:
 
 
 def horizon(compared: Compared, trained: Compared) -> Results:
-    """How far horizons spread between frames and along them, as a share of the frame's height."""
+    """Returns how far horizons spread between frames and along them, as a share of the frame's height."""
     results: Results = {}
     for name, statistic, spread in (
         ("between frames", "horizon_height", deviation),
@@ -186,27 +186,27 @@ def horizon(compared: Compared, trained: Compared) -> Results:
 
 
 def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
-    """A distance, its error, and the same for photographs trained on."""
+    """Returns a distance, its error, and the same for photographs trained on."""
     return beside_trained(compared.of(name, distance), trained.of(name, distance))
 
 
 def beside_trained(draws: Tensor, trained: Tensor) -> Results:
-    """A value with its error, and that of photographs trained on."""
+    """Returns a value with its error, and that of photographs trained on."""
     return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
 def samples(compared: Compared, name: str) -> tuple[Any, Any]:
-    """Both sets' values."""
+    """Returns both sets' values."""
     return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
 
 
 def both_means(compared: Compared, name: str) -> Results:
-    """The mean of a statistic in both sets."""
+    """Returns the mean of a statistic in both sets."""
     generated, photographs = (float(mean(sample)[0]) for sample in samples(compared, name))
     return {"generated": generated, "photographs": photographs}
 
 
 def ratio(compared: Compared, name: str) -> Results:
-    """The mean of a statistic as a share of the photographs'."""
+    """Returns the mean of a statistic as a share of the photographs'."""
     generated, photographs = (mean(sample) for sample in samples(compared, name))
     return asdict(estimate(generated / photographs))

@@ -80,39 +80,39 @@ class Evaluation:
                 raise InputError(f"evaluation {field.name} is {value}; it must be at least {least}")
 
     def frames_at(self, scale: int) -> int:
-        """How many frames of each world: as many as fit side by side in the largest scale."""
+        """Returns how many frames of each world: as many as fit side by side in the largest scale."""
         return min(self.frames, max(self.scales) // scale)
 
     def of_trained(self) -> "Evaluation":
-        """The same for photographs of the training split: fewer crops of many more photographs."""
+        """Returns the same for photographs of the training split: fewer crops of many more photographs."""
         return dataclasses.replace(self, patches=2, band_crops=1, frame_crops=1)
 
 
 def band(band_px: int) -> str:
-    """The name of a band's set."""
+    """Returns the name of a band's set."""
     return f"band {band_px:+d}"
 
 
 def clamp_to_frame(band_px: int, config: GeneratorConfig) -> int:
-    """The band of the photographs with which a band is compared: beyond their frame, its top or bottom."""
+    """Returns the band of the photographs with which a band is compared: beyond their frame, its top or bottom."""
     most = (config.full_px - config.patch_px) // 2
     return min(max(band_px, -most), most)
 
 
 def beyond_frame(band_px: int, config: GeneratorConfig) -> str:
-    """What a band shows that lies beyond the photographs' frame, sky or ground; "" of one that does not."""
+    """Returns what a band shows that lies beyond the photographs' frame, sky or ground; "" of one that does not."""
     if clamp_to_frame(band_px, config) == band_px:
         return ""
     return SKY if band_px < 0 else GROUND
 
 
 def frame(scale: int | None = None) -> str:
-    """The name of a set of frames; photographs have one scale only."""
+    """Returns the name of a set of frames; photographs have one scale only."""
     return "frame" if scale is None else f"frame {scale}x"
 
 
 def paper(name: str) -> str:
-    """The name of a set of frames by the paper's protocol."""
+    """Returns the name of a set of frames by the paper's protocol."""
     return f"paper {name}"
 
 
@@ -135,10 +135,10 @@ def scale_down(pictures: Tensor, side: int) -> Tensor:
 
 
 def paper_base_px(config: GeneratorConfig) -> int:
-    """The side at which the paper compares pictures of this network: 128 px for 197 px."""
+    """Returns the side at which the paper compares pictures of this network: 128 px for 197 px."""
     return round(config.full_px * PAPER_BASE / PAPER_FULL)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB image as uint8 [3,h,w]."""
+    """Returns an RGB image as uint8 [3,h,w]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -40,7 +40,7 @@ Renderer = Callable[[Window, Window], Tensor]
 def cut_worlds(
     worlds: Callable[[int], Renderer], config: GeneratorConfig, evaluation: Evaluation
 ) -> Iterator[PictureSets]:
-    """The windows of each world in turn; `worlds` gives the renderer of a seed's."""
+    """Yields the windows of each world in turn; `worlds` gives the renderer of a seed's."""
     for seed in range(evaluation.first_seed, evaluation.first_seed + evaluation.worlds):
         yield cut_world(worlds(seed), config, evaluation, np.random.default_rng((evaluation.seed, seed)))
 
@@ -101,12 +101,12 @@ def cut_pictures(generator: Generator, seed: int, evaluation: Evaluation, random
 
 
 def open_world(generator: Generator, seed: int) -> Renderer:
-    """The world of a generator: the one place where evaluation meets the renderer."""
+    """Returns the world of a generator: the one place where evaluation meets the renderer."""
     return World(generator, seed).render
 
 
 def render_window(render: Renderer, rows: Window, columns: Window) -> Tensor:
-    """A window of a world in tiles, uint8 [3,h,w]: memory is that of the result and one tile."""
+    """Returns a window of a world in tiles, uint8 [3,h,w]: memory is that of the result and one tile."""
     (top, bottom), (left, right) = rows, columns
     picture = torch.empty(3, bottom - top + 1, right - left + 1, dtype=torch.uint8)
     for y in range(top, bottom + 1, TILE_PX):

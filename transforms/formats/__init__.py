@@ -1,1 +1,1 @@
-"""Panorama files: one module a format, all fed with strips of pixels."""
+"""Panorama files: one module per format, each writing strips of pixels."""

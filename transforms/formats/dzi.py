@@ -1,8 +1,8 @@
-"""Deep Zoom: a pyramid of JPEG tiles, of which a viewer loads what it shows, and a page that is such a viewer.
+"""Deep Zoom: a pyramid of JPEG tiles, of which a viewer loads only what it shows, and a page with such a viewer.
 
 <id>.dzi                            size and tile size; written last
 <id>_files/<level>/<column>_<row>.jpg    level 0 is one pixel, the last the whole panorama
-<id>.html                           the page; needs nothing but the two beside it
+<id>.html                           the page; needs only the other two
 """
 
 import json
@@ -27,7 +27,7 @@ DESCRIPTOR = (
 
 
 def companions(url: str) -> tuple[str, str]:
-    """What lies beside a .dzi: the folder of its tiles, and its page."""
+    """Returns the other paths of a .dzi: the folder of its tiles, and its page."""
     stem = url.removesuffix(".dzi")
     return f"{stem}_files", f"{stem}.html"
 
@@ -48,7 +48,7 @@ def write_dzi(url: str, width_px: int, height_px: int, strips: Iterable[Strip], 
 
 
 def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
-    """The path of each tile and its pixels: those at the right and the bottom are smaller."""
+    """Yields the path and the pixels of each tile; tiles at the right and the bottom may be smaller."""
     sizes = level_sizes(width_px, height_px, 1)
     for level, strip in level_strips(strips, sizes):
         for column, square in enumerate(strip.squares(STRIP_PX)):
@@ -56,7 +56,7 @@ def tiles(width_px: int, height_px: int, strips: Iterable[Strip]) -> Iterator[tu
 
 
 def viewer(folder: str, width_px: int, height_px: int, metadata: Mapping[str, str]) -> str:
-    """The page that shows a pyramid."""
+    """Returns the page that shows a pyramid."""
     name = folder.rsplit("/", 1)[-1]
     return fill(
         "viewer.html",

@@ -1,6 +1,6 @@
-"""What the file of a panorama says of itself: its size and where it comes from. No pixel is read.
+"""What a panorama's file states about itself: its size and its provenance. No pixels are read.
 
-Files come from anywhere, so what is read of each is bounded, and only JSON is made of it.
+Files may come from anyone, so the amount read is bounded, and only JSON is parsed.
 """
 
 import html
@@ -15,54 +15,54 @@ from transforms.storage.files import filesystem, join
 
 KEY = "InfinityGAN"
 MOST_BYTES = 2**24
-"""A longer document, or a page, is not read."""
+"""The most bytes read of a document or a page; longer ones are refused."""
 
 MOST_WEBP_BYTES = 2**30
-"""Pillow reads a WebP whole when it opens it."""
+"""The largest WebP that is read, because Pillow reads a WebP whole when it opens it."""
 
 Said = tuple[int, int, Any]
-"""Width and height in pixels, and what the file says of where it comes from."""
+"""Width and height in pixels, and the provenance that the file states."""
 
 
 def read_said(url: str, suffix: str) -> Said:
-    """What the file of a panorama says of itself.
+    """Reads the size and provenance that a panorama's file states.
 
     Args:
         url: the file, or the folder of a Zarr array.
         suffix: one of ``READERS``.
 
     Raises:
-        InputError: it is not a panorama of this project.
+        InputError: the file is not a panorama of this project.
     """
     try:
         width_px, height_px, said = READERS[suffix](url)
         said = json.loads(said) if isinstance(said, str) else said
     except OSError as error:
-        raise InputError(f"{url} is no {NAMES[suffix]} that can be read: {error}") from None
+        raise InputError(f"{url} is not a {NAMES[suffix]} that can be read: {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{url} is no {NAMES[suffix]} of this project: {error}") from None
+        raise InputError(f"{url} is not a {NAMES[suffix]} of this project: {error}") from None
     if not isinstance(said, dict):
-        raise InputError(f"{url} is no panorama of this project: the file does not say where it comes from")
+        raise InputError(f"{url} is not a panorama of this project: the file does not state its provenance")
     return width_px, height_px, said
 
 
 def read_png(url: str) -> Said:
-    """A text chunk."""
+    """Reads a PNG's text chunk."""
     return read_picture(url, "PNG", lambda info: info.get(KEY))
 
 
 def read_jpeg(url: str) -> Said:
-    """A comment, which holds a JSON object."""
+    """Reads a JPEG's comment, which holds a JSON object."""
     return read_picture(url, "JPEG", lambda info: json.loads(info.get("comment") or b"{}").get(KEY))
 
 
 def read_webp(url: str) -> Said:
-    """XMP, whose description is a JSON object."""
+    """Reads a WebP's XMP, whose description is a JSON object."""
     fs, path = filesystem(url)
     if (fs.size(path) or 0) > MOST_WEBP_BYTES:
-        raise InputError(f"{url} has {fs.size(path)} bytes; of a WebP at most {MOST_WEBP_BYTES} are read")
+        raise InputError(f"{url} has {fs.size(path)} bytes; a WebP may have at most {MOST_WEBP_BYTES}")
 
     def said(info: Mapping[Any, Any]) -> Any:
         found = re.search(r'<rdf:li xml:lang="x-default">([^<]*)</rdf:li>', info.get("xmp", b"")[:MOST_BYTES].decode())
@@ -72,8 +72,8 @@ def read_webp(url: str) -> Said:
 
 
 def read_picture(url: str, kind: str, said: Callable[[Mapping[Any, Any]], Any]) -> Said:
-    """A picture that Pillow opens."""
-    from transforms.storage.pictures import open_picture  # not every kind needs Pillow
+    """Reads a picture that Pillow can open."""
+    from transforms.storage.pictures import open_picture  # only some formats need Pillow
 
     fs, path = filesystem(url)
     with fs.open(path, "rb") as file, open_picture(file, [kind]) as image:
@@ -81,8 +81,8 @@ def read_picture(url: str, kind: str, said: Callable[[Mapping[Any, Any]], Any]) 
 
 
 def read_tiff(url: str) -> Said:
-    """A JSON object in ImageDescription."""
-    import tifffile  # not every kind needs it
+    """Reads the JSON object in a TIFF's ImageDescription."""
+    import tifffile  # only TIFF needs it
 
     fs, path = filesystem(url)
     try:
@@ -94,7 +94,7 @@ def read_tiff(url: str) -> Said:
 
 
 def read_dzi(url: str) -> Said:
-    """The descriptor's size, and a tag of the page beside it."""
+    """Reads the size in the descriptor, and a tag of the page next to it."""
     text = read_text(url)
     width, height = (re.search(rf'<Size [^>]*\b{side}="(\d{{1,10}})"', text) for side in ("Width", "Height"))
     if not (width and height):
@@ -104,35 +104,35 @@ def read_dzi(url: str) -> Said:
 
 
 def read_zarr(url: str) -> Said:
-    """The attributes of an array."""
+    """Reads the attributes of a Zarr array."""
     about = json.loads(read_text(join(url, "zarr.json")))
     height_px, width_px = map(int, about["shape"][:2])
     return width_px, height_px, about["attributes"].get(KEY)
 
 
 def read_record(url: str) -> Said:
-    """The JSON that lies beside a panorama."""
+    """Reads the JSON record next to a panorama."""
     about = json.loads(read_text(url))
     ours = isinstance(about, dict) and "pixel_sha256" in about
     return (int(about["width_px"]), int(about["height_px"]), about) if ours else (0, 0, None)
 
 
 def read_text(url: str) -> str:
-    """A short text file."""
+    """Reads a short text file."""
     fs, path = filesystem(url)
     with fs.open(path, "rb") as file:
         return read_short(url, file).decode()
 
 
 def read_short(url: str, file: IO[bytes]) -> bytes:
-    """The content of a file that is short.
+    """Reads a short file.
 
     Raises:
-        InputError: it is not.
+        InputError: the file is too long.
     """
     content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise InputError(f"{url} is longer than the {MOST_BYTES} bytes that are read of such a file")
+        raise InputError(f"{url} is longer than {MOST_BYTES} bytes, the most that is read of such a file")
     return content
 
 

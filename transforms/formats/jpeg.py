@@ -1,4 +1,4 @@
-"""JPEG and WebP by Pillow; JPEG from strips, so that no more than one of them is in memory."""
+"""JPEG and WebP, written with Pillow; JPEG strip by strip, so that only one strip is in memory."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from transforms.formats.layout import Strip
 
 QUALITY = 90
 STRIP_ROWS = 128
-"""Eight rows of JPEG's 16 px blocks: restart markers are counted modulo 8, so each strip begins with the first."""
+"""The height of a strip: eight rows of 16 px blocks, because restart markers are numbered modulo 8."""
 
 MOST_COMMENT_BYTES = 65_000
 START_OF_FRAME, START_OF_SCAN, LAST_RESTART, END = 0xC0, 0xDA, b"\xff\xd7", b"\xff\xd9"
@@ -24,8 +24,8 @@ def write_jpeg(
 ) -> None:
     """Writes a JPEG of quality 90, 4:2:0.
 
-    Each strip is a JPEG of its own with a restart marker after each row of blocks, behind which nothing depends on what
-    was before; their scans, one after the other under one header, are the whole picture's.
+    Each strip is encoded as a JPEG with a restart marker after each row of blocks, so that nothing depends on earlier
+    rows. The strips' scans, concatenated under one header, make the whole picture.
     """
     blocks = (
         strip.canvas.read(y, 0, min(STRIP_ROWS, strip.top + strip.height_px - y), width_px)
@@ -40,14 +40,14 @@ def write_jpeg(
 
 
 def encode_jpeg(pixels: np.ndarray, **settings: object) -> bytes:
-    """uint8 [h,w,3] as a JPEG of quality 90, 4:2:0, with JPEG's own tables of codes."""
+    """Encodes uint8 [h,w,3] as a JPEG of quality 90, 4:2:0, with JPEG's own tables of codes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0", **settings)
     return buffer.getvalue()
 
 
 def divided(content: bytes, height_px: int) -> tuple[bytes, bytes]:
-    """The header of a JPEG, with another height written into it, and its scan."""
+    """Splits a JPEG into its header, with another height written into it, and its scan."""
     header, place = bytearray(content), 2
     while content[place + 1] != START_OF_SCAN:
         if content[place + 1] == START_OF_FRAME:
@@ -58,7 +58,7 @@ def divided(content: bytes, height_px: int) -> tuple[bytes, bytes]:
 
 
 def comment(metadata: Mapping[str, str]) -> bytes:
-    """The metadata as a JSON object, without what is too long for JPEG's comment."""
+    """Returns the metadata as a JSON object, without values too long for a JPEG comment."""
     short = {key: value for key, value in metadata.items() if len(value.encode()) < MOST_COMMENT_BYTES // 2}
     return json.dumps(short, sort_keys=True).encode()[:MOST_COMMENT_BYTES]
 
@@ -66,7 +66,7 @@ def comment(metadata: Mapping[str, str]) -> bytes:
 def write_webp(
     file: IO[bytes], width_px: int, height_px: int, strips: Iterable[Strip], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a WebP of quality 90. Its encoder wants the whole picture in memory, which its limits bound."""
+    """Writes a WebP of quality 90. The encoder needs the whole picture in memory; WebP's limits bound its size."""
     pixels = np.empty((height_px, width_px, 3), np.uint8)
     for strip in strips:
         pixels[strip.top : strip.top + strip.height_px] = strip.canvas.read(strip.top, 0, strip.height_px, width_px)

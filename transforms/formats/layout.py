@@ -1,4 +1,4 @@
-"""A panorama as a grid of tiles: how it is cut, and its pixels across the tiles, by strips of rows."""
+"""A panorama as a grid of tiles, and as strips of rows cut across the tiles."""
 
 import itertools
 import tempfile
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 STRIP_PX = 256
-"""Rows of a strip."""
+"""The number of rows in a strip."""
 
 MEMORY_BYTES = 16 << 20
-"""Rows that are more than this wait in a local file."""
+"""The size above which rows are kept in a temporary file instead of memory."""
 
 BLOCK_BYTES = 1 << 20
-"""About as much is written there or read from there at once."""
+"""The approximate number of bytes written to or read from that file at once."""
 
 
 @dataclass(frozen=True)
 class TileLayout:
-    """Where a panorama is cut into tiles: on the world's grid, so the tiles on any of its four sides may be narrow.
+    """The cuts of a panorama into tiles. They follow the world's grid, so tiles at the four sides may be narrow.
 
     Attributes:
         column_edges_px: x of each cut, from 0 to the panorama's width; column j is [edges[j], edges[j + 1]).
@@ -49,9 +49,9 @@ class TileLayout:
 
 
 class Canvas:
-    """The rows of a panorama that are neither complete nor used yet: a ring of rows, all of its width.
+    """A ring buffer for the rows of a panorama that are neither complete nor used yet, each of full width.
 
-    They are in memory, or in a local file where they would be more than `MEMORY_BYTES`.
+    The rows are in memory, or in a temporary file if they exceed `MEMORY_BYTES`.
     """
 
     def __init__(self, rows: int, width_px: int):
@@ -61,13 +61,13 @@ class Canvas:
             self.file.rollover()
 
     def write(self, top: int, left: int, block: np.ndarray) -> None:
-        """Puts down uint8 [h,w,3] at a row and a column of the panorama."""
+        """Writes uint8 [h,w,3] at a row and a column of the panorama."""
         for y, row in enumerate(np.ascontiguousarray(block), start=top):
             self.file.seek(self._place(y, left))
             self.file.write(row.data)
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """uint8 [height,width,3] from a row and a column of the panorama on."""
+        """Reads uint8 [height,width,3] at a row and a column of the panorama."""
         block = np.empty((height, width, 3), np.uint8)
         for y, row in enumerate(block, start=top):
             self.file.seek(self._place(y, left))
@@ -80,12 +80,12 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Strip:
-    """Rows of a panorama from its left edge to its right. Its pixels can be read until the next strip is asked for.
+    """Rows of a panorama over its full width. Its pixels can be read until the next strip is requested.
 
     Attributes:
-        canvas: that holds its pixels.
+        canvas: the canvas that holds its pixels.
         top: its first row.
-        height_px: how many there are.
+        height_px: the number of its rows.
     """
 
     canvas: Canvas
@@ -93,14 +93,14 @@ class Strip:
     height_px: int
 
     def row_blocks(self) -> Iterator[np.ndarray]:
-        """Its rows from top to bottom, some at a time, uint8 [n,width,3]."""
+        """Yields its rows from top to bottom, some at a time, uint8 [n,width,3]."""
         width_px = self.canvas.width_px
         rows = max(1, BLOCK_BYTES // (3 * width_px))
         for y in range(self.top, self.top + self.height_px, rows):
             yield self.canvas.read(y, 0, min(rows, self.top + self.height_px - y), width_px)
 
     def squares(self, side_px: int) -> Iterator[np.ndarray]:
-        """Its pixels from left to right, uint8 [height,side,3] at a time; the last may be narrower."""
+        """Yields its pixels from left to right, uint8 [height,side,3] at a time; the last square may be narrower."""
         width_px = self.canvas.width_px
         step = side_px * max(1, BLOCK_BYTES // (3 * side_px * self.height_px))
         for x in range(0, width_px, step):
@@ -109,14 +109,14 @@ class Strip:
 
 
 def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Strip]:
-    """A panorama in strips of `STRIP_PX` rows from top to bottom; the last may be lower.
+    """Yields a panorama in strips of `STRIP_PX` rows from top to bottom; the last strip may be lower.
 
     Args:
-        layout: its tiles.
-        tiles: the pixels of each, row by row of tiles from left to right, uint8 [h,w,3]; each is taken once.
+        layout: the panorama's tiles.
+        tiles: the pixels of each tile, uint8 [h,w,3], row by row from left to right; each is taken once.
 
     Raises:
-        ValueError: a tile has not the shape that the layout says, or is not uint8.
+        ValueError: a tile does not have the shape that the layout gives, or is not uint8.
     """
     heights_px = [bottom - top for top, bottom in itertools.pairwise(layout.row_edges_px)]
     canvas, done, each = Canvas(max(heights_px) + STRIP_PX - 1, layout.width_px), 0, iter(tiles)
@@ -131,7 +131,7 @@ def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Stri
 
 
 def digested(strips: Iterable[Strip], digest: Any) -> Iterator[Strip]:
-    """Passes strips on and their RGB bytes to a checksum: row by row, however the panorama is cut into tiles."""
+    """Passes strips on and adds their RGB bytes to a checksum, row by row, whatever the tiles."""
     for strip in strips:
         for rows in strip.row_blocks():
             digest.update(rows.data)
@@ -139,7 +139,7 @@ def digested(strips: Iterable[Strip], digest: Any) -> Iterator[Strip]:
 
 
 def side_by_side(layout: TileLayout, row: int, tiles: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """The tiles of a row, joined to blocks, and the left edge of each block."""
+    """Yields the tiles of a row, joined into blocks, with the left edge of each block."""
     top, bottom = layout.row_edges_px[row : row + 2]
     joined: list[np.ndarray] = []
     start = 0

@@ -1,4 +1,4 @@
-"""PNG, encoded as the rows come."""
+"""PNG, encoded row by row."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ import numpy as np
 from isal import isal_zlib
 
 FILTER_BYTES = 1 << 18
-"""The rows that are filtered at once: few enough for the processor's cache."""
+"""The number of bytes filtered at once: few enough for the processor's cache."""
 
 
 def write_png(
@@ -17,18 +17,18 @@ def write_png(
 ) -> None:
     """Writes a PNG: 8 bits, RGB, not interlaced.
 
-    It is encoded here, since Pillow wants the whole picture in memory, libvips as pyvips brings it reads no stream of
-    raw pixels, and pypng, which takes rows as they come, filters none: photographs become a fifth larger.
+    PNG is encoded here because Pillow needs the whole picture in memory, pyvips' libvips reads no stream of raw pixels,
+    and pypng, which does take rows one by one, applies no filter: photographs become a fifth larger.
 
-    The average filter with ISA-L's deflate makes a world's patches 7% smaller than Pillow's adaptive filters with zlib
-    at level 1, at eight times the speed.
+    The average filter with ISA-L's deflate makes patches of a world 7% smaller than Pillow's adaptive filters with zlib
+    at level 1, and is eight times as fast.
 
     Args:
-        file: where to.
-        width_px: of the picture.
-        height_px: of the picture.
+        file: the file to write to.
+        width_px: the width of the picture.
+        height_px: the height of the picture.
         blocks: its rows from top to bottom, uint8 [n,width,3] each.
-        metadata: text chunks.
+        metadata: the text chunks.
     """
     deflate = isal_zlib.compressobj(level=1)
     file.write(b"\x89PNG\r\n\x1a\n")
@@ -47,28 +47,28 @@ def write_png(
 
 
 def _write_chunk(file: IO[bytes], kind: bytes, body: bytes) -> None:
-    """Writes a PNG chunk; no IDAT while deflate still holds its output back."""
+    """Writes a PNG chunk, except for an empty IDAT while deflate still buffers its output."""
     if body or kind != b"IDAT":
         file.write(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind))))
 
 
 def _text(key: str, text: str) -> bytes:
-    """The body of an iTXt chunk, uncompressed and without a language."""
+    """Returns the body of an iTXt chunk, uncompressed and without a language."""
     keyword, value = key.encode("latin-1"), text.encode()
     if not 1 <= len(keyword) <= 79 or b"\0" in keyword + value:
-        raise ValueError(f"PNG metadata {key!r}: a key has 1 to 79 characters, and there is no NUL in it or its text")
+        raise ValueError(f"PNG metadata {key!r}: a key needs 1 to 79 characters, and NUL is not allowed")
     return keyword + b"\0\0\0\0\0" + value
 
 
 def _average_filtered(rows: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """PNG's filter 3: of each byte stays the difference from the mean of the ones to the left and above.
+    """Applies PNG's filter 3: each byte minus the mean of the bytes to its left and above.
 
     Args:
         rows: uint8 [n,3w].
-        above: uint8 [3w], the row over them; zeros over the first.
+        above: uint8 [3w], the row above them; zeros above the first.
 
     Returns:
-        uint8 [n,1+3w], with the filter's number before each row.
+        uint8 [n,1+3w], with the number of the filter before each row.
     """
     filtered = np.empty((rows.shape[0], 1 + rows.shape[1]), np.uint8)
     filtered[:, 0] = 3

@@ -1,6 +1,6 @@
-"""A panorama at full size, half, a quarter and so on, strip by strip: for TIFF's overviews and for DZI.
+"""A panorama at full size, half, a quarter and so on, strip by strip, for TIFF's overviews and for DZI.
 
-Level 0 is the panorama; a pixel of each further level is the mean of 2×2 of the one before.
+Level 0 is the panorama; a pixel of each further level is the mean of 2×2 pixels of the previous one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 
 def level_sizes(width_px: int, height_px: int, largest_px: int) -> list[Size]:
-    """Width and height of each level, down to the first whose sides are at most `largest_px`."""
+    """Returns the width and height of each level, down to the first whose sides are at most `largest_px`."""
     sizes = [(width_px, height_px)]
     while max(sizes[-1]) > largest_px:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -22,11 +22,11 @@ def level_sizes(width_px: int, height_px: int, largest_px: int) -> list[Size]:
 
 
 def level_strips(strips: Iterable[Strip], sizes: Sequence[Size]) -> Iterator[tuple[int, Strip]]:
-    """The strips of all levels, each as soon as its pixels are there, with the number of its level.
+    """Yields the strips of all levels, each as soon as its pixels are complete, with the number of its level.
 
     Args:
-        strips: of the panorama.
-        sizes: of the levels.
+        strips: the strips of the panorama.
+        sizes: the sizes of the levels.
     """
     with ExitStack() as stack:
         canvases = [Canvas(STRIP_PX, width_px) for width_px, _ in sizes[1:]]
@@ -46,7 +46,7 @@ def level_strips(strips: Iterable[Strip], sizes: Sequence[Size]) -> Iterator[tup
 
 
 def put_half(strip: Strip, canvas: Canvas) -> int:
-    """Puts a strip at half its size on the next level's canvas; returns the row below it."""
+    """Writes a strip at half size to the next level's canvas; returns the row below it."""
     top, left = strip.top // 2, 0
     for square in strip.squares(STRIP_PX):
         half = halved(square)
@@ -56,7 +56,7 @@ def put_half(strip: Strip, canvas: Canvas) -> int:
 
 
 def halved(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [h,w,3] at half its size, rounded up: means of 2×2, the last row or column standing twice if odd."""
+    """Halves uint8 [h,w,3], rounding up: means of 2×2 pixels, where the last row or column is repeated if odd."""
     height, width, _ = pixels.shape
     even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
     rows = even[0::2] + even[1::2]

@@ -1,7 +1,7 @@
 """Writes a panorama of any size to a file, strip by strip, in memory that does not grow with its area.
 
-PNG and JPEG go by rows of pixels, the others by squares of their own. None but WebP, whose limits are narrow, ever
-holds more than a few of them. ``FORMATS`` is the register; a further format is one more ``Format`` in it.
+PNG and JPEG are written by rows of pixels, the others by squares. Only WebP, whose size limits are narrow, ever holds
+more than a few of them. To add a format, add a ``Format`` to ``FORMATS``.
 """
 
 import difflib
@@ -21,15 +21,15 @@ from transforms.storage.files import exists, open_atomic, remove
 
 @dataclass(frozen=True)
 class Format:
-    """A way to store a panorama.
+    """A file format for panoramas.
 
     Attributes:
-        name: what a request calls it, and the file's extension.
-        max_width_px: the widest panorama it holds.
-        max_height_px: the tallest.
-        write: writes a panorama to a URL; its width, height, strips and metadata.
-        proof: path below the URL of what is written last, where the URL is a folder.
-        beside: the other files and folders of a panorama at a URL.
+        name: the format's name in requests, and the file's extension.
+        max_width_px: the largest width that it can hold.
+        max_height_px: the largest height that it can hold.
+        write: the function that writes a panorama to a URL, given its width, height, strips and metadata.
+        proof: the path below the URL of the part that is written last, if the URL is a folder.
+        beside: the function that lists the other files and folders of a panorama at a URL.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Format:
     beside: Callable[[str], Sequence[str]] = lambda url: ()
 
     def holds(self, width_px: int, height_px: int) -> bool:
-        """Whether a panorama of a size can be stored."""
+        """Returns whether a panorama of this size can be stored."""
         return width_px <= self.max_width_px and height_px <= self.max_height_px
 
 
 def check_format(name: str, width_px: int, height_px: int) -> None:
-    """Says before any work is done whether a panorama can be stored in a format.
+    """Checks, before any work is done, that a panorama can be stored in a format.
 
     Raises:
-        InputError: there is no such format, or it cannot hold a panorama of that size.
+        InputError: the format is unknown, or cannot hold a panorama of that size.
     """
     if name not in FORMATS:
         near = difflib.get_close_matches(name.lower().lstrip("."), FORMATS, n=1)
@@ -65,11 +65,11 @@ def check_format(name: str, width_px: int, height_px: int) -> None:
 
 
 def caution(name: str, width_px: int, height_px: int) -> str | None:
-    """What to know of a file of a panorama before it is made, if anything."""
+    """Returns a warning about the file of a panorama before it is made, if there is one to give."""
     if name == "png" and max(width_px, height_px) > LIBPNG_PX:
         return (
             f"a PNG of more than {LIBPNG_PX:,} px a side is valid, but programs that use libpng, such as browsers and "
-            "GDAL, do not open it: ask for tif, dzi or zarr"
+            "GDAL, cannot open it: ask for tif, dzi or zarr"
         )
     return None
 
@@ -77,20 +77,20 @@ def caution(name: str, width_px: int, height_px: int) -> str | None:
 def write_panorama(
     name: str, url: str, layout: TileLayout, strips: Iterable[Strip], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a panorama, whole or not at all: an error on the way, also one of the strips, leaves no file.
+    """Writes a panorama, whole or not at all: any error, including one in the strips, leaves no file.
 
-    The bytes depend on the pixels, the metadata, the versions of ISA-L and tifffile and the kind of processor only.
+    The bytes depend only on the pixels, the metadata, the versions of ISA-L and tifffile, and the kind of processor.
 
     Args:
         name: one of ``FORMATS``.
-        url: where to.
+        url: the URL to write to.
         layout: the panorama's size.
         strips: its pixels.
-        metadata: provenance that travels in the file: text chunks in PNG (a key has 1 to 79 Latin-1 characters), a JSON
+        metadata: the provenance stored in the file: text chunks in PNG (a key has 1 to 79 Latin-1 characters), a JSON
             object in TIFF's ImageDescription. "Software", in ASCII, is also TIFF's tag of that name.
 
     Raises:
-        InputError: there is no such format, or the panorama is too large for it.
+        InputError: the format is unknown, or the panorama is too large for it.
     """
     check_format(name, layout.width_px, layout.height_px)
     try:
@@ -102,19 +102,19 @@ def write_panorama(
 
 
 def is_written(name: str, url: str) -> bool:
-    """Whether a panorama is there as a whole."""
+    """Returns whether a panorama is complete."""
     return exists(url + FORMATS[name].proof)
 
 
 def remove_panorama(name: str, url: str) -> None:
-    """Removes a panorama, first what proves it whole."""
+    """Removes a panorama, beginning with the part that marks it as complete."""
     remove(url + FORMATS[name].proof)
     for part in FORMATS[name].beside(url):
         remove(part)
 
 
 def in_one_file(write: Callable[..., None]) -> Callable[[str, int, int, Iterable[Strip], Mapping[str, str]], None]:
-    """A writer to a URL out of one to a file that may be unable to seek."""
+    """Turns a writer to a file, which may be unable to seek, into a writer to a URL."""
 
     def write_file(url: str, *panorama: Any) -> None:
         with open_atomic(url) as file:
@@ -132,12 +132,12 @@ def write_png_strips(
 
 WORLD_PX = 2**31 - 1
 LIBPNG_PX = 1_000_000
-"""The widest and the tallest picture that libpng opens as it comes."""
+"""The largest width and height that libpng opens by default."""
 
 FORMATS: Mapping[str, Format] = {
     form.name: form
     for form in (
-        # PNG itself allows 2^31 - 1 px a side, but its rows are filtered whole, in five times their memory.
+        # PNG itself allows 2^31 - 1 px a side, but filtering whole rows takes five times their memory.
         Format("png", max_width_px=10_000_000, max_height_px=WORLD_PX, write=in_one_file(write_png_strips)),
         Format("tif", max_width_px=WORLD_PX, max_height_px=WORLD_PX, write=in_one_file(write_tiff)),
         Format("dzi", max_width_px=WORLD_PX, max_height_px=WORLD_PX, write=write_dzi, beside=companions),

@@ -1,4 +1,4 @@
-"""A small picture of a panorama, made on the way to its files."""
+"""A thumbnail of a panorama, computed while its files are written."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,15 +9,15 @@ from transforms.formats.layout import STRIP_PX, Strip
 
 HEIGHT_PX = 96
 WIDEST = 8
-"""Of a panorama wider than so many times its height, only the left end is shown."""
+"""The largest ratio of width to height; only the left end of a wider panorama is shown."""
 
 
 class Thumbnail:
-    """Means of squares of pixels, of which about `HEIGHT_PX` stand one upon another.
+    """Means of squares of pixels, about `HEIGHT_PX` rows of them.
 
     Args:
-        width_px: of the panorama.
-        height_px: of the panorama.
+        width_px: the width of the panorama.
+        height_px: the height of the panorama.
     """
 
     def __init__(self, width_px: int, height_px: int):
@@ -29,7 +29,7 @@ class Thumbnail:
         self.counts = np.bincount(rows)[:, None, None] * np.bincount(columns)[None, :, None]
 
     def add(self, strip: Strip) -> None:
-        """Takes note of a strip."""
+        """Adds a strip."""
         left = 0
         for square in strip.squares(STRIP_PX):
             if left >= self.width_px:
@@ -41,18 +41,18 @@ class Thumbnail:
             left += square.shape[1]
 
     def _sums(self, pixels: np.ndarray, first: int, axis: int) -> tuple[np.ndarray, int]:
-        """Sums along an axis over what falls into each pixel of the thumbnail, and the first such pixel."""
+        """Sums pixels along an axis for each thumbnail pixel; returns the sums and the first thumbnail pixel."""
         places = np.arange(first, first + pixels.shape[axis]) // self.side_px
         starts = np.flatnonzero(np.diff(places, prepend=-1))
         return np.add.reduceat(pixels, starts, axis=axis), int(places[0])
 
     def to_jpeg(self) -> bytes:
-        """The thumbnail as a file."""
+        """Returns the thumbnail as a JPEG file."""
         return encode_jpeg((self.sums // self.counts.astype(np.uint64)).astype(np.uint8))
 
 
 def noted(strips: Iterable[Strip], thumbnail: Thumbnail) -> Iterator[Strip]:
-    """Passes strips on, and what they hold to a thumbnail."""
+    """Passes strips on and adds them to a thumbnail."""
     for strip in strips:
         thumbnail.add(strip)
         yield strip

@@ -1,4 +1,4 @@
-"""BigTIFF: its tiles are compressed here, and put in their places by tifffile."""
+"""BigTIFF: tiles are compressed here, and tifffile writes them into the file."""
 
 import json
 import shutil
@@ -19,16 +19,17 @@ from transforms.storage.unfinished import unfinished
 
 TIFF_TILE_PX = STRIP_PX
 OVERVIEW_BYTES = 1 << 20
-"""The tiles of an overview that are more than this wait in a local file."""
+"""The size above which the tiles of an overview are kept in a temporary file."""
 
 
 def write_tiff(
     file: IO[bytes], width_px: int, height_px: int, strips: Iterable[Strip], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a BigTIFF of 256 px tiles, deflated with the horizontal predictor, and its overviews behind it.
+    """Writes a BigTIFF of 256 px tiles, deflated with the horizontal predictor, followed by its overviews.
 
-    tifffile's own pool of threads would first collect 512 MiB of tiles. Memory beside the tiles at work: the place and
-    the size of each, about 1/2000 of the pixels' bytes. The overviews, a third of the file, wait in local files.
+    tifffile's own thread pool would first collect 512 MiB of tiles. Besides the tiles in progress, memory holds the
+    position and size of each tile, about 1/2000 of the pixels' bytes. The overviews, a third of the file, are kept in
+    temporary files.
     """
     sizes = level_sizes(width_px, height_px, TIFF_TILE_PX)
     with _seekable(file) as file, ExitStack() as stack, tifffile.TiffWriter(file, bigtiff=True) as writer:
@@ -52,7 +53,7 @@ def write_tiff(
 
 
 class Overview:
-    """The compressed tiles of an overview, in a local file until their turn comes."""
+    """The compressed tiles of an overview, in a temporary file until they are written."""
 
     def __init__(self) -> None:
         self.file, self.sizes = tempfile.SpooledTemporaryFile(OVERVIEW_BYTES), array("L")  # noqa: SIM115
@@ -64,19 +65,19 @@ class Overview:
         self.file.close()
 
     def add(self, tile: bytes) -> None:
-        """Keeps a tile."""
+        """Stores a tile."""
         self.file.write(tile)
         self.sizes.append(len(tile))
 
     def tiles(self) -> Iterator[bytes]:
-        """All of them, in their order."""
+        """Yields all tiles in order."""
         self.file.seek(0)
         for size in self.sizes:
             yield self.file.read(size)
 
 
 def squares(strips: Iterable[Strip], sizes: Sequence[Size], overviews: Sequence[Overview]) -> Iterator[np.ndarray]:
-    """The panorama's tiles; those of the overviews are put aside on the way."""
+    """Yields the panorama's tiles; tiles of the overviews are stored on the way."""
     for level, strip in level_strips(strips, sizes):
         for square in strip.squares(TIFF_TILE_PX):
             if level:
@@ -86,7 +87,7 @@ def squares(strips: Iterable[Strip], sizes: Sequence[Size], overviews: Sequence[
 
 
 def compressed(square: np.ndarray) -> bytes:
-    """A TIFF tile; one at the right or the bottom, which is smaller, is filled up with zeros."""
+    """Compresses a TIFF tile; a smaller one, at the right or the bottom, is padded with zeros."""
     tile = np.zeros((TIFF_TILE_PX, TIFF_TILE_PX, 3), np.uint8)
     height_px, width_px, _ = square.shape
     tile[:height_px, :width_px] = square
@@ -96,11 +97,11 @@ def compressed(square: np.ndarray) -> bytes:
 
 @contextmanager
 def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The file, for a writer that goes back: through a local one where the store only takes a stream."""
+    """Yields the file to a writer that seeks: a local copy where the store takes only a stream."""
     if file.seekable():
         yield file
         return
-    with tempfile.NamedTemporaryFile() as local, unfinished(local.name):  # tifffile wants a name that is text
+    with tempfile.NamedTemporaryFile() as local, unfinished(local.name):  # tifffile needs a file with a name
         yield local
         local.seek(0)
         shutil.copyfileobj(local, file, 1 << 20)

@@ -1,7 +1,7 @@
-"""Zarr v3: a panorama as an array [y, x, channel], for those who compute with it.
+"""Zarr v3: a panorama as an array [y, x, channel], for computing with it.
 
-Written here, since chunks of one strip at a time are all that is needed: a chunk is gzip over raw bytes, and zarr.json,
-which readers look for first, is written last.
+The writer is our own, because it only needs chunks of one strip at a time: a chunk is gzip over raw bytes, and
+zarr.json, which readers look for first, is written last.
 """
 
 import json
@@ -32,21 +32,21 @@ def write_zarr(url: str, width_px: int, height_px: int, strips: Iterable[Strip],
 
 
 def chunks(strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
-    """The key of each chunk and its pixels; those at the right and the bottom may be smaller."""
+    """Yields the key and the pixels of each chunk; chunks at the right and the bottom may be smaller."""
     for strip in strips:
         for column, square in enumerate(strip.squares(STRIP_PX)):
             yield f"{strip.top // STRIP_PX}/{column}/0", square
 
 
 def compressed(square: np.ndarray) -> bytes:
-    """A whole chunk, filled up with zeros."""
+    """Compresses a whole chunk, padded with zeros."""
     chunk = np.zeros((STRIP_PX, STRIP_PX, 3), np.uint8)
     chunk[: square.shape[0], : square.shape[1]] = square
     return igzip.compress(chunk.tobytes(), 1, mtime=0)
 
 
 def describe(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict[str, object]:
-    """What zarr.json says."""
+    """Returns the content of zarr.json."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -62,5 +62,5 @@ def describe(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict
 
 
 def as_json(text: str) -> object:
-    """The JSON object that a text is, or the text."""
+    """Parses a text that is a JSON object; returns any other text unchanged."""
     return json.loads(text) if text.startswith("{") else text

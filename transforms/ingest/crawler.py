@@ -163,12 +163,12 @@ class _Crawl:
 
 
 def is_fetched(photograph: Photograph) -> bool:
-    """Whether a photograph is asked for at a web server, rather than read from a file system."""
+    """Returns whether a photograph is asked for at a web server, rather than read from a file system."""
     return photograph.piece is None and is_web(photograph.source)
 
 
 def web_host(photograph: Photograph) -> str:
-    """The host that a photograph is fetched from; nothing for one that is read from a file system, or nowhere."""
+    """Returns the host that a photograph is fetched from; an empty string if no host is asked."""
     return host_key(photograph.source) if is_fetched(photograph) else ""
 
 

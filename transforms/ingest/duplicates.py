@@ -105,7 +105,7 @@ class _KnownPictures:
             self._details[: len(rows)] = detail_words(bytes.fromhex("".join(row["detail_hash"] for row in rows)))
 
     def find(self, item: StagedSample) -> _Like | None:
-        """The picture that looks most like this one, if one looks the same."""
+        """Returns the picture that looks most like this one, if one looks the same."""
         perceptual = perceptual_words([item.sample.perceptual_hash])
         count = len(self._keys)
         near = np.flatnonzero(np.bitwise_count(self._perceptual[:count] ^ perceptual) <= PERCEPTUAL_DISTANCE)

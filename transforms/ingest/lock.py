@@ -36,7 +36,7 @@ def refuse_run_at_work(out: str) -> None:
 
 
 def read_run(out: str) -> dict[str, Any]:
-    """The mark of the last run that wrote here; empty if there is none."""
+    """Returns the mark of the last run that wrote here; empty if there is none."""
     try:
         run = read_json(join(out, STAGING, _RUN))
     except (FileNotFoundError, InputError):

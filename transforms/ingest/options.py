@@ -57,7 +57,7 @@ class IngestOptions:
             raise InputError(f"--depth {self.depth} is too small: give 0 or more")
 
     def configuration(self) -> dict[str, Any]:
-        """What decides the set's bytes, for ``dataset.json``; where it is written and how it was fetched does not."""
+        """Returns for ``dataset.json`` the options that decide the set's bytes: not where to write or how to fetch."""
         values = dataclasses.asdict(self)
         values |= values.pop("preparation")
         for name in ("out", "manners", "crawlers", "memory_bytes"):

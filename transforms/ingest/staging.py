@@ -71,7 +71,7 @@ def check_out(out: str, configuration: dict[str, Any]) -> None:
 
 
 def is_unfinished(out: str) -> bool:
-    """Whether a run was cut off that can go on."""
+    """Returns whether a run was cut off that can go on."""
     return exists(join(out, STAGING, _PLAN))
 
 
@@ -103,7 +103,7 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, An
 
 
 def _read_base(out: str) -> dict[str, Any] | None:
-    """What ``dataset.json`` said when the unfinished run began."""
+    """Returns what ``dataset.json`` said when the unfinished run began."""
     dataset = read_json(join(out, STAGING, _BASE))
     if dataset is not None and not isinstance(dataset, dict):
         raise InputError(f"{join(out, STAGING, _BASE)} is damaged: remove {join(out, STAGING)} to begin anew")
@@ -123,7 +123,7 @@ def begin_repack(out: str, configuration: dict[str, Any]) -> str:
 
 
 def read_plan(out: str) -> Found:
-    """What the unfinished run set out to do."""
+    """Returns what the unfinished run set out to do."""
     found = Found()
     for line in _read_lines(join(out, STAGING, _PLAN)):
         if "reject" in line:
@@ -156,7 +156,7 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
 
 
 def _writable(item: Prepared | Reject) -> Prepared | Reject:
-    """The item, or its reject if the tables could not hold it: there it would end the whole run."""
+    """Returns the item, or its reject if the tables could not hold it: there it would end the whole run."""
     try:
         if isinstance(item, Prepared):
             row = {**item.sample.to_json(), "shard": "", "offset": 0, "size": 0}
@@ -179,7 +179,7 @@ def write_faults(out: str) -> None:
 
 
 def read_staged(out: str) -> dict[str, StagedSample | Reject]:
-    """What has been done so far, by source."""
+    """Returns what has been done so far, by source."""
     done: dict[str, StagedSample | Reject] = {}
     for name in list_files(join(out, STAGING)):
         if name.endswith(".jsonl") and name != _PLAN:

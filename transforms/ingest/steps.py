@@ -164,7 +164,7 @@ class WriteTables(beam.PTransform):
 
 
 def crawler_of(photograph: Photograph, crawlers: int) -> int:
-    """The crawler that deals with a photograph: one for each host, and any for a file."""
+    """Returns the crawler that deals with a photograph: one for each host, and any for a file."""
     name = web_host(photograph) or photograph.source
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % crawlers
 

@@ -29,17 +29,17 @@ DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 def plan_folder(out: str, plan: Plan) -> str:
-    """Where a plan's patch shards are."""
+    """Returns where a plan's patch shards are."""
     return join(out, PATCHES, plan.request.id, plan.digest)
 
 
 def panorama_path(out: str, file: str) -> str:
-    """Where a file of a panorama is."""
+    """Returns where a file of a panorama is."""
     return join(out, PANORAMAS, file)
 
 
 def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
-    """The plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
+    """Returns the plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
     names = set(list_files(plan_folder(out, plan)))
     ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
     shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
@@ -47,7 +47,7 @@ def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
 
 
 def is_stored(out: str, shard: PatchShard) -> bool:
-    """Whether a shard is there by now."""
+    """Returns whether a shard is there by now."""
     fs, path = filesystem(join(plan_folder(out, shard.plan), shard.name))
     fs.invalidate_cache(fs._parent(path))
     return fs.exists(path)
@@ -64,17 +64,17 @@ def other_plans(out: str, plan: Plan) -> list[str]:
 
 
 def thumbnail_path(out: str, request_id: str) -> str:
-    """Where the thumbnail of a panorama is."""
+    """Returns where the thumbnail of a panorama is."""
     return join(out, THUMBNAILS, f"{request_id}.jpg")
 
 
 def record_path(out: str, request_id: str) -> str:
-    """Where the JSON of a panorama is."""
+    """Returns where the JSON of a panorama is."""
     return panorama_path(out, f"{request_id}.json")
 
 
 def read_record(out: str, request_id: str) -> dict[str, Any]:
-    """What the JSON of a panorama says; nothing where there is none, or, with a line on stderr, a damaged one."""
+    """Returns a panorama's record; nothing if there is none or, after a line on stderr, if it is damaged."""
     url = record_path(out, request_id)
     try:
         record = read_json(url)
@@ -90,7 +90,10 @@ def read_record(out: str, request_id: str) -> dict[str, Any]:
 
 
 def _is_record(record: Any, request_id: str) -> bool:
-    """Whether a job can have written this: anybody may have put it there, and --replace removes the files it names."""
+    """Returns whether a job can have written a record.
+
+    Anybody may have put it there, and --replace removes the files that it names.
+    """
     if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
         return False
     parts = [record.get(name) or {} for name in ("files", "request", "seam_audit", "precision_difference")]
@@ -103,7 +106,7 @@ def _is_record(record: Any, request_id: str) -> bool:
 
 
 def is_complete(out: str, plan: Plan) -> bool:
-    """Whether all files asked for of a panorama are there, by this plan."""
+    """Returns whether all files asked for of a panorama are there, by this plan."""
     record = read_record(out, plan.request.id)
     if record.get("plan") != plan.digest:
         return False
@@ -112,7 +115,7 @@ def is_complete(out: str, plan: Plan) -> bool:
 
 
 def known_ids(out: str) -> frozenset[str]:
-    """The ids that the folder holds anything of."""
+    """Returns the ids that the folder holds anything of."""
     fs, path = filesystem(join(out, PATCHES))
     fs.invalidate_cache(path)
     folders = fs.ls(path, detail=False) if fs.isdir(path) else []
@@ -121,7 +124,7 @@ def known_ids(out: str) -> frozenset[str]:
 
 
 def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:
-    """The plan of a panorama by what its patches' folder says, with further formats beside those it has.
+    """Returns the plan of a panorama by what its patches' folder says, with further formats beside those it has.
 
     Raises:
         InputError: it is not there or damaged, or a format cannot hold the panorama.
@@ -164,7 +167,7 @@ def begin(out: str, plan: Plan, known: bool = True) -> None:
 
 
 def _says(url: str, plan: Plan) -> bool:
-    """Whether a plan is written down at a URL."""
+    """Returns whether a plan is written down at a URL."""
     try:
         return read_json(url) == plan.pixels_json()
     except (FileNotFoundError, InputError):

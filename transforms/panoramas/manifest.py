@@ -60,7 +60,7 @@ MANIFEST_SCHEMA = pa.schema(
 
 
 def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, Any]) -> dict[str, Any]:
-    """What the manifest says of a request."""
+    """Returns what the manifest says of a request."""
     audit, precision = record.get("seam_audit", {}), record.get("precision_difference") or {}
     return {
         "id": plan.request.id,
@@ -81,7 +81,7 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, A
 
 
 def refused_row(name: str, reason: str) -> dict[str, Any]:
-    """What the manifest says of a request that cannot be rendered as it is."""
+    """Returns what the manifest says of a request that cannot be rendered as it is."""
     return {**dict.fromkeys(MANIFEST_SCHEMA.names), "id": name, "state": REFUSED, "reason": reason, "files": []}
 
 
@@ -109,7 +109,7 @@ def write_manifest(out: str, rows: Iterable[dict[str, Any]], anew: str | None = 
 
 
 def read_manifest(out: str) -> list[dict[str, Any]]:
-    """The manifest's rows, by id, with those of runs that are about to write theirs.
+    """Returns the manifest's rows, by id, with those of runs that are about to write theirs.
 
     Rows that cannot be ours are passed over, with a line on stderr.
 
@@ -137,7 +137,7 @@ def _announced(out: str) -> Iterator[None]:
 
 
 def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
-    """The files of a pattern and their stamps, by stamp."""
+    """Returns the files of a pattern and their stamps, by stamp."""
     stamps = {name: int(match[1]) for name in retried(list_files, out) if (match := pattern.fullmatch(name))}
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
@@ -155,7 +155,7 @@ def _write_part(out: str, rows: list[dict[str, Any]], anew: str | None) -> None:
 
 
 def _merged(out: str, parts: Iterable[str]) -> dict[str, dict[str, Any]] | None:
-    """The rows of the manifest and of parts, by id; nothing if a part has just been removed: then the manifest has it.
+    """Returns the rows of the manifest and of parts, by id; None if a part has just been merged by another run.
 
     Raises:
         InputError: the manifest is damaged, or none of ours.
@@ -187,7 +187,7 @@ def _tidy(out: str) -> None:
 
 
 def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that a job can have written: anybody may have put the file there."""
+    """Returns the rows that a job can have written: anybody may have put the file there."""
     trusted = [row for row in map(_checked, rows) if row is not None]
     if len(trusted) < len(rows):
         say_once(f"{url}: {len(rows) - len(trusted)} of its {len(rows)} rows are damaged and are passed over")
@@ -195,7 +195,7 @@ def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A row, its files named anew by its id and their formats; nothing if it is no row of ours."""
+    """Returns a row, its files named anew by its id and their formats; nothing if it is no row of ours."""
     if not row["id"] or row["state"] not in (DONE, FAILED, REFUSED, GONE):
         return None
     if row["state"] in (REFUSED, GONE):

@@ -64,7 +64,7 @@ class StoredShard:
             raise self.damaged(error) from None
 
     def patch(self, index: int) -> Patch:
-        """The patch of a tile, checked against its checksums."""
+        """Returns the patch of a tile, checked against its checksums."""
         about = self.about(index)
         pixels = self.picture(index, PIXELS, about.get("sha256"))
         if pixels.shape[:2] != self.plan.cropped_px(index):
@@ -73,7 +73,7 @@ class StoredShard:
         return Patch(index, pixels, edges, self.difference(index, about.get("difference")))
 
     def difference(self, index: int, values: Any) -> Difference | None:
-        """What a patch says of its precision."""
+        """Returns what a patch says of its precision."""
         if values is None:
             return None
         numbers: list[Any] = [values.get(name) if isinstance(values, dict) else None for name in ("max", "mean")]
@@ -82,7 +82,7 @@ class StoredShard:
         return Difference(*numbers)
 
     def about(self, index: int) -> dict[str, Any]:
-        """What stands beside a patch."""
+        """Returns what stands beside a patch."""
         try:
             document = json.loads(self.file(index, ABOUT))
         except (ValueError, RecursionError):
@@ -92,7 +92,7 @@ class StoredShard:
         return document
 
     def picture(self, index: int, file: str, checksum: Any) -> npt.NDArray[np.uint8]:
-        """A picture of a tile, if it is what was written."""
+        """Returns a picture of a tile, if it is what was written."""
         content = self.file(index, file)
         try:
             pixels = decode(content, PICTURE_TILES * self.plan.tile_px**2)
@@ -104,19 +104,19 @@ class StoredShard:
         return pixels
 
     def file(self, index: int, file: str) -> bytes:
-        """The content of a file of a tile."""
+        """Returns the content of a file of a tile."""
         try:
             return self.files[f"{self.plan.member(index)}.{file}"]
         except KeyError as error:
             raise self.damaged(error) from None
 
     def damaged(self, error: Exception) -> DamagedShardError:
-        """What is said of a shard that cannot be read."""
+        """Returns what is said of a shard that cannot be read."""
         return DamagedShardError(f"{self.url} is damaged ({type(error).__name__}: {error}); remove it")
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The content of a file in a tar; nothing of a sparse one, which may claim any size."""
+    """Returns the content of a file in a tar; nothing of a sparse one, which may claim any size."""
     file = None if member.issparse() else tar.extractfile(member)
     return file.read() if file else b""
 
@@ -133,18 +133,18 @@ class PatchReader:
         self.stored = lru_cache(maxsize=SHARDS_KEPT)(self._stored)
 
     def missing(self) -> int:
-        """How many tiles no shard holds."""
+        """Returns how many tiles no shard holds."""
         return self.plan.tiles - sum(len(indices) for _, indices in self.parts())
 
     def parts(self) -> Iterator[tuple[PatchShard, range]]:
-        """Each shard, and the tiles to take from it: shards of several sizes may overlap."""
+        """Yields each shard, and the tiles to take from it: shards of several sizes may overlap."""
         free = 0
         for shard in self.shards:
             yield shard, range(max(free, shard.first), shard.last + 1)
             free = shard.last + 1
 
     def patch(self, index: int) -> Patch:
-        """The patch of a tile; the last few shards that were asked for stay in memory.
+        """Returns the patch of a tile; the last few shards that were asked for stay in memory.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -156,7 +156,7 @@ class PatchReader:
         return self.stored(self.shards[place]).patch(index)
 
     def patches(self) -> Iterator[Patch]:
-        """All patches that are there, by index. Each shard is read once, and while the one before is decoded.
+        """Returns all patches that are there, by index. Each shard is read once, and while the one before is decoded.
 
         Raises:
             DamagedShardError: one is not what was written.
@@ -214,7 +214,7 @@ class _Write(beam.DoFn):
         self.pool.shutdown()
 
     def counted(self, result: Any) -> Any:
-        """A result, told to Beam's metrics: here, since Beam knows nothing of the threads that write."""
+        """Returns a result, told to Beam's metrics: here, since Beam knows nothing of the threads that write."""
         if isinstance(result, PatchShard):
             Metrics.counter("infinitygan_render", "tiles_written").inc(len(result.indices))
         else:
@@ -222,7 +222,7 @@ class _Write(beam.DoFn):
         return result
 
     def write(self, shard: PatchShard, samples: Sequence[dict[str, Any]]) -> Any:
-        """The shard if it could be written, or the failure."""
+        """Returns the shard if it could be written, or the failure."""
         try:
             retried(write_patch_shard, self.out, shard, samples)
         except Exception as error:  # stores raise classes of their own; the other shards go on

@@ -48,7 +48,7 @@ class Patch:
 
 
 def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
-    """A patch as a sample of its shard: its key and its files, the same bytes whenever it is done again."""
+    """Returns a patch as a sample of its shard: its key and its files, the same bytes whenever it is done again."""
     return {
         "__key__": plan.member(patch.index),
         PIXELS: encode(patch.pixels),
@@ -58,7 +58,7 @@ def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
 
 
 def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
-    """What stands beside a patch: where in the world it lies, and the checksums of its pixels."""
+    """Returns what stands beside a patch: where in the world it lies, and the checksums of its pixels."""
     (top, _), (left, _) = plan.cropped(plan.tile(patch.index))
     height, width, _ = patch.pixels.shape
     return {
@@ -73,7 +73,7 @@ def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
 
 
 def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """uint8 [h,w,3] as PNG."""
+    """Encodes uint8 [h,w,3] as PNG."""
     buffer = io.BytesIO()
     height_px, width_px, _ = pixels.shape
     write_png(buffer, width_px, height_px, [pixels], {})
@@ -81,7 +81,7 @@ def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def decode(content: bytes, most_px: int = MOST_PX) -> npt.NDArray[np.uint8]:
-    """PNG as uint8 [h,w,3].
+    """Decodes a PNG to uint8 [h,w,3].
 
     Raises:
         ValueError: it has more pixels than it may have. A damaged one raises whatever Pillow does.
@@ -93,5 +93,5 @@ def decode(content: bytes, most_px: int = MOST_PX) -> npt.NDArray[np.uint8]:
 
 
 def pixel_checksum(pixels: npt.NDArray[np.uint8]) -> str:
-    """SHA-256 of a patch's RGB bytes, row by row."""
+    """Computes the SHA-256 of a patch's RGB bytes, row by row."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()

@@ -81,7 +81,7 @@ class Plan:
                 )
 
     def with_edits(self, edits: tuple[Edit, ...]) -> "Plan":
-        """The plan of the same panorama with other edits."""
+        """Returns the plan of the same panorama with other edits."""
         return dataclasses.replace(self, request=dataclasses.replace(self.request, edits=edits))
 
     @property
@@ -90,7 +90,7 @@ class Plan:
         return hashlib.sha256(json.dumps(self.pixels_json(), sort_keys=True).encode()).hexdigest()[:12]
 
     def pixels_json(self) -> dict[str, Any]:
-        """All that decides the pixels: what stands in plan.json."""
+        """Returns all that decides the pixels: what stands in plan.json."""
         content = self.to_json()
         for name in ("id", "formats", "checkpoint"):
             del content["request"][name]
@@ -103,7 +103,7 @@ class Plan:
         return content
 
     def to_json(self) -> dict[str, Any]:
-        """The plan and the whole request, for the panorama's own files."""
+        """Returns the plan and the whole request, for the panorama's own files."""
         return {
             "request": self.request.to_json(),
             "checkpoint_sha256": self.checkpoint_sha256,
@@ -114,7 +114,7 @@ class Plan:
         }
 
     def provenance(self) -> dict[str, Any]:
-        """`to_json` for files that others will see: without user names, passwords and tokens in URLs.
+        """Returns `to_json` for files that others will see: without user names, passwords and tokens in URLs.
 
         A checkpoint whose URL has such is not named in the request, as nobody could fetch it from there; its URL
         without them stands beside it.
@@ -146,12 +146,12 @@ class Plan:
         return self.shape[0] * self.shape[1]
 
     def tile(self, index: int) -> Tile:
-        """The tile of an index, which is row-major in the panorama's rectangle of tiles."""
+        """Returns the tile of an index, which is row-major in the panorama's rectangle of tiles."""
         row, column = divmod(index, self.shape[1])
         return Tile(self.tile_rows[0] + row, self.tile_columns[0] + column)
 
     def member(self, index: int) -> str:
-        """The key of a tile's files in its shard: row and column in the panorama, zero-padded."""
+        """Returns the key of a tile's files in its shard: row and column in the panorama, zero-padded."""
         rows, columns = self.shape
         row, column = divmod(index, columns)
         return f"{row:0{len(str(rows - 1))}d}_{column:0{len(str(columns - 1))}d}"
@@ -170,7 +170,7 @@ class Plan:
         return met_rows, met_columns
 
     def cropped_px(self, index: int) -> tuple[int, int]:
-        """Height and width of the tile of an index inside the panorama."""
+        """Returns the height and width of the part of a tile that lies inside the panorama."""
         (top, bottom), (left, right) = self.cropped(self.tile(index))
         return bottom - top + 1, right - left + 1
 
@@ -223,7 +223,7 @@ class Failure:
 
 
 def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) -> Plan:
-    """The plan that a panorama's JSON tells.
+    """Returns the plan that a panorama's JSON tells.
 
     Args:
         values: the JSON.
@@ -252,7 +252,7 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
 
 
 def whole(index: int, tile_px: int) -> Window:
-    """First and last pixel of a row or column of tiles."""
+    """Returns the first and last pixel of a row or column of tiles."""
     return index * tile_px, (index + 1) * tile_px - 1
 
 

@@ -133,12 +133,12 @@ class RenderRequest:
         return self.origin_x_px, self.origin_x_px + self.width_px - 1
 
     def to_json(self) -> dict[str, Any]:
-        """The request as JSON values."""
+        """Returns the request as JSON values."""
         return as_lists(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
-        """A request from JSON values.
+        """Returns a request from JSON values.
 
         Raises:
             InputError: a field is unknown, missing or out of range.
@@ -153,7 +153,7 @@ class RenderRequest:
 
 
 def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The fields given of a dataclass, lists as tuples.
+    """Returns the fields given of a dataclass, lists as tuples.
 
     Raises:
         InputError: a field is unknown or missing.
@@ -172,7 +172,7 @@ def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, A
 
 
 def whole(value: Any) -> Any:
-    """A whole number that is written as a decimal one, alone or in a list, as what it is; all else as it was."""
+    """Turns whole numbers that are written as decimals, alone or in a list, into integers; keeps all else."""
     if isinstance(value, list):
         return [whole(number) for number in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -182,7 +182,7 @@ Part = TypeVar("Part", Style, Edit)
 
 
 def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...]:
-    """The styles or edits of a request from their JSON values.
+    """Returns the styles or edits of a request from their JSON values.
 
     Raises:
         InputError: a field is unknown, missing or out of range.
@@ -191,7 +191,7 @@ def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...
 
 
 def part(kind: type[Part], values: Any, name: str) -> Part:
-    """A style or an edit from its JSON values."""
+    """Returns a style or an edit from its JSON values."""
     if not isinstance(values, dict):
         raise InputError(f"{name}: {str(values)[:60]!r} is no object with fields")
     try:
@@ -226,7 +226,7 @@ class Refused:
 
 
 def refused_by(error: Exception, request_id: Any) -> Refused:
-    """Why an error refuses a row: for what is wrong with it, or, with a traceback in the log, for a fault of ours."""
+    """Returns the refusal of a row for an error; an unforeseen error is also logged with its traceback."""
     name = request_id if isinstance(request_id, str) and ID_PATTERN.fullmatch(request_id) else None
     if isinstance(error, InputError):
         return Refused(name, str(error))
@@ -235,7 +235,7 @@ def refused_by(error: Exception, request_id: Any) -> Refused:
 
 
 def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[RenderRequest | Refused]:
-    """The rows of a .jsonl, .csv or .parquet file: each a request, or why it is none.
+    """Returns the rows of a .jsonl, .csv or .parquet file: each a request, or why it is none.
 
     In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles,
     edits and overlays are JSON.
@@ -265,7 +265,7 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
 
 
 def read_requests(url: str) -> list[RenderRequest]:
-    """The requests of a file that `list_requests` reads.
+    """Returns the requests of a file that `list_requests` reads.
 
     Raises:
         InputError: it cannot be read, a request in it is wrong, or two have one id.
@@ -285,7 +285,7 @@ def write_requests(url: str, requests: Iterable[RenderRequest]) -> None:
 
 
 def without_secrets(value: Any) -> Any:
-    """A JSON value with all URLs in it redacted."""
+    """Returns a JSON value with all URLs in it redacted."""
     if isinstance(value, dict):
         return {redact(key): without_secrets(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -294,7 +294,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def short(request: RenderRequest) -> dict[str, Any]:
-    """The JSON values of a request without those that are none or empty, and without secrets.
+    """Returns the JSON values of a request without those that are none or empty, and without secrets.
 
     A checkpoint whose URL holds a password or a token is left out: it is given by --checkpoint again.
     """
@@ -309,7 +309,7 @@ def short(request: RenderRequest) -> dict[str, Any]:
 
 
 def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) -> RenderRequest | Refused:
-    """One row of a request file at a URL, which decides where the row's checkpoint and overlays may be."""
+    """Returns one row of a request file at a URL, which decides where the row's checkpoint and overlays may be."""
     if isinstance(row, Refused):
         return row
     if not isinstance(row, dict):
@@ -335,7 +335,7 @@ def check_ids(requests: Iterable[RenderRequest]) -> None:
 
 
 def read_jsonl(content: bytes) -> list[Any]:
-    """A JSON value a line, or what is wrong with it; empty lines are passed over."""
+    """Returns a JSON value a line, or what is wrong with it; empty lines are passed over."""
     values: list[Any] = []
     for number, line in enumerate(read_lines(content), start=1):
         try:
@@ -349,7 +349,7 @@ def read_jsonl(content: bytes) -> list[Any]:
 
 
 def read_csv(content: bytes) -> list[Any]:
-    """A request a row, under a header; rows of empty fields are passed over."""
+    """Returns a request a row, under a header; rows of empty fields are passed over."""
     records = read_records(read_lines(content), ",")
     header = next(records, None)
     names = check_columns(header or [])
@@ -366,7 +366,7 @@ def read_csv(content: bytes) -> list[Any]:
 
 
 def fields_of(cells: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON values of a row of CSV."""
+    """Returns the JSON values of a row of CSV."""
     row: dict[str, Any] = {name: text for name, text in cells.items() if text}
     row |= {name: whole_number(row[name]) for name in (*INTEGERS, "paste_px") if name in row}
     if "formats" in row:
@@ -378,7 +378,7 @@ def fields_of(cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def check_columns(names: list[str]) -> list[str]:
-    """The names of a table's columns.
+    """Returns the names of a table's columns.
 
     Raises:
         ValueError: one stands there twice.
@@ -390,13 +390,13 @@ def check_columns(names: list[str]) -> list[str]:
 
 
 def whole_number(text: str) -> int | str:
-    """The number that a text is; a text that is none stays, for the request to refuse by its name."""
+    """Returns the number that a text is; a text that is none stays, for the request to refuse by its name."""
     match = _WHOLE_NUMBER.fullmatch(text)
     return int(match[1]) if match else text
 
 
 def json_value(text: str) -> Any:
-    """The JSON value that a text is; a text that is none stays, for the request to refuse by its name."""
+    """Returns the JSON value that a text is; a text that is none stays, for the request to refuse by its name."""
     try:
         return read_json_text(text)
     except ValueError:
@@ -404,7 +404,7 @@ def json_value(text: str) -> Any:
 
 
 def read_parquet(content: bytes) -> list[Any]:
-    """A request a row; null is the default. The index that pandas writes beside the columns is passed over."""
+    """Returns a request a row; null is the default. The index that pandas writes beside the columns is passed over."""
     rows = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).metadata.num_rows
     if rows > MOST_REQUESTS:
         raise ValueError(f"it has {rows} rows; {MOST_REQUESTS} are the most")
@@ -417,7 +417,7 @@ def read_parquet(content: bytes) -> list[Any]:
 
 
 def values_of(table: pa.Table) -> list[Any]:
-    """The rows of a table; one with a value that cannot be read, such as a time in an unknown zone, is refused."""
+    """Returns the rows of a table; a row with an unreadable value, such as a time in an unknown zone, is refused."""
     try:
         return table.to_pylist()
     except Exception:  # of any kind, and of some row

@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
-    """What a tile and each of its neighbours both compute, as `Patch.edges`.
+    """Returns what a tile and each of its neighbours both compute, as `Patch.edges`.
 
     A tile computes `before` pixels beyond its first row and column and a few beyond its last; so does its neighbour,
     and the strip that both have is as wide as the two together, around their border.
@@ -35,7 +35,7 @@ def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
 
 
 def strip(edges: Pixels, side: str) -> Pixels:
-    """The strip of one side out of a patch's edges."""
+    """Returns the strip of one side out of a patch's edges."""
     return np.split(edges, len(SIDES))[SIDES.index(side)]
 
 
@@ -64,7 +64,7 @@ class SeamAudit:
         self.values += difference.size
 
     def to_json(self) -> dict[str, float]:
-        """As JSON values."""
+        """Returns the figures as JSON values."""
         return {
             "borders": self.borders,
             "max_difference": self.max_difference,

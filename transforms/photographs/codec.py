@@ -1,6 +1,6 @@
 """Photographs to training images: plain functions on bytes and Pillow images.
 
-Whatever comes in, what goes out is upright, 8-bit and sRGB. What cannot be made so is a ``Rejection`` with a reason.
+The result is always upright, 8-bit and sRGB. A photograph that cannot be converted raises a ``Rejection``.
 """
 
 import io
@@ -23,10 +23,10 @@ from transforms.storage.pictures import open_picture
 from transforms.training_set.records import Rejection
 
 PIXEL_CAP: Final = 200_000_000
-"""Larger pictures are not decoded: a small file can claim any size (a decompression bomb)."""
+"""The most pixels that are decoded: a small file can claim any size (a decompression bomb)."""
 
 LONGEST_SIDE_PX: Final = {"jpg": 65_500, "webp": 16_383, "png": 65_500}
-"""What a picture can be stored as, and the longest side of it that is possible."""
+"""The formats that pictures can be stored in, and the longest side that each allows."""
 
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,40 +42,40 @@ _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 SAME_LEVELS: Final = 2
-"""A profile is sRGB itself if it moves no colour by more than so many levels: makers' own differ by one."""
+"""A profile counts as sRGB if it moves no colour by more than this many levels; makers' own differ by one."""
 
 _COLOURS: Final = Image.fromarray(
     np.stack(np.meshgrid(*3 * [np.arange(0, 256, 15, dtype=np.uint8)]), axis=-1).reshape(-1, 18, 3)
 )
-"""Colours of all kinds."""
+"""A sample of colours of all kinds."""
 
 BAND_PX: Final = 1 << 20
-"""Pixels that are converted at once, so that working copies take little memory."""
+"""The number of pixels converted at once, so that working copies take little memory."""
 
 _SLOW_CODECS: Final = {"ppm", "ppm_plain", "bmp_rle"}
 SLOW_CAP: Final = 16_000_000
-"""Values (pixels × channels) that a decoder written in Python is given at most; it does about four million a second."""
+"""The most values (pixels × channels) given to a decoder written in Python, which does four million a second."""
 
 _DECODER_BYTES: Final = {"WEBP": 16, "AVIF": 20, "JPEG2000": 24}
-"""Memory that decoders themselves take for each pixel, measured."""
+"""The memory per pixel that the decoders themselves take, measured."""
 
 WORKING_BYTES: Final = 24 << 20
-"""For what does not grow with the picture: bands, buffers, and the memory that is not given back at once."""
+"""The memory that does not grow with the picture: bands, buffers, and memory that is not released at once."""
 
 _WITH_ALPHA: Final = ("P", "PA", "LA", "La", "RGBa", "RGBA")
 _MODE_BYTES: Final = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2}
-"""Memory that Pillow takes for a pixel; four bytes in all other modes."""
+"""The bytes that Pillow takes for a pixel; four in all other modes."""
 _TRUNCATED = re.compile(r"truncat|unexpected end|broken data stream|not enough data|incomplete", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded photograph; perhaps smaller than the original, if nothing needs more of its pixels.
+    """A decoded photograph, perhaps smaller than the original if no later step needs all its pixels.
 
     Attributes:
-        image: upright, mode RGB, sRGB.
-        width_px: of the upright original.
-        height_px: of the upright original.
+        image: the picture: upright, mode RGB, sRGB.
+        width_px: the width of the upright original.
+        height_px: the height of the upright original.
     """
 
     image: Image.Image
@@ -85,12 +85,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """What part of an original is stored, and at what size.
+    """The part of an original that is stored, and its stored size.
 
     Attributes:
         crop_box_px: left, top, right and bottom in the upright original's pixels.
-        width_px: stored width.
-        height_px: stored height.
+        width_px: the stored width.
+        height_px: the stored height.
     """
 
     crop_box_px: tuple[int, int, int, int]
@@ -99,10 +99,10 @@ class Framing:
 
 
 def frame(width_px: int, height_px: int, full_px: int, square: bool = False, longest_px: int = 65_500) -> Framing:
-    """How an original of this size is stored.
+    """Decides which part of an original of this size is stored, and at what size.
 
-    A wide picture keeps its width, as far as ``longest_px`` lets it, and is scaled to the height ``full_px``. A tall
-    one, or any with ``square``, is cut to the square in its middle first.
+    A wide picture keeps its full width, unless ``longest_px`` limits it, and is scaled to the height ``full_px``. A
+    tall picture, or any picture with ``square``, is first cropped to its middle square.
     """
     if square or height_px > width_px:
         kept_px = min(width_px, height_px)
@@ -115,7 +115,7 @@ def frame(width_px: int, height_px: int, full_px: int, square: bool = False, lon
 
 
 def decode(content: bytes, full_px: int) -> Picture:
-    """Decodes a photograph, as `decoding` does, if it needs no more memory than ingest gives one by default.
+    """Decodes a photograph as `decoding` does, within the memory that ingest gives a photograph by default.
 
     Raises:
         Rejection: as `decoding` does.
@@ -128,16 +128,16 @@ def decode(content: bytes, full_px: int) -> Picture:
 def decoding(
     content: bytes, full_px: int, budget: Budget, more_bytes: Callable[[int, int], int] | None = None
 ) -> Iterator[Picture]:
-    """Decodes the first frame of a photograph: upright, RGB, sRGB. Its memory is held from the budget until the end.
+    """Decodes the first frame of a photograph: upright, RGB, sRGB. Its memory counts to the budget until the end.
 
-    Transparent parts become white, which is what they look like on a page. A JPEG is decoded at a reduced scale where
-    that leaves at least twice the pixels that ``full_px`` needs; the resize after it then loses nothing visible.
+    Transparent parts become white, as they look on a web page. A JPEG is decoded at a reduced scale if that leaves at
+    least twice the pixels that ``full_px`` needs; the resize that follows then loses nothing visible.
 
     Args:
         content: the photograph's file.
-        full_px: height to which it will be scaled.
-        budget: what all photographs that are decoded at the same time may take.
-        more_bytes: what the block takes beside the picture, given the original's width and height.
+        full_px: the height to which it will be scaled.
+        budget: the memory for all photographs that are decoded at the same time.
+        more_bytes: the memory that the block needs in addition to the picture, given the original's width and height.
 
     Raises:
         Rejection: empty, not a picture, truncated, of too many pixels, of an unsupported kind, or too costly to decode.
@@ -153,13 +153,13 @@ def decoding(
 
 
 def decoding_bytes(file: Image.Image, full_size: tuple[int, int]) -> int:
-    """The memory that it takes at most to decode and convert a photograph whose header has been read.
+    """Returns the most memory needed to decode and convert a photograph whose header has been read.
 
-    Pillow holds it whole. A picture that is turned or converted stands beside the one that it is made of.
+    Pillow holds the picture whole. A picture that is turned or converted exists twice at the same time.
 
     Args:
-        file: the photograph; if it is a JPEG, at the scale at which it will be decoded.
-        full_size: width and height that its header tells, in pixels.
+        file: the photograph; a JPEG at the scale at which it will be decoded.
+        full_size: width and height that its header states, in pixels.
     """
     pixels = file.width * file.height
     if isinstance(file, JpegImageFile):
@@ -172,7 +172,7 @@ def decoding_bytes(file: Image.Image, full_size: tuple[int, int]) -> int:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit sRGB, without alpha; the same image if it is that already."""
+    """Converts an image of any mode to 8-bit sRGB without alpha; returns it unchanged if it is that already."""
     is_flat = image.mode not in _WITH_ALPHA and "transparency" not in image.info
     mode = image.mode if is_flat else "RGB"
     if mode.startswith("I;16"):
@@ -191,7 +191,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def store(picture: Picture, framing: Framing, via_px: int | None = None) -> Image.Image:
-    """Cuts and resizes a picture as the framing says, with antialiasing; on the way to the height ``via_px`` first."""
+    """Crops and resizes a picture as the framing says, with antialiasing, via the height ``via_px`` if given."""
     scale_x = picture.image.width / picture.width_px
     scale_y = picture.image.height / picture.height_px
     left, top, right, bottom = framing.crop_box_px
@@ -204,12 +204,12 @@ def store(picture: Picture, framing: Framing, via_px: int | None = None) -> Imag
 
 
 def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
-    """A picture's file, with nothing in it that depends on when or where it was made.
+    """Encodes a picture; the bytes do not depend on when or where they were made.
 
     Args:
-        image: mode RGB.
-        suffix: jpg (with all colour kept, 4:4:4), webp or png (which loses nothing, whatever the quality).
-        quality: from 1 to 100.
+        image: the picture, mode RGB.
+        suffix: jpg (4:4:4, full colour resolution), webp or png (lossless, whatever the quality).
+        quality: the quality, from 1 to 100.
     """
     buffer = io.BytesIO()
     if suffix == "jpg":
@@ -222,9 +222,9 @@ def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
 
 
 def _open_photograph(content: bytes) -> Image.Image:
-    """Reads a photograph's header, and checks all that it says."""
+    """Opens a photograph and checks its header."""
     if not content:
-        raise Rejection("empty", "the file has no bytes")
+        raise Rejection("empty", "the file is empty")
     file = open_picture(MeteredFile(check_header(content)))
     _check_pixel_count(*file.size)
     _check_codec(file)
@@ -245,7 +245,7 @@ def _decode(file: Image.Image, full_size: tuple[int, int]) -> Picture:
     image = file
     if turn is not None:
         image = file.transpose(turn)
-        file.close()  # gives its pixels back
+        file.close()  # releases its pixels
     image = to_srgb(image)
     if file.format != "JPEG":
         return Picture(image, *image.size)
@@ -261,16 +261,16 @@ def _check_codec(file: Image.Image) -> None:
 
 
 def _coefficient_bytes(file: JpegImageFile, full_size: tuple[int, int]) -> int:
-    """What libjpeg keeps of a JPEG of several scans until the last: two bytes of each component's samples.
+    """Returns the memory that libjpeg keeps for a JPEG of several scans: two bytes per sample of each component.
 
-    A header does not tell how many there are: those that are not progressive may have several, too.
+    A header does not tell the number of scans: baseline JPEGs may have several, too.
     """
     densest = max(layer[1] for layer in file.layer) * max(layer[2] for layer in file.layer)
     return int(2 * sum(layer[1] * layer[2] for layer in file.layer) / densest * full_size[0] * full_size[1])
 
 
 def _tile_bytes(file: TiffImageFile) -> int:
-    """The size of a TIFF's largest piece, which is decoded whole; it may be larger than the picture."""
+    """Returns the size of a TIFF's largest tile or strip, which is decoded whole; it may exceed the picture."""
     tags = file.tag_v2
     width, height = tags.get(TILEWIDTH), tags.get(TILELENGTH)
     if width is None or height is None:
@@ -288,30 +288,30 @@ def _check_pixel_count(width_px: int, height_px: int) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded image upright; an unreadable EXIF block is no reason to lose a photograph.
+    """Returns the transpose that makes a loaded image upright; an unreadable EXIF block is ignored.
 
-    Pillow has turned a TIFF already. What XMP says is not followed: no browser does, so nobody has seen it that way.
+    Pillow has already turned a TIFF. XMP is not consulted, because browsers ignore it too.
     """
     try:
-        raw = image.info.get("Raw profile type exif")  # a PNG's, in hexadecimal after three lines
+        raw = image.info.get("Raw profile type exif")  # of a PNG: hexadecimal after three lines
         block = image.info.get("exif") or (bytes.fromhex("".join(raw.split("\n")[3:])) if raw else b"")
         if has_overlapping_tags(block.removeprefix(b"Exif\0\0")):
             return None
-        exif = Image.Exif()  # not image.getexif(), which asks XMP too
+        exif = Image.Exif()  # not image.getexif(), which consults XMP too
         exif.load(block)
         orientation = exif.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as many kinds of error as there are ways to break it
+    except Exception:  # broken blocks raise errors of many types
         return None
     return _TURNS.get(orientation)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow would clip 16-bit grey at 255; its whole range is wanted."""
+    """Scales 16-bit grey to 8 bits; Pillow itself would clip it at 255."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.uint32)
         grey = Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
         grey.info = dict(image.info)
-        # A transparent grey value is given on the 16-bit scale, and means nothing on the new one.
+        # A transparent grey value refers to the 16-bit scale, and is meaningless on the new one.
         grey.info.pop("transparency", None)
         return grey
     if image.mode in ("I", "F"):
@@ -326,7 +326,10 @@ def _onto_white(image: Image.Image) -> Image.Image:
 
 
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a colour profile to sRGB; None where it is that already, is broken, or not meant for this kind of image."""
+    """Returns the transform from a colour profile to sRGB.
+
+    None if the profile is sRGB already, is broken, or is not meant for this kind of image.
+    """
     try:
         transform = ImageCms.ImageCmsTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(profile)),
@@ -342,14 +345,14 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a profile is sRGB, whatever it is called: some of that name are linear."""
+    """Returns whether a profile is sRGB, whatever its name: some profiles called sRGB are linear."""
     moved = np.abs(np.asarray(transform.apply(_COLOURS), np.int16) - np.asarray(_COLOURS, np.int16))
     return int(moved.max()) <= SAME_LEVELS
 
 
 @contextmanager
 def _rejections() -> Iterator[None]:
-    """Pillow's decoders raise almost anything on broken bytes: each becomes the photograph's rejection."""
+    """Converts the errors of Pillow's decoders, of almost any type, into rejections."""
     try:
         yield
     except Rejection:
@@ -367,5 +370,5 @@ def _rejection(error: Exception) -> Rejection:
     if _TRUNCATED.search(text):
         return Rejection("truncated", text)
     if isinstance(error, UnidentifiedImageError):
-        return Rejection("unreadable", "not a picture of a known format, whatever its name says")
+        return Rejection("unreadable", "not a picture in a known format, whatever its name")
     return Rejection("unreadable", text)

@@ -1,7 +1,7 @@
-"""What is no use as a landscape though it is a picture: too small, too long, black, flat, framed, or a page of text.
+"""Filters for pictures that are useless as landscapes: too small, too long, black, flat, framed, or pages of text.
 
-All but size and shape are told from the stored image, in grey. The bounds are wide: night, fog, snow and
-silhouettes stay. What they let pass and what they hold back is tested on real photographs.
+All but size and shape are judged from the stored image, in grey. The bounds are wide, so night, fog, snow and
+silhouettes stay. What the filters pass and refuse is tested on real photographs.
 """
 
 from typing import Final
@@ -14,26 +14,26 @@ from transforms.photographs.codec import Picture
 from transforms.training_set.records import Rejection
 
 DARK_LEVEL: Final = 16
-"""Nearly black: 99% of the pixels are no lighter than this, of 255."""
+"""The bound for "nearly black": 99% of the pixels are no lighter than this level, of 255."""
 
 FLAT_RANGE: Final = 12
-"""Flat: 98% of the pixels lie within so many levels."""
+"""The bound for "flat": 98% of the pixels lie within this many levels."""
 
 BORDER_SHARE: Final = 0.15
-"""A border: lines of one level along an edge, or two opposite ones, that take more than this share of the side."""
+"""The share of a side above which lines of one level, along one edge or two opposite ones, count as a border."""
 
 BORDER_RANGE: Final = 6
-"""Lines of one level: so many levels between a line's darkest and lightest pixels, and between lines."""
+"""The range of levels, within a line and between lines, that counts as one level."""
 
 EDGE_LENGTH: Final = 0.5
-"""A border ends where more than this share of a line has another level."""
+"""The share of a line that must have another level where a border ends."""
 
 PAGE_SHARE: Final = 0.4
-"""Text: more than this share of the pixels of both halves within `PAGE_RANGE` levels of the commonest, and ..."""
+"""The share of both halves' pixels within `PAGE_RANGE` levels of the commonest above which a picture may be text."""
 
 PAGE_RANGE: Final = 5
 EDGE_SHARE: Final = 0.06
-"""... more than this share of neighbouring pixels that differ by more than `EDGE_STEP` levels."""
+"""The share of neighbouring pixels differing by more than `EDGE_STEP` levels above which it is text."""
 
 EDGE_STEP: Final = 32
 
@@ -43,13 +43,13 @@ def check_shape(picture: Picture, shortest_px: int, longest_aspect: float) -> No
 
     Args:
         picture: the decoded photograph.
-        shortest_px: its short side must have so many.
-        longest_aspect: its long side may be so many times its short one.
+        shortest_px: the least length of its short side.
+        longest_aspect: the largest ratio of its long side to its short one.
     """
     short_px, long_px = sorted((picture.width_px, picture.height_px))
     size = f"{picture.width_px}×{picture.height_px} px"
     if short_px < shortest_px:
-        raise Rejection("too_small", f"{size}: the short side must have {shortest_px} px")
+        raise Rejection("too_small", f"{size}: the short side must have at least {shortest_px} px")
     if long_px > longest_aspect * short_px:
         raise Rejection("aspect", f"{size}: the long side is more than {longest_aspect:g} times the short one")
 
@@ -65,7 +65,7 @@ def check_content(image: Image.Image) -> None:
         raise Rejection("flat", f"98% of the pixels lie between {low} and {high} of 255")
     grey = np.asarray(picture)
     if _is_page(grey, counts):
-        raise Rejection("text", "an even ground with sharp marks all over it, such as a page or a screen")
+        raise Rejection("text", "an even ground with sharp marks all over it, such as a page or a screenshot")
     for name, lines in (("rows", grey), ("columns", grey.T)):
         share = _border_share(lines)
         if share > BORDER_SHARE:
@@ -73,7 +73,7 @@ def check_content(image: Image.Image) -> None:
 
 
 def _is_page(grey: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> bool:
-    """Whether one level is the ground of the upper and the lower half, and marks on it have sharp edges."""
+    """Returns whether one level is the ground of both the upper and the lower half, with sharp-edged marks on it."""
     ground = int(counts.argmax())
     if counts[max(0, ground - PAGE_RANGE) : ground + PAGE_RANGE + 1].sum() <= PAGE_SHARE * grey.size:
         return False
@@ -85,17 +85,17 @@ def _is_page(grey: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> bool
 
 
 def _border_share(lines: npt.NDArray[np.uint8]) -> float:
-    """The share of lines, from both ends inwards, that are of one level and end at a straight edge, as no sky does."""
+    """Returns the share of lines, from both ends inwards, that have one level and a straight inner edge."""
     count = sum(_border_lines(order) for order in (lines, lines[::-1]))
     return min(1.0, count / len(lines))
 
 
 def _border_lines(lines: npt.NDArray[np.uint8]) -> int:
-    """How many lines, from the first on, are a border."""
+    """Returns the number of lines, from the first on, that belong to a border."""
     low, high = lines.min(axis=1).astype(int), lines.max(axis=1).astype(int)
     level = int(low[0])
     inside = (high > level + BORDER_RANGE) | (low < level - BORDER_RANGE)
     count = int(inside.argmax()) if inside.any() else len(lines)
-    behind = lines[min(count + 1, len(lines) - 1)].astype(int)  # the line at the edge itself may be a mixture
+    behind = lines[min(count + 1, len(lines) - 1)].astype(int)  # the line at the edge itself may be a blend
     is_edge = (np.abs(behind - level) > BORDER_RANGE).mean() > EDGE_LENGTH
     return count if is_edge else 0

@@ -1,8 +1,8 @@
-"""What a file may ask of a decoder, checked before Pillow opens it: small files can cost minutes and gigabytes.
+"""Limits on the work that a file may cause a decoder, checked before Pillow opens it.
 
-A JPEG may have thousands of scans, each over all its pixels. A TIFF or an EXIF block may name the same bytes
-thousands of times. A PNG's text may be a thousand times longer than it looks. No real picture comes
-near the limits here.
+Small files can cost minutes and gigabytes. A JPEG may have thousands of scans, each over all its pixels. A TIFF or an
+EXIF block may refer to the same bytes thousands of times. A PNG's text may be a thousand times longer unpacked. No
+real picture comes near these limits.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import Final
 from PIL import PngImagePlugin
 
 MOST_SCANS: Final = 100
-"""Real progressive JPEGs have about ten scans."""
+"""The most scans of a JPEG. Real progressive JPEGs have about ten."""
 
 MOST_TEXT_BYTES: Final = 1 << 20
 MOST_PROFILE_BYTES: Final = 16 << 20
@@ -25,10 +25,10 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT: Final = {b"tEXt", b"zTXt", b"iTXt"}
 
 _UPRIGHT: Final = b"Raw profile type exif"
-"""The keyword of the text that may say which way is up."""
+"""The keyword of the text that may hold the orientation."""
 
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of a value of each of TIFF's types."""
+"""The size in bytes of a value of each TIFF type."""
 
 MOST_BLOCKS: Final = 20
 OVERLAP: Final = "its EXIF tags name the same bytes again and again"
@@ -40,13 +40,14 @@ _SCAN: Final = 0xDA
 
 
 class CostlyFileError(ValueError):
-    """A file that asks for far more work than any real picture."""
+    """Raised for a file that causes far more work than any real picture."""
 
 
 class MeteredFile(io.BytesIO):
-    """A picture's bytes, of which a decoder may read only so much, in so many pieces.
+    """A picture's bytes, with a limit on how much a decoder may read, and in how many pieces.
 
-    Pillow reads headers in a loop of Python's; a file may consist of nothing but headers, or name its bytes repeatedly.
+    Pillow reads headers in a Python loop, and a file may consist of nothing but headers, or refer to its bytes
+    repeatedly.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -55,24 +56,24 @@ class MeteredFile(io.BytesIO):
         self._bytes = (16 << 20) + 4 * len(content)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Reads as any file does.
+        """Reads bytes, like any file.
 
         Raises:
-            CostlyFileError: the decoder has read more than any picture of this size is worth.
+            CostlyFileError: the decoder has read far more than any real picture of this size needs.
         """
         content = super().read(size)
         self._reads -= 1
         self._bytes -= len(content)
         if self._reads < 0 or self._bytes < 0:
-            raise CostlyFileError("its header asks for far more work than any picture's")
+            raise CostlyFileError("its header causes far more work than a real picture's")
         return content
 
 
 def check_header(content: bytes) -> bytes:
-    """The bytes of a picture that Pillow may open: without texts that nobody reads, if it is a PNG.
+    """Returns the bytes that Pillow may open; unneeded texts are removed from a PNG.
 
     Raises:
-        CostlyFileError: it would take far too long to decode.
+        CostlyFileError: the file would take far too long to decode.
     """
     if content.startswith(b"\xff\xd8"):
         _check_jpeg(content)
@@ -84,11 +85,11 @@ def check_header(content: bytes) -> bytes:
 
 
 def has_overlapping_tags(content: bytes, block: int = 0) -> bool:
-    """Whether the first directory of an EXIF block names more bytes than there are. Pillow would copy them all.
+    """Returns whether the first directory of an EXIF block names more bytes than exist. Pillow would copy them all.
 
     Args:
         content: bytes with an EXIF block in them.
-        block: where the block begins.
+        block: the position of the block.
     """
     order = {b"II": "<", b"MM": ">"}.get(content[block : block + 2])
     if order is None or block + 8 > len(content):
@@ -103,7 +104,7 @@ def has_overlapping_tags(content: bytes, block: int = 0) -> bool:
 
 
 def _check_jpeg(content: bytes) -> None:
-    """Counts the scans, of which each may cost as much as the whole picture however few bytes it has."""
+    """Counts the scans, each of which may cost as much as the whole picture, however short it is."""
     scans, exif = 0, []
     for step, (marker, segment) in enumerate(_jpeg_segments(content)):
         if step == _most_steps(content):
@@ -120,14 +121,14 @@ def _check_jpeg(content: bytes) -> None:
 
 
 def _check_avif(content: bytes) -> None:
-    """Looks for EXIF blocks, wherever they are: Pillow reads one when it opens the file."""
+    """Checks EXIF blocks, wherever they are: Pillow reads one when it opens the file."""
     for number, found in enumerate(_TIFF.finditer(content)):
         if number == MOST_BLOCKS or has_overlapping_tags(content, found.start()):
             raise CostlyFileError(OVERLAP)
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each marker of a JPEG with what it holds, up to the first scan; of a progressive one up to its end."""
+    """Yields each marker of a JPEG with its content, up to the first scan, or to the end if it is progressive."""
     place, components, has_more_scans = 2, 0, False
     while found := _MARKER.search(content, place):
         marker, place = found[1][0], found.end()
@@ -146,7 +147,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _without_text(content: bytes) -> bytes:
-    """A PNG without its texts, but for those that may say which way is up, and without too large a profile."""
+    """Returns a PNG without its texts, except for the orientation, and without a profile that is too large."""
     kept, place, seen = [], len(_PNG), set[bytes]()
     start, steps = 0, 0
     while place + 12 <= len(content) and steps <= _most_steps(content):
@@ -178,9 +179,9 @@ def _is_wanted(kind: bytes, keyword: bytes, rest: bytes) -> bool:
 
 
 def _most_steps(content: bytes) -> int:
-    """How many pieces a file of this size may consist of.
+    """Returns the number of pieces that a file of this size may consist of.
 
-    A GIF's are few, since Pillow puts its comments together in a time that grows with their square.
+    A GIF may have only a few, because Pillow joins its comments in quadratic time.
     """
     if content.startswith(b"GIF8"):
         return 10_000 + len(content) // 16_384
@@ -188,7 +189,7 @@ def _most_steps(content: bytes) -> int:
 
 
 def _inflates(packed: bytes, most_bytes: int) -> bool:
-    """Whether something inflates, and to no more than so many bytes."""
+    """Returns whether bytes inflate, and to at most this many bytes."""
     try:
         return len(zlib.decompressobj().decompress(packed, most_bytes + 1)) <= most_bytes
     except zlib.error:

@@ -1,4 +1,4 @@
-"""One photograph's bytes to one training image: a plain function, the same wherever the bytes come from."""
+"""From one photograph's bytes to one training image: a plain function, wherever the bytes come from."""
 
 import hashlib
 import os
@@ -19,23 +19,23 @@ from transforms.training_set.samples import Sample, plan_patches, sample_key, sp
 
 READ_ATTEMPTS = 3
 STORING_BYTES = 24
-"""Memory for each pixel of the stored image, with what is made of it to judge and to encode it."""
+"""The memory per pixel of the stored image, including the copies for judging and encoding it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What becomes of a photograph.
+    """The settings for converting photographs to training images.
 
     Attributes:
-        full_size_px: height to which photographs are scaled.
-        patch_size_px: side of the patches that training and evaluation will crop.
-        square: cut every photograph to its middle square.
-        via_size_px: height to which they are scaled first; None for no such step.
-        suffix: what they are stored as: jpg, webp or png.
-        quality: of the stored file, 1 to 100.
-        min_side_px: the originals' short side must have so many; None for the patches' side.
-        max_aspect: an original's long side may be so many times its short one.
-        content_filters: refuse what is nearly black, flat, mostly text or mostly border.
+        full_size_px: the height to which photographs are scaled.
+        patch_size_px: the side of the patches that training and evaluation will crop.
+        square: whether every photograph is cropped to its middle square.
+        via_size_px: the height to which photographs are scaled first; None for no such step.
+        suffix: the format to store them in: jpg, webp or png.
+        quality: the quality of the stored file, 1 to 100.
+        min_side_px: the least length of an original's short side; None for the side of the patches.
+        max_aspect: the largest ratio of an original's long side to its short one.
+        content_filters: whether to refuse pictures that are nearly black, flat, mostly text or mostly border.
     """
 
     full_size_px: int = 197
@@ -72,10 +72,10 @@ class Prepared:
     """A photograph that can go into the set.
 
     Attributes:
-        sample: all that is to be known of it.
+        sample: its metadata.
         image: its encoded image.
-        crop_hashes: its detail hashes under all crops.
-        origin: where the photograph's own bytes are, if it came out of an archive.
+        crop_hashes: its detail hashes for all crops.
+        origin: the place of the photograph's own bytes, if it came from an archive.
     """
 
     sample: Sample
@@ -87,14 +87,14 @@ class Prepared:
 def prepare_photograph(
     photograph: Photograph, content: bytes, attempts: int, how: Preparation, budget: Budget | None = None
 ) -> Prepared | Reject:
-    """Makes a photograph's bytes a training image, and says all that is to be known of it.
+    """Converts a photograph's bytes to a training image with its metadata.
 
     Args:
-        photograph: where it comes from.
+        photograph: the photograph's source.
         content: its file.
-        attempts: how often it was asked for.
-        how: what becomes of it.
-        budget: the memory that all photographs prepared at the same time share; None for what one has by default.
+        attempts: the number of attempts that reading it took.
+        how: the settings.
+        budget: the memory shared by all photographs prepared at the same time; None for one photograph's default.
     """
     budget = budget or Memory(DEFAULT_BYTES).pictures
     try:
@@ -105,7 +105,7 @@ def prepare_photograph(
 
 
 def storing_bytes(size: tuple[int, int], how: Preparation) -> int:
-    """The memory that it takes at most to scale, judge and encode a photograph of this size, turned or not."""
+    """Returns the most memory needed to scale, judge and encode a photograph of this size, turned or not."""
     longest_px = LONGEST_SIDE_PX[how.suffix]
     needed = []
     for width_px, height_px in (size, size[::-1]):
@@ -158,15 +158,15 @@ def _prepare(
 
 
 def read_photograph(photograph: Photograph, budget: Budget, held: ExitStack) -> tuple[bytes, int]:
-    """The bytes of a photograph on some file system, and how many attempts they took.
+    """Reads the bytes of a photograph on some file system; returns them and the number of attempts.
 
     Args:
-        photograph: where they are.
-        budget: the memory that all files that are read at the same time share.
-        held: gives their memory back to the budget when it ends.
+        photograph: the photograph, with the place of its bytes.
+        budget: the memory shared by all files that are read at the same time.
+        held: the stack that releases the memory when it closes.
 
     Raises:
-        Rejection: it cannot be read, or is too large to be.
+        Rejection: the file cannot be read, or is too large to read.
     """
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
@@ -177,7 +177,7 @@ def read_photograph(photograph: Photograph, budget: Budget, held: ExitStack) -> 
             raise Rejection("too_large", one_line(error)) from None
         except Rejection:
             raise
-        except Exception as error:  # each store has errors of its own, and not all of them are OSErrors
+        except Exception as error:  # stores have errors of their own, and not all of them are OSErrors
             if not passes(error):
                 raise Rejection("unreadable", one_line(error)) from None
             if attempt == READ_ATTEMPTS:

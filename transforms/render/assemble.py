@@ -121,5 +121,5 @@ class AssemblePanoramas(beam.PTransform):
 
 
 def shard_by_id(shard: PatchShard) -> tuple[str, str]:
-    """A shard's name under its request's id: all that assembly waits for."""
+    """Returns a shard's name under its request's id: all that assembly waits for."""
     return shard.plan.request.id, shard.name

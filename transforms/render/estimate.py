@@ -45,7 +45,7 @@ class Estimate:
 
 
 def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard: int) -> Estimate:
-    """What rendering these plans, each with its network, to a folder would do, by what is there."""
+    """Returns what rendering these plans, each with its network, to a folder would do, by what is there."""
     found = Found(retried(known_ids, out))
     tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
@@ -63,5 +63,5 @@ def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard
 
 
 def added(one: Estimate, other: Estimate) -> Estimate:
-    """What two jobs would do."""
+    """Returns what two jobs would do."""
     return Estimate(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))

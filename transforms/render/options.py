@@ -71,5 +71,5 @@ class RenderOptions:
             raise InputError(f"--model-copies {copies}: give 1 to {MOST_MODEL_COPIES}")
 
     def place(self, number: int | str) -> str:
-        """What a row of the requests' file is called that has no id of its own: never an id."""
+        """Returns what a row of the requests' file is called that has no id of its own: never an id."""
         return f"{self.source}, request {number}".removeprefix(", ")

@@ -83,7 +83,7 @@ def check_out(options: RenderOptions) -> None:
 
 
 def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
-    """The reason for each refused row by what it is called: its id, or its place if it has none, or a panorama's."""
+    """Returns refused rows' reasons by id; or by place in the file, for a row with no id or one already taken."""
     reasons: dict[str, str] = {}
     for number, row in refused.items():
         free = row.id is not None and row.id not in taken and row.id not in reasons
@@ -101,7 +101,7 @@ class Planner:
         self.overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
 
     def plan(self, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
-        """The plan of a request, and the network that it is for.
+        """Returns the plan of a request, and the network that it is for.
 
         Raises:
             InputError: the request's id has been planned or is known under another plan, its checkpoint is missing or
@@ -132,7 +132,7 @@ class Planner:
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str
     ) -> tuple[str, ...]:
-        """The sha256 of each overlay of a request, all of which fit its world."""
+        """Returns the sha256 of each overlay of a request, all of which fit its world."""
         checksums = []
         for name in request.definition.overlay_names:
             overlay = self.overlay(name)
@@ -141,7 +141,7 @@ class Planner:
         return tuple(checksums)
 
     def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
-        """A checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""
+        """Returns a checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""
         try:
             found = load_checkpoint(retried(read_tensors, resolve(url)), url)
             check_tileable(found.generator.config, url)

@@ -30,7 +30,7 @@ def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], No
 
 
 def is_whole(out: str, shard: PatchShard) -> bool:
-    """Whether every patch of a shard agrees with its checksums."""
+    """Returns whether every patch of a shard agrees with its checksums."""
     try:
         stored = StoredShard(shard.plan, join(plan_folder(out, shard.plan), shard.name))
         for index in shard.indices:

@@ -54,13 +54,13 @@ def donors(out: str, plan: Plan) -> Iterator[Plan]:
 
 
 def shared(plan: Plan, donor: Plan) -> int:
-    """How many edits two plans begin with alike."""
+    """Returns how many edits two plans begin with alike."""
     pairs = zip(plan.request.edits, donor.request.edits, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def touches(edit: Edit, plan: Plan, index: int, config: GeneratorConfig) -> bool:
-    """Whether an edit can change any pixel that a tile computes, those beyond its border among them."""
+    """Returns whether an edit can change any pixel that a tile computes, those beyond its border among them."""
     rows, columns = (computed(window, config) for window in plan.pixels(plan.tile(index)))
     reach_rows, reach_columns = edit.reach(config)
     turn_px = plan.request.definition.cyclic_px
@@ -73,7 +73,7 @@ def touches(edit: Edit, plan: Plan, index: int, config: GeneratorConfig) -> bool
 
 
 def computed(window: Window, config: GeneratorConfig) -> Window:
-    """All pixels that a tile of this window computes."""
+    """Returns all pixels that a tile of this window computes."""
     return geometry.forward(config.texture, geometry.backward(config.texture, window))
 
 

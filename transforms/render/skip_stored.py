@@ -17,7 +17,7 @@ LOOKED_UP_AHEAD = 2
 
 
 def is_wanted(out: str, shard: PatchShard) -> bool:
-    """Whether a shard is still to be made, as far as storage says."""
+    """Returns whether a shard is still to be made, as far as storage says."""
     try:
         return not retried(is_stored, out, shard)
     except Exception:  # to make it again does no harm, and writing it will tell what is wrong
@@ -62,7 +62,7 @@ class _Look(beam.DoFn):
         self.pool.shutdown()
 
     def oldest(self) -> Iterator[PatchShard]:
-        """The shard that has waited longest, if it is wanted."""
+        """Yields the shard that has waited longest, if it is wanted."""
         shard, wanted = self.pending.popleft()
         if wanted.result():
             yield shard

@@ -63,7 +63,7 @@ class Synthesizer:
         self.world = lru_cache(maxsize=4)(self._world)
 
     def parts(self, shard: PatchShard) -> list[Part | Failure]:
-        """A shard as far as it can be computed: one tile that fails, also when tried again alone, costs no other."""
+        """Computes a shard as far as possible: a tile that fails, and fails again alone, costs no other tile."""
         samples = self.samples(shard)
         again = [place for place, sample in enumerate(samples) if isinstance(sample, Exception)]
         for place in again:
@@ -72,7 +72,7 @@ class Synthesizer:
         return divide(shard, samples)
 
     def samples(self, shard: PatchShard) -> list[Sample | Exception]:
-        """The patches of a shard as `encode_patch` has them, in the order of their indices, or what went wrong.
+        """Returns the patches of a shard as `encode_patch` has them, in the order of their indices, or what went wrong.
 
         They are fetched from the device and encoded by other threads while the next are computed.
         """
@@ -85,13 +85,13 @@ class Synthesizer:
         return list(map_ahead(lambda tiles: attempt(finish, plan, tiles), computed, ahead=PATCHES_AHEAD))
 
     def reference(self, plan: Plan, index: int) -> "ComputedTile | None":
-        """The middle tile of a plan of reduced precision in float32, by which the two are compared."""
+        """Returns the middle tile of a plan of reduced precision in float32, by which the two are compared."""
         if plan.precision == REFERENCE or index != plan.tiles // 2:
             return None
         return compute_tile(self.world_of(dataclasses.replace(plan, precision=REFERENCE)), plan, index)
 
     def world_of(self, plan: Plan) -> World:
-        """The world of a plan."""
+        """Returns the world of a plan."""
         checkpoint = plan.checkpoint_url, plan.checkpoint_sha256
         return self.world(*checkpoint, plan.request.definition, plan.precision, plan.overlays)
 
@@ -130,7 +130,7 @@ class ComputedTile:
     copied: torch.cuda.Event | None
 
     def cut(self, plan: Plan) -> Patch:
-        """The patch, once the pixels are there."""
+        """Returns the patch, once the pixels are there."""
         if self.copied is not None:
             self.copied.synchronize()
         tile, levels = plan.tile(self.index), self.levels.numpy()
@@ -158,7 +158,7 @@ def patch(world: World, plan: Plan, index: int) -> Patch:
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns, or the error that it raises; an error among the arguments is passed on."""
+    """Returns what the function returns, or the error that it raises; an error among the arguments is passed on."""
     before = next((argument for argument in arguments if isinstance(argument, Exception)), None)
     try:
         return function(*arguments) if before is None else before
@@ -182,7 +182,7 @@ def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Par
 
 
 def lengthened(shard: PatchShard, samples: list[Sample]) -> Part:
-    """A shard of as many tiles as there are samples."""
+    """Returns a shard of as many tiles as there are samples."""
     return PatchShard(shard.plan, shard.first, shard.first + len(samples) - 1), samples
 
 
@@ -207,7 +207,7 @@ def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[
 
 
 def difference(pixels: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]) -> Difference:
-    """How far apart the pixels of a tile are."""
+    """Returns how far apart the pixels of a tile are."""
     apart = np.abs(pixels.astype(np.int16) - reference)
     return Difference(int(apart.max()), float(apart.mean()))
 
@@ -224,17 +224,17 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
         super().__init__(min_batch_size=1, max_batch_size=1, model_copies=model_copies)
 
     def load_model(self) -> Synthesizer:
-        """Called once a process."""
+        """Loads the model; called once per process."""
         return Synthesizer()
 
     def run_inference(
         self, batch: Sequence[PatchShard], model: Synthesizer, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
-        """The parts of each shard of a batch."""
+        """Returns the parts of each shard of a batch."""
         return (PredictionResult(shard, model.parts(shard)) for shard in batch)
 
     def get_metrics_namespace(self) -> str:
-        """Under which Beam shows its counts and times."""
+        """Returns the namespace of Beam's counts and times."""
         return "infinitygan_synthesize"
 
 
@@ -254,13 +254,13 @@ class SynthesizePatches(beam.PTransform):
 
 
 def tell_apart(result: PredictionResult) -> Iterator[Any]:
-    """The parts of a shard, those that failed under their own tag."""
+    """Yields the parts of a shard, those that failed under their own tag."""
     for part in cast(list[Part | Failure], result.inference):
         yield pvalue.TaggedOutput(FAILED_TILES, part) if isinstance(part, Failure) else part
 
 
 def explain(dead: tuple[Sequence[PatchShard], tuple[type, str, list[str]]]) -> Iterator[Failure]:
-    """What RunInference says of a failed batch, a failure a shard."""
+    """Yields what RunInference says of a failed batch, a failure a shard."""
     shards, (_, message, _) = dead
     for shard in shards:
         yield Failure(shard.plan.request.id, shard.name, message)

@@ -39,7 +39,7 @@ class Work:
 
 
 def work_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Work:
-    """How much `shards_to_do` would list. It is reckoned, since a panorama may have millions of shards."""
+    """Returns how much `shards_to_do` would list. It is reckoned, since a panorama may have millions of shards."""
     if is_known_complete(out, plan, found):
         damaged = found.damaged.get(plan, ())
         return Work(len(damaged), sum(len(shard.indices) for shard in damaged))
@@ -49,19 +49,19 @@ def work_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Work
 
 
 def shards_to_do(out: str, plan: Plan, tiles_per_shard: int, found: Found) -> Iterable[PatchShard]:
-    """The shards to be made; for a panorama that is complete only the damaged, whatever became of its other patches."""
+    """Returns the shards to make; for a complete panorama only the damaged ones, even if other patches are gone."""
     if is_known_complete(out, plan, found):
         return found.damaged.get(plan, ())
     return missing_shards(plan, existing(out, plan, found), tiles_per_shard)
 
 
 def is_known_complete(out: str, plan: Plan, found: Found) -> bool:
-    """Whether a panorama is there as a whole. Storage is not asked for requests that are new to it."""
+    """Returns whether a panorama is there as a whole. Storage is not asked for requests that are new to it."""
     return plan.request.id in found.known and retried(is_complete, out, plan)
 
 
 def existing(out: str, plan: Plan, found: Found) -> Sequence[PatchShard]:
-    """The shards of a plan that are there."""
+    """Returns the shards of a plan that are there."""
     return retried(existing_shards, out, plan) if plan.request.id in found.known else ()
 
 
@@ -72,7 +72,7 @@ def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: 
 
 
 def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[int, int]]:
-    """The first and the last of consecutive tiles that no existing shard holds."""
+    """Yields the first and the last of consecutive tiles that no existing shard holds."""
     free = 0
     for shard in sorted(existing, key=lambda shard: shard.first):
         if free < shard.first:

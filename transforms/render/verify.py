@@ -45,7 +45,7 @@ class Verdict:
 
 
 def finished_plans(out: str, checkpoint: str | None) -> list[Plan]:
-    """The plans of all finished panoramas in a folder, by their JSON.
+    """Returns the plans of all finished panoramas in a folder, by their JSON.
 
     Args:
         out: folder of a render job.
@@ -68,7 +68,7 @@ def finished_plans(out: str, checkpoint: str | None) -> list[Plan]:
 
 
 def draw_tiles(plans: Sequence[Plan], count: int, seed: int) -> list[tuple[Plan, int]]:
-    """Random tiles of all panoramas, each tile as likely as any other, none twice."""
+    """Draws random tiles of all panoramas, each tile equally likely, without repetition."""
     total = sum(plan.tiles for plan in plans)
     chosen = sorted(Random(seed).sample(range(total), min(count, total)))
     tiles, first, places = [], 0, iter(plans)

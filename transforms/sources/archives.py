@@ -28,7 +28,7 @@ _EMPTY_BLOCK: Final = bytes(tarfile.BLOCKSIZE)
 
 
 def read_archive(url: str) -> Iterator[Photograph | Reject]:
-    """The pictures of a tar, and a reject for each member that is neither one nor a part of a picture's sample.
+    """Yields the pictures of a tar, and a reject for each member that is neither one nor a part of a picture's sample.
 
     Raises:
         InputError: it is not a tar.
@@ -93,7 +93,7 @@ class _Contents:
         self.problems.append(Reject(self.url, "find", reason, message))
 
     def items(self) -> Iterator[Photograph | Reject]:
-        """What there is in the tar."""
+        """Yields what there is in the tar."""
         yield from self.problems[:1]
         if not self.pictures and not self.problems:
             yield Reject(self.url, "find", "not_a_picture", "a tar without pictures")
@@ -114,7 +114,7 @@ class _Contents:
         return self.metadata.get((archive, paired)) or self.metadata.get((archive, _key(paired)), {})
 
     def _new_name(self, name: str) -> str:
-        """The name, with a number where another member has it already."""
+        """Returns the name, with a number where another member has it already."""
         new = self._numbered(name, None)
         while new in self.pictures or new in self.others:
             new = self._numbered(name, None)
@@ -154,7 +154,7 @@ def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
 
 
 def _next_block(file: IO[bytes], begin: int) -> int | None:
-    """Where the first block at or after a byte is that is not empty; None if there is none."""
+    """Returns where the first block at or after a byte is that is not empty; None if there is none."""
     file.seek(begin)
     while chunk := file.read(_CHUNK_BYTES):
         rest = chunk.lstrip(b"\0")
@@ -165,7 +165,7 @@ def _next_block(file: IO[bytes], begin: int) -> int | None:
 
 
 def _stored_size(member: tarfile.TarInfo) -> int | None:
-    """How many bytes of a file lie in the tar in one piece; None if there are holes between them."""
+    """Returns how many bytes of a file lie in the tar in one piece; None if there are holes between them."""
     if not member.issparse():
         return member.size
     pieces: list[tuple[int, int]] = getattr(member, "sparse", None) or []
@@ -174,19 +174,19 @@ def _stored_size(member: tarfile.TarInfo) -> int | None:
 
 
 def _origin(row: dict[str, Any]) -> str | None:
-    """Where a picture came from, as its metadata say; nothing if that is not a URL or path."""
+    """Returns where a picture came from, as its metadata say; nothing if that is not a URL or path."""
     url = row.get("url")
     return clean_text(url) if isinstance(url, str) and "/" in url and len(url) <= LONGEST_TEXT else None
 
 
 def _key(name: str) -> str:
-    """A sample's key by WebDataset's rule: the name up to the first dot after its folder."""
+    """Returns a sample's key by WebDataset's rule: the name up to the first dot after its folder."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base[:1] + base[1:].split(".")[0])
 
 
 def _metadata(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
-    """What a sample's ``.json`` says; nothing if it is none."""
+    """Returns what a sample's ``.json`` says; nothing if it is none."""
     content = tar.extractfile(member)
     try:
         row = json.loads(content.read()) if content else {}

@@ -12,7 +12,7 @@ class EncodingError(ValueError):
 
 
 def decoded(content: bytes, encodings: str, cap_bytes: int) -> bytes:
-    """A body as it was before it was compressed, up to one byte more than is wanted, whatever it would unpack to.
+    """Decompresses a body, up to one byte more than is allowed, whatever it would unpack to.
 
     What is called gzip or deflate and is neither stays as it is, and so does what has an unknown encoding: servers
     write "none", or a character set.

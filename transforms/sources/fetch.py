@@ -111,7 +111,7 @@ class _Wish:
             raise FetchError("too_large", f"the file has more than {self.cap_bytes} bytes")
 
     def within_cap(self, content: bytes) -> bytes:
-        """The content, cut off if need be."""
+        """Returns the content, cut off if need be."""
         if len(content) > self.cap_bytes:
             self.check_may_cut()
         return content[: self.cap_bytes]
@@ -156,7 +156,7 @@ class Fetcher:
         by_program: bool = False,
         parameters: Mapping[str, str] | None = None,
     ) -> _Result:
-        """What ``use`` makes of a file; meanwhile it counts as a connection, which bounds how many are in memory.
+        """Fetches a file and applies ``use`` to it; it counts as a connection until then, which bounds memory.
 
         Args:
             url: of the file.
@@ -185,7 +185,7 @@ class Fetcher:
         return result
 
     async def _tries(self, make: Callable[[int], Awaitable[_Result]]) -> _Result:
-        """What ``make`` returns, given the number of the attempt, at one of as many attempts as manners allow."""
+        """Calls ``make`` with the number of the attempt until it succeeds, as often as the manners allow."""
         for attempt in count(1):
             try:
                 return await make(attempt)
@@ -216,7 +216,7 @@ class Fetcher:
     async def _request(
         self, url: URL, parameters: Mapping[str, str] | None, wish: _Wish, attempt: int
     ) -> AsyncIterator[Fetched | str]:
-        """One request: a file, or the URL that it is redirected to. It counts as a connection while the block runs."""
+        """Sends one request, a connection while the block runs; yields the file or the URL that it redirects to."""
         host = self._host(str(url))
         async with host.turn():
             with ExitStack() as held:
@@ -236,7 +236,7 @@ class Fetcher:
                 yield answer
 
     async def _accept(self, url: str, response: aiohttp.ClientResponse, wish: _Wish, attempt: int) -> Fetched:
-        """The file that an answer brings."""
+        """Returns the file that an answer brings."""
         headers = {name.lower(): clean_text(", ".join(response.headers.getall(name))) for name in response.headers}
         out = None if wish.by_program else opt_out([headers.get("x-robots-tag", "")])
         if out:
@@ -247,7 +247,7 @@ class Fetcher:
         return Fetched(url, wish.within_cap(content), headers, attempt)
 
     async def _read(self, response: aiohttp.ClientResponse, wish: _Wish) -> bytes:
-        """The body, read as far as it is wanted."""
+        """Returns the body, read as far as it is wanted."""
         content = bytearray()
         if (response.content_length or 0) > wish.cap_bytes:
             wish.check_may_cut()
@@ -296,7 +296,7 @@ class Fetcher:
             raise FetchError("robots", f"{name}/robots.txt forbids it")
 
     async def _read_robots(self, name: str) -> Protego | FetchError:
-        """A host's rules. One that has none allows all; one that cannot say so allows nothing."""
+        """Returns a host's rules. One that has none allows all; one that cannot say so allows nothing."""
         wish = _Wish(f"{name}/robots.txt", True, None, ROBOTS_CAP_BYTES, may_cut=True)
         try:
             rules = await self._tries(partial(self._follow, wish, use=_rules))
@@ -309,7 +309,7 @@ class Fetcher:
 
 
 def fetch_file(url: str, manners: Manners) -> bytes:
-    """One file, for what is not a crawl.
+    """Returns one file, for what is not a crawl.
 
     Raises:
         FetchError: it could not be had.
@@ -351,7 +351,7 @@ def _check_status(response: aiohttp.ClientResponse, host: Host) -> None:
 
 
 def _public_socket(address: Any) -> socket.socket:
-    """A socket for an address that is about to be connected to, if it is a public one."""
+    """Returns a socket for an address that is about to be connected to, if it is a public one."""
     family, kind, protocol, _, place = address
     if is_private(place[0]):
         raise PermissionError(errno.EACCES, f"{place[0]} {_PRIVATE}")

@@ -16,13 +16,13 @@ _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 
 
 def is_page(file: Fetched) -> bool:
-    """Whether a server says that a file is a page, and it looks like one. Some call all that they have pages."""
+    """Returns whether a file is called a page and looks like one. Some servers call everything a page."""
     kind = file.headers.get("content-type", "").lower().partition(";")[0].strip()
     return kind in PAGE_TYPES and file.content.lstrip(_BLANK)[:1] == b"<"
 
 
 def page_of(file: Fetched) -> Page:
-    """The page that a file is, as far as its owner lets it be read.
+    """Returns the page that a file is, as far as its owner lets it be read.
 
     Raises:
         Rejection: it is not a page, or asks us to keep out.
@@ -47,7 +47,7 @@ def page_of(file: Fetched) -> Page:
 
 
 def picture_of(file: Fetched) -> str:
-    """The URL of the picture that a page is about, where the page has the name of a picture.
+    """Returns the URL of the picture that a page is about, where the page has the name of a picture.
 
     Wikis and code hosts show ``…/File:Lake.jpg`` as a page around ``…/Lake.jpg``. It is the picture of the page's own
     name, or else the only one.

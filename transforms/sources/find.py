@@ -49,7 +49,7 @@ class Found:
     mended: set[str] = field(default_factory=set)
 
     def gone(self, rejects: Iterable[Reject]) -> set[str]:
-        """The sources that an earlier run rejected while finding, and that the places read in this one name no more."""
+        """Returns the sources that an earlier run rejected while finding, and that this run's places no longer name."""
         examined = {redact(place).rstrip("/") for place in self.examined}
         still = {reject.source for reject in self.rejects}
         return {
@@ -62,7 +62,7 @@ class Found:
 
 
 def _holders(source: str) -> Iterator[str]:
-    """A source itself, and the lists, tars and folders that it may be a part of."""
+    """Yields a source itself, and the lists, tars and folders that it may be a part of."""
     yield source.rstrip("/")
     yield from (source[:place].rstrip("/") for place, mark in enumerate(source) if mark in "#/")
 
@@ -107,7 +107,7 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
 
 
 def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
-    """What there is at files and folders, and at sources on the web. Sorted; it may be nothing.
+    """Returns what there is at files and folders, and at sources on the web. Sorted; it may be nothing.
 
     Raises:
         InputError: an inventory cannot be read.
@@ -126,7 +126,7 @@ def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners
 
 
 def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
-    """The photograph, by another name if it is a tar's and others go by the name that its metadata give it."""
+    """Returns the photograph, by another name if it is a tar's and others go by the name that its metadata give it."""
     piece = photograph.piece
     if piece is None or names[photograph.source] == 1:
         return photograph
@@ -134,19 +134,19 @@ def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
 
 
 def can_retry(reject: Reject) -> bool:
-    """Whether what was rejected can be tried again by itself."""
+    """Returns whether what was rejected can be tried again by itself."""
     return reject.stage != "find" or _place_of(reject) is not None
 
 
 def find_again(rejects: Iterable[Reject], out: str, manners: Manners, depth: int) -> Found:
-    """What there is now where sources were rejected while finding; those that are still not there are rejects again."""
+    """Looks again for sources that were rejected while finding; those that are still missing are rejected again."""
     places = {place for reject in rejects if reject.stage == "find" and (place := _place_of(reject))}
     web = sorted(filter(is_on_web, places))
     return search(sorted(places - set(web)), web, out, manners, depth)
 
 
 def _place_of(reject: Reject) -> str | None:
-    """What is to be read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
+    """Returns what is to be read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
     if reject.reason == "not_allowed":  # by itself it may look like something that a person gave
         return None
     whole, mark, _ = reject.source.partition("#")
@@ -159,7 +159,7 @@ def _place_of(reject: Reject) -> str | None:
 
 
 def _expand(source: str) -> list[str]:
-    """The files and folders that a source means: itself, or a glob's matches."""
+    """Returns the files and folders that a source means: itself, or a glob's matches."""
     check_scheme(source)
     fs, path = filesystem(source)
     if fs.exists(path):
@@ -269,7 +269,7 @@ class _Search:
         return True
 
     def _walk(self, path: str, root: str) -> list[str]:
-        """Every file below a local folder; linked folders are followed once, however the links run."""
+        """Returns every file below a local folder; linked folders are followed once, however the links run."""
         files: list[str] = []
         walked: set[str] = set()
         queue = [path]
@@ -297,7 +297,7 @@ class _Search:
         return sorted(files)
 
     def _credit(self, file: str, root: str | None) -> tuple[str | None, str | None]:
-        """Licence and author of a file, by the inventory of its folder or else of the source folder."""
+        """Returns the licence and author of a file, by the inventory of its folder or else of the source folder."""
         folder, name = posixpath.split(file)
         credit = self._inventory(folder).get(name)
         if credit is None and root is not None:
@@ -311,13 +311,13 @@ class _Search:
 
 
 def _list(fs: AbstractFileSystem, path: str, root: str) -> list[str]:
-    """Every file below a folder of an object store."""
+    """Returns every file below a folder of an object store."""
     base = path.rstrip("/")
     return sorted(posixpath.join(root, name[len(base) :].lstrip("/")) for name in fs.find(base))
 
 
 def _read_inventory(folder: str) -> dict[str, tuple[str | None, str | None]]:
-    """Licence and author by file name, from the first inventory table in a folder; nothing where there is none."""
+    """Returns licence and author by file name, from the first inventory table in a folder; empty if there is none."""
     for name in INVENTORY_NAMES:
         url = posixpath.join(folder, name)
         fs, path = filesystem(url)
@@ -327,7 +327,7 @@ def _read_inventory(folder: str) -> dict[str, tuple[str | None, str | None]]:
 
 
 def _inventory_rows(url: str) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
-    """What an inventory says of each file.
+    """Yields what an inventory says of each file.
 
     Raises:
         InputError: it cannot be read. A licence or author that is lost must not go unnoticed.
@@ -348,7 +348,7 @@ def _inventory_rows(url: str) -> Iterator[tuple[str, tuple[str | None, str | Non
 
 
 def _identity(place: str) -> str:
-    """The one name of a file, however it is spelled. Nothing is opened for it."""
+    """Returns the one name of a file, however it is spelled. Nothing is opened for it."""
     scheme = scheme_of(place)
     if scheme in WEB or is_on_web(place):
         return place
@@ -370,7 +370,7 @@ def _suffixes() -> str:
 
 
 def _what(file: str) -> str:
-    """Why a file is not a source."""
+    """Returns why a file is not a source."""
     if file.lower().endswith(_PACKED_SUFFIXES):
         return "a packed file, by its name: unpack it first"
     return f"its name does not end in {_suffixes()}"

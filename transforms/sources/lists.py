@@ -45,7 +45,7 @@ class BadRowError(ValueError):
 
 
 def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
-    """The photographs that a list names; a path that does not begin at the root is meant from the list's own folder.
+    """Yields the photographs that a list names; relative paths are relative to the list's own folder.
 
     Args:
         url: of the list; its ending says what kind it is, and what it may name: see
@@ -96,12 +96,12 @@ def _item(url: str, number: int, row: Row) -> Photograph | Reject:
 
 
 def read_columns(row: Row) -> Row:
-    """The fields of a row that are known, under our names."""
+    """Returns the fields of a row that are known, under our names."""
     return {field: row[name] for field, name in _known(list(row)).items()}
 
 
 def field_text(value: Any) -> str | None:
-    """A licence, author or title as a list or sidecar has it; several of them are joined."""
+    """Returns a licence, author or title as a list or sidecar has it; several of them are joined."""
     if isinstance(value, bytes):
         value = clean_text(value)
     if isinstance(value, (list, tuple)):
@@ -113,7 +113,7 @@ def field_text(value: Any) -> str | None:
 
 
 def _known(names: Sequence[Any]) -> dict[str, str]:
-    """Which of a table's columns is which of ours."""
+    """Returns which of a table's columns is which of ours."""
     spelled = {str(name).strip().lower(): name for name in reversed(names)}
     found = {
         field: next((spelled[name] for name in aliases if name in spelled), None) for field, aliases in _COLUMNS.items()
@@ -186,7 +186,7 @@ def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[
 
 
 def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
-    """Row by row, so that a small file that stands for very many rows needs little memory."""
+    """Yields a Parquet file row by row, so that a small file with very many rows needs little memory."""
     file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)  # as `transforms.storage.tables.parse_table` does
     columns = _known(file.schema_arrow.names)
     if "url" not in columns:
@@ -198,7 +198,7 @@ def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """A column's values; its text as bytes, because nobody has checked that it is UTF-8."""
+    """Returns a column's values; its text as bytes, because nobody has checked that it is UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

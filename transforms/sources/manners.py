@@ -126,7 +126,7 @@ class Host:
 
 
 def robots_text(content: bytes) -> str:
-    """The text of a robots.txt, whose encoding a byte order mark or zero bytes give away; else it is UTF-8.
+    """Returns the text of a robots.txt, whose encoding a byte order mark or zero bytes give away; else it is UTF-8.
 
     Of a file that has been cut off, the line that was cut is left out: half a path would forbid or allow something
     else. A version behind an agent's name is left out, because only the name counts (RFC 9309, section 2.2.1).
@@ -143,7 +143,7 @@ def robots_text(content: bytes) -> str:
 
 
 def directives(values: Iterable[str]) -> Iterator[str]:
-    """The directives for us, in small letters, of X-Robots-Tag headers or of a page's robots meta tags.
+    """Yields the directives for us, in small letters, of X-Robots-Tag headers or of a page's robots meta tags.
 
     What stands right after a name and a colon is for the agent of that name. What follows after a comma is taken for
     everyone's: directives such as ``max-snippet: 5`` and dates hold colons too, and in doubt a refusal is heeded.
@@ -156,17 +156,17 @@ def directives(values: Iterable[str]) -> Iterator[str]:
 
 
 def opt_out(values: Iterable[str]) -> str | None:
-    """The first directive, of X-Robots-Tag headers or of a page's robots meta tags, that keeps us out."""
+    """Returns the first directive, of X-Robots-Tag headers or of a page's robots meta tags, that keeps us out."""
     return next((word for word in directives(values) if word in OPT_OUTS), None)
 
 
 def may_follow(values: Iterable[str]) -> bool:
-    """Whether X-Robots-Tag headers or a page's robots meta tags let us follow the page's links."""
+    """Returns whether X-Robots-Tag headers or a page's robots meta tags let us follow the page's links."""
     return not {"nofollow", "none"} & set(directives(values))
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """How long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
+    """Returns how long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
     if value is None:
         return None
     seconds = re.fullmatch(r"[ \t]*([0-9]+)[ \t]*", value)
@@ -179,7 +179,7 @@ def retry_after_s(value: str | None) -> float | None:
 
 
 def is_private(address: str) -> bool:
-    """Whether an IP address belongs to no public server; of one that stands for another, whether that does.
+    """Returns whether an IP address belongs to no public server; of one that stands for another, whether that does.
 
     The ranges are written down here because what ``ipaddress`` knows of them differs from one Python to the next.
     """
@@ -191,7 +191,7 @@ def is_private(address: str) -> bool:
 
 
 def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address leads to by a translator or a tunnel."""
+    """Returns the IPv4 address that an IPv6 address leads to by a translator or a tunnel."""
     if ip in _TRANSLATED:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour

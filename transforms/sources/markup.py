@@ -43,7 +43,7 @@ class Tag(NamedTuple):
 
 
 def read_tags(text: str, limit_s: float) -> Iterator[Tag]:
-    """The tags of a text, in order. What is within comments, scripts and titles is passed over.
+    """Yields the tags of a text, in order. What is within comments, scripts and titles is passed over.
 
     Raises:
         SlowPageError: it took longer than the limit.
@@ -74,7 +74,7 @@ def read_tags(text: str, limit_s: float) -> Iterator[Tag]:
 
 
 def _after_other(text: str, position: int) -> int:
-    """Where a comment or declaration ends, or what only looks like one begins; -1 if it never ends."""
+    """Returns where a comment or declaration ends, or what only looks like one begins; -1 if it never ends."""
     if text.startswith("<!--", position):
         if text.startswith(("<!-->", "<!--->"), position):
             return text.find(">", position) + 1
@@ -87,7 +87,7 @@ def _after_other(text: str, position: int) -> int:
 
 
 def _read_attributes(text: str, position: int) -> tuple[dict[str, str], int]:
-    """The attributes of a tag whose name ends at a position, and where the tag ends; -1 if the text ends before."""
+    """Returns the attributes of the tag whose name ends at a position, and the tag's end; -1 if the text ends first."""
     attributes: dict[str, str] = {}
     for _ in range(_MOST_ATTRIBUTES):
         position = _end(_BEFORE_ATTRIBUTE, text, position)
@@ -107,7 +107,7 @@ def _read_attributes(text: str, position: int) -> tuple[dict[str, str], int]:
 
 
 def _read_value(text: str, position: int) -> tuple[str, int]:
-    """An attribute's value that begins at a position, and where it ends; -1 if the text ends before."""
+    """Returns an attribute's value that begins at a position, and where it ends; -1 if the text ends before."""
     quote = text[position : position + 1]
     if quote and quote in "\"'":
         end = text.find(quote, position + 1)
@@ -117,7 +117,7 @@ def _read_value(text: str, position: int) -> tuple[str, int]:
 
 
 def unescape_attribute(value: str) -> str:
-    """An attribute's value with its character references replaced.
+    """Returns an attribute's value with its character references replaced.
 
     A name without a semicolon is none where ``=``, a letter or a digit follows: ``?a=1&timestamp=2`` stays as it is.
     """
@@ -134,6 +134,6 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    """Where what a pattern takes from a position on ends; the patterns take nothing rather than fail."""
+    """Returns where what a pattern takes from a position on ends; the patterns take nothing rather than fail."""
     match = pattern.match(text, position)
     return match.end() if match else position

@@ -88,7 +88,7 @@ def read_page(url: str, content: bytes, encoding: str | None) -> Page:
 
 
 def decode_page(content: bytes, encoding: str | None) -> str:
-    """The text of a page."""
+    """Returns the text of a page."""
     for mark, name in _MARKS.items():
         if content.startswith(mark):
             return content[len(mark) :].decode(name, "replace")
@@ -111,7 +111,7 @@ def _codec(encoding: str | None) -> str | None:
 
 
 def is_picture_url(url: str) -> bool:
-    """Whether a URL's path ends like a picture's name."""
+    """Returns whether a URL's path ends like a picture's name."""
     return _path(url).endswith(PICTURE_SUFFIXES)
 
 
@@ -158,7 +158,7 @@ class _PageReader:
             self._sources = None
 
     def _set_base(self, reference: str) -> None:
-        """Only a page's first base counts."""
+        """Sets the base of a page's URLs; only the first one counts."""
         base = self._absolute(reference)
         if not self._has_base and base is not None and len(base) <= LONGEST_BASE:
             self._base, self._has_base = base, True
@@ -203,7 +203,7 @@ class _PageReader:
 
 
 def _renditions(elements: list[Mapping[str, str]]) -> list[str]:
-    """The URLs of an image and the sources beside it: first what can be decoded, what comes later and is largest."""
+    """Returns the URLs of an image and of its other sources, best first: decodable ones, later and larger ones."""
     found: list[tuple[bool, bool, float, str]] = []
     for values in elements:
         kind = values.get("type", "").partition(";")[0].strip().lower()
@@ -217,7 +217,7 @@ def _renditions(elements: list[Mapping[str, str]]) -> list[str]:
 
 
 def _candidates(srcset: str) -> list[tuple[float, str]]:
-    """The URLs of a srcset and how large each is: by its width, or else by its density.
+    """Returns the URLs of a srcset and how large each is: by its width, or else by its density.
 
     A URL may hold commas. One at its end, or at the end of what is said of its size, separates it from the next.
     """

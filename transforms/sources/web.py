@@ -45,12 +45,12 @@ ANSWERS_READ = Tally()
 
 
 def is_on_web(source: str) -> bool:
-    """Whether a source is a web URL or names an API."""
+    """Returns whether a source is a web URL or names an API."""
     return is_web(source) or source.startswith((_COMMONS, "flickr:"))
 
 
 def find_on_web(sources: Iterable[str], manners: Manners, depth: int, examined: set[str] | None = None) -> list[Item]:
-    """What there is at web sources; what could not be had of them is a reject.
+    """Returns what there is at web sources; what could not be had of them is a reject.
 
     Args:
         sources: URLs of pictures, lists and pages, and names of APIs.
@@ -91,7 +91,7 @@ async def _find_all(sources: list[str], manners: Manners, depth: int, examined: 
 
 
 async def _find(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> list[Item]:
-    """What there is at one source. One that cannot be had is a reject, so that the others go on."""
+    """Returns what there is at one source. One that cannot be had is a reject, so that the others go on."""
     items: list[Item] = []
     try:
         async for item in _look(fetcher, source, depth, examined):
@@ -136,7 +136,7 @@ async def _itself(file: Fetched) -> Fetched:
 
 
 async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[str]) -> list[Item]:
-    """The pictures of a page and of those that it links to on the same host, each page asked for once."""
+    """Returns the pictures of a page and of those that it links to on the same host, each page asked for once."""
     items: list[Item] = []
     seen, level = {start}, [start]
     for distance in range(depth + 1):
@@ -173,7 +173,7 @@ async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
 
 
 async def _commons(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
-    """The files of a category of Wikimedia Commons, by MediaWiki's action API (generator categorymembers)."""
+    """Yields the files of a category of Wikimedia Commons, by MediaWiki's action API (generator categorymembers)."""
     query = {
         "action": "query",
         "format": "json",
@@ -226,19 +226,19 @@ def _commons_item(title: str, info: Mapping[str, Any]) -> Item:
 
 
 def _part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object within an answer. An empty one is written as a list by some PHP, and a missing one is empty too."""
+    """Returns an object within an answer. Some PHP writes an empty one as a list; a missing one is also empty."""
     value = answer.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def _parts(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The objects of a list within an answer."""
+    """Returns the objects of a list within an answer."""
     value = answer.get(name)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 async def _flickr(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
-    """The photographs of a Flickr group's pool, by flickr.groups.pools.getPhotos."""
+    """Yields the photographs of a Flickr group's pool, by flickr.groups.pools.getPhotos."""
     answer = await _ask_flickr(fetcher, source, "flickr.photos.licenses.getInfo")
     known = _parts(_part(answer, "licenses"), "license")
     licences = {str(licence.get("id")): plain_text(licence.get("name")) for licence in known}
@@ -282,7 +282,7 @@ async def _ask_flickr(
 
 
 async def _ask(fetcher: Fetcher, source: str, api: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """An API's answer. Its parameters, the key among them, stand in no message.
+    """Returns an API's answer. Its parameters, the key among them, stand in no message.
 
     Raises:
         FetchError: it cannot be had.
@@ -308,7 +308,7 @@ async def _ask(fetcher: Fetcher, source: str, api: str, parameters: Mapping[str,
 
 
 def _plea(answer: Mapping[str, Any]) -> str | None:
-    """What an API says that is only busy, and gives its answer if it is asked again later."""
+    """Returns what an API says that is only busy, and gives its answer if it is asked again later."""
     error = _part(answer, "error")
     if str(error.get("code")) in _COMMONS_BUSY:
         return str(error.get("info"))
@@ -318,7 +318,7 @@ def _plea(answer: Mapping[str, Any]) -> str | None:
 
 
 def plain_text(value: Any) -> str | None:
-    """A field of HTML, or a list of fields, without tags and what they hide; in English if it has several languages."""
+    """Returns a field of HTML, or a list of them, as plain text without hidden parts, in English if possible."""
     if isinstance(value, dict):
         value = value.get("en") or next((text for name, text in value.items() if not name.startswith("_")), None)
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""What every room builds on: files on any store, tables, pictures, text, URLs, pages, memory, work ahead."""
+"""The foundation of every room: files on any store, tables, pictures, text, URLs, pages, memory and prefetching."""

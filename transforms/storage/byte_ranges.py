@@ -1,4 +1,4 @@
-"""Pieces of files: where in a tar the bytes of one picture are, and how many of them are read at once."""
+"""Byte ranges of files: where in a tar the bytes of a picture are. Several are read at once."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from transforms.storage.files import filesystem
 
 READ_AT_ONCE = 64
-"""Object stores answer so many requests side by side in little more time than one."""
+"""The number of ranges read at once. An object store answers that many requests in little more time than one."""
 
 READ_AT_ONCE_BYTES = 256 << 20
-"""More are not held in memory, unless a single piece is longer."""
+"""The number of bytes read at once; a single longer piece is still read whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some bytes of a file.
+    """A byte range of a file.
 
     Attributes:
-        url: of the file.
-        offset_bytes: where they begin.
-        size_bytes: how many there are.
+        url: the URL of the file.
+        offset_bytes: the position of the first byte.
+        size_bytes: the number of bytes.
     """
 
     url: str
@@ -28,7 +28,7 @@ class Piece:
 
 
 def read_pieces(pieces: Iterable[Piece]) -> Iterator[bytes]:
-    """The bytes of each piece, in order; only a few are held in memory.
+    """Yields the bytes of each piece, in order; only a few are held in memory.
 
     Raises:
         OSError: a file is missing, or ends before a piece does.
@@ -40,7 +40,7 @@ def read_pieces(pieces: Iterable[Piece]) -> Iterator[bytes]:
 
 
 def read_each(pieces: Iterable[Piece]) -> Iterator[bytes | Exception]:
-    """The bytes of each piece, in order, or why it cannot be read; only a few are held in memory."""
+    """Yields the bytes of each piece, in order, or the error if it cannot be read; only a few are held in memory."""
     for chunk in _chunks(pieces):
         fs, _ = filesystem(chunk[0].url)
         paths = [filesystem(piece.url)[1] for piece in chunk]
@@ -54,7 +54,7 @@ def read_each(pieces: Iterable[Piece]) -> Iterator[bytes | Exception]:
 
 
 def _chunks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """The pieces that are read at once."""
+    """Yields the pieces in groups that are read at once."""
     chunk: list[Piece] = []
     size_bytes = 0
     for piece in pieces:

@@ -1,7 +1,7 @@
-"""Tables in text, as people and their programs write them: lines, CSV and TSV, read row by row.
+"""Text tables as people and programs write them: lines, CSV and TSV, read row by row.
 
-One broken row costs that row alone. A quotation mark that is opened and never closed is the worst: by the rules of CSV
-all that follows belongs to the field.
+A broken row costs only itself. The worst case is a quotation mark that is never closed: by the rules of CSV, all that
+follows would belong to its field.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Final
 
 LONGEST_RECORD_LINES: Final = 1000
-"""A field of CSV may hold this many line ends; a quotation mark that is open for longer was never closed."""
+"""The number of line ends that a CSV field may hold; a quotation mark open for longer was never closed."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _BYTE_ORDER_MARKS: Final = {
@@ -28,10 +28,10 @@ _LIMIT = Lock()
 
 
 def read_lines(content: bytes) -> list[str]:
-    """The lines of a text, without their ends, of which there are three kinds. No other character ends a line.
+    """Splits a text into lines, at any of the three usual line ends and at no other character.
 
-    The text is UTF-8, or UTF-16 if it begins with a byte order mark that says so. `is_decodable` tells the lines that
-    are not.
+    The text is UTF-8, or UTF-16 if it begins with the byte order mark of UTF-16. `is_decodable` tells which lines could
+    not be decoded.
     """
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
@@ -44,15 +44,15 @@ def read_lines(content: bytes) -> list[str]:
 
 
 def is_decodable(text: str) -> bool:
-    """Whether a text of `read_lines` was UTF-8."""
+    """Returns whether a line from `read_lines` was valid UTF-8."""
     return text.isascii() or not _UNDECODABLE.search(text)
 
 
 def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
-    """The rows of a table, each as its fields; None for one that cannot be told apart from what follows it.
+    """Yields the fields of each row of a table; None for a row that cannot be separated from the next.
 
-    In a table with tabs a quotation mark is a character like any other, unless quotes surround a whole field in one
-    line. In one with commas they may surround several lines.
+    In a TSV, a quotation mark is an ordinary character unless quotes surround a whole field within one line. In a CSV,
+    a quoted field may span several lines.
     """
     most_lines = 1 if delimiter == "\t" else LONGEST_RECORD_LINES
     begun = position = 0
@@ -76,14 +76,14 @@ def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | N
 
 
 def _next_record(reader: Iterator[list[str]]) -> list[str] | None:
-    """A reader's next record, however long its fields are; None behind the last."""
+    """Returns a reader's next record, however long its fields are; None after the last."""
     with _fields_of_any_length():
         return next(reader, None)
 
 
 @contextmanager
 def _fields_of_any_length() -> Iterator[None]:
-    """The limit of the module csv is the whole process's, so it is lifted for no longer than a record takes."""
+    """Lifts the csv module's field limit, which the whole process shares, for the time that a record takes."""
     with _LIMIT:
         before = csv.field_size_limit(_LONGEST_FIELD)
         try:

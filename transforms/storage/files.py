@@ -1,11 +1,11 @@
-"""Every path of the project is an fsspec URL; this is how files appear there whole or not at all.
+"""File access through fsspec URLs, and writing files so that they appear whole or not at all.
 
-A file on disk or in memory is written under a temporary name beside its final one and then renamed. An object store
-shows an object only when its upload is closed, so there the final name is written straight away, and given up on an
-error.
+A file on disk or in memory is written under a temporary name next to its final one and then renamed. An object store
+shows an object only when its upload completes, so there the final name is used at once, and the upload is aborted on
+an error.
 
-A path means itself, whatever characters it has. Some of fsspec's methods (``rm``, ``mv``, ``get``, ``put``, ``cat``,
-``glob``) take ``*``, ``?`` and ``[`` for patterns and are not called here; what is asked for is listed instead.
+A path is always taken literally. Some of fsspec's methods (``rm``, ``mv``, ``get``, ``put``, ``cat``, ``glob``) treat
+``*``, ``?`` and ``[`` as patterns, so they are not called here; folders are listed instead.
 """
 
 import io
@@ -34,24 +34,24 @@ from transforms.storage.unfinished import unfinished
 from transforms.storage.urls import LOCAL, redact, scheme_of
 
 SINGLE_CALL_BYTES = 4 << 20
-"""What is larger goes to an object store in parts."""
+"""The size above which a file is uploaded to an object store in parts."""
 
 REMOVALS = 16
-"""That are under way in a store at the same time."""
+"""The number of removals that a store handles at the same time."""
 
 ANOTHER_RUN_IS_DEAD_S = 3600.0
 TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{12})(-[0-9a-f]{8})?$")
-"""How a file is named while it is being written."""
+"""The end of a file's name while it is being written."""
 
 
 class RegularFiles(LocalFileSystem):
-    """The files of this machine. Devices, pipes and sockets are never opened: they may have no end, or never begin."""
+    """Local files. Devices, pipes and sockets are never opened, because reading them may block or never end."""
 
     def _open(self, path: str, mode: str = "rb", **how: Any) -> Any:
-        """LocalFileSystem's hook.
+        """Opens a file; overrides LocalFileSystem.
 
         Raises:
-            InputError: it is a device, pipe or socket.
+            InputError: the path is a device, pipe or socket.
         """
         if "r" in mode:
             kind = os.stat(path).st_mode
@@ -61,7 +61,7 @@ class RegularFiles(LocalFileSystem):
 
 
 def run_id() -> str:
-    """Names this process's temporary files, so that a run can tell its own leftovers from another's."""
+    """Returns the id in this process's temporary names, which tells its own leftovers from those of other runs."""
     return _run_id(os.getpid())
 
 
@@ -71,7 +71,7 @@ def _run_id(pid: int) -> str:
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL and the path on it. What has no scheme is a path on this machine.
+    """Returns the file system of a URL and the path on it. A URL without a scheme is a local path.
 
     Raises:
         InputError: the URL's scheme is unknown, its package is not installed, or its slashes are missing.
@@ -89,26 +89,26 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _check_slashes(path: str) -> None:
-    """Refuses gs:/bucket/x, which would make a folder of the name gs: on this machine."""
+    """Refuses gs:/bucket/x, which would create a local folder named gs:."""
     scheme, colon, rest = path.partition(":")
     if colon and scheme not in LOCAL and scheme in fsspec.available_protocols():
         right = f"{scheme}://{rest.lstrip('/')}"
-        raise InputError(f"{path}: a URL has two slashes behind its scheme: {right}; for a local path give ./{path}")
+        raise InputError(f"{path}: a URL needs two slashes after its scheme: {right}; for a local path give ./{path}")
 
 
 def join(url: str, *parts: str) -> str:
-    """A path below a URL."""
+    """Returns a path below a URL."""
     return posixpath.join(url, *parts)
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file or folder at a URL."""
+    """Returns whether there is a file or folder at a URL."""
     fs, path = filesystem(url)
     return fs.exists(path)
 
 
 def list_files(url: str) -> list[str]:
-    """The names of the finished files in a folder, sorted; none where there is no folder."""
+    """Returns the names of the finished files in a folder, sorted; empty if there is no such folder."""
     fs, path = filesystem(url)
     fs.invalidate_cache(path)
     try:
@@ -121,15 +121,15 @@ def list_files(url: str) -> list[str]:
 
 @contextmanager
 def open_atomic(url: str) -> Iterator[IO[bytes]]:
-    """Opens a file for writing that appears under its name only when the block has ended without an error.
+    """Opens a file for writing; it appears under its name only if the block ends without an error.
 
     Raises:
-        InputError: it is on a web server.
+        InputError: the URL is on a web server.
     """
     fs, path = filesystem(url)
     if "http" in fs.protocol:
         cure = "write to a folder, or a store such as gs:// or s3://"
-        raise InputError(f"{url}: a web server is for reading only; {cure}")
+        raise InputError(f"{url}: a web server is read-only; {cure}")
     if isinstance(fs, (LocalFileSystem, MemoryFileSystem)):
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
@@ -158,7 +158,7 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def named_errors(path: str) -> Iterator[None]:
-    """Gives errors of the operating system the path that they concern, where it names none: a full disk, above all."""
+    """Adds the path to operating system errors that name none, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -168,18 +168,18 @@ def named_errors(path: str) -> Iterator[None]:
 
 
 class Upload(io.RawIOBase):
-    """A file on its way to an object store: a single call if it is small, which cannot be left half-way, else parts."""
+    """A file that is uploaded to an object store: in a single call if it is small, in parts otherwise."""
 
     def __init__(self, fs: fsspec.AbstractFileSystem, path: str):
         self.fs, self.path, self.start = fs, path, bytearray()
         self.parts: Any = None
 
     def writable(self) -> bool:
-        """RawIOBase's hook."""
+        """Returns True; overrides RawIOBase."""
         return True
 
     def write(self, content: Any) -> int:
-        """RawIOBase's hook."""
+        """Takes more content; overrides RawIOBase."""
         if self.parts is not None:
             return int(self.parts.write(content))
         self.start += content
@@ -189,7 +189,7 @@ class Upload(io.RawIOBase):
         return memoryview(content).nbytes
 
     def commit(self) -> None:
-        """The file appears in the store."""
+        """Makes the file appear in the store."""
         if self.parts is None:
             self.fs.pipe_file(self.path, bytes(self.start))
         else:
@@ -197,7 +197,7 @@ class Upload(io.RawIOBase):
             self.parts.commit()
 
     def discard(self) -> None:
-        """Nothing appears."""
+        """Gives up the upload; nothing appears in the store."""
         if self.parts is not None:
             self.parts.discard()
 
@@ -217,11 +217,11 @@ def read_bytes(url: str, most_bytes: int | None = None) -> bytes:
     """Reads a whole small file.
 
     Raises:
-        InputError: it is longer than it may be.
+        InputError: the file is longer than ``most_bytes``.
     """
     fs, path = filesystem(url)
     if most_bytes is not None and (size := fs.size(path) or 0) > most_bytes:
-        raise InputError(f"{url} has {size} bytes, where {most_bytes} are the most")
+        raise InputError(f"{url} has {size} bytes; at most {most_bytes} are allowed")
     return fs.cat_file(path)
 
 
@@ -238,7 +238,7 @@ def read_json(url: str) -> Any:
 
 
 def remove(url: str) -> None:
-    """Removes a file, or a folder with all in it; none there is no error. A link is removed, not what it leads to."""
+    """Removes a file, or a folder and its contents, if it exists. A link is removed, not its target."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
         with suppress(FileNotFoundError):
@@ -258,7 +258,7 @@ def remove(url: str) -> None:
 
 
 def move(source: str, target: str) -> None:
-    """Moves a file within one file system, over what may be at its new place."""
+    """Moves a file within one file system, replacing any file at the target."""
     (fs, old), (_, new) = filesystem(source), filesystem(target)
     if isinstance(fs, LocalFileSystem):
         os.replace(old, new)
@@ -268,13 +268,13 @@ def move(source: str, target: str) -> None:
 
 
 def remove_leftovers(url: str, *folders: str) -> None:
-    """Removes the temporary files that this run left, and those of others that have been untouched for an hour.
+    """Removes this run's temporary files, and those of other runs that have not changed for an hour.
 
-    Object stores have none: nothing appears there before it is whole.
+    Object stores have no temporary files: an object appears there only when it is complete.
 
     Args:
-        url: a folder; what lies deeper in it stays.
-        folders: the names of those of its folders that are searched at any depth.
+        url: the folder. Its subfolders are not searched, except for ``folders``.
+        folders: the names of subfolders that are searched at any depth.
     """
     fs, path = filesystem(url)
     if not isinstance(fs, LocalFileSystem | MemoryFileSystem):
@@ -284,25 +284,25 @@ def remove_leftovers(url: str, *folders: str) -> None:
         match = TEMPORARY.search(name)
         if match is None:
             continue
-        with suppress(FileNotFoundError):  # another run tidies up too, or has just finished the file
+        with suppress(FileNotFoundError):  # another run is cleaning up too, or has just finished the file
             age_s = time.time() - fs.modified(name).timestamp()
             if match.group(1) == run_id() or age_s > ANOTHER_RUN_IS_DEAD_S:
                 fs.rm_file(name)
 
 
 def _files(fs: fsspec.AbstractFileSystem, path: str, deep: bool) -> Iterator[str]:
-    """The files in a folder, with those below it or without."""
+    """Yields the files in a folder, with or without those in its subfolders."""
     if not isinstance(fs, LocalFileSystem):
         yield from fs.find(path, maxdepth=None if deep else 1)
         return
-    for folder, _, names in os.walk(path):  # not fs.find, which asks for the size of each
+    for folder, _, names in os.walk(path):  # not fs.find, which requests the size of each file
         yield from (posixpath.join(folder, name) for name in names)
         if not deep:
             return
 
 
 def check_folder(out: str) -> None:
-    """Raises InputError if --out can be no folder, before anything is computed for it."""
+    """Raises InputError if --out cannot be a folder, before anything is computed."""
     if not out:
         raise InputError("--out is empty; give a folder or URL")
     fs, path = filesystem(out)

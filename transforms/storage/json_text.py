@@ -1,4 +1,4 @@
-"""JSON from outside: what can be read of it is valid Unicode and has numbers of a bounded length."""
+"""JSON from outside sources, read as valid Unicode with numbers of bounded length."""
 
 import json
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from transforms.storage.text import clean_text
 
 LONGEST_NUMBER = 40
-"""Digits of a whole number. The largest that anything here needs has twenty."""
+"""The most digits of an integer. The largest number that anything here needs has twenty."""
 
 
 def read_json_text(text: str | bytes) -> Any:
-    """The value that a JSON text is.
+    """Parses a JSON text.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, gives a key twice, or has a number of too many digits.
+        ValueError: the text is not JSON, is nested too deeply, repeats a key, or has a number with too many digits.
     """
     try:
         return _clean(json.loads(text, object_pairs_hook=_distinct, parse_int=_whole_number))
@@ -31,7 +31,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _whole_number(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
-        raise ValueError(f"a number has {len(digits)} digits; {LONGEST_NUMBER} are the most")
+        raise ValueError(f"a number has {len(digits)} digits; at most {LONGEST_NUMBER} are allowed")
     return int(digits)
 
 

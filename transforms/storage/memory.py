@@ -1,4 +1,4 @@
-"""One memory budget for all that a process holds of photographs: their files, and the pictures decoded from them."""
+"""One memory budget for all the photographs that a process holds: their files and the decoded pictures."""
 
 import asyncio
 from collections import deque
@@ -13,21 +13,21 @@ DEFAULT_BYTES: Final = 2 << 30
 LEAST_BYTES: Final = 768 << 20
 POLL_S: Final = 0.02
 PROGRAM_BYTES: Final = 512 << 20
-"""What the program itself takes of the budget: its modules, the rows of metadata, the images that wait to be stored."""
+"""The memory set aside for the program itself: modules, rows of metadata, and images waiting to be stored."""
 
 FILES_SHARE: Final = 0.2
-"""The share of the rest that files may take. Decoding has its own share, so that it never waits for files."""
+"""The share of the rest that files may take. Decoding has a separate share, so that it never waits for files."""
 
 
 class OverBudgetError(MemoryError):
-    """Something that takes more memory than there may ever be for it."""
+    """Raised for something that needs more memory than its whole budget."""
 
 
 class Budget:
-    """A semaphore that counts bytes. Whoever came first is served first, so a large photograph does not wait for ever.
+    """A semaphore that counts bytes. Requests are served in order, so a large photograph does not wait forever.
 
     Args:
-        size_bytes: how much may be held at once.
+        size_bytes: the number of bytes that may be held at once.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -38,14 +38,14 @@ class Budget:
 
     @contextmanager
     def hold(self, size_bytes: int, what: str) -> Iterator[None]:
-        """Waits until so much is free, and holds it while the block runs.
+        """Waits until enough memory is free, and holds it while the block runs.
 
         Raises:
-            OverBudgetError: it is more than the whole budget.
+            OverBudgetError: the size exceeds the whole budget.
         """
         if size_bytes > self.size_bytes:
             most = megabytes(self.size_bytes)
-            raise OverBudgetError(f"{what} takes {megabytes(size_bytes)} of memory; at most {most}: give more --memory")
+            raise OverBudgetError(f"{what} needs {megabytes(size_bytes)} of memory; at most {most}: give more --memory")
         turn = object()
         with self._changed:
             self._waiting.append(turn)
@@ -59,11 +59,11 @@ class Budget:
             self._give_back(size_bytes)
 
     async def hold_in_loop(self, size_bytes: int, held: ExitStack) -> None:
-        """Waits as `hold` does, but lets an event loop run on; what is larger than the whole budget takes all of it.
+        """Waits as `hold` does, without blocking the event loop; a size above the budget takes all of it.
 
         Args:
-            size_bytes: how much is wanted.
-            held: gives it back when it ends.
+            size_bytes: the number of bytes to hold.
+            held: the stack that releases them when it closes.
         """
         size_bytes = min(size_bytes, self.size_bytes)
         while not self._take(size_bytes):
@@ -87,11 +87,11 @@ class Memory:
     """The two parts of a process's budget.
 
     Args:
-        size_bytes: what the process may take in all.
+        size_bytes: the number of bytes that the process may take in all.
 
     Attributes:
-        files: the photographs' files that are read and wait to be decoded.
-        pictures: the photographs that are decoded, at all stages of it.
+        files: the budget for files of photographs that wait to be decoded.
+        pictures: the budget for decoded photographs, in all stages of decoding.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -102,10 +102,10 @@ class Memory:
 
 @cache
 def process_memory(size_bytes: int) -> Memory:
-    """The budget of this process: the same object for all who ask, so that they share it."""
+    """Returns this process's budget: the same object for every caller, so that all share it."""
     return Memory(size_bytes)
 
 
 def megabytes(size_bytes: int) -> str:
-    """A number of bytes for people."""
+    """Formats a number of bytes for people."""
     return f"{ceil(size_bytes / 1e6):,} MB"

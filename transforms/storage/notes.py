@@ -1,4 +1,4 @@
-"""What a person should know although the work goes on, said once."""
+"""Notices to the user that do not stop the work, each printed once."""
 
 import sys
 from functools import cache
@@ -8,5 +8,5 @@ from model.errors import one_line
 
 @cache
 def say_once(message: str) -> None:
-    """Prints a line on stderr, the first time that this process says it."""
+    """Prints a line on stderr, once per process."""
     print(one_line(ValueError(message)), file=sys.stderr)

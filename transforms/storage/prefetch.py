@@ -1,4 +1,4 @@
-"""Working ahead: a few threads prepare what is asked for next."""
+"""Prefetching: a few threads prepare the next items."""
 
 import os
 from collections import deque
@@ -10,16 +10,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = min(4, os.cpu_count() or 1)
-"""That encode or decode pictures beside the thread that asks for them."""
+"""The number of threads that encode or decode pictures alongside the calling thread."""
 
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS, ahead: int = THREADS
 ) -> Iterator[Result]:
-    """The function's results, in order, worked out by threads while the caller is busy with earlier ones.
+    """Yields the function's results, in order, computed by threads while the caller works on earlier ones.
 
-    The items come from the caller's own thread. No more than `ahead` results exist that were not asked for, so memory
-    is bounded. An error, of an item or the function, is raised in its turn; nothing runs on after the end.
+    The items are taken in the caller's own thread. At most `ahead` results are waiting at any time, so memory is
+    bounded. An error of an item or of the function is raised in its turn; nothing keeps running after the end.
     """
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[Result]] = deque()
@@ -36,7 +36,7 @@ def map_ahead(
 
 
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each taken in a thread of its own while the one before is made use of."""
+    """Yields the items, each fetched in a separate thread while the previous one is used."""
     pool = ThreadPoolExecutor(1)
     end = object()
     try:

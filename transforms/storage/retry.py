@@ -1,4 +1,4 @@
-"""Storage that fails now and then, asked again after a while."""
+"""Retries for storage that fails temporarily."""
 
 import errno
 import random
@@ -10,33 +10,33 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 WAITS_S = (0.5, 1.0, 2.0, 4.0)
-"""Before each further attempt, give or take half of it, so that many workers do not come back at the same moment."""
+"""The pauses before each further attempt, varied by up to half so that many workers do not return at once."""
 
 FINAL = (ValueError, TypeError, LookupError, AttributeError, AssertionError, MemoryError)
-"""Errors of the data or the program: another attempt would end alike."""
+"""Errors of the data or the program, which another attempt would repeat."""
 
 FINAL_ERRNO = {
     *(errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
 }
-"""What no wait of a few seconds will change."""
+"""Operating system errors that a wait of a few seconds does not resolve."""
 
 FINAL_OS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""The same as classes: stores raise them without a number."""
+"""The same errors as classes, because stores raise them without a number."""
 
 
 def passes(error: Exception) -> bool:
-    """Whether an error may be gone when the same is tried again. Stores have classes of their own, so most may."""
+    """Returns whether a retry may succeed. Stores raise errors of their own classes, so most errors count as such."""
     if isinstance(error, OSError):
         return not isinstance(error, FINAL_OS) and error.errno not in FINAL_ERRNO
     return not isinstance(error, FINAL)
 
 
 def retried(function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-    """What the function returns, at one of five attempts. It must do no harm if it is called again half-way.
+    """Calls the function, at most five times. A call that failed half-way must be safe to repeat.
 
     Raises:
-        Exception: of the function's last attempt, or one that will not pass.
+        Exception: the last attempt's error, or the first one that a retry would not resolve.
     """
     for wait_s in WAITS_S:
         try:

@@ -1,4 +1,4 @@
-"""Parquet tables of modest size, as rows."""
+"""Small and medium Parquet tables, read and written as rows."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -17,16 +17,16 @@ def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> N
 
 
 def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a table, with the schema's columns.
+    """Returns the rows of a table, with the schema's columns.
 
     Args:
         url: the Parquet file.
-        what: what the file should be and what to do if it is not, for the message: "index; make it again".
-        schema: of the columns that are wanted; others are passed over.
-        later: columns that older files lack; they are null there.
+        what: what the file should be and the remedy if it is not, for the message: "index; make it again".
+        schema: the schema of the wanted columns; other columns are ignored.
+        later: the names of columns that older files lack; their values are null there.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it has other columns.
+        InputError: the file is missing, damaged, or has other columns.
     """
     try:
         content = read_bytes(url)
@@ -39,17 +39,17 @@ def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = (
                 table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
         return table.select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{url} is damaged, or no {what}: {one_line(error)}") from None
+        raise InputError(f"{url} is damaged, or is not the {what}: {one_line(error)}") from None
 
 
 def parse_table(content: bytes) -> pa.Table:
-    """The table in a Parquet file's bytes.
+    """Parses the bytes of a Parquet file.
 
-    It is read in this thread: pyarrow's own threads, where torch is loaded too, abort a process that ends soon after.
-    Three things together keep it here: ``use_threads=False``, ``pre_buffer=False`` and the ``BufferReader``; a Python
-    file object in its place, or pre-buffering, brings the abort back.
+    The file is read in this thread, because pyarrow's own threads, in a process that also loads torch, can abort it if
+    it ends soon after. Three things together prevent that: ``use_threads=False``, ``pre_buffer=False`` and the
+    ``BufferReader``. A Python file object in its place, or pre-buffering, brings the abort back.
 
     Raises:
-        pa.ArrowException, OSError: it is damaged, or no Parquet.
+        pa.ArrowException, OSError: the bytes are damaged or are not Parquet.
     """
     return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)

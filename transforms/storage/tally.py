@@ -1,13 +1,13 @@
-"""Counting what this process has done, for its progress bar."""
+"""Counters of the work that this process has done, for its progress bar."""
 
 import threading
 from collections import Counter
 
 
 class Tally:
-    """A counter that threads share, with further counts by name.
+    """A counter shared by threads, with further counts by name.
 
-    Where the workers are other processes it stays at zero, and there is no bar; no result depends on it.
+    If the workers are other processes, it stays at zero and no bar is shown. No result depends on it.
     """
 
     def __init__(self) -> None:
@@ -16,13 +16,13 @@ class Tally:
         self.count = 0
 
     def reset(self) -> None:
-        """Starts again from zero."""
+        """Resets all counts to zero."""
         with self._lock:
             self.count = 0
             self._named.clear()
 
     def add(self, more: int = 1, name: str | None = None) -> None:
-        """Counts some more, of what has that name."""
+        """Adds to the count, and to the count with the given name."""
         with self._lock:
             if name is None:
                 self.count += more
@@ -30,6 +30,6 @@ class Tally:
                 self._named[name] += more
 
     def named(self) -> dict[str, int]:
-        """The counts by name."""
+        """Returns the counts by name."""
         with self._lock:
             return dict(self._named)

@@ -19,10 +19,10 @@ def _environment() -> Environment:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A page.
+    """Renders a template.
 
     Args:
         template: the name of a file in the folder ``templates``.
-        values: what its variables stand for. Text may come from anywhere.
+        values: the values of its variables. They may come from anywhere, because they are escaped.
     """
     return _environment().get_template(template).render(**values)

@@ -1,7 +1,7 @@
-"""Files of tensors on storage: checkpoints, training states and overlays.
+"""Tensor files on storage: checkpoints, training states and overlays.
 
-A file is read whole only after its beginning has said that it is one of ours and not too large. So neither a sparse
-file of any size nor a header that lies costs time or memory.
+A file is read whole only after its header shows that it belongs to this project and is not too large. So neither a
+sparse file of any size nor a false header costs time or memory.
 """
 
 from typing import IO
@@ -14,15 +14,15 @@ PART_BYTES = 2**26
 
 
 def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
-    """The content of a file of tensors.
+    """Reads a tensor file.
 
     Args:
         url: the file.
-        what: to call it in an error, before its URL.
-        beside: the file to look for in a folder that was given in its place.
+        what: the name of the thing in an error, before its URL.
+        beside: the name of the file to look for if a folder was given.
 
     Raises:
-        InputError: there is no such file, or its beginning is not that of a file of this project.
+        InputError: there is no such file, or its header is not that of a file of this project.
     """
     fs, path = filesystem(url)
     if not fs.isfile(path):
@@ -33,12 +33,12 @@ def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
     with fs.open(path, "rb") as file:
         start = read_up_to(file, LENGTH_BYTES)
         header = read_up_to(file, header_bytes(start, url))
-        data = read_up_to(file, tensor_bytes(header, url) + 1)  # one byte too many makes a file that is too long
+        data = read_up_to(file, tensor_bytes(header, url) + 1)  # one byte more reveals a file that is too long
     return b"".join((start, header, data))
 
 
 def read_up_to(file: IO[bytes], size: int) -> bytes:
-    """So many bytes, or fewer at the end of the file; a stream may give less than is asked for at a time."""
+    """Reads a number of bytes, or fewer at the end of the file; a stream may return less than is asked for."""
     content = bytearray()
     while len(content) < size:
         part = file.read(min(PART_BYTES, size - len(content)))

@@ -1,12 +1,12 @@
-"""Text from outside: names, captions, headers, rows. It is made valid Unicode where it enters."""
+"""Text from outside sources, such as names, captions and headers, made valid Unicode where it enters."""
 
 
 def clean_text(text: str | bytes) -> str:
-    """The text with U+FFFD in place of whatever cannot be written as UTF-8.
+    """Replaces whatever cannot be written as UTF-8 with U+FFFD.
 
     Args:
-        text: bytes that should be UTF-8, or a string that may hold lone surrogates: of a JSON escape that was cut in
-            half, or of bytes that Python could not decode. Surrogates that make a pair become the character they mean.
+        text: bytes that should be UTF-8, or a string that may hold lone surrogates, from a JSON escape cut in half or
+            from bytes that Python could not decode. A pair of surrogates becomes the character that it encodes.
     """
     if isinstance(text, str):
         if text.isascii():
@@ -20,5 +20,5 @@ def clean_text(text: str | bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """The text in one line for a terminal: control characters, and all else that is not seen, are escaped."""
+    """Returns the text on one line for a terminal; control characters and other invisible ones are escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in clean_text(text))

@@ -1,4 +1,4 @@
-"""The local files that this process is writing, so that it can take them away when it is told to end."""
+"""The local files that this process is writing, so that it can remove them when it is told to stop."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ _PATHS: set[str] = set()
 
 @contextmanager
 def unfinished(path: str) -> Iterator[None]:
-    """Counts a file among them while the block runs."""
+    """Registers a file as unfinished while the block runs."""
     _PATHS.add(path)
     try:
         yield
@@ -18,7 +18,7 @@ def unfinished(path: str) -> Iterator[None]:
 
 
 def remove_unfinished() -> None:
-    """Removes them, whatever their writers, in other threads, are about to do."""
+    """Removes all registered files, even if other threads are still writing them."""
     for path in tuple(_PATHS):
         with suppress(OSError):
             os.remove(path)

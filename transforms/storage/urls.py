@@ -1,4 +1,4 @@
-"""URLs from outside: which of them may be opened, which server they mean, and what of them may be written down."""
+"""URLs from outside sources: which may be opened, which server they mean, and what of them may be shown."""
 
 import hashlib
 import ipaddress
@@ -12,10 +12,10 @@ from yarl import URL
 from model.errors import InputError
 
 WEB: Final = ("http", "https")
-"""Opened by ``Fetcher`` alone, which keeps manners, deadlines and out of private networks."""
+"""Schemes opened by ``Fetcher`` alone, which applies the crawl limits and deadlines and avoids private networks."""
 
 STORES: Final = ("gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "memory")
-"""Object stores, whose clients connect to their own service, whatever the URL says."""
+"""Schemes of object stores, whose clients connect to their own service, whatever the URL says."""
 
 LOCAL: Final = ("", "file", "local")
 """Schemes of files on this machine; a plain path has none."""
@@ -31,11 +31,11 @@ _REDACTED: Final = "redacted"
 
 
 class NotAllowedError(InputError):
-    """A URL or path that its place must not lead to."""
+    """Raised for a URL or path that is not allowed in the place that names it."""
 
 
 def scheme_of(url: str) -> str:
-    """What stands before ``://``, in small letters; nothing for a path."""
+    """Returns the part before ``://`` in lower case; an empty string for a path."""
     text = url.strip()
     if text[:5].lower() == "data:":
         return "data"
@@ -43,7 +43,7 @@ def scheme_of(url: str) -> str:
 
 
 def is_web(url: str) -> bool:
-    """Whether a URL is for ``Fetcher``, even if it turns out that it cannot be asked for."""
+    """Returns whether a URL is one for ``Fetcher``, even if it later proves invalid."""
     return scheme_of(url) in WEB
 
 
@@ -51,12 +51,12 @@ def check_scheme(url: str, listed_at: str = "") -> None:
     """Refuses a source of a kind that must not be opened.
 
     Args:
-        url: of a photograph, list, page or folder.
-        listed_at: the URL or path of the list or page that names it; nothing if a person does, on the command line.
+        url: the URL or path of a photograph, list, page or folder.
+        listed_at: the URL or path of the list or page that names it; empty for a source on the command line.
 
     Raises:
-        NotAllowedError: the URL's scheme is not allowed there. What comes from the web leads to the web alone, what
-            comes from an object store never to this machine, and nothing leads to file systems of other kinds.
+        NotAllowedError: the URL's scheme is not allowed there. Sources on the web may name only the web, object stores
+            never this machine, and nothing may name other kinds of file systems.
     """
     home, scheme = scheme_of(listed_at), scheme_of(url)
     allowed = WEB if home in WEB else (*WEB, *STORES) if home in STORES else (*WEB, *STORES, *LOCAL)
@@ -68,20 +68,20 @@ def check_scheme(url: str, listed_at: str = "") -> None:
 
 
 def resolve(entry: str, listed_at: str) -> str:
-    """The URL or path that an entry of a list means: a relative one is meant from the list's own folder.
+    """Resolves an entry of a list; a relative entry is relative to the list's own folder.
 
     Args:
-        entry: a URL or path, as the list has it.
+        entry: a URL or path, as the list gives it.
         listed_at: the URL or path of the list.
 
     Raises:
-        NotAllowedError: its scheme is not allowed in such a list.
-        InputError: it is not a URL.
+        NotAllowedError: the entry's scheme is not allowed in such a list.
+        InputError: the entry is not a URL.
     """
     if is_web(listed_at):
         try:
             url = urljoin(listed_at, entry)
-        except ValueError as error:  # brackets that are no address
+        except ValueError as error:  # brackets that do not hold an address
             raise InputError(f"{redact(entry)} is not a URL: {error}") from None
     elif scheme_of(entry):
         url = entry
@@ -92,25 +92,25 @@ def resolve(entry: str, listed_at: str) -> str:
 
 
 def _beside(path: str, listed_at: str) -> str:
-    """A path that may be relative to the folder of a list."""
+    """Returns a path; a relative one is relative to the folder of a list."""
     folder, slash, _ = listed_at.rpartition("/")
     return path if path.startswith("/") or not slash else f"{folder}/{path}"
 
 
 def asked_url(url: str) -> URL:
-    """What a server is asked for. Percent-encoding stays as it is written, because signed URLs hold in no other form.
+    """Returns the URL to send to a server. Percent-encoding stays as written, because signed URLs depend on it.
 
-    Only what HTTP cannot carry is encoded, the host has its one normal spelling, and segments of dots are resolved, so
-    that robots.txt is asked about the path that the server will look up.
+    Only what HTTP cannot carry is encoded. The host is normalised and dot segments are resolved, so that robots.txt is
+    checked for the path that the server will look up.
 
     Raises:
-        ValueError: it is not the URL of something on the web.
+        ValueError: the URL is not one of the web.
     """
     text = url.strip()
     try:
         parts, whole = urlsplit(text), URL(text)
-    except IndexError:  # yarl's word for brackets around nothing
-        raise ValueError("its host is in brackets and is not an address") from None
+    except IndexError:  # raised by yarl for empty brackets
+        raise ValueError("its host is in brackets but is not an address") from None
     host = _normal_host(whole.raw_host or "")
     if parts.scheme not in WEB or not host:
         raise ValueError("it is not an http or https URL with a host")
@@ -121,7 +121,7 @@ def asked_url(url: str) -> URL:
 
 
 def _carried(text: str) -> str:
-    """A part of a URL with what must not stand in a request line as percent-encoded bytes."""
+    """Percent-encodes what must not appear in a request line."""
     return quote(text, safe="%!$&'()*+,-./:;=?@[]\\^_|~", errors="surrogateescape")
 
 
@@ -140,21 +140,21 @@ def _without_dots(path: str) -> str:
 
 
 def host_key(url: str) -> str:
-    """The scheme, host and port of a web URL in their one normal spelling, which limits and robots.txt go by.
+    """Returns the normalised scheme, host and port of a web URL, by which limits and robots.txt are applied.
 
-    User names, the scheme's own port, a trailing dot, the case of letters, and the spelling of international names
-    and numeric addresses make no difference. Nothing for what is not on the web, or names no host.
+    User names, the scheme's default port, a trailing dot, letter case, and the spelling of international names and
+    numeric addresses make no difference. Empty for a URL that is not on the web or names no host.
     """
     if not is_web(url):
         return ""
     try:
         return str(asked_url(url).origin())
-    except ValueError:  # brackets that are no address, a port that is no number, a name that IDNA forbids
+    except ValueError:  # brackets without an address, a port that is not a number, a name that IDNA forbids
         return ""
 
 
 def _normal_host(host: str) -> str:
-    """A host's name, or its address in brackets if it is one of IPv6."""
+    """Returns a normalised host name, or its address, in brackets for IPv6."""
     host = host.rstrip(".").lower()
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -166,7 +166,7 @@ def _normal_host(host: str) -> str:
 
 
 def _dotted(host: str) -> str:
-    """The usual spelling of an IPv4 address written as 127.1, 0x7f000001 or 2130706433; other names as they are."""
+    """Returns an IPv4 address written as 127.1, 0x7f000001 or 2130706433 in its usual form; other names unchanged."""
     if not host[:1].isdigit():
         return host
     try:
@@ -176,10 +176,10 @@ def _dotted(host: str) -> str:
 
 
 def redact(text: str) -> str:
-    """A URL, or a text that holds URLs, without what opens doors.
+    """Removes secrets from a URL, or from a text that holds URLs.
 
-    User names and passwords go. Tokens and signatures in a query are replaced by a short checksum, so that URLs that
-    differ in nothing else still differ; passwords there are replaced outright. What has no secrets stays as it is.
+    User names and passwords are dropped. Tokens and signatures in a query are replaced by a short checksum, so that
+    URLs that differ only in them still differ; passwords there are replaced outright. All else stays unchanged.
     """
     if "://" not in text:
         return text

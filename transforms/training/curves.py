@@ -9,7 +9,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 def events(images: int, time_s: float, values: Mapping[str, float]) -> bytes:
-    """The file of one tick. TensorBoard reads all files of a folder by the order of their names.
+    """Returns the file of one tick. TensorBoard reads all files of a folder by the order of their names.
 
     Args:
         images: seen so far; the step.

@@ -22,7 +22,7 @@ STRIP_PX = (1024, 256)
 
 @torch.inference_mode()
 def sample_grid(generator: Generator) -> npt.NDArray[np.uint8]:
-    """Four rows of random windows of random worlds, uint8 [h,w,3]."""
+    """Renders four rows of random windows of random worlds, uint8 [h,w,3]."""
     config, random = generator.config, torch.Generator().manual_seed(SEED)
     n = GRID * GRID // 2
     coordinates, _ = draw_windows(config, n, random)
@@ -35,7 +35,7 @@ def sample_grid(generator: Generator) -> npt.NDArray[np.uint8]:
 
 
 def strip(generator: Generator) -> npt.NDArray[np.uint8]:
-    """A wide window of one world around the horizon, uint8 [h,w,3]."""
+    """Returns a wide window of one world around the horizon, uint8 [h,w,3]."""
     width, height = STRIP_PX
     if not generator.config.tileable:
         rows, columns = (cells_for(generator.config, px) for px in (height, width))
@@ -46,7 +46,7 @@ def strip(generator: Generator) -> npt.NDArray[np.uint8]:
 
 
 def cells_for(config: GeneratorConfig, px: int) -> int:
-    """The fewest cells that give so many pixels in one shot."""
+    """Returns the fewest cells that give so many pixels in one shot."""
     return next(cells for cells in itertools.count(1) if geometry.size(config.texture, cells) >= px)
 
 

@@ -80,7 +80,7 @@ class RunFolder:
             write_json(join(self.url, CONFIG), known)
 
     def read_config(self) -> dict[str, Any]:
-        """The configuration of the run here.
+        """Returns the configuration of the run here.
 
         Raises:
             InputError: there is no run, or its configuration is damaged.
@@ -98,7 +98,7 @@ class RunFolder:
         return config
 
     def read_state(self) -> bytes:
-        """The training state.
+        """Returns the training state.
 
         Raises:
             InputError: there is none.
@@ -111,7 +111,7 @@ class RunFolder:
         return read_tensors(path, "the state")
 
     def read_log(self, images: int) -> list[dict[str, Any]]:
-        """The log's lines up to a number of images; what an interrupted run logged beyond its last state is dropped."""
+        """Returns the log's lines up to a number of images; drops lines beyond an interrupted run's last state."""
         path = join(self.url, LOG)
         content = read_bytes(path) if exists(path) else b""
         try:
@@ -127,7 +127,7 @@ class RunFolder:
         write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
     def read_environment(self) -> dict[str, Any]:
-        """What the run was last started with and on, as far as it can be read: it is for people."""
+        """Returns what the run was last started with and on, as far as it can be read: it is for people."""
         try:
             environment = read_json(join(self.url, ENVIRONMENT))
         except (FileNotFoundError, InputError):
@@ -152,7 +152,7 @@ class RunFolder:
                     remove(join(folder, name))
 
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Returns whether a file is there."""
         return exists(join(self.url, name))
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
@@ -180,17 +180,17 @@ class RunFolder:
 
 
 def curves_name(images: int) -> str:
-    """The file of one tick's values."""
+    """Returns the file of one tick's values."""
     return f"{CURVES}/events.out.tfevents.{images:010d}"
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number; a truth value is none."""
+    """Returns whether it is a number; a truth value is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def with_checksum(stored: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's stored configuration. An earlier version wrote no checksum of the set: it gets that of today's."""
+    """Returns a run's stored configuration; one by an earlier version gets the checksum of the set as it is today."""
     data = stored.get("data")
     if not isinstance(data, dict) or "sha256" in data:
         return stored
@@ -198,20 +198,20 @@ def with_checksum(stored: dict[str, Any], config: Mapping[str, Any]) -> dict[str
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration with what an earlier version did not write: it had the defaults of today."""
+    """Returns a run's configuration with what an earlier version did not write: it had the defaults of today."""
     generator, training = generator_config(config["generator"]), training_config(config["training"])
     parts = {"generator": dataclasses.asdict(generator), "training": dataclasses.asdict(training)}
     return {**config, **json.loads(json.dumps(parts))}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The training settings one by one, by their names after a dot; all else as it is."""
+    """Returns the training settings one by one, by their names after a dot; all else as it is."""
     settings = {f"training.{name}": value for name, value in config["training"].items()}
     return {**{name: value for name, value in config.items() if name != "training"}, **settings}
 
 
 def state_beside(checkpoint_url: str) -> str:
-    """Where the training state of a checkpoint lies, if it was kept: in the same folder of a run or a release."""
+    """Returns where the training state of a checkpoint of a run or release lies, if it was kept."""
     folder, slash, name = checkpoint_url.rpartition("/")
     beside = STATE if name == CHECKPOINT else name.removesuffix(".safetensors") + ".training.safetensors"
     return folder + slash + beside

@@ -40,7 +40,7 @@ Owner = dict[str, Any]
 
 @contextmanager
 def locked(url: str) -> Iterator[Check]:
-    """In its block the folder belongs to this run; yields what makes sure that it still does.
+    """Holds the folder for this run while the block runs; yields a check that it still does.
 
     Raises:
         InputError: it belongs to another run; or, when asked for, no longer to this one.
@@ -60,7 +60,7 @@ def locked(url: str) -> Iterator[Check]:
 
 
 def lock_file(url: str, path: str) -> int | None:
-    """An open and locked file; None where the file system has no locks.
+    """Returns an open and locked file; None where the file system has no locks.
 
     Raises:
         InputError: another process has locked it.
@@ -90,7 +90,7 @@ def lock_file(url: str, path: str) -> int | None:
 
 
 def is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file still has its name."""
+    """Returns whether an open file still has its name."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def check_file(url: str, path: str, descriptor: int) -> None:
 
 @contextmanager
 def leased(url: str) -> Iterator[Check]:
-    """The same where there are no locks."""
+    """Does the same for a store without locks, by means of a lease."""
     lease = Lease(url)
     lease.take()
     ended = threading.Event()
@@ -184,12 +184,12 @@ class Lease:
             print(f"{self.path} cannot be removed: {error}", file=sys.stderr)
 
     def is_mine(self) -> bool:
-        """Whether the lock is this run's."""
+        """Returns whether the lock is this run's."""
         found = self.read()
         return found is not None and found.get("run") == self.run
 
     def read(self) -> Owner | None:
-        """What the lock says; None if there is none."""
+        """Returns what the lock says; None if there is none."""
         with suppress(FileNotFoundError):
             return parsed(read_bytes(self.path))
         return None
@@ -201,12 +201,12 @@ class Lease:
 
 
 def this_process() -> Owner:
-    """What a lock says of its owner."""
+    """Returns what a lock says of its owner."""
     return {"host": platform.node(), "process": os.getpid()}
 
 
 def parsed(content: bytes) -> Owner:
-    """What a lock says, as far as it can be read."""
+    """Returns what a lock says, as far as it can be read."""
     try:
         owner = json.loads(content)
     except (ValueError, RecursionError):
@@ -215,16 +215,16 @@ def parsed(content: bytes) -> Owner:
 
 
 def told(owner: Owner) -> str:
-    """The owner of a lock in words."""
+    """Returns the owner of a lock in words."""
     return f"process {str(owner.get('process', '?'))[:20]!r} on {str(owner.get('host', '?'))[:80]!r} holds its lock"
 
 
 def busy(url: str, owner: Owner) -> InputError:
-    """What is said of a folder that belongs to another run."""
+    """Returns what is said of a folder that belongs to another run."""
     return InputError(f"{url} is in use by another run: {told(owner)}; wait until it ends, or choose another --out")
 
 
 def lost(url: str) -> InputError:
-    """What is said by a run that no longer has its folder."""
+    """Returns what is said by a run that no longer has its folder."""
     cure = "this run ends without saving; see what runs there, and go on with --resume"
     return InputError(f"{url} is no longer locked by this run ({LOCK} was removed, or another run took it): {cure}")

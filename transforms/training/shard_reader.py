@@ -45,11 +45,11 @@ class Shards:
         self.skipped: dict[str, str] = {}
 
     def samples(self, names: Sequence[str]) -> int:
-        """How many samples these shards should have."""
+        """Returns how many samples these shards should have."""
         return sum(self.records[name]["samples"] for name in names)
 
     def read(self, names: Sequence[str], epoch: Sequence[str]) -> Iterator[RawSample]:
-        """The raw samples of some shards of an epoch, in order; as many as they should have.
+        """Yields the raw samples of some shards of an epoch, in order; as many as they should have.
 
         Raises:
             InputError: no shard of the epoch can be read; or one cannot, and that is an error.
@@ -60,7 +60,7 @@ class Shards:
             yield from islice(cycle(samples or self.instead_of(name, epoch)), self.records[name]["samples"])
 
     def instead_of(self, name: str, epoch: Sequence[str]) -> list[RawSample]:
-        """The samples of the first shard after this one, in the epoch's order, that can be read."""
+        """Returns the samples of the first shard after this one, in the epoch's order, that can be read."""
         place = epoch.index(name)
         for other in (*epoch[place + 1 :], *epoch[:place]):
             samples = self.try_to_read(other)
@@ -69,7 +69,7 @@ class Shards:
         raise damaged(f"{self.data}, each of its {len(epoch)} shards,", self.skipped[name])
 
     def try_to_read(self, name: str) -> list[RawSample] | None:
-        """A shard's raw samples; None, after some attempts, if it cannot be read. What was given up is tried once.
+        """Returns a shard's raw samples; None if all attempts fail. A shard skipped before gets a single attempt.
 
         Raises:
             InputError: it cannot be read, and that is an error.
@@ -93,13 +93,13 @@ class Shards:
 
 
 def set_checksum(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The checksum that tells a training set from others: over the names and checksums of its shards."""
+    """Returns the checksum that tells a training set from others: over the names and checksums of its shards."""
     lines = (f"{name} {record.get('sha256')}\n" for name, record in sorted(records.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_shard(url: str, record: Mapping[str, Any]) -> list[RawSample]:
-    """The raw samples of a shard, by webdataset.
+    """Returns the raw samples of a shard, by webdataset.
 
     Raises:
         Exception: of any kind, if it is missing or not the file that it should be.

@@ -101,15 +101,15 @@ class PatchStream:
     ranks: int = 1
 
     def batches(self, size: int, after: int = 0, beyond_after: int = 0) -> Iterator[PatchBatch]:
-        """Batches of `size` patches; the arguments are those of `patches`."""
+        """Yields batches of `size` patches; the other arguments are those of `patches`."""
         return in_batches(self.patches(after, beyond_after), size)
 
     def frame_batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
-        """Batches of `size` whole frames, without the first `after` frames of this process's stream."""
+        """Yields batches of `size` whole frames, without the first `after` frames of this process's stream."""
         return in_batches(self.frames(after), size)
 
     def patches(self, after: int = 0, beyond_after: int = 0) -> Iterator[Patch]:
-        """Single patches and their t.
+        """Yields single patches and their t.
 
         Args:
             after: the number of patches of this process's stream that are left out.
@@ -126,7 +126,7 @@ class PatchStream:
         return self.windows(after, cut_patch)
 
     def frames(self, after: int = 0) -> Iterator[Patch]:
-        """Single whole frames, `full_px` high and wide, and their t, which is 0; without the first `after`.
+        """Yields single whole frames, `full_px` high and wide, and their t, which is 0; without the first `after`.
 
         Raises:
             InputError: as `patches` does.
@@ -134,12 +134,12 @@ class PatchStream:
         return self.windows(after, lambda place: crop_frame(place.raw, self.full_px, Random(place.seed)))
 
     def windows(self, after: int, cut_window: Callable[[Place], Window]) -> Iterator[Patch]:
-        """What is cut from one sample after the other."""
+        """Yields what is cut from one sample after the other."""
         parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
         return chain.from_iterable(map_ahead(partial(decode, cut_window), parts, DECODERS, PARTS_AHEAD))
 
     def blocks(self, after: int) -> Iterator[list[Place]]:
-        """The places of one block after the other, without the first `after`."""
+        """Yields the places of one block after the other, without the first `after`."""
         names = sorted(name for name in self.shards.records if name.startswith("train-"))
         number = 0
         for epoch in count():
@@ -173,7 +173,7 @@ def decode(cut_window: Callable[[Place], Window], places: Sequence[Place]) -> li
 
 
 def deal(names: Sequence[str], seed: str, rank: int, ranks: int) -> list[str]:
-    """The shards of one process in one epoch, in order; over all processes each shard comes once."""
+    """Returns the shards of one process in one epoch, in order; over all processes each shard comes once."""
     return Random(seed).sample(names, len(names))[rank::ranks]
 
 
@@ -190,10 +190,11 @@ def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
 
 
 def crop(raw: RawSample, patch_px: int, random: Random, beyond_share: float = 0.0) -> Window:
-    """A random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
+    """Cuts a random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at its top or bottom, whichever is farther from the horizon: what generated windows
-    beyond the frame are held against is then sky or ground. Hills on the frame's edge would be asked for at any height.
+    beyond the frame are compared with is then sky or ground. Hills on the frame's edge would be asked for
+    at any height.
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.
@@ -215,7 +216,7 @@ def crop(raw: RawSample, patch_px: int, random: Random, beyond_share: float = 0.
 
 
 def crop_frame(raw: RawSample, full_px: int, random: Random) -> Window:
-    """A random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
+    """Cuts a random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
 
     A picture that is less wide than high is continued by reflection.
 
@@ -238,7 +239,7 @@ def crop_frame(raw: RawSample, full_px: int, random: Random) -> Window:
 
 
 def open_sample(raw: RawSample) -> tuple[tuple[int, int], Image.Image]:
-    """The rows at which a sample's full picture begins and ends, and its picture, decoded when it is first looked at.
+    """Returns the rows at which a sample's full picture begins and ends, and its picture, which is decoded lazily.
 
     Raises:
         Exception: of any kind, if either is missing or damaged.

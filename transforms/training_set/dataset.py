@@ -1,6 +1,6 @@
-"""The training set on storage: shards, index, rejects and the ``dataset.json`` that says it is complete.
+"""The training set on storage: shards, index, rejects, and ``dataset.json``, which marks the set as complete.
 
-``dataset.json`` is written last. A folder with it holds a whole set; a folder without it holds none.
+``dataset.json`` is written last. A folder with it holds a whole set; a folder without it does not hold a set.
 """
 
 import re
@@ -23,12 +23,12 @@ FORMAT_VERSION = 1
 INDEX, REJECTS, DATASET, REPORT = "index.parquet", "rejects.parquet", "dataset.json", "report.html"
 
 MOST_IMAGE_BYTES = 256 << 20
-"""Of a stored picture: more than any has, even where it cannot be compressed."""
+"""The largest size of a stored picture; even an incompressible one is smaller."""
 
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+\.tar")
 
 GEOMETRY_TOLERANCE = 0.1
-"""Largest difference between the heights that two sets of photographs travel, as a share."""
+"""The largest difference between two sets' vertical ranges of crops, as a share."""
 
 _PATCH_TYPE = pa.struct(
     [("x_px", pa.int32()), ("y_px", pa.int32()), ("size_px", pa.int32()), ("vertical_position", pa.float64())]
@@ -58,7 +58,7 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 _LATER_COLUMNS = ("title", "detail_hash", "licence", "author", "archive", "archive_offset", "archive_size")
-"""Null where a table was written before there were such columns."""
+"""Columns that are null in tables written before the columns existed."""
 
 REJECTS_SCHEMA = pa.schema(
     [
@@ -79,13 +79,13 @@ REJECTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """A shard that is on storage.
+    """A shard on storage.
 
     Attributes:
-        name: its file name.
-        sha256: of the file.
-        size_bytes: of the file.
-        rows: what ``index.parquet`` says of each of its samples.
+        name: the name of its file.
+        sha256: the SHA-256 of the file.
+        size_bytes: the size of the file.
+        rows: the rows of ``index.parquet`` for its samples.
     """
 
     name: str
@@ -99,9 +99,9 @@ class TrainingSet:
     """A whole set as its tables describe it.
 
     Attributes:
-        dataset: what ``dataset.json`` says.
-        rows: of the index, those of the shards that ``dataset.json`` names.
-        rejects: what is not in it.
+        dataset: the content of ``dataset.json``.
+        rows: the rows of the index for the shards that ``dataset.json`` names.
+        rejects: the sources that are not in the set.
     """
 
     dataset: dict[str, Any]
@@ -110,12 +110,12 @@ class TrainingSet:
 
 
 def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
-    """The training set that a ``dataset.json`` describes.
+    """Reads the training set that a ``dataset.json`` describes.
 
-    A run that was cut off while it wrote the tables may have left rows of shards that are not in the set.
+    A run interrupted while it wrote the tables may have left rows of shards that are not in the set.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the set is damaged.
     """
     rows = [row for row in read_index(url) if row["shard"] in dataset["shards"]]
     what = "table of rejects of a training set; copy it again, or ingest again"
@@ -131,17 +131,17 @@ def write_tables(
     existing: TrainingSet | None = None,
     mended: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Writes the index, the rejects and then ``dataset.json``; returns what that says.
+    """Writes the index, the rejects and then ``dataset.json``; returns the content of the latter.
 
-    What an existing set says stays, but for the rejects of sources that have now been tried again.
+    The content of an existing set is kept, except for rejects whose sources have now been tried again.
 
     Args:
-        out: the set's folder.
-        shards: that were written.
-        rejects: the sources that are not in it.
-        provenance: the ``configuration`` that made the set, and perhaps ``later_configurations`` that added to it.
-        existing: the set that is added to.
-        mended: sources that it rejected, and that are not rejected any more.
+        out: the folder of the set.
+        shards: the shards that were written.
+        rejects: the sources that are not in the set.
+        provenance: the ``configuration`` that made the set, and any ``later_configurations`` that added to it.
+        existing: the set that is extended.
+        mended: sources that the existing set rejected and that are no longer rejected.
     """
     order = {split: index for index, split in enumerate(SPLITS)}
     shards, rejects = list(shards), list(rejects)
@@ -175,14 +175,14 @@ def write_tables(
 
 
 def read_dataset(url: str) -> dict[str, Any]:
-    """What ``dataset.json`` of a training set says.
+    """Reads the ``dataset.json`` of a training set.
 
     Raises:
-        InputError: there is no training set, one of another format, or a damaged one.
+        InputError: there is no training set, it has another format, or it is damaged.
     """
     path = join(url, DATASET)
     if not exists(path):
-        raise InputError(f"{url} is no training set (it has no {DATASET}): make one with infinitygan ingest")
+        raise InputError(f"{url} is not a training set (it has no {DATASET}): make one with infinitygan ingest")
     dataset = read_json(path)
     version = dataset.get("format_version") if isinstance(dataset, dict) else None
     if version != FORMAT_VERSION:
@@ -192,7 +192,7 @@ def read_dataset(url: str) -> dict[str, Any]:
 
 
 def read_dataset_if_any(url: str) -> dict[str, Any] | None:
-    """What ``dataset.json`` says, or None if there is none.
+    """Reads ``dataset.json``; returns None if there is none.
 
     Raises:
         InputError: the set is of another format, or damaged.
@@ -204,14 +204,14 @@ def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, p
     """Checks that a network can be trained on a training set.
 
     Args:
-        url: URL of the set.
-        dataset: what `read_dataset` returned for it.
-        patch_px: side of the patches that the network is trained on.
-        full_px: height of the photographs that they are cropped from.
-        processes: how many processes share the set.
+        url: the URL of the set.
+        dataset: the value that `read_dataset` returned for it.
+        patch_px: the side of the patches that the network is trained on.
+        full_px: the height of the photographs that they are cropped from.
+        processes: the number of processes that share the set.
 
     Raises:
-        InputError: it has no training samples, photographs of another height, or fewer shards than processes.
+        InputError: the set has no training samples, photographs of another height, or fewer shards than processes.
     """
     samples = dataset["samples"]["train"]
     if samples == 0:
@@ -226,27 +226,27 @@ def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, p
     shards = sum(name.startswith("train-") for name in dataset["shards"])
     if shards < processes:
         raise InputError(
-            f"{url} holds {shards} training shards for {processes} processes: start {shards} at most, or "
+            f"{url} holds {shards} training shards for {processes} processes: start at most {shards} processes, or "
             f"ingest with --samples-per-shard {max(1, samples // processes)}"
         )
 
 
 def read_index(url: str) -> list[dict[str, Any]]:
-    """The rows of a training set's index, in the order of its shards.
+    """Returns the rows of a training set's index, in the order of its shards.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the index is missing or damaged.
     """
     what = "index of a training set; copy it again, or ingest again"
     rows = read_rows(join(url, INDEX), what, INDEX_SCHEMA, _LATER_COLUMNS)
     for number, row in enumerate(rows):
         if not _is_sample(row):
-            raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or no {what}")
+            raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or is not the {what}")
     return rows
 
 
 def _is_sample(row: Mapping[str, Any]) -> bool:
-    """Whether a row of the index, which anybody may have written, can be that of a sample."""
+    """Returns whether a row of the index, which may come from anyone, can describe a sample."""
     sides = ("original_width_px", "original_height_px", "stored_width_px", "stored_height_px")
     return (
         all(row[name] for name in ("key", "source", "sha256"))
@@ -260,7 +260,7 @@ def _is_sample(row: Mapping[str, Any]) -> bool:
 
 
 def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
-    """Raises InputError if a field that readers rely on is missing, of a wrong kind, or contradicts another."""
+    """Raises InputError if a field that readers rely on is missing, of a wrong type, or contradicts another."""
     fields = {
         "full_size_px": is_count(dataset.get("full_size_px")),
         "patch_size_px": is_count(dataset.get("patch_size_px")),
@@ -270,13 +270,13 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
     }
     wrong = [name for name, is_right in fields.items() if not is_right]
     if not wrong and dataset["samples"] != _count_by_split(dataset["shards"]):
-        wrong = ["samples, which are not those of the shards"]
+        wrong = ["samples, which differ from those of the shards"]
     if wrong:
-        raise InputError(f"{path} is damaged at {', '.join(wrong)}: copy it again, or ingest the photographs again")
+        raise InputError(f"{path} is damaged ({', '.join(wrong)}): copy it again, or ingest the photographs again")
 
 
 def shard_lengths(dataset: dict[str, Any], split: str) -> list[int]:
-    """How many samples each shard of a split has, in the order of the shards' names."""
+    """Returns how many samples each shard of a split has, in the order of the shards' names."""
     shards = sorted(dataset["shards"].items())
     return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
 
@@ -300,5 +300,5 @@ def _count_by_split(shards: dict[str, Any]) -> dict[str, int]:
 
 
 def damaged(what: str, why: str) -> InputError:
-    """What is said of a shard or sample that cannot be read."""
+    """Returns the error for a shard or sample that cannot be read."""
     return InputError(f"{what} is damaged ({why}): copy the shard again, or ingest the photographs again")

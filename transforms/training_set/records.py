@@ -1,4 +1,4 @@
-"""What passes between the stages of ingest: a photograph that was found, and the row of one that is not in the set."""
+"""The records that pass between the stages of ingest: photographs that were found, and rejects."""
 
 import dataclasses
 import hashlib
@@ -13,26 +13,26 @@ from transforms.storage.text import clean_text
 from transforms.storage.urls import redact
 
 INTERNAL: Final = "internal"
-"""The reason of a reject that we could not deal with, for a fault of ours."""
+"""The reject reason for a fault of this program."""
 
 FAULTS: dict[str, str] = {}
-"""Tracebacks of this process that are not on storage yet, by file name; one for each place in the code that failed.
+"""This process's tracebacks that are not on storage yet, by file name; one for each place in the code that failed.
 
-``staging.write_faults`` stores them in the folder ``faults`` beside the training set.
+``staging.write_faults`` stores them in the folder ``faults`` next to the training set.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """Something that is taken for a photograph until it is opened.
+    """A source that is taken for a photograph until it is opened.
 
     Attributes:
-        source: its URL or path, which names it in all tables; without passwords and tokens, whatever it is given.
-        licence: as its list, page, API or inventory says.
-        author: likewise.
-        title: likewise.
-        piece: where its bytes are, if they are not a file of their own at ``source``.
-        secret_url: what is asked for, if that holds a password or token; known until the run ends, and to no table.
+        source: its URL or path, which identifies it in all tables; passwords and tokens are removed.
+        licence: the licence that its list, page, API or inventory states.
+        author: the author, from the same place.
+        title: the title, from the same place.
+        piece: the place of its bytes, if they are not a separate file at ``source``.
+        secret_url: the URL to request, if it holds a password or token. It is kept during the run and never stored.
     """
 
     source: str
@@ -51,21 +51,21 @@ class Photograph:
 
     @property
     def url(self) -> str:
-        """Where it is, with all that is needed to get it from there."""
+        """The URL or path to read it from, including any secrets."""
         return self.secret_url or self.source
 
     def to_json(self) -> dict[str, Any]:
-        """The photograph as JSON writes it; ``from_json`` reads it back."""
+        """Returns the photograph as a JSON value; ``from_json`` reads it back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Photograph":
-        """Reads a photograph from its JSON form."""
+        """Restores a photograph from its JSON value."""
         piece = value["piece"]
         return cls(**{**value, "piece": Piece(**piece) if piece else None})
 
     def reject(self, stage: str, reason: str, message: str, attempts: int = 1) -> "Reject":
-        """The row that says why this photograph is not in the set."""
+        """Returns the reject row for this photograph."""
         piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
         return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
 
@@ -78,13 +78,13 @@ def _clean(record: "Photograph | Reject", *names: str) -> None:
 
 
 def internal_reject(item: "Photograph | str", stage: str, error: BaseException, attempts: int = 1) -> "Reject":
-    """The row of an item whose handling failed in a way that nobody foresaw. Its traceback is kept in ``FAULTS``.
+    """Returns the row of an item whose handling failed unexpectedly, and keeps its traceback in ``FAULTS``.
 
     Args:
-        item: the photograph, or the source that is none.
-        stage: what was being done with it.
-        error: what happened.
-        attempts: how often it was tried.
+        item: the photograph, or the source if it is not one.
+        stage: the stage at which it failed.
+        error: the error.
+        attempts: the number of attempts.
     """
     photograph = item if isinstance(item, Photograph) else Photograph(clean_text(item))
     frames = traceback.extract_tb(error.__traceback__)
@@ -105,14 +105,14 @@ class Reject:
         source: its URL or path.
         stage: find, fetch, read, decode, frame, filter or deduplicate.
         reason: one stable word.
-        message: what is wrong with this one.
-        attempts: how often it was tried.
-        licence: of the photograph.
-        author: of the photograph.
-        title: of the photograph.
-        archive: the tar that the photograph is in, if it is in one.
-        archive_offset: where in the tar its bytes begin.
-        archive_size: how many bytes it has there.
+        message: the details of this case.
+        attempts: the number of attempts.
+        licence: the licence of the photograph.
+        author: the author of the photograph.
+        title: the title of the photograph.
+        archive: the tar that contains the photograph, if any.
+        archive_offset: the position of its first byte in the tar.
+        archive_size: the number of its bytes in the tar.
     """
 
     source: str
@@ -133,7 +133,7 @@ class Reject:
         object.__setattr__(self, "message", redact(self.message))
 
     def photograph(self) -> Photograph:
-        """The photograph that was rejected."""
+        """Returns the photograph that was rejected."""
         piece = None
         if self.archive is not None and self.archive_offset is not None and self.archive_size is not None:
             piece = Piece(self.archive, self.archive_offset, self.archive_size)
@@ -145,7 +145,7 @@ class Rejection(Exception):  # noqa: N818 - not an error of the program, but an 
 
     Attributes:
         reason: one of the stable words that ``rejects.parquet`` and ``dataset.json`` count by.
-        message: what is wrong with this one.
+        message: the details of this case.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -1,7 +1,7 @@
-"""One training image's metadata, and the patches of it that evaluation will look at.
+"""The metadata of a training image, and the patches of it that evaluation crops.
 
-A photograph's vertical position is what the network is trained to know, so it is written down once, here, and read by
-training and evaluation alike: ``t`` in [-1, 1], with ``top = (full - patch) * (t + 1) / 2`` pixels.
+The network is trained to know a photograph's vertical position, so it is defined once, here, for training and
+evaluation alike: ``t`` in [-1, 1], with ``top = (full - patch) * (t + 1) / 2`` pixels.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 from model.errors import InputError
 
 KEY_PATTERN = re.compile(r"[0-9a-f]{16}(-[1-9][0-9]*)?")
-"""The first 16 hex digits of the source's sha256; ``-1``, ``-2``, ... mark copies where duplicates are kept."""
+"""The first 16 hex digits of the source's sha256; ``-1``, ``-2``, ... mark further copies if duplicates are kept."""
 
 SPLITS = ("train", "val", "test")
 PLANNED_PATCHES = 8
@@ -44,26 +44,26 @@ class PlannedPatch:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A training image: where it came from, what part of the original it shows, and where it belongs.
+    """A training image: its source, the part of the original that it shows, and its split.
 
     Attributes:
-        key: names the sample's files in its shard.
-        source: URL or path of the photograph.
-        licence: as the source's list, page, API or inventory says.
-        author: likewise.
-        sha256: of the photograph's file.
+        key: the name of the sample's files in its shard.
+        source: the URL or path of the photograph.
+        licence: the licence that the source's list, page, API or inventory states.
+        author: the author, from the same place.
+        sha256: the SHA-256 of the photograph's file.
         perceptual_hash: 64 bits as hex digits; pictures that look alike differ in few of them.
-        original_width_px: of the upright photograph.
-        original_height_px: of the upright photograph.
-        crop_box_px: left, top, right and bottom of what is stored, in the upright original's pixels.
+        original_width_px: the width of the upright photograph.
+        original_height_px: the height of the upright photograph.
+        crop_box_px: left, top, right and bottom of the stored part, in the upright original's pixels.
         full_size_px: width and height of the full picture that the sample shows, in the original's pixels.
-        stored_width_px: of the image in the shard.
-        stored_height_px: of the image in the shard.
+        stored_width_px: the width of the image in the shard.
+        stored_height_px: the height of the image in the shard.
         split: train, val or test.
         full_rows_px: the rows of the stored image at which the full picture begins and ends.
         patches: the planned evaluation patches.
-        title: as the source's list, page or API says.
-        detail_hash: 144 bits of the picture without its outermost 5%, as hex digits; by it near-duplicates are known.
+        title: the title, from the same place as the licence.
+        detail_hash: 144 bits of the picture without its outermost 5%, as hex digits, for finding near-duplicates.
     """
 
     key: str
@@ -110,7 +110,7 @@ class Sample:
             _check("patches", patch, fits, f"inside {self.stored_width_px}×{self.stored_height_px} px")
 
     def to_json(self) -> dict[str, Any]:
-        """The sample as JSON writes it; ``from_json`` reads it back."""
+        """Returns the sample as a JSON value; ``from_json`` reads it back."""
         value = dataclasses.asdict(self)
         value["crop_box_px"] = list(self.crop_box_px)
         value["full_size_px"] = list(self.full_size_px)
@@ -120,7 +120,7 @@ class Sample:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Sample":
-        """Reads a sample from its JSON form.
+        """Restores a sample from its JSON value.
 
         Raises:
             InputError: a field is missing, unknown or not allowed.
@@ -134,18 +134,18 @@ class Sample:
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"sample {value.get('key')}: not a sample's metadata ({error})") from None
+            raise InputError(f"sample {value.get('key')}: its metadata is invalid ({error})") from None
 
 
 def sample_key(sha256: str, copy: int = 0) -> str:
-    """The key of a photograph; of its second and later copies where duplicates are kept, copy = 1, 2, ..."""
+    """Returns a photograph's key; if duplicates are kept, copy = 1, 2, ... for its further copies."""
     return sha256[:16] if copy == 0 else f"{sha256[:16]}-{copy}"
 
 
 def split_of(key: str) -> str:
-    """The split of a key: 80% train, 10% val, 10% test.
+    """Returns the split of a key: 80% train, 10% val, 10% test.
 
-    The copies of a photograph share its split, so that no held-out picture is also trained on.
+    The copies of a photograph share its split, so that no held-out picture is used in training.
     """
     share = _fraction(key[:16], "split")
     if share < 0.8:
@@ -154,16 +154,16 @@ def split_of(key: str) -> str:
 
 
 def plan_patches(key: str, width_px: int, full_rows_px: tuple[int, int], patch_px: int) -> tuple[PlannedPatch, ...]:
-    """The evaluation patches of a stored image, spread over its heights and along its width.
+    """Plans the evaluation patches of a stored image, spread over its heights and its width.
 
     Heights and columns are each cut into as many strata as there are patches, and the strata are paired in an order
-    that the key decides. Only hashes of the key are drawn from, so any machine plans the same patches.
+    that depends on the key. All randomness is a hash of the key, so every machine plans the same patches.
 
     Args:
         key: the sample's key.
-        width_px: width of the stored image.
-        full_rows_px: rows of the stored image where the full picture begins and ends.
-        patch_px: side of a patch.
+        width_px: the width of the stored image.
+        full_rows_px: the rows of the stored image where the full picture begins and ends.
+        patch_px: the side of a patch.
     """
     top_px, bottom_px = full_rows_px
     free_rows_px = bottom_px - top_px - patch_px
@@ -181,7 +181,7 @@ def plan_patches(key: str, width_px: int, full_rows_px: tuple[int, int], patch_p
 
 
 def vertical_position(y_px: int, full_rows_px: tuple[int, int], patch_px: int) -> float:
-    """T of a patch: -1 at the full picture's top, 1 at its bottom, and 0 where it fills the whole height.
+    """Returns a patch's vertical position t: -1 at the picture's top, 1 at its bottom, 0 if it fills the whole height.
 
     Args:
         y_px: the patch's top edge, in the stored image's rows.
@@ -194,7 +194,7 @@ def vertical_position(y_px: int, full_rows_px: tuple[int, int], patch_px: int) -
 
 
 def as_copy(sample: Sample, copy: int) -> Sample:
-    """The same photograph's sample under the key of its copy number ``copy``, 1 or more."""
+    """Returns the same photograph's sample with the key of its copy number ``copy``, 1 or more."""
     key = sample_key(sample.sha256, copy)
     patch_px = sample.patches[0].size_px
     patches = plan_patches(key, sample.stored_width_px, sample.full_rows_px, patch_px)
@@ -202,7 +202,7 @@ def as_copy(sample: Sample, copy: int) -> Sample:
 
 
 def _fraction(key: str, stream: str) -> float:
-    """A number in [0, 1) that the key and the name of the stream decide."""
+    """Returns a number in [0, 1) that depends on the key and the name of the stream."""
     digest = hashlib.sha256(f"{key}/{stream}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 

@@ -1,4 +1,4 @@
-"""The shards of a training set: how samples are dealt out to them, and how their files are written."""
+"""The shards of a training set: how samples are assigned to them, and how their files are written."""
 
 import hashlib
 import io
@@ -21,13 +21,13 @@ MOST_SAMPLES_PER_SHARD = 1000
 
 @dataclass(frozen=True, slots=True)
 class StagedSample:
-    """A sample whose encoded image lies in a tar: a staged one, or a shard that is to be dealt out anew.
+    """A sample whose encoded image is in a tar: a staging file, or a shard that is being repacked.
 
     Attributes:
         sample: its metadata.
-        image: where its bytes are.
-        crop_hashes: its detail hashes under all crops.
-        origin: where the photograph's own bytes are, if it came out of an archive.
+        image: the place of its bytes.
+        crop_hashes: its detail hashes for all crops.
+        origin: the place of the photograph's own bytes, if it came from an archive.
     """
 
     sample: Sample
@@ -43,24 +43,26 @@ class StagedSample:
 
 @dataclass(frozen=True, slots=True)
 class TrainingShard:
-    """What one shard is to hold, in order."""
+    """The intended contents of one shard, in order."""
 
     name: str
     samples: tuple[StagedSample, ...]
 
 
 def choose_samples_per_shard(train_samples: int) -> int:
-    """As many samples a shard as leave the train split at least 16 shards, and at most 1000."""
+    """Returns the shard size that gives the train split at least 16 shards, and at most 1000 samples each."""
     return max(1, min(MOST_SAMPLES_PER_SHARD, train_samples // TRAIN_SHARDS))
 
 
 def assign_shards(
     staged: Iterable[StagedSample], samples_per_shard: int | None, existing: dict[str, Any] | None = None
 ) -> list[TrainingShard]:
-    """Deals samples out in the order of their keys: exactly N a shard, but for the last of a split.
+    """Assigns samples to shards in the order of their keys: exactly N per shard, except for the last of a split.
 
-    The names go on where those of an existing set end, which ``existing`` is the ``dataset.json`` of; its N is taken
-    over if none is given.
+    Args:
+        staged: the samples, in any order.
+        samples_per_shard: N; None to take it over from the existing set or, if there is none, to choose it.
+        existing: the ``dataset.json`` of the set that is added to: numbering continues after its last shard.
     """
     by_split: dict[str, list[StagedSample]] = {split: [] for split in SPLITS}
     for item in sorted(staged, key=lambda item: item.sample.key):
@@ -76,7 +78,7 @@ def assign_shards(
 
 
 def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
-    """Writes a shard from its staged images; the same bytes whenever it is done again.
+    """Writes a shard from its staged images; writing it again gives the same bytes.
 
     The tar is what webdataset's ``TarWriter(mtime=0)`` writes. It is written with the standard library, because
     webdataset imports torch, which no worker of this job needs.
@@ -96,7 +98,7 @@ def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
 
 
 class _HashingFile:
-    """Passes writes on, and keeps their sha256 and number."""
+    """A file that passes writes on, and keeps their SHA-256 and total size."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -111,7 +113,7 @@ class _HashingFile:
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Adds a member that says nothing of when and by whom; returns where its bytes begin."""
+    """Adds a member without time or owner; returns the position of its first byte."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     member.mode = 0o444
@@ -121,5 +123,5 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def _suffix(image: bytes) -> str:
-    """What the name of a stored image ends in, by how its bytes begin."""
+    """Returns the suffix of a stored image's name, by its first bytes."""
     return {b"\x89P": "png", b"RI": "webp"}.get(image[:2], "jpg")

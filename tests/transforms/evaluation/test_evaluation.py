@@ -248,7 +248,7 @@ def test_a_picture_of_another_size_than_the_index_says_is_damaged(data):
 
 
 def test_what_cannot_be_compared_is_refused(data, tmp_path):
-    with pytest.raises(InputError, match="is no training set"):
+    with pytest.raises(InputError, match="is not a training set"):
         read_photographs(str(tmp_path), CONFIG, EVALUATION)
     other = dataclasses.replace(CONFIG, full_px=389)
     with pytest.raises(InputError, match="389"):

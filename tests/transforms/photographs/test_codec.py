@@ -364,7 +364,7 @@ def test_a_photograph_that_needs_more_than_the_budget_is_a_reject_that_says_so(f
     content = encoded(landscape(2000, 1500), format_)
     with (
         pytest.raises(
-            Rejection, match=r"2000×1500 px takes \d+ MB of memory; at most 30 MB: give more --memory"
+            Rejection, match=r"2000×1500 px needs \d+ MB of memory; at most 30 MB: give more --memory"
         ) as caught,
         decoding(content, 197, Budget(30_000_000)),
     ):

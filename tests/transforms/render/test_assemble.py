@@ -160,7 +160,7 @@ def test_a_file_that_is_no_manifest_is_named():
     for content in (b"", b"PAR1", foreign.getvalue(), whole.getvalue()[:-20], whole.getvalue()[20:]):
         fs.pipe("/foreign/manifest.parquet", content)
         with pytest.raises(
-            InputError, match=r"manifest\.parquet is damaged, or no manifest of render; remove it"
+            InputError, match=r"manifest\.parquet is damaged, or is not the manifest of render; remove it"
         ) as caught:
             read_manifest("memory://foreign")
         assert "\n" not in str(caught.value)

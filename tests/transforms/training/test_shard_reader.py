@@ -131,7 +131,7 @@ def test_a_shard_that_is_longer_than_it_should_be_is_not_read(folder, known, mon
     found = dataclasses.replace(found, records={name: {**found.records[name], **sizes[name]} for name in NAMES})
     most = len(CONTENT[NAMES[1]]) if known else MOST_SHARD_BYTES
     assert len(keys(found)) == len(ALL)
-    assert found.skipped == {NAMES[1]: f"{folder}/{NAMES[1]} has {64 << 30} bytes, where {most} are the most"}
+    assert found.skipped == {NAMES[1]: f"{folder}/{NAMES[1]} has {64 << 30} bytes; at most {most} are allowed"}
 
 
 def test_a_store_that_answers_503_is_asked_again(server):
