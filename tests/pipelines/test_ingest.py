@@ -240,7 +240,7 @@ def test_copies_are_kept_where_that_is_asked_for(few, tmp_path):
 def test_square_and_sizes(few, tmp_path):
     scene(50, 200, 320).save(few / "tall.jpg")
     scene(51, 120, 110).save(few / "small.jpg")
-    make(few, tmp_path / "square", preparation=Preparation(160, 110, square=True))
+    make(few, tmp_path / "square", preparation=Preparation(full_size_px=160, patch_size_px=110, square=True))
     rows = read_index(str(tmp_path / "square"))
     assert {(row["stored_width_px"], row["stored_height_px"]) for row in rows} == {(160, 160)}
     boxes = {os.path.basename(row["source"]): row["crop_box_px"] for row in rows}
@@ -403,7 +403,7 @@ def test_what_is_added_has_the_sizes_of_the_set(few, tmp_path):
     make(few, tmp_path / "out")
     write_good_photographs(few, 8)
     with pytest.raises(InputError, match="holds a set made with --full-size 197, not 389: give --full-size 197"):
-        make(few, tmp_path / "out", preparation=Preparation(389))
+        make(few, tmp_path / "out", preparation=Preparation(full_size_px=389))
     later = make(few, tmp_path / "out", preparation=Preparation(quality=80))
     assert (later["configuration"]["quality"], later["later_configurations"][0]["quality"]) == (95, 80)
 

@@ -30,7 +30,9 @@ def data(tmp_path_factory):
     for index in range(24):
         Image.fromarray(random.integers(0, 256, (197, 250, 3), np.uint8)).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), samples_per_shard=3, dedup="off")
+    options = IngestOptions(
+        (str(folder),), out, preparation=Preparation(content_filters=False), samples_per_shard=3, dedup="off"
+    )
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 

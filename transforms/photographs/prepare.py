@@ -22,7 +22,7 @@ STORING_BYTES = 24
 """The memory per pixel of the stored image, including the copies for judging and encoding it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """The settings for converting photographs to training images.
 

@@ -38,7 +38,7 @@ ROBOTS_CAP_BYTES: Final = 500 * 1024
 OPT_OUTS: Final = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manners:
     """What a server is asked for at most, and what of it is heeded.
 

@@ -26,6 +26,7 @@ from transforms.training_set.dataset import check_fits, read_dataset
 
 PHOTOGRAPHS = 30
 FULL_PX, PATCH_PX = 197, 101
+PREPARATION = Preparation(full_size_px=FULL_PX, patch_size_px=PATCH_PX)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def data(tmp_path_factory):
         pixels[..., 2] = 8 * index
         Image.fromarray(pixels).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(FULL_PX, PATCH_PX), samples_per_shard=4)
+    options = IngestOptions((str(folder),), out, preparation=PREPARATION, samples_per_shard=4)
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
@@ -155,8 +156,8 @@ def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
     for index in range(6):
         Image.new("RGB", (200, 120), (9 * index, 0, 0)).save(tmp_path / "photographs" / f"{index}.png")
     sources = (str(tmp_path / "photographs"),)
-    preparation = Preparation(PATCH_PX, PATCH_PX, content_filters=False)
-    ingest(IngestOptions(sources, str(tmp_path / "set"), preparation, dedup="off"))
+    preparation = Preparation(full_size_px=PATCH_PX, patch_size_px=PATCH_PX, content_filters=False)
+    ingest(IngestOptions(sources, str(tmp_path / "set"), preparation=preparation, dedup="off"))
     patches = stream(tmp_path / "set", full_px=PATCH_PX).patches()
     assert {t for _, t in itertools.islice(patches, 8)} == {0.0}
 
@@ -243,7 +244,7 @@ def test_windows_at_the_edges_lie_away_from_the_horizon(tmp_path):
         pixels[:horizon_px, :, 2], pixels[horizon_px:, :, 0] = 200 + index, 100 + index
         pixels[..., 1] = np.random.default_rng(index).integers(0, 40, pixels.shape[:2])
         Image.fromarray(pixels).save(photographs / f"{index:02d}.png")
-    options = IngestOptions((str(photographs),), str(tmp_path / "set"), Preparation(FULL_PX, PATCH_PX))
+    options = IngestOptions((str(photographs),), str(tmp_path / "set"), preparation=PREPARATION)
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     edges = stream(tmp_path / "set", beyond_share=0.99)
     seen = [(pixels, t) for pixels, t in itertools.islice(edges.patches(), 200) if abs(t) == 1]
