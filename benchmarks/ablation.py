@@ -43,7 +43,7 @@ from model.memory import reuse_freed_memory
 from model.metrics.feature_networks import feature_networks
 from model.metrics.picture_sets import describe
 from model.networks.generator import Generator
-from model.networks.lpips import CURE, Lpips, is_installed
+from model.networks.lpips import Lpips
 from model.world.one_shot import render_part
 from pipelines.cli import refuse
 from pipelines.evaluate import Networks, describe_photographs, watched
@@ -172,10 +172,7 @@ def compare(runs: Mapping[str, TrainOptions], data: str, out: Path) -> dict[str,
         check_run(options)
     checkpoints = {name: trained(options) for name, options in runs.items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lpips = Lpips().to(device) if is_installed() else None
-    if lpips is None:
-        print(f"Figures in AlexNet's features are left out; {CURE}", file=sys.stderr)
-    networks = feature_networks(lpips, None, device)
+    networks = feature_networks(Lpips(), None, device)
     results: dict[str, Results] = {}
     shown: dict[str, DescribedSets] = {}
     for name, checkpoint in checkpoints.items():

@@ -1,11 +1,11 @@
 """How well inversion gives photographs back that the network has not learned from.
 
 python benchmarks/reconstruct.py DATA --out FILE.json [--photographs 10] [--steps 200] [--size 256x128]
-                                 [--network alex|vgg] [--checkpoint FILE]
+                                 [--checkpoint FILE]
 
 DATA is a training set; the photographs are its held-out ones (val and test), evenly spaced, scaled so that the middle
-of each fills the size. PSNR and LPIPS are of what the world shows in a photograph's place; LPIPS in both networks,
-since the one that was optimised flatters. A step's time is the processor's, of all threads, averaged over the steps of
+of each fills the size. PSNR and LPIPS are of what the world shows in a photograph's place. LPIPS flatters, since it
+was optimised. A step's time is the processor's, of all threads, averaged over the steps of
 a photograph.
 
 FILE.json is written after every photograph; run again, the command does only those that are not in it.
@@ -30,7 +30,7 @@ from rich.table import Table
 from model.bundled import CHECKPOINT
 from model.checkpoint import Checkpoint
 from model.inversion import Inversion, InversionConfig, Target
-from model.networks.lpips import BACKBONES, Lpips
+from model.networks.lpips import Lpips
 from pipelines.terminal.progress import track
 from transforms.applications.invert import fit, load_generator
 from transforms.evaluation.crops import HELD_OUT
@@ -41,8 +41,7 @@ from transforms.training_set.dataset import read_index
 
 COLUMNS = {
     "psnr_db": ("PSNR, dB", ".2f"),
-    "lpips_alex": ("LPIPS Alex", ".4f"),
-    "lpips_vgg": ("LPIPS VGG", ".4f"),
+    "lpips": ("LPIPS", ".4f"),
     "step_s": ("s a step", ".3f"),
 }
 
@@ -70,7 +69,7 @@ def reconstruct(checkpoint: Checkpoint, content: bytes, size: tuple[int, int], c
     shown, photograph = inversion.picture()[None].clamp(-1, 1), levels[None].to(inversion.device) / 127.5 - 1
     found = {"psnr_db": inversion.quality()["psnr_db"], "step_s": step_s}
     with torch.no_grad():
-        found |= {f"lpips_{name}": Lpips(name).to(shown.device)(shown, photograph).item() for name in BACKBONES}
+        found["lpips"] = Lpips().to(shown.device)(shown, photograph).item()
     return found | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
@@ -109,13 +108,12 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=10)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--size", default="256x128")
-    parser.add_argument("--network", choices=BACKBONES, default="alex")
     parser.add_argument("--checkpoint", default=str(CHECKPOINT))
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
-    config = InversionConfig(steps=arguments.steps, network=arguments.network)
+    config = InversionConfig(steps=arguments.steps)
     checkpoint = load_generator(arguments.checkpoint)
-    names = ("steps", "size", "network")
+    names = ("steps", "size")
     setting = {"checkpoint": checkpoint.sha256, **{name: getattr(arguments, name) for name in names}}
     found = read_results(arguments.out, setting)
     machine = {"processor": platform.processor(), "python": platform.python_version(), "torch": torch.__version__}

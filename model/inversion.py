@@ -28,7 +28,7 @@ from model.checks import check_seed, is_integer
 from model.errors import DivergenceError, InputError
 from model.networks.generator import Generator
 from model.networks.layers import GAIN, LEAK
-from model.networks.lpips import BACKBONES, Lpips
+from model.networks.lpips import Lpips
 from model.world.definition import Definition, check_definition, check_integer
 from model.world.fields import z_g_vector
 from model.world.footprint import Footprint, Windows, footprint
@@ -58,7 +58,6 @@ class InversionConfig:
         noise_weight: of the noise's correlation.
         tile_px: larger photographs are seen in tiles of about this side, one after the other: a step's memory is that
             of one of them.
-        network: of LPIPS, "alex" or "vgg".
         seed: of the world whose fields it starts from.
 
     Raises:
@@ -74,7 +73,6 @@ class InversionConfig:
     w_weight: float = 0.01
     noise_weight: float = 1000.0
     tile_px: int = 256
-    network: str = "alex"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,8 +82,6 @@ class InversionConfig:
         check_seed(self.seed)
         if not is_integer(self.tile_px) or not 2 * LEAST_SIDE_PX <= self.tile_px <= 4096:
             raise InputError(f"tile is {self.tile_px!r}; give {2 * LEAST_SIDE_PX} to 4096 pixels")
-        if self.network not in BACKBONES:
-            raise InputError(f"lpips is {self.network!r}; choose {' or '.join(BACKBONES)}")
         for name in ("learning_rate", "pixel_weight", "lpips_weight", "z_g_weight", "z_l_weight"):
             check_weight(name, getattr(self, name))
         for name in ("w_weight", "noise_weight"):
@@ -166,7 +162,7 @@ class Inversion:
         check_turn(self.place, target.box_px, generator.config, target.cyclic_px)
         definition = Definition(config.seed, target.cyclic_px)
         check_definition(definition, generator.config)
-        self.lpips = Lpips(config.network).to(self.device)
+        self.lpips = Lpips().to(self.device)
         self.prior = WPrior(generator, self.device)
         world = Latents(definition, generator.config, self.device)
         self.coordinates = world.coordinates(*self.place.latents)

@@ -1,4 +1,4 @@
-"""Assemble: other formats of panoramas whose patches are there, without rendering.
+"""Assemble: writes panoramas in other formats from their stored patches, without rendering.
 
 manifest -> plans -> panoramas -> manifest
 """
@@ -28,16 +28,16 @@ from transforms.storage.retry import retried
 def assemble(
     out: str, formats: Sequence[str], ids: Sequence[str] = (), beam_flags: PipelineOptions | None = None
 ) -> list[dict[str, Any]]:
-    """Makes formats of panoramas from their patches; returns their rows of the manifest, by id.
+    """Writes panoramas in other formats from their patches; returns their rows of the manifest, ordered by id.
 
     Args:
-        out: folder of a render job.
-        formats: to be made, beside those that are there.
-        ids: of the panoramas; none for all.
-        beam_flags: of the runner.
+        out: The folder of a render job.
+        formats: The formats to add to those that exist.
+        ids: The ids of the panoramas; empty for all.
+        beam_flags: The options of the Beam runner.
 
     Raises:
-        InputError: there is no such panorama, or a format cannot hold one; nothing was written.
+        InputError: There is no such panorama, or a format cannot hold one. Nothing was written.
     """
     plans = plans_to_assemble(out, formats, ids)
     show_cautions(plans)
@@ -52,7 +52,7 @@ def assemble(
 
 
 def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
-    """Builds the pipeline and runs it to its end."""
+    """Builds the pipeline and runs it."""
     with beam.Pipeline(options=beam_flags) as pipeline:
         _ = (
             pipeline
@@ -65,17 +65,17 @@ def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
 
 
 def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> list[Plan]:
-    """The plans of panoramas, each with all formats that it shall have."""
+    """Returns the plans of panoramas, each with all the formats it will have."""
     if not formats:
         raise InputError(f"--format is missing; give one or more of {', '.join(FORMATS)}")
     if not retried(exists, join(out, MANIFEST)):
-        raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
+        raise InputError(f"{out} does not contain {MANIFEST}; give the --out of a render job")
     rows = {row["id"]: row for row in retried(read_manifest, out) if row["state"] != REFUSED}
     if not rows:
-        raise InputError(f"{out} holds no panorama; render one first")
+        raise InputError(f"{out} does not contain a panorama; render one first")
     unknown = sorted(set(ids) - set(rows))
     if unknown:
-        raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} knows no such panorama")
+        raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} does not list this panorama")
     return [retried(stored_plan, out, key, rows[key]["plan"], formats) for key in rows if not ids or key in ids]
 
 

@@ -1,4 +1,4 @@
-"""Bench: what rendering costs on this machine, as a table and JSON."""
+"""Bench: measures the speed of rendering on this machine, as a table and JSON."""
 
 import platform
 import sys
@@ -15,7 +15,7 @@ from model.memory import reuse_freed_memory
 from pipelines.terminal.progress import track
 
 TURNS = {"paper": 1, "small": 5, "tiny": 5}
-"""How often each thing is timed; a tile of `paper` takes seconds."""
+"""How often each measurement is repeated; a tile of `paper` takes seconds."""
 
 MARGIN_TILES_PX = (128, 256, 512, 1024)
 
@@ -23,7 +23,7 @@ ROWS = {
     "roofline_gflops": ("roofline, GFLOP/s", ".0f"),
     "useful_gflops": ("useful arithmetic, GFLOP/s", ".0f"),
     "efficiency": ("arithmetic efficiency, 2048×512", ".1%"),
-    "megapixels_per_s": ("megapixels a second", ".3g"),
+    "megapixels_per_s": ("megapixels per second", ".3g"),
     **{f"margins_{px}": (f"arithmetic spent on margins, tiles of {px} px", ".1%") for px in MARGIN_TILES_PX},
     "randomness_share": ("time spent on randomness", ".1%"),
     "fused_over_plain": ("four styles over one, 4096×512, time", ".2f"),
@@ -35,14 +35,14 @@ ROWS = {
     "bfloat16_mean_levels": ("their mean difference, of 255", ".2g"),
     "bfloat16_most_levels": ("their largest difference, of 255", ".0f"),
 }
-"""Each figure's line in the table, and its format."""
+"""The title of each figure in the table, and its format."""
 
 
 def bench(presets: list[str]) -> dict[str, Any]:
-    """All figures of some presets on this machine; a JSON document.
+    """Measures presets on this machine; returns a JSON document.
 
     Raises:
-        InputError: a preset is unknown, or given twice.
+        InputError: A preset is unknown, or given twice.
     """
     for preset in presets:
         if preset not in PRESETS or presets.count(preset) > 1:
@@ -56,7 +56,7 @@ def bench(presets: list[str]) -> dict[str, Any]:
 
 
 def measured(preset: str, done: list[None]) -> dict[str, float]:
-    """All figures of a preset; what is done is counted."""
+    """Measures a preset; appends to `done` after each measurement."""
     generator, turns = speed.network(preset), TURNS[preset]
     config = generator.config
     figures = {f"margins_{px}": cost.margin_share(config, px) for px in MARGIN_TILES_PX}
@@ -70,7 +70,7 @@ def measured(preset: str, done: list[None]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describes the machine on which the figures were measured."""
     device = speed.device()
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
@@ -83,7 +83,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> Table:
-    """The figures, a column a preset."""
+    """Makes a table with one column per preset."""
     presets, host = document["presets"], document["machine"]
     shown = Table(
         title=f"{host['device']}, {host['instructions']}, {host['threads']} threads",

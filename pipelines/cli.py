@@ -1,6 +1,6 @@
-"""The command line: ``infinitygan`` and the names of `COMMANDS`.
+"""The command line: ``infinitygan`` and its `COMMANDS`.
 
-Exit codes: 0 all there, 1 something asked for is missing, 2 wrong input, 130 interrupted.
+Exit codes: 0 success, 1 something requested is missing, 2 invalid input, 130 interrupted.
 """
 
 import logging
@@ -33,21 +33,21 @@ COMMANDS = (
     "bench",
     "info",
 )
-"""Each is a function in the module of its name in `pipelines.commands`."""
+"""Each is a function in the module of the same name in `pipelines.commands`."""
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Flags that are not a command's own are Beam's, or refused by `pipelines.terminal.beam_flags`."""
+"""Unknown flags are passed to Beam, or refused by `pipelines.terminal.beam_flags`."""
 
 RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""What typer raises for a command line that it cannot parse; it keeps the class in a private module."""
+"""The exception that typer raises for an invalid command line; its class is in a private module."""
 
 
 def build() -> typer.Typer:
-    """The application with all commands."""
+    """Builds the application with all commands."""
     app = typer.Typer(
-        help="InfinityGAN as dataflow: photographs to shards, shards to a model, a model to panoramas of any size.",
+        help="Turns photographs into training shards, trains a generator on them, and renders panoramas of any size.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -76,7 +76,7 @@ class Command(TyperCommand):
 
 
 def show_version(asked: bool) -> None:
-    """Prints the version and ends, if asked."""
+    """Prints the version and exits, if asked."""
     if asked:
         print(f"infinitygan {__version__}")
         raise typer.Exit
@@ -87,12 +87,12 @@ def top(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Handles the flags that precede a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command and exits with its code; wrong input is one line on stderr."""
-    # Beam warns of optional packages that nobody asked for, and prints each traceback that it passes on.
+    """Runs a command and exits with its code. Invalid input is reported in one line on stderr."""
+    # Beam warns about missing optional packages, and prints each traceback that it passes on.
     logging.getLogger().setLevel(logging.CRITICAL)
     with ended_by_signals():
         code = run(sys.argv[1:] if arguments is None else arguments)
@@ -107,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(str(error))
     except UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
-        return refuse(message) if message else 2  # nothing asked for: the help has been shown
+        return refuse(message) if message else 2  # no command: the help has been shown
     except OSError as error:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
     except DivergenceError as error:
@@ -120,8 +120,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def refuse(message: str, code: int = 2) -> int:
-    """Says in one line why a command ended, without the passwords and tokens of the URLs that it names."""
-    from transforms.storage.urls import redact  # what it imports is of use to no command that ends well
+    """Prints in one line why a command failed, with passwords and tokens removed from URLs."""
+    from transforms.storage.urls import redact  # imported only when a command fails, to keep the start fast
 
     print(f"infinitygan: {printable(redact(' '.join(message.split())))}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""Edit: a box of a panorama drawn anew. Only the tiles that it touches are computed."""
+"""Edit: draws a box of a panorama again. Only the tiles that it touches are computed."""
 
 import sys
 
@@ -11,7 +11,7 @@ from transforms.render.planner import make_plans
 
 
 def parse_edit(box: str | None, fields: str | None, seed: int | None, like: str | None) -> Edit:
-    """The edit that the flags ask for."""
+    """Returns the edit that the flags ask for."""
     if box is None or seed is None:
         raise InputError("give --box X,Y,W,H and --seed N, or --undo")
     return Edit(
@@ -23,20 +23,20 @@ def parse_edit(box: str | None, fields: str | None, seed: int | None, like: str 
 
 
 def parse_box(flag: str, text: str) -> Box:
-    """X,Y,W,H as numbers."""
+    """Parses X,Y,W,H as whole numbers."""
     x, y, width, height = whole_numbers(flag, text, 4, "900,-128,256,128")
     return x, y, width, height
 
 
 def check_checkpoint(found: Edited, options: RenderOptions) -> None:
-    """Raises InputError if a panorama would be rendered by another checkpoint than it was."""
+    """Raises InputError if a panorama would be rendered by a different checkpoint than before."""
     planned = make_plans(options)
     planned.check(options.source)
     (plan,) = planned.networks
     if found.checkpoint_sha256 not in (None, plan.checkpoint_sha256):
         raise InputError(
             f"panorama {found.request.id} was rendered by checkpoint {found.checkpoint_sha256[:12]}, not by "
-            f"{plan.checkpoint_url}; give it by --checkpoint"
+            f"{plan.checkpoint_url}; give the first with --checkpoint"
         )
 
 

@@ -1,4 +1,4 @@
-"""Evaluate: a checkpoint's worlds against held-out photographs, as numbers, a table and pictures."""
+"""Evaluate: compares a checkpoint's worlds with held-out photographs, in numbers, a table and pictures."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ from model.metrics.picture_sets import describe
 from model.metrics.repetition import repetition
 from model.networks.generator import Generator
 from model.networks.inception import Inception
-from model.networks.lpips import CURE, Lpips, is_installed
+from model.networks.lpips import Lpips
 from model.tensor_header import MOST_BYTES
 from model.version import __version__
 from pipelines.terminal.progress import track
@@ -36,7 +36,7 @@ from transforms.storage.files import exists, filesystem, join, read_bytes, write
 from transforms.storage.tensor_files import read_tensors
 
 METRICS = "metrics.json"
-"""Written last: a folder with it holds a whole evaluation."""
+"""Written last, so a folder that contains it holds a complete evaluation."""
 
 Networks = Mapping[str, FeatureNetwork]
 T = TypeVar("T")
@@ -44,14 +44,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What a person asks of an evaluation.
+    """The options of an evaluation.
 
     Attributes:
-        checkpoint: URL of the generator, or "bundled".
-        data: URL of the training set with the held-out photographs.
-        out: URL of the folder for what is found.
-        inception: URL of the standard Inception's weights, for FID.
-        evaluation: the numbers.
+        checkpoint: The URL of the generator, or "bundled".
+        data: The URL of the training set with the held-out photographs.
+        out: The URL of the output folder.
+        inception: The URL of the standard Inception weights, for FID.
+        evaluation: The sample sizes and the protocol.
     """
 
     checkpoint: str
@@ -68,10 +68,10 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> Results:
-    """Evaluates a checkpoint and writes all that was found.
+    """Evaluates a checkpoint and writes the results.
 
     Raises:
-        InputError: something asked for does not fit; nothing was written.
+        InputError: An option does not fit. Nothing was written.
     """
     reuse_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,29 +79,26 @@ def evaluate(options: EvaluateOptions) -> Results:
     check_tileable(checkpoint.generator.config, options.checkpoint)
     generator, evaluation = checkpoint.generator.to(device), options.evaluation
     inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
-    lpips = Lpips().to(device) if is_installed() else None
-    if lpips is None:
-        print(f"LPIPS diversity and figures in AlexNet's features are left out; {CURE}", file=sys.stderr)
+    lpips = Lpips().to(device)
     networks = feature_networks(lpips, inception, device)
     references = describe_photographs(options.data, generator.config, evaluation, networks)
     worlds = describe_worlds(partial(open_world, generator), references, networks)
     results = measure(worlds, references) | {"repetition": measure_repetition(generator, evaluation)}
+    varied = vary(generator, evaluation)
     pictures = {
         "bands.png": bands_picture(worlds, references),
         "frames.png": frames_picture(worlds, references),
         "colours.png": colours_picture(worlds, references),
+        "diversity.png": diversity_picture(varied[:2].cpu()),
     }
-    if lpips is not None:
-        varied = vary(generator, evaluation)
-        apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
-        results["LPIPS"] = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
-        pictures["diversity.png"] = diversity_picture(varied[:2].cpu())
+    apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
+    results["LPIPS"] = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
     write(options, checkpoint, results, pictures)
     return results
 
 
 def write(options: EvaluateOptions, checkpoint: Checkpoint, results: Results, pictures: Mapping[str, Picture]) -> None:
-    """Writes the pictures, then the figures with all that they depend on."""
+    """Writes the pictures, then the metrics with everything they depend on."""
     for name, picture in pictures.items():
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
@@ -118,10 +115,10 @@ def write(options: EvaluateOptions, checkpoint: Checkpoint, results: Results, pi
 
 
 def describe_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation, networks: Networks) -> References:
-    """The photographs, described once for any number of generators of one configuration.
+    """Describes the photographs once, for any number of generators of one configuration.
 
     Raises:
-        InputError: the training set does not fit, or is damaged.
+        InputError: The training set does not fit, or is damaged.
     """
     held_out, trained = read_photographs(data, config, evaluation)
     return References(
@@ -133,12 +130,12 @@ def describe_photographs(data: str, config: GeneratorConfig, evaluation: Evaluat
 
 
 def describe_worlds(worlds: Callable[[int], Renderer], references: References, networks: Networks) -> DescribedSets:
-    """The worlds of a generator, for `measure`.
+    """Describes the worlds of a generator, for `measure`.
 
     Args:
-        worlds: the renderer of a seed's world.
-        references: give the numbers.
-        networks: those of the references.
+        worlds: Returns the renderer of a seed's world.
+        references: The descriptions of the photographs, which set the sample sizes.
+        networks: The feature networks of the references.
     """
     evaluation = references.evaluation
     cuts = cut_worlds(worlds, references.config, evaluation)
@@ -146,7 +143,7 @@ def describe_worlds(worlds: Callable[[int], Renderer], references: References, n
 
 
 def measure_repetition(generator: Generator, evaluation: Evaluation) -> Results:
-    """Whether panoramas repeat themselves after the coordinate's period."""
+    """Measures whether panoramas repeat with the coordinate's period."""
     config = generator.config
     period_px = config.period_cells * config.cell_px
     rows = (-(config.full_px // 2), config.full_px - config.full_px // 2 - 1)
@@ -160,7 +157,7 @@ def measure_repetition(generator: Generator, evaluation: Evaluation) -> Results:
 
 
 def vary(generator: Generator, evaluation: Evaluation) -> Tensor:
-    """Pictures [worlds,latents,textures,3,H,W] that differ in local latents or textures alone."""
+    """Renders pictures [worlds,latents,textures,3,H,W] that differ only in local latents or in textures."""
     seeds = range(evaluation.first_seed, evaluation.first_seed + evaluation.varied_worlds)
     side = evaluation.variations
     return torch.stack(
@@ -170,13 +167,13 @@ def vary(generator: Generator, evaluation: Evaluation) -> Tensor:
 
 @torch.inference_mode()
 def photographs_apart(lpips: Lpips, photographs: Tensor) -> float:
-    """Mean LPIPS of photographs uint8 [N,3,H,W], each to the next."""
+    """Returns the mean LPIPS between consecutive photographs, uint8 [N,3,H,W]."""
     pictures = photographs.float() / 127.5 - 1
     return float(lpips(pictures, pictures.roll(1, dims=0)).mean())
 
 
 def watched(description: str, items: Iterable[T], total: int) -> Iterator[T]:
-    """The items, with a bar or a line now and then that says how many have been dealt with."""
+    """Yields the items and shows how many have been processed."""
     done = 0
     with track(description, total, lambda: done):
         for item in items:
@@ -185,16 +182,16 @@ def watched(description: str, items: Iterable[T], total: int) -> Iterator[T]:
 
 
 def read_file(url: str, name: str) -> bytes:
-    """The content of a file.
+    """Returns the content of a file.
 
     Raises:
-        InputError: there is none.
+        InputError: The file does not exist or is too large.
     """
     fs, path = filesystem(url)
     if not fs.isfile(path):
         raise InputError(f"{name} {url}: there is no such file")
     if (fs.size(path) or 0) > MOST_BYTES:
-        raise InputError(f"{name} {url} has {fs.size(path)} bytes; at most {MOST_BYTES} are read")
+        raise InputError(f"{name} {url} has {fs.size(path)} bytes; the limit is {MOST_BYTES}")
     return read_bytes(url)
 
 

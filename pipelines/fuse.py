@@ -1,4 +1,4 @@
-"""Fuse: several styles along one panorama (paper, Section 4.3 and Figure 6)."""
+"""Fuse: places several styles along one panorama (paper, Section 4.3 and Figure 6)."""
 
 import hashlib
 import math
@@ -13,27 +13,28 @@ MOST_STYLES = 1000
 
 
 def most_styles(width_px: int, height_px: int, fusion_px: int) -> int:
-    """How many styles a panorama may have: what a tile costs grows with the square of how many it meets.
+    """Returns how many styles a panorama may have.
 
-    More than a few must have fields of at least the size of the box over which they blend.
+    The cost of a tile grows with the square of the number of styles that it meets. More than a few styles are
+    therefore allowed only if their fields are at least as large as the box over which they blend.
     """
     return min(MOST_STYLES, max(FEW_STYLES, width_px * height_px // max(fusion_px, FUSION_PX) ** 2))
 
 
 def style_seeds(text: str, first: int, most: int) -> tuple[int, ...]:
-    """The seeds that --styles names, or as many from the first on as it says; `most` at the most."""
+    """Returns the seeds in --styles or, if it is a number, that many consecutive seeds; at most `most`."""
     numbers = whole_numbers("--styles", text, None, "4 or --styles 5,9,10,6")
     as_number = len(numbers) == 1 and "," not in text
     if not 2 <= (numbers[0] if as_number else len(numbers)) <= most:
         raise InputError(
-            f"--styles {text[:40]}: give 2 to {most} styles for a panorama of this size, as a number or as seeds with "
-            "commas between"
+            f"--styles {text[:40]}: give 2 to {most} styles for a panorama of this size, as a number or as "
+            "comma-separated seeds"
         )
     return tuple(range(first, first + numbers[0])) if as_number else numbers
 
 
 def lay_out(seeds: Sequence[int], width_px: int, height_px: int) -> tuple[Style, ...]:
-    """Styles in the middles of equal fields: in rows, whose number makes the fields nearly square."""
+    """Places styles at the centres of equal fields, in as many rows as make the fields nearly square."""
     count = len(seeds)
 
     def elongation(rows: int) -> float:
@@ -51,7 +52,7 @@ def lay_out(seeds: Sequence[int], width_px: int, height_px: int) -> tuple[Style,
 
 
 def name_of(seeds: Sequence[int]) -> str:
-    """Seeds as part of an id; a checksum of them where they are too many."""
+    """Returns seeds as part of an id; a checksum if there are too many."""
     names = "-".join(map(str, seeds))
     return names if len(names) <= 100 else hashlib.sha256(names.encode()).hexdigest()[:12]
 

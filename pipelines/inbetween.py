@@ -1,4 +1,4 @@
-"""Inbetween: photographs along one panorama, with the world between them; a circle, if wanted (paper, Appendix H)."""
+"""Inbetween: connects photographs along one panorama, cyclic if wanted (paper, Appendix H)."""
 
 import dataclasses
 import sys
@@ -11,7 +11,7 @@ from transforms.applications.invert import InversionJob, load_generator, read_ta
 
 
 def placed(jobs: Sequence[InversionJob], width_px: int, cyclic: bool) -> tuple[list[InversionJob], int]:
-    """Jobs with their places along a panorama, and its height: that of the tallest photograph."""
+    """Returns the jobs with their places along a panorama, and its height: that of the tallest photograph."""
     config: GeneratorConfig = load_generator(jobs[0].checkpoint).generator.config
     turn_px = width_px if cyclic else None
     check_definition(Definition(0, turn_px), config)

@@ -1,7 +1,7 @@
-"""What a file or folder of this project is, in a few lines.
+"""Describes a file or folder of this project in a few lines.
 
-It may come from anywhere. So what is read of it is bounded, and what it says of itself never takes the place of what
-was found out. Each kind imports what it needs: a shard needs neither torch nor Arrow.
+The file may come from anywhere. So the amount read is bounded, and what the file claims never replaces what was
+found out. Each kind imports only what it needs: a shard needs neither torch nor Arrow.
 """
 
 import json
@@ -20,10 +20,10 @@ Lines = dict[str, Any]
 
 
 def describe(url: str) -> Lines:
-    """What is at a URL, by name.
+    """Returns facts about what is at a URL, by name.
 
     Raises:
-        InputError: nothing is there, or nothing that this project made.
+        InputError: Nothing is there, or nothing that this project made.
     """
     if not exists(url):
         raise InputError(f"{url}: there is no such file or folder")
@@ -32,20 +32,20 @@ def describe(url: str) -> Lines:
         return describe_folder(url) if fs.isdir(path) and suffix_of(url) != ".zarr" else describe_file(url)
     except (InputError, OSError):
         raise
-    except Exception as error:  # what a reader raises of a damaged file is anybody's guess
+    except Exception as error:  # a reader may raise anything for a damaged file
         raise InputError(
-            f"{url} is damaged, or not of this project: {type(error).__name__}: {one_line(error)}"
+            f"{url} is damaged, or was not made by infinitygan: {type(error).__name__}: {one_line(error)}"
         ) from None
 
 
 def suffix_of(url: str) -> str:
-    """What a name ends in, in small letters, from its last dot."""
+    """Returns a name's suffix in lower case, from its last dot."""
     name = url.rstrip("/").rpartition("/")[2]
     return name[name.rfind(".") :].lower() if "." in name else ""
 
 
 def describe_file(url: str) -> Lines:
-    """A checkpoint, training state, overlay, shard or panorama."""
+    """Describes a checkpoint, training state, overlay, shard or panorama."""
     suffix = suffix_of(url)
     kinds: dict[str, Callable[[str], Lines]] = {".safetensors": describe_tensors, ".tar": describe_shard}
     if suffix in kinds:
@@ -53,11 +53,13 @@ def describe_file(url: str) -> Lines:
     if suffix in READERS:
         width_px, height_px, said = read_said(url.rstrip("/"), suffix)
         return found({"what": "panorama", "size_px": f"{width_px}×{height_px}"}, said)
-    raise InputError(f"{url}: info knows {', '.join([*kinds, *READERS])} and the folders of ingest, train and render")
+    raise InputError(
+        f"{url}: unknown kind of file; give {', '.join([*kinds, *READERS])} or a folder of ingest, train or render"
+    )
 
 
 def describe_folder(url: str) -> Lines:
-    """A training set, a run, the output of render, or one plan's patches."""
+    """Describes a training set, a run, the output of render, or one plan's patches."""
     from transforms.panoramas.folder import PLAN_FILE
     from transforms.panoramas.manifest import MANIFEST, read_manifest
     from transforms.training.run_folder import CONFIG, LOG
@@ -84,11 +86,11 @@ def describe_folder(url: str) -> Lines:
         return {"what": "rendered panoramas", "requests": len(rows), **counts}
     if exists(join(url, PLAN_FILE)):
         return found({"what": "patches of a panorama"}, read_json(join(url, PLAN_FILE)))
-    raise InputError(f"{url} is no training set, run, or output of render")
+    raise InputError(f"{url} is not a training set, a run, or the output of render")
 
 
 def describe_tensors(url: str) -> Lines:
-    """A checkpoint, training state or overlay that can be used as it is."""
+    """Describes a checkpoint, training state or overlay, after checking that it can be used."""
     from model import checkpoint
     from model.world.overlay import OVERLAY
     from transforms.storage.tensor_files import read_tensors
@@ -110,10 +112,10 @@ def describe_tensors(url: str) -> Lines:
 
 
 def check_overlay(content: bytes, name: str) -> None:
-    """Makes sure that an overlay can be used, as far as that does not depend on the network.
+    """Checks everything about an overlay that does not depend on the network.
 
     Raises:
-        InputError: it cannot.
+        InputError: The overlay cannot be used.
     """
     from model.checkpoint import check_numbers
     from model.world.overlay import load_overlay
@@ -124,7 +126,7 @@ def check_overlay(content: bytes, name: str) -> None:
 
 
 def describe_shard(url: str) -> Lines:
-    """A training shard or a patch shard."""
+    """Describes a training shard or a patch shard."""
     fs, path = filesystem(url)
     first, count = None, 0
     try:
@@ -136,21 +138,21 @@ def describe_shard(url: str) -> Lines:
     except InputError:
         raise
     except (tarfile.TarError, ValueError) as error:
-        raise InputError(f"{url} is no shard: {error}") from None
+        raise InputError(f"{url} is not a shard: {error}") from None
     if not isinstance(first, dict):
-        raise InputError(f"{url} is no shard of this project: it holds no metadata")
+        raise InputError(f"{url} is not a shard of this project: its samples have no metadata")
     if "world_x_px" in first:
         return {"what": "patch shard", "patches": count, "first patch": first}
     return {"what": "training shard", "samples": count, "split": first.get("split"), "first": first.get("key")}
 
 
 def found(facts: Lines, said: Mapping[str, Any]) -> Lines:
-    """What was found out, and then what the file says of itself beyond that."""
+    """Returns the facts, followed by what the file says about itself beyond them."""
     return {**facts, **{name: value for name, value in said.items() if name not in facts}}
 
 
 def told(lines: Lines) -> Iterator[str]:
-    """A line for each thing known, without a character that a terminal would obey."""
+    """Yields one line per fact, without terminal control characters."""
     for name, value in lines.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
         yield f"{printable(name)}: {printable(text)}"

@@ -1,4 +1,4 @@
-"""Photographs to training shards: ``infinitygan ingest SRC... --out DIR``."""
+"""Turns photographs into training shards: ``infinitygan ingest SRC... --out DIR``."""
 
 import sys
 from collections import Counter
@@ -44,11 +44,11 @@ POLITE = Manners()
 
 
 def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
-    """Makes a training set, or adds to one, or goes on where a run was cut off; returns what ``dataset.json`` says.
+    """Makes or extends a training set, or resumes an interrupted run; returns the content of ``dataset.json``.
 
     Raises:
-        InputError: the sources or the target cannot be used; nothing has been written then.
-        OSError: the target's storage failed; what had been done waits for the next run as far as it was stored.
+        InputError: The sources or the output folder cannot be used. Nothing was written.
+        OSError: The storage of the output failed. The next run resumes from what was stored.
     """
     found = plan(options)
     if not found.photographs and not found.rejects and not found.mended:
@@ -67,26 +67,26 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
 
 
 def plan(options: IngestOptions) -> Found:
-    """What a run would deal with: neither what is in the set, nor what has been rejected from it.
+    """Finds the photographs to process: those that are neither in the set nor among its rejects.
 
-    Nothing is written, but that a repacking that was cut off is ended.
+    Writes nothing, except that it completes an interrupted repack.
 
     Raises:
-        InputError: the sources or the target cannot be used.
+        InputError: The sources or the output folder cannot be used.
     """
     out = options.out
     if staging.install_repacked(out):
-        print(f"{out}: the repacking that was cut off has been ended", file=sys.stderr)
+        print(f"{out}: completed the interrupted repack", file=sys.stderr)
     staging.check_out(out, options.configuration())
     if staging.is_unfinished(out):
-        print(f"{out}: going on with the run that was cut off", file=sys.stderr)
+        print(f"{out}: resuming the interrupted run", file=sys.stderr)
         return staging.read_plan(out)
     base = read_training_set_if_any(out)
     if base:
         check_sizes(options, base)
     if options.retry_rejects:
         return rejects_to_retry(options, base)
-    with track("Pages and answers read", 0, lambda: ANSWERS_READ.count):
+    with track("Pages and responses read", 0, lambda: ANSWERS_READ.count):
         found = find_photographs(options.sources, out, options.manners, options.depth)
     return only_new(found, base) if base else found
 
@@ -102,7 +102,7 @@ def read_training_set_if_any(out: str) -> TrainingSet | None:
 
 
 def only_new(found: Found, base: TrainingSet) -> Found:
-    """Leaves out what the set knows already. What was rejected while finding is looked at anew each time."""
+    """Removes the photographs that the set already knows. Rejects found while listing are checked again each time."""
     known = {redact(row["source"]) for row in base.rows} | {
         reject.source for reject in base.rejects if reject.stage != "find"
     }
@@ -116,28 +116,30 @@ def only_new(found: Found, base: TrainingSet) -> Found:
 
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
-    """Raises InputError if what is to be added has other sizes than the set."""
+    """Raises InputError if the sizes requested differ from those of the set."""
     for flag, name in (("--full-size", "full_size_px"), ("--patch-size", "patch_size_px")):
         asked, there = getattr(options.preparation, name), base.dataset[name]
         if asked != there:
-            raise InputError(f"{options.out} holds a set made with {flag} {there}, not {asked}: give {flag} {there}")
+            raise InputError(f"{options.out} contains a set made with {flag} {there}, not {asked}: give {flag} {there}")
 
 
 def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
-    """The photographs that were rejected for certain reasons.
+    """Returns the photographs that were rejected for the given reasons.
 
     Raises:
-        InputError: there is no set, or nothing was rejected for one of the reasons.
+        InputError: There is no set, or nothing was rejected for one of the reasons.
     """
     if not base:
-        raise InputError(f"{options.out} holds no training set whose rejects could be tried again")
+        raise InputError(f"{options.out} does not contain a training set, so there are no rejects to retry")
     reasons = Counter(reject.reason for reject in base.rejects if can_retry(reject))
     asked = set(reasons) if ALL_REASONS in options.retry_rejects else set(options.retry_rejects)
     unknown = sorted(asked - set(reasons))
     if unknown or not asked:
         there = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "nothing"
         said = unknown[0] if unknown else ALL_REASONS
-        raise InputError(f"--retry-rejects {said}: {options.out} has none of these; rejected were: {there}")
+        raise InputError(
+            f"--retry-rejects {said}: nothing in {options.out} was rejected for this; its reasons are: {there}"
+        )
     rejects = [reject for reject in base.rejects if reject.reason in asked and can_retry(reject)]
     found = only_new(find_again(rejects, options.out, options.manners, options.depth), base)
     found.photographs += [reject.photograph() for reject in rejects if reject.stage != "find"]
@@ -145,7 +147,7 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
 
 
 def run(options: IngestOptions, found: Found, existing: dict[str, Any] | None, beam_flags: PipelineOptions) -> None:
-    """Builds the pipeline and runs it to its end.
+    """Builds the pipeline and runs it.
 
     Args:
         options: what is asked for.
@@ -167,7 +169,7 @@ def run(options: IngestOptions, found: Found, existing: dict[str, Any] | None, b
 
 
 def provenance(existing: dict[str, Any] | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
-    """What made a set, and what has added to it since."""
+    """Records what made a set and what has been added since."""
     if not existing:
         return {"configuration": configuration}
     later = existing.get("later_configurations", []) + ([configuration] if configuration else [])
@@ -182,10 +184,10 @@ def report(out: str) -> dict[str, Any]:
 
 
 def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
-    """Deals all samples of a set out anew, as one run would have; returns what its ``dataset.json`` says then.
+    """Distributes all samples of a set evenly, as a single run would have; returns the new ``dataset.json``.
 
     Raises:
-        InputError: there is no set, or a run on it is unfinished.
+        InputError: There is no set, or a run on it is unfinished.
     """
     check_out_and_size(out, samples_per_shard)
     staging.install_repacked(out)
@@ -193,7 +195,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
     staging.check_out(out, configuration)
     base = read_training_set_if_any(out)
     if base is None:
-        raise InputError(f"{out} is no training set (it has no {DATASET}): there is nothing to repack")
+        raise InputError(f"{out} is not a training set (it has no {DATASET}), so it cannot be repacked")
     new = staging.begin_repack(out, configuration)
     samples = [to_sample(row, out) for row in base.rows]
     with storage_errors(), beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
@@ -207,7 +209,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
 
 
 def to_sample(row: dict[str, Any], out: str) -> StagedSample:
-    """A sample of a set, whose image lies in one of its shards."""
+    """Makes a sample of a set whose image is in one of its shards."""
     place = Piece(join(out, row["shard"]), row["offset"], row["size"])
     metadata = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
     return StagedSample(Sample.from_json(metadata), place)

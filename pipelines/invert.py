@@ -1,11 +1,10 @@
-"""Invert: photographs to overlays of a world."""
+"""Invert: turns photographs into overlays of a world."""
 
 import re
 import sys
 from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
-import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.world.overlay import Overlay
@@ -25,14 +24,14 @@ from transforms.storage.files import join
 
 
 def invert_all(jobs: Sequence[InversionJob]) -> list[Overlay]:
-    """Inverts photographs in this process, one after the other, and shows how far it is."""
+    """Inverts photographs in this process, one at a time, and shows progress."""
     STEPS_DONE.reset()
     with track("Steps", sum(job.config.steps for job in jobs), lambda: STEPS_DONE.count):
         return [invert(job) for job in jobs]
 
 
 def invert_many(jobs: Sequence[InversionJob], out: str, beam_flags: PipelineOptions) -> list[Inverted]:
-    """Inverts photographs by a Beam pipeline; what became of each stands in a table in the folder."""
+    """Inverts photographs with a Beam pipeline; the folder receives a table with the result of each."""
     INVERTED_DONE.reset()
     with (
         track("Photographs", len(jobs), lambda: INVERTED_DONE.count),
@@ -44,19 +43,14 @@ def invert_many(jobs: Sequence[InversionJob], out: str, beam_flags: PipelineOpti
     return read_inversions(out)
 
 
-def default_network() -> str:
-    """What LPIPS looks with: VGG16 on a GPU, AlexNet, which is much lighter, on a CPU."""
-    return "vgg" if torch.cuda.is_available() else "alex"
-
-
 def name_of(photograph: str) -> str:
-    """A file's name as part of an id: without its folder and suffix, in letters, digits, _ and -."""
+    """Returns a file's name as part of an id: without folder and suffix, in letters, digits, _ and -."""
     stem = photograph.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:100] or "photograph"
 
 
 def overlay_paths(photographs: Iterable[str], folder: str) -> list[str]:
-    """Where the overlay of each photograph goes; of two with one name the second gets a number."""
+    """Returns the path of each photograph's overlay; a repeated name gets a number."""
     paths: list[str] = []
     for photograph in photographs:
         name, number = name_of(photograph), 1

@@ -1,4 +1,4 @@
-"""Outpaint: the world around a photograph, in as many variants as wanted (paper, Figures 9 and 21)."""
+"""Outpaint: renders the world around a photograph, in any number of variants (paper, Figures 9 and 21)."""
 
 import sys
 
@@ -10,14 +10,14 @@ from transforms.panoramas.overlays import read_overlay
 
 
 def box_of(job: InversionJob) -> Box:
-    """Where a photograph, or an overlay in its place, lies in the world."""
+    """Returns the box of a photograph, or of an overlay given in its place, in the world."""
     if job.photograph.endswith(SUFFIX):
         return read_overlay(job.photograph).box_px
     return read_target(job, load_generator(job.checkpoint).generator.config).box_px
 
 
 def overlay_of(job: InversionJob) -> tuple[str, Overlay]:
-    """The overlay of a photograph, which may be one already, and where it is."""
+    """Returns the path and the content of a photograph's overlay; the photograph may itself be an overlay."""
     if job.photograph.endswith(SUFFIX):
         return job.photograph, read_overlay(job.photograph)
     (overlay,) = invert_all([job])

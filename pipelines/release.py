@@ -1,7 +1,7 @@
 """Makes the bundled checkpoint out of a run: ``python -m pipelines.release RUN``.
 
-Beside it goes what training needs to go on, in half precision: the generator as it was and the discriminator. Adam's
-running squares are left away; they look back on a hundred steps only.
+The training state is stored next to it in half precision: the generator as trained (without averaging) and the
+discriminator. Adam's running squares are omitted: they cover only the last hundred steps.
 """
 
 import sys

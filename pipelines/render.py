@@ -1,4 +1,4 @@
-"""Render: requests in, panoramas out.
+"""Render: turns requests into panoramas.
 
 requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> manifest
 """
@@ -38,15 +38,15 @@ from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
 
 STORAGE_CALLS = 16
-"""That are under way at the same time while requests are prepared."""
+"""The number of concurrent storage calls while requests are prepared."""
 
 
 def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
-    """Renders all requests; returns their rows of the manifest, by id.
+    """Renders all requests; returns their rows of the manifest, ordered by id.
 
     Raises:
-        InputError: something asked for cannot be; nothing was written.
-        OSError: storage failed where it is no single panorama's matter.
+        InputError: A request cannot be rendered. Nothing was written.
+        OSError: Storage failed in a way that does not concern a single panorama.
     """
     check_out(options)
     planned = make_plans(options)
@@ -68,12 +68,12 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     retried(write_index, options.out, manifest)
     rows = [row for row in manifest if row["id"] in ids]
     if len(rows) < len(ids):
-        raise OSError(f"another run wrote the manifest of {options.out} at the same time; run again")
+        raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
     return rows
 
 
 def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) -> Found:
-    """Writes the plans down and tidies the folder up; says what is there."""
+    """Writes the plans and cleans up the folder; returns what already exists."""
     known = retried(known_ids, options.out)
     if options.replace:
         for plan, config in networks.items():
@@ -96,14 +96,14 @@ def prepare(options: RenderOptions, networks: Mapping[Plan, GeneratorConfig]) ->
 
 
 def run(options: RenderOptions, plans: Sequence[Plan], found: Found, beam_flags: PipelineOptions) -> None:
-    """Builds the pipeline and runs it to its end."""
+    """Builds the pipeline and runs it."""
     with beam.Pipeline(options=beam_flags) as pipeline:
         build(pipeline, options, plans, found)
 
 
 def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan], found: Found) -> None:
-    """Puts the steps of a job into a pipeline."""
-    # All three want the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
+    """Adds the steps of a job to a pipeline."""
+    # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
@@ -125,19 +125,19 @@ def build(pipeline: beam.Pipeline, options: RenderOptions, plans: Sequence[Plan]
 def render_written(
     options: RenderOptions, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions
 ) -> None:
-    """Writes requests down, as a file for `--requests`, and renders those of the options.
+    """Writes requests to a file that `--requests` accepts, and renders those in the options.
 
     Raises:
-        InputError: something is wrong with them; nothing was written.
+        InputError: A request is invalid. Nothing was written.
     """
     check_requests(options)
     write_requests(file, requests)
-    print(f"What is asked for stands in {file}", file=sys.stderr)
+    print(f"Requests written to {file}", file=sys.stderr)
     render_and_report(options, flags)
 
 
 def render_and_report(options: RenderOptions, flags: PipelineOptions) -> None:
-    """Renders, says what came of it, and exits with code 1 if something is missing."""
+    """Renders, prints a summary, and exits with code 1 if something is missing."""
     rows = render(options, flags)
     show_summary(options.out, rows)
     if any(row["state"] != DONE for row in rows):
@@ -145,9 +145,9 @@ def render_and_report(options: RenderOptions, flags: PipelineOptions) -> None:
 
 
 def say_what_it_costs(options: RenderOptions) -> None:
-    """Checks all requests and prints what rendering them would do; writes nothing.
+    """Checks all requests and prints what rendering them would cost; writes nothing.
 
-    Exits with code 2 if one of them cannot be rendered.
+    Exits with code 2 if a request cannot be rendered.
     """
     check_out(options)
     planned = make_plans(options)

@@ -1,4 +1,4 @@
-"""Train: streamed shards in, a run folder with checkpoints out."""
+"""Train: streams shards and writes a run folder with checkpoints."""
 
 import dataclasses
 import os
@@ -41,29 +41,29 @@ from transforms.training.stream import PatchStream
 from transforms.training_set.dataset import DATASET, check_fits, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
-"""Those that decide what a run computes."""
+"""The packages that determine what a run computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What a person asks of a training run.
+    """The options of a training run.
 
     Attributes:
-        data: URL of the training set.
-        out: URL of the run folder.
-        preset: names the network.
-        recipe: names the settings; the preset's own by default.
-        images: stop after as many photographs.
-        minutes: stop after as many minutes.
-        init: checkpoint to start from, or "bundled".
-        resume: go on with the run in `out`.
-        seed: of everything random.
-        batch: photographs a step, over all processes; the recipe's by default.
-        accumulate: parts into which each process cuts its share of a batch.
-        precision: of the networks' products; by default float32 on a CPU and TF32 on a GPU.
-        deterministic: keep a GPU to kernels that give the same bits again.
-        vertical_law: how training windows are drawn along the height; "paper" for its reproduction.
-        strict: end when a shard cannot be read, instead of going on without it.
+        data: The URL of the training set.
+        out: The URL of the run folder.
+        preset: The name of the network.
+        recipe: The name of the training settings; by default the preset's own.
+        images: Stop after this many photographs.
+        minutes: Stop after this many minutes.
+        init: The checkpoint to start from, or "bundled".
+        resume: Whether to resume the run in `out`.
+        seed: The random seed.
+        batch: The number of photographs per step, over all processes; by default the recipe's.
+        accumulate: The number of parts into which each process splits its share of a batch.
+        precision: The precision of convolutions and matrix products; by default float32 on a CPU and TF32 on a GPU.
+        deterministic: Whether to use only GPU kernels that reproduce the same bits.
+        vertical_law: How training windows are drawn along the height; "paper" to reproduce the paper.
+        strict: Whether to stop if a shard cannot be read, instead of continuing without it.
     """
 
     data: str
@@ -98,18 +98,18 @@ class TrainOptions:
             if value is not None and value not in choices:
                 raise InputError(f"--{name} {value}: choose {' or '.join(choices)}")
         if self.images is not None and self.images < 1:
-            raise InputError(f"--images {self.images}: give 1 or more, or leave it away")
+            raise InputError(f"--images {self.images}: give 1 or more, or omit it")
         if self.minutes is not None and not 0 < self.minutes < 1e6:
-            raise InputError(f"--minutes {self.minutes}: give a positive number, or leave it away")
+            raise InputError(f"--minutes {self.minutes}: give a positive number, or omit it")
 
     @property
     def network(self) -> GeneratorConfig:
-        """The preset's configuration."""
+        """Returns the preset's configuration."""
         return dataclasses.replace(PRESETS[self.preset], vertical_law=self.vertical_law)
 
     @property
     def settings(self) -> TrainingConfig:
-        """The recipe's configuration."""
+        """Returns the recipe's configuration with these options applied."""
         recipe = recipe_for(self.network, self.recipe or default_recipe(self.preset))
         return dataclasses.replace(
             recipe,
@@ -121,15 +121,15 @@ class TrainOptions:
 
 
 def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
-    """Trains until the images or minutes asked for are reached; with neither, to the recipe's number of steps.
+    """Trains until the given number of images or minutes; with neither, for the recipe's number of steps.
 
     Args:
-        options: what is asked for.
-        metric: measures the averaged generator at each tick, the lower the better; the best checkpoint is kept.
+        options: The options of the run.
+        metric: Measures the averaged generator at each tick; lower is better. The best checkpoint is kept.
 
     Raises:
-        InputError: something asked for does not fit; nothing was written.
-        DivergenceError: a loss is no longer finite; the run folder holds the last good state.
+        InputError: An option does not fit. Nothing was written.
+        DivergenceError: A loss is no longer finite. The run folder holds the last good state.
     """
     reuse_freed_memory()
     settings, network = options.settings, options.network
@@ -163,29 +163,29 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
         if options.resume:
             run.resume()
         elif fabric.is_global_zero:
-            run.save()  # so that a run killed at once goes on from where it started
+            run.save()  # a run killed right away can then be resumed from its start
         run.go(stream)
     return trainer
 
 
 def tell_processes(before: Any, now: int) -> None:
-    """Says that a run goes on in another number of processes, since it then learns in another order."""
+    """Reports that a run resumes with another number of processes, because photographs then come in another order."""
     if before is not None and before != now:
-        say(f"Processes: {before!r} before, {now} now; from here on the photographs come in another order")
+        say(f"Processes: {before!r} before, {now} now; from now on the photographs come in another order")
 
 
 def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
-    """Takes over another run's networks, with its training state where one lies beside the checkpoint.
+    """Loads another run's networks, and its training state if it is stored next to the checkpoint.
 
     Returns:
-        What the checkpoint is, for the provenance of what follows.
+        A description of the checkpoint, for the provenance of this run.
     """
     if init is None:
         return None
     url = resolve(init)
     found = files.load_checkpoint(read_tensors(url, "--init", beside=CHECKPOINT), url)
     if found.generator.config != trainer.generator_config:
-        raise InputError(f"--init {init}: its network is of another preset; choose the --preset it was trained with")
+        raise InputError(f"--init {init}: it belongs to another preset; choose the --preset it was trained with")
     networks = {"ema": found.generator.state_dict(), "generator": found.generator.state_dict()}
     tensors = {f"{name}.{key}": x for name, state in networks.items() for key, x in state.items()}
     tensors |= {f"discriminator.{key}": x for key, x in trainer.discriminator.state_dict().items()}
@@ -197,7 +197,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
 
 
 def provenance(options: TrainOptions, dataset: dict[str, Any], parent: dict[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint of this run says of itself, but for the images seen."""
+    """Describes the origin of this run's checkpoints, except for the number of images seen."""
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
         "version": __version__,
@@ -213,7 +213,7 @@ def provenance(options: TrainOptions, dataset: dict[str, Any], parent: dict[str,
 
 
 def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
-    """What a run was started with, and on."""
+    """Describes the options, packages and hardware of a run."""
     gpu = fabric.device.type == "cuda"
     return {
         "options": dataclasses.asdict(options),
@@ -228,7 +228,7 @@ def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """The versions of the packages. Torch's own tells how it was built, which its metadata may leave away."""
+    """Returns the versions of the packages. Torch reports its own build, which its metadata may omit."""
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {"infinitygan": __version__, **versions, "torch": str(torch.__version__)}
 

@@ -1,4 +1,4 @@
-"""One training run: the loop, what it shows, and what it saves at every tick."""
+"""Runs the training loop, shows its progress, and saves at every tick."""
 
 import signal
 import threading
@@ -28,38 +28,38 @@ from transforms.training.stream import PatchBatch, PatchStream
 TICK_S = 300.0
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SHOWN_STEPS = 50
-"""The progress line's losses are means over so many steps."""
+"""The number of steps over which the progress line averages the losses."""
 
 Metric = Callable[[Generator], float]
-"""A measure of the averaged generator, the lower the better."""
+"""A measure of the averaged generator; lower is better."""
 
 
 COUNTED = ("images", "time_s", "skipped_shards")
-"""What a line of the log says beside the values that have curves."""
+"""The entries of a log line that have no curve."""
 
 
 class Steps:
-    """What came of some steps: their losses, and the seconds that they took and waited for photographs.
+    """Collects the losses of steps, and the seconds spent on them and on waiting for photographs.
 
     Args:
-        most: of many steps only so many of the last are kept.
+        most: Keep only this many of the latest steps.
     """
 
     def __init__(self, most: int | None = None):
         self.entries: deque[tuple[Mapping[str, float], float, float]] = deque(maxlen=most)
 
     def add(self, losses: Mapping[str, float], step_s: float, wait_s: float) -> None:
-        """One step more, and what of its time went into waiting."""
+        """Adds one step and the time spent waiting for its photographs."""
         self.entries.append((losses, step_s, wait_s))
 
     def means(self) -> dict[str, float]:
-        """The mean of each loss over the steps that had it."""
+        """Returns the mean of each loss over the steps that had it."""
         losses = [entry for entry, _, _ in list(self.entries)]
         names = sorted({name for entry in losses for name in entry})
         return {name: float(np.mean([entry[name] for entry in losses if name in entry])) for name in names}
 
     def rates(self, batch: int) -> dict[str, float]:
-        """Images a second, and the share of the time spent waiting for photographs."""
+        """Returns images per second, and the share of time spent waiting for photographs."""
         entries = list(self.entries)
         seconds = sum(step_s for _, step_s, _ in entries) or float("inf")
         waited = sum(wait_s for _, _, wait_s in entries)
@@ -67,16 +67,16 @@ class Steps:
 
 
 class Run:
-    """One run: its trainer, its folder, its log and its clock.
+    """One training run: its trainer, folder, log and clock.
 
     Args:
-        trainer: what trains.
-        folder: where the run is kept; only the first process writes there.
-        provenance: what its checkpoints say of themselves, but for the images seen.
-        images: where the run ends, if it is to.
-        minutes: how long this start of it lasts, if it is to end.
-        metric: measured at each tick; the best checkpoint is kept.
-        still_ours: raises an error if the folder has come to belong to another run; asked before a tick is written.
+        trainer: The trainer.
+        folder: The run folder; only the first process writes to it.
+        provenance: The origin recorded in checkpoints, except for the number of images seen.
+        images: The number of images after which the run ends, if any.
+        minutes: The number of minutes after which this process ends, if any.
+        metric: Measured at each tick; the best checkpoint is kept.
+        still_ours: Raises an error if another run has taken over the folder; called before a tick is written.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Run:
         self.since_tick, self.lately = Steps(), Steps(SHOWN_STEPS)
 
     def resume(self) -> None:
-        """Takes up the run's last state, and makes the folder agree with it."""
+        """Loads the run's last state, and makes the folder agree with it."""
         content = self.folder.read_state()
         header, tensors = files.load_state(content, f"the state of {self.folder.url}")
         self.trainer.load_state(tensors, header["steps"], header["images_before"])
@@ -107,7 +107,7 @@ class Run:
             self.make_again()
 
     def make_again(self) -> None:
-        """Writes what a kill or a hand has left missing, as far as the state and the log tell what it was."""
+        """Restores files that are missing after a crash or deletion, as far as the state and the log allow."""
         folder, images = self.folder, self.trainer.images
         if self.images_of(CHECKPOINT) != images:
             folder.write_checkpoint(self.checkpoint())
@@ -122,7 +122,7 @@ class Run:
             folder.write_best(self.checkpoint())
 
     def images_of(self, name: str) -> int | None:
-        """The images that one of the folder's checkpoints has seen; None where there is none that is whole."""
+        """Returns the number of images that a checkpoint of the folder has seen; None if it is missing or damaged."""
         url = join(self.folder.url, name)
         try:
             return int(files.load_checkpoint(read_tensors(url), url).provenance["images_seen"])
@@ -134,8 +134,8 @@ class Run:
         trainer = self.trainer
         self.images_this_run = trainer.steps * trainer.config.batch
         if self.first and self.enough_images():
-            cure = "ask for more with --images to go on"
-            say(f"{self.folder.url} has seen the {self.images} images that it is to see; {cure}")
+            cure = "give a larger --images to continue"
+            say(f"{self.folder.url} has already seen {self.images} images; {cure}")
         if self.first:
             photographs = next(stream.batches(GRID * GRID, beyond_after=trainer.patches_within_frame)).pixels
             self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
@@ -145,7 +145,7 @@ class Run:
             raise KeyboardInterrupt
 
     def batches(self, stream: PatchStream) -> Iterator[PatchBatch]:
-        """What each step is to see: patches, or whole frames where those are judged."""
+        """Yields the batch of each step: patches, or whole frames where the discriminator judges frames."""
         trainer, frames_seen = self.trainer, self.trainer.frame_steps(self.trainer.steps)
         patches_seen = (trainer.steps - frames_seen) * trainer.share
         patches = stream.batches(trainer.share, patches_seen, trainer.patches_within_frame)
@@ -154,7 +154,7 @@ class Run:
             yield next(frames if trainer.critic.sees_frames else patches)
 
     def shown(self) -> AbstractContextManager[None]:
-        """Progress: in images, or in seconds where only the time is limited."""
+        """Shows progress in images, or in seconds if only the time is limited."""
         if not self.first:
             return nullcontext()
         if self.images is None and self.minutes is not None:
@@ -164,7 +164,7 @@ class Run:
         return track("Images", self.images or 0, lambda: self.images_this_run, self.note)
 
     def note(self) -> str:
-        """The last steps in a few words."""
+        """Summarises the last steps in a few words."""
         if not self.lately.entries:
             return ""
         means, rates = self.lately.means(), self.lately.rates(self.trainer.config.batch)
@@ -175,7 +175,7 @@ class Run:
         return ", ".join(parts)
 
     def loop(self, batches: Iterator[PatchBatch], skipped: Mapping[str, str], asked_to_stop: Sequence[int]) -> None:
-        """Steps and ticks."""
+        """Runs the steps, with a tick every `TICK_S` seconds."""
         start = last_tick = time.monotonic()
         told: set[str] = set()
         done = self.trainer.anywhere(self.ended(start))
@@ -197,11 +197,11 @@ class Run:
                 last_tick = time.monotonic()
 
     def ended(self, start: float) -> bool:
-        """Whether enough has been done."""
+        """Tells whether the limit on images or minutes is reached."""
         return self.enough_images() or (self.minutes is not None and time.monotonic() - start >= 60 * self.minutes)
 
     def enough_images(self) -> bool:
-        """Whether as many images have been seen as were asked for."""
+        """Tells whether the limit on images is reached."""
         return self.images is not None and self.images_this_run >= self.images
 
     def tick(self, skipped_shards: int) -> None:
@@ -225,7 +225,7 @@ class Run:
         say(f"{trainer.images} images, {values['images_per_s']:.1f}/s: {summary}")
 
     def draw(self, missing: bool = False) -> None:
-        """Writes the pictures of now, or those of them that are missing."""
+        """Writes the current pictures, or only the missing ones."""
         for name, picture in (("samples", sample_grid), ("strip", strip)):
             file = f"{name}-{self.trainer.images:08d}.png"
             if not (missing and self.folder.has(file)):
@@ -237,7 +237,7 @@ class Run:
         self.folder.write_curves(entry["images"], events(entry["images"], entry["time_s"], values))
 
     def checkpoint(self) -> bytes:
-        """The file of the averaged generator."""
+        """Returns the file of the averaged generator."""
         provenance = {**self.provenance, "images_seen": self.trainer.images}
         tensors, config = self.trainer.ema.state_dict(), self.trainer.generator_config
         return files.save_checkpoint(tensors, config, provenance, "unstated")
@@ -251,26 +251,26 @@ class Run:
 
 
 def is_best(log: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the last tick measured better than all before."""
+    """Tells whether the last tick's metric is the best so far."""
     *before, last = (entry.get("metric", float("inf")) for entry in log)
     return last < min(before, default=float("inf"))
 
 
 def check_finite(trainer: Trainer) -> None:
-    """Raises DivergenceError for a state that no run could go on from, so that it never replaces one that can."""
+    """Raises DivergenceError if the state is not finite, so that it never replaces a state that can be resumed."""
     broken = [name for name, x in trainer.state().items() if not torch.isfinite(x).all()]
     if broken:
         raise DivergenceError(
-            f"training diverged before image {trainer.images}: {len(broken)} tensors, {broken[0]} first, are not "
-            "finite; go on from the last checkpoint"
+            f"training diverged before image {trainer.images}: {len(broken)} tensors are not finite, the first is "
+            f"{broken[0]}; resume from the last checkpoint"
         )
 
 
 @contextmanager
 def stop_between_steps() -> Iterator[list[int]]:
-    """Ctrl-C, a request to terminate and a closed terminal end up in the list: the step under way is still saved.
+    """Collects Ctrl-C, SIGTERM and SIGHUP in a list, so that the current step is still saved.
 
-    A signal that is ignored stays so: nohup's hang-up, or the interrupt of a shell's background jobs.
+    Signals that were ignored stay ignored, such as SIGHUP under nohup or SIGINT in a shell's background jobs.
     """
     asked: list[int] = []
     signals = STOPS if threading.current_thread() is threading.main_thread() else ()

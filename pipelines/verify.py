@@ -1,4 +1,4 @@
-"""Verify: renders random tiles of finished panoramas again and compares."""
+"""Verify: renders random tiles of finished panoramas again and compares them with the stored ones."""
 
 import sys
 
@@ -8,10 +8,10 @@ from transforms.render.verify import Verdict, draw_tiles, finished_plans, verify
 
 
 def verify(out: str, tiles: int, seed: int, checkpoint: str | None) -> list[Verdict]:
-    """How random tiles of the panoramas in a folder compare with themselves computed again.
+    """Renders random tiles of the panoramas in a folder again and compares them with the stored ones.
 
     Raises:
-        InputError: there is nothing to verify, or the checkpoint is another one.
+        InputError: There is nothing to verify, or the checkpoint is a different one.
     """
     if tiles < 1:
         raise InputError(f"--tiles {tiles}: give 1 or more")

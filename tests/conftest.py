@@ -1,8 +1,11 @@
 """What tests share: a tiny checkpoint, a world painted without a network, and a web server on loopback."""
 
 import asyncio
+import os
 import threading
 import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the processes that tests start
 
 import pytest
 import torch

@@ -49,7 +49,7 @@ def feature_networks(lpips: Lpips | None, inception: Inception | None, device: s
     EfficientNet-Lite0 also judges in training by the `projected` recipe. AlexNet and Inception do not.
 
     Args:
-        lpips: with AlexNet, if its weights are installed.
+        lpips: gives AlexNet; None leaves it out.
         inception: the standard Inception, if its weights are given.
         device: where to compute.
     """

@@ -9,12 +9,12 @@ from pipelines.terminal.flags import FORMATS, Quiet, beam_flags
 
 def assemble(
     context: typer.Context,
-    folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
-    format: Annotated[list[str] | None, typer.Option(help=f"{FORMATS}; may be repeated.")] = None,
-    id: Annotated[list[str] | None, typer.Option(help="A panorama; may be repeated.", show_default="all")] = None,
+    folder: Annotated[str, typer.Argument(help="The output folder of a render job (its --out).")],
+    format: Annotated[list[str] | None, typer.Option(help=f"File format to make: {FORMATS}; may be repeated.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="Id of a panorama; may be repeated.", show_default="all")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Makes other formats of panoramas from their patches, without rendering."""
+    """Writes panoramas in other file formats from their stored patches, without rendering."""
     flags = beam_flags(context)
     from pipelines.assemble import assemble
     from pipelines.terminal.render_tables import show_summary

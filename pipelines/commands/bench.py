@@ -10,11 +10,14 @@ from pipelines.terminal.flags import Quiet
 
 
 def bench(
-    preset: Annotated[list[str] | None, typer.Option(help="Network to measure; may be repeated.")] = None,
-    out: Annotated[str | None, typer.Option(help="File for the figures, as JSON.")] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(help="Preset of the network to measure; may be repeated.", show_default="paper and small"),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="JSON file for the figures.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measures what rendering costs on this machine, against the best that the machine can do."""
+    """Measures the speed of rendering on this machine, and compares it with the machine's peak."""
     from pipelines.bench import bench, table
     from transforms.storage.files import write_bytes
 

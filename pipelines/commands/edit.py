@@ -11,23 +11,25 @@ from pipelines.terminal.flags import Checkpoint, Quiet, beam_flags
 
 def edit(
     context: typer.Context,
-    request: Annotated[str, typer.Argument(help="A panorama's .json, or a .jsonl of requests.")],
-    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="What is drawn anew, in world pixels.")] = None,
+    request: Annotated[str, typer.Argument(help="A panorama's .json file, or a .jsonl file of requests.")],
+    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="The box to draw again, in world pixels.")] = None,
     fields: Annotated[
-        str | None, typer.Option(help="What of it: z_l (shapes), noise (grain).", show_default=",".join(FIELDS))
+        str | None, typer.Option(help="What to draw again: z_l (shapes), noise (grain).", show_default=",".join(FIELDS))
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the new draw.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the new draw.")] = None,
     like: Annotated[
-        str | None, typer.Option(metavar="X,Y,W,H", help="Another box, whose statistics of z_l are taken over.")
+        str | None, typer.Option(metavar="X,Y,W,H", help="Another box, whose statistics of z_l the new draw copies.")
     ] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take the last edit back instead.")] = False,
-    id: Annotated[str | None, typer.Option(help="Which request, if the file holds several.")] = None,
-    out: Annotated[str | None, typer.Option(help="Of the render job.", show_default="the panorama's")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Remove the last edit instead.")] = False,
+    id: Annotated[str | None, typer.Option(help="Id of the request, if the file holds several.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder or URL of the render job.", show_default="the panorama's folder")
+    ] = None,
     checkpoint: Checkpoint = None,
-    tile: Annotated[int | None, typer.Option(help="Side of a tile, px.", show_default="as it was")] = None,
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels.", show_default="as before")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draws a box of a panorama anew, or takes that back; writes the request and renders what it touches."""
+    """Draws a box of a panorama again, or removes the last edit. Writes the request and renders the tiles affected."""
     flags = beam_flags(context)
     from pipelines.edit import check_checkpoint, parse_edit
     from pipelines.render import render_written
@@ -38,9 +40,9 @@ def edit(
     found = find_request(request, id)
     folder = out or found.out
     if folder is None:
-        raise InputError(f"--out is missing: where {request} has been or is to be rendered")
+        raise InputError(f"--out is missing: give the folder in which {request} is to be rendered")
     if undo and (box, fields, seed, like) != (None,) * 4:
-        raise InputError("--undo stands alone: leave --box, --fields, --seed and --like away")
+        raise InputError("--undo cannot be combined with --box, --fields, --seed or --like")
     edited = without_last_edit(found.request) if undo else with_edit(found.request, parse_edit(box, fields, seed, like))
     precision = found.precision or REFERENCE
     options = RenderOptions(

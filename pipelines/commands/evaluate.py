@@ -9,16 +9,17 @@ from pipelines.terminal.flags import Quiet
 
 
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help='Generator, .safetensors, or "bundled".')],
+    checkpoint: Annotated[str, typer.Argument(help='Checkpoint of the generator, a .safetensors file, or "bundled".')],
     data: Annotated[
-        str, typer.Argument(help="Training set made by ingest; its val and test splits are compared with.")
+        str, typer.Argument(help="Training set made by ingest; its val and test splits are the reference.")
     ],
-    out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and pictures.")],
+    out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and the pictures.")],
     protocol: Annotated[
-        str, typer.Option(help="antialiased, or paper: the paper's way to scale beside it.")
+        str, typer.Option(help="How pictures are scaled: antialiased, or paper for both this and the paper's way.")
     ] = "antialiased",
     inception: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of the standard Inception, for FID: safetensors or npz.")
+        str | None,
+        typer.Option(metavar="FILE", help="Weights of the standard Inception network for FID: .safetensors or .npz."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -28,4 +29,4 @@ def evaluate(
 
     results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
     show(results)
-    print(f"Figures and pictures are in {out}", file=sys.stderr)
+    print(f"Metrics and pictures are in {out}", file=sys.stderr)

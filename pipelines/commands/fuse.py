@@ -11,20 +11,20 @@ from pipelines.terminal.flags import Checkpoint, Formats, Quiet, RenderFolder, R
 
 def fuse(
     context: typer.Context,
-    styles: Annotated[str, typer.Option(metavar="N|SEED,SEED,…", help="How many styles, or the seed of each.")],
+    styles: Annotated[str, typer.Option(metavar="N|SEED,SEED,…", help="Number of styles, or the seed of each.")],
     out: RenderFolder,
-    width: Annotated[int, typer.Option(help="Width, px.")] = 4096,
-    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
-    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
-    fusion: Annotated[int, typer.Option(help="Side of the box over which styles blend, px; odd.")] = FUSION_PX,
-    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
+    width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 4096,
+    height: Annotated[int, typer.Option(help="Height of the panorama in pixels.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
+    fusion: Annotated[int, typer.Option(help="Side in pixels of the box over which styles blend; odd.")] = FUSION_PX,
+    cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     checkpoint: Checkpoint = None,
     format: Formats = None,
     tile: TileSide = 256,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
-    """Renders a panorama of several styles; writes the request, too, for changes by hand."""
+    """Renders a panorama of several styles. Also writes the request, to be changed by hand."""
     flags = beam_flags(context)
     for name, value in (("--width", width), ("--height", height)):
         if value < 1:

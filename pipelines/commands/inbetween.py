@@ -26,11 +26,15 @@ from pipelines.terminal.flags import (
 
 def inbetween(
     context: typer.Context,
-    photographs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="From left to right.")],
+    photographs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photographs, from left to right.")],
     out: RenderFolder,
-    width: Annotated[int, typer.Option(help="Of the panorama, px.")],
-    height: Annotated[int | None, typer.Option(help="Of the panorama, px.", show_default="the photographs'")] = None,
-    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its ends meet; one photograph is enough.")] = False,
+    width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")],
+    height: Annotated[
+        int | None, typer.Option(help="Height of the panorama in pixels.", show_default="the tallest photograph's")
+    ] = None,
+    cyclic: Annotated[
+        bool, typer.Option("--cyclic", help="Make the right end continue into the left; one photograph is enough.")
+    ] = False,
     steps: Steps = 500,
     paste: Keep = True,
     size: Size = None,
@@ -41,15 +45,15 @@ def inbetween(
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
-    """Makes one panorama of several photographs, or a circle of one."""
+    """Makes one panorama from several photographs, or a cyclic one from a single photograph."""
     paths, unknown = split_flags(photographs)
     flags = beam_flags(context, unknown)
     if len(paths) < (1 if cyclic else 2):
-        raise InputError("give two photographs or more; one is enough for a circle, by --cyclic")
+        raise InputError("give two or more photographs, or one with --cyclic")
     from model.inversion import InversionConfig
     from model.world.overlay import Overlay
     from pipelines.inbetween import placed
-    from pipelines.invert import default_network, invert_all, name_of, overlay_paths
+    from pipelines.invert import invert_all, name_of, overlay_paths
     from pipelines.render import render_written
     from transforms.applications.arrange import panorama
     from transforms.applications.invert import InversionJob
@@ -58,7 +62,7 @@ def inbetween(
     from transforms.render.planner import check_requests
     from transforms.storage.files import join
 
-    config = InversionConfig(steps=steps, seed=seed, network=default_network())
+    config = InversionConfig(steps=steps, seed=seed)
     files = overlay_paths(paths, join(out, "overlays"))
     jobs = [
         InversionJob(
@@ -74,7 +78,7 @@ def inbetween(
     def request(overlays: Sequence[tuple[str, Overlay]]) -> RenderRequest:
         return panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
 
-    # What is wrong is said before the photographs are inverted.
+    # Errors are reported before the photographs are inverted.
     check_requests(RenderOptions((request([]),), out, checkpoint, tile, replace=True))
     ready = request(list(zip(files, invert_all(jobs), strict=True)))
     options = RenderOptions((ready,), out, checkpoint, tile, replace=replace)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 
-def info(file: Annotated[str, typer.Argument(help="A file or folder of this project.")]) -> None:
-    """Says what a file or folder is."""
+def info(file: Annotated[str, typer.Argument(help="A file or folder made by infinitygan.")]) -> None:
+    """Describes a file or folder made by infinitygan."""
     from pipelines.info import describe, told
 
     for line in told(describe(file)):

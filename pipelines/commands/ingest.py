@@ -20,63 +20,72 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="SRC...",
-            help="Folders, globs, pictures, lists of URLs (.txt, .csv, .tsv, .jsonl, .parquet), WebDataset tars; as "
-            "paths or URLs. Web pages. commons:Category:NAME. flickr:group/ID.",
+            help="Where the photographs are: folders, globs, image files, WebDataset tars, lists of URLs (.txt, .csv, "
+            ".tsv, .jsonl, .parquet), given as paths or URLs; web pages; commons:Category:NAME; flickr:group/ID.",
         ),
     ] = None,
-    full_size: Annotated[int, typer.Option(help="Height to which photographs are scaled, px.")] = 197,
-    patch_size: Annotated[int, typer.Option(help="Side of the patches cropped from them, px.")] = 101,
-    square: Annotated[bool, typer.Option("--square", help="Cut every photograph to its middle square.")] = False,
+    full_size: Annotated[int, typer.Option(help="Height in pixels to which each photograph is scaled.")] = 197,
+    patch_size: Annotated[int, typer.Option(help="Side in pixels of the patches cropped for training.")] = 101,
+    square: Annotated[bool, typer.Option("--square", help="Crop each photograph to its central square.")] = False,
     via_size: Annotated[
-        int | None, typer.Option(help="Height to which they are scaled first, px; the paper's is 128, with --square.")
+        int | None, typer.Option(help="Height in pixels to scale to first. The paper uses 128, with --square.")
     ] = None,
-    suffix: Annotated[str, typer.Option("--format", help="What they are stored as: jpg, webp or png.")] = "jpg",
-    quality: Annotated[int, typer.Option(help="Of the stored jpg or webp, 1 to 100.")] = 95,
+    suffix: Annotated[str, typer.Option("--format", help="Image format of the set: jpg, webp or png.")] = "jpg",
+    quality: Annotated[int, typer.Option(help="Quality of stored jpg or webp images, 1 to 100.")] = 95,
     min_side: Annotated[
-        int | None, typer.Option(help="Least short side of a photograph, px.", show_default="the patch size")
+        int | None, typer.Option(help="Smallest allowed short side, in pixels.", show_default="the patch size")
     ] = None,
-    max_aspect: Annotated[float, typer.Option(help="Most that a long side may be of the short one.")] = 20.0,
+    max_aspect: Annotated[float, typer.Option(help="Largest allowed ratio of long to short side.")] = 20.0,
     no_filters: Annotated[
-        bool, typer.Option("--no-filters", help="Keep what is nearly black, flat, mostly text or mostly border.")
+        bool, typer.Option("--no-filters", help="Keep pictures that are nearly black, flat, or mostly text or border.")
     ] = False,
     samples_per_shard: Annotated[
-        int | None, typer.Option(help="Samples in a shard.", show_default="at least 16 train shards")
+        int | None, typer.Option(help="Number of samples in each shard.", show_default="at least 16 train shards")
     ] = None,
     dedup: Annotated[
-        str, typer.Option(help="near keeps one of those that look alike, exact of those with equal bytes, off all.")
+        str,
+        typer.Option(help="near drops photographs that look alike, exact those with equal bytes, off none."),
     ] = "near",
-    depth: Annotated[int, typer.Option(help="Links to follow from a web page, on its own site.")] = 1,
-    connections: Annotated[int, typer.Option(help="Requests at once.")] = POLITE.connections,
-    host_connections: Annotated[int, typer.Option(help="Requests at once to one host.")] = POLITE.host_connections,
-    host_rate: Annotated[float, typer.Option(help="Requests a second to one host.")] = POLITE.host_rate,
-    deadline: Annotated[float, typer.Option(help="Time for a request and its whole answer, s.")] = POLITE.deadline_s,
-    cap_mb: Annotated[float, typer.Option(help="Largest file fetched, MB.")] = POLITE.cap_bytes / 1e6,
-    attempts: Annotated[int, typer.Option(help="Times that a request is made that may yet succeed.")] = POLITE.attempts,
-    contact: Annotated[str | None, typer.Option(help="Address or URL for server owners; sent to each server.")] = None,
+    depth: Annotated[int, typer.Option(help="How deep to follow links from a web page, on its own site.")] = 1,
+    connections: Annotated[int, typer.Option(help="Largest number of concurrent requests.")] = POLITE.connections,
+    host_connections: Annotated[int, typer.Option(help="Concurrent requests to one host.")] = POLITE.host_connections,
+    host_rate: Annotated[float, typer.Option(help="Requests per second to one host.")] = POLITE.host_rate,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds allowed for a request and its whole response.")
+    ] = POLITE.deadline_s,
+    cap_mb: Annotated[float, typer.Option(help="Largest file to download, in MB.")] = POLITE.cap_bytes / 1e6,
+    attempts: Annotated[int, typer.Option(help="Attempts per request, for errors worth retrying.")] = POLITE.attempts,
+    contact: Annotated[
+        str | None, typer.Option(help="E-mail address or URL sent to each server for its owner.")
+    ] = None,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
+        bool, typer.Option("--allow-private", help="Also connect to private and loopback addresses.")
     ] = False,
-    no_robots: Annotated[bool, typer.Option("--no-robots", help="Ask for no robots.txt: on your own servers.")] = False,
+    no_robots: Annotated[bool, typer.Option("--no-robots", help="Ignore robots.txt (your own servers only).")] = False,
     memory: Annotated[
         int,
         typer.Option(
-            help="Most memory that a worker process takes, MiB. Large photographs are decoded one after the other; one "
-            "that alone needs more is rejected."
+            help="Memory limit for each worker process, in MiB. Large photographs are decoded one at a time; a "
+            "photograph that needs more on its own is rejected."
         ),
     ] = DEFAULT_BYTES >> 20,
-    crawlers: Annotated[int, typer.Option(help="Workers that fetch at once; a host belongs to one of them.")] = 1,
+    crawlers: Annotated[
+        int, typer.Option(help="Number of workers that fetch; each host is assigned to one of them.")
+    ] = 1,
     retry_rejects: Annotated[
         list[str] | None,
-        typer.Option(metavar="REASON", help="Instead of SRC: try again what was rejected so; all for any reason."),
+        typer.Option(metavar="REASON", help="Instead of SRC: retry what was rejected for this reason; all for any."),
     ] = None,
-    repack_set: Annotated[bool, typer.Option("--repack", help="Instead of SRC: deal the set out evenly.")] = False,
+    repack_set: Annotated[
+        bool, typer.Option("--repack", help="Instead of SRC: distribute the samples evenly over new shards.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Makes or extends a training set of photographs: WebDataset shards, an index, and the rejects with their reasons.
+    """Makes or extends a training set: WebDataset shards, an index, and the rejected photographs with reasons.
 
-    The same command again goes on with a run that was cut off, or adds what is new. Beam's own flags are passed on in
-    the form --flag=value.
+    Run the same command again to resume an interrupted run or to add what is new. Apache Beam's own flags are
+    accepted too, in the form --flag=value.
     """
     # The parser leaves flags that it does not know, which are Beam's, among the sources.
     paths, unknown = split_flags(sources or [])
@@ -90,7 +99,7 @@ def ingest(
 
     if repack_set:
         if paths or retry_rejects or dry_run:
-            raise InputError("--repack stands alone: it takes no sources, --retry-rejects or --dry-run")
+            raise InputError("--repack cannot be combined with sources, --retry-rejects or --dry-run")
         show_summary(out, repack(out, samples_per_shard, flags))
         return
     manners = Manners(
@@ -133,5 +142,5 @@ def ingest(
     dataset = ingest(options, flags)
     show_summary(out, dataset)
     if not sum(dataset["samples"].values()):
-        print(f"no photograph could be used: {join(out, REJECTS)} says why of each", file=sys.stderr)
+        print(f"no photograph could be used; {join(out, REJECTS)} gives the reason for each", file=sys.stderr)
         raise typer.Exit(1)

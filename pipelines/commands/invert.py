@@ -1,7 +1,7 @@
 """The flags of ``infinitygan invert``."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,36 +23,43 @@ from pipelines.terminal.flags import (
 def invert(
     context: typer.Context,
     photographs: Annotated[
-        list[str], typer.Argument(metavar="PHOTO...", help="Files, folders and lists; paths or URLs.")
+        list[str], typer.Argument(metavar="PHOTO...", help="Photographs: files, folders and lists, as paths or URLs.")
     ],
-    out: Annotated[str, typer.Option(help="The overlay, FILE.safetensors; a folder for those of many.")],
+    out: Annotated[
+        str, typer.Option(help="The overlay to write, FILE.safetensors; a folder if there are several photographs.")
+    ],
     checkpoint: Checkpoint = None,
     steps: Steps = 3000,
     size: Size = None,
     origin: Annotated[
         str | None,
-        typer.Option(metavar="X,Y", help="World pixel of its top left corner.", show_default="0,-height/2"),
+        typer.Option(
+            metavar="X,Y", help="World pixel of the photograph's top left corner.", show_default="0,-height/2"
+        ),
     ] = None,
     cyclic_width: Annotated[
-        int | None, typer.Option(help="Of the cyclic panorama that it is for, px.", show_default="not cyclic")
+        int | None,
+        typer.Option(help="Width in pixels of the cyclic panorama it is meant for.", show_default="not cyclic"),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Adam's highest.")] = 0.1,
-    pixel_weight: Annotated[float, typer.Option(help="Of the squared difference of pixels.")] = 10.0,
-    lpips_weight: Annotated[float, typer.Option(help="Of LPIPS.")] = 10.0,
-    z_g_weight: Annotated[float, typer.Option(help="Of the prior on z_g.")] = 10.0,
-    z_l_weight: Annotated[float, typer.Option(help="Of the prior on z_l.")] = 10.0,
-    w_weight: Annotated[float, typer.Option(help="Of the prior on W+.")] = 0.01,
-    noise_weight: Annotated[float, typer.Option(help="Of the noise's correlation.")] = 1000.0,
-    lpips: Annotated[str | None, typer.Option(help="alex or vgg.", show_default="vgg on a GPU")] = None,
-    tile: Annotated[int, typer.Option(help="Larger photographs are seen in tiles of this side, px.")] = 256,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of Adam.")] = 0.1,
+    pixel_weight: Annotated[float, typer.Option(help="Weight of the squared pixel difference.")] = 10.0,
+    lpips_weight: Annotated[float, typer.Option(help="Weight of LPIPS.")] = 10.0,
+    z_g_weight: Annotated[float, typer.Option(help="Weight of the prior on z_g.")] = 10.0,
+    z_l_weight: Annotated[float, typer.Option(help="Weight of the prior on z_l.")] = 10.0,
+    w_weight: Annotated[float, typer.Option(help="Weight of the prior on W+.")] = 0.01,
+    noise_weight: Annotated[float, typer.Option(help="Weight of the noise's autocorrelation.")] = 1000.0,
+    lpips: Annotated[Literal["alex"], typer.Option(hidden=True)] = "alex",  # accepted for older scripts
+    tile: Annotated[
+        int, typer.Option(help="Side in pixels of the tiles in which larger photographs are processed.")
+    ] = 256,
     seed: PhotographSeed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Finds the fields of the world that give a photograph; run again, it goes on where it was."""
+    """Finds the fields of the world that reproduce a photograph. Run again, it resumes where it stopped."""
     paths, flags = split_flags(photographs)
     beam_options = beam_flags(context, flags)
     from model.inversion import InversionConfig
-    from pipelines.invert import default_network, invert_all, invert_many, overlay_paths
+    from pipelines.invert import invert_all, invert_many, overlay_paths
     from transforms.applications.inversions import INVERSIONS
     from transforms.applications.invert import SUFFIX, InversionJob, photographs_at
     from transforms.storage.files import check_folder, join
@@ -67,7 +74,6 @@ def invert(
         w_weight=w_weight,
         noise_weight=noise_weight,
         tile_px=tile,
-        network=lpips or default_network(),
         seed=seed,
     )
     x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)
@@ -100,6 +106,9 @@ def invert(
     failed = [row for row in rows if row.reason]
     for row in failed:
         print(f"{row.photograph}: {row.reason}", file=sys.stderr)
-    print(f"{len(rows) - len(failed)} of {len(rows)} overlays are there; {join(out, INVERSIONS)}", file=sys.stderr)
+    print(
+        f"{len(rows) - len(failed)} of {len(rows)} overlays are finished; {join(out, INVERSIONS)} lists them",
+        file=sys.stderr,
+    )
     if failed:
         raise typer.Exit(1)

@@ -28,13 +28,13 @@ MOST_VARIANTS = 1000
 
 def outpaint(
     context: typer.Context,
-    photograph: Annotated[str, typer.Argument(metavar="PHOTO", help="A photograph, or an overlay that invert made.")],
+    photograph: Annotated[str, typer.Argument(metavar="PHOTO", help="A photograph, or an overlay made by invert.")],
     out: RenderFolder,
-    left: Annotated[int, typer.Option(help="How far to go on to the left, px.")] = 0,
-    right: Annotated[int, typer.Option(help="To the right, px.")] = 0,
-    up: Annotated[int, typer.Option(help="Upwards, px.")] = 0,
-    down: Annotated[int, typer.Option(help="Downwards, px.")] = 0,
-    variants: Annotated[int, typer.Option(help="How many different results.")] = 1,
+    left: Annotated[int, typer.Option(help="Pixels to add on the left.")] = 0,
+    right: Annotated[int, typer.Option(help="Pixels to add on the right.")] = 0,
+    up: Annotated[int, typer.Option(help="Pixels to add at the top.")] = 0,
+    down: Annotated[int, typer.Option(help="Pixels to add at the bottom.")] = 0,
+    variants: Annotated[int, typer.Option(help="Number of different results.")] = 1,
     steps: Steps = 500,
     paste: Keep = True,
     size: Size = None,
@@ -51,7 +51,7 @@ def outpaint(
         raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
     from model.inversion import InversionConfig
     from model.world.overlay import Overlay
-    from pipelines.invert import default_network, name_of
+    from pipelines.invert import name_of
     from pipelines.outpaint import box_of, overlay_of
     from pipelines.render import render_written
     from transforms.applications.arrange import grown, panorama
@@ -69,7 +69,7 @@ def outpaint(
         photograph=photograph,
         out=join(out, "overlays", f"{name}{SUFFIX}"),
         checkpoint=checkpoint or BUNDLED,
-        config=InversionConfig(steps=steps, seed=seed, network=default_network()),
+        config=InversionConfig(steps=steps, seed=seed),
         size_px=size_px(size),
     )
     formats, box = format or ["png"], grown(box_of(job), *sides)
@@ -80,7 +80,7 @@ def outpaint(
             for number in range(variants)
         )
 
-    # What is wrong is said before the photograph is inverted.
+    # Errors are reported before the photograph is inverted.
     check_requests(RenderOptions(requests([]), out, checkpoint, tile, replace=True))
     ready = requests([overlay_of(job)])
     options = RenderOptions(ready, out, checkpoint, tile, replace=replace)
@@ -88,4 +88,4 @@ def outpaint(
     if "png" in formats:
         sheet = join(out, f"{name}.jpg")
         if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready]):
-            print(f"All of them at a glance: {sheet}", file=sys.stderr)
+            print(f"Contact sheet of all variants: {sheet}", file=sys.stderr)

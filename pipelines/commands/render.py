@@ -16,42 +16,55 @@ FIELDS = {
     "cyclic": ("cyclic",),
     "format": ("formats",),
 }
-"""The fields of a request that flags give. Beside --requests they are for the rows that do not give them."""
+"""The fields of a request that flags give. With --requests they are defaults for rows that omit them."""
 
 
 def render(
     context: typer.Context,
-    out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and manifest.")],
-    checkpoint: Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")] = None,
-    seed: Annotated[int, typer.Option(help="Which world.")] = 7,
-    width: Annotated[int, typer.Option(help="Width, px.")] = 8192,
-    height: Annotated[int, typer.Option(help="Height, px.")] = 512,
+    out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and the manifest.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
+    width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 8192,
+    height: Annotated[int, typer.Option(help="Height of the panorama in pixels.")] = 512,
     origin: Annotated[
         str | None,
-        typer.Option(metavar="X,Y", help="World pixel of the top left corner.", show_default="0,-height/2"),
+        typer.Option(metavar="X,Y", help="World pixel of the panorama's top left corner.", show_default="0,-height/2"),
     ] = None,
-    cyclic: Annotated[bool, typer.Option("--cyclic", help="Its right end meets its left.")] = False,
+    cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     requests: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Many panoramas: .jsonl, .csv or .parquet, a request a row.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Render many panoramas: a .jsonl, .csv or .parquet file with one request per row."
+        ),
     ] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile, px; a multiple of the network's cell.")] = 256,
-    tiles_per_shard: Annotated[int, typer.Option(help="Patches in one file.")] = 16,
-    format: Annotated[list[str] | None, typer.Option(help=f"{FORMATS}; may be repeated.", show_default="png")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")] = False,
+    tile: Annotated[int, typer.Option(help="Side of a tile in pixels; a multiple of the network's cell.")] = 256,
+    tiles_per_shard: Annotated[int, typer.Option(help="Number of patches in each shard.")] = 16,
+    format: Annotated[
+        list[str] | None, typer.Option(help=f"File format: {FORMATS}; may be repeated.", show_default="png")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16, float16.")] = "float32",
-    repair: Annotated[bool, typer.Option("--repair", help="Check the shards there are; make bad ones again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Check existing shards; render damaged ones again.")] = False,
     accelerator: Annotated[
         str | None,
-        typer.Option(metavar="HINT", help="That the workers that compute need, such as 'type:nvidia-l4;count:1'."),
+        typer.Option(metavar="HINT", help="Accelerator for the workers that render, such as 'type:nvidia-l4;count:1'."),
     ] = None,
     model_copies: Annotated[
         int | None,
-        typer.Option(help="Networks that a worker machine's processes share.", show_default="one in each process"),
+        typer.Option(
+            help="Number of networks that the processes of a worker machine share.", show_default="one in each process"
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all requests, say what they cost, stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all requests, print what they cost, and stop.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Renders panoramas of any size, tile by tile; run again, it does only what is missing."""
+    """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
     from transforms.panoramas.requests import Refused, RenderRequest, list_requests
@@ -94,13 +107,13 @@ def render(
 
 
 def is_given(context: typer.Context, flag: str) -> bool:
-    """Whether a flag stands on the command line."""
+    """Tells whether a flag was given on the command line."""
     source = context.get_parameter_source(flag)
     return source is not None and source.name != "DEFAULT"
 
 
 def parse_origin(text: str | None) -> tuple[int, int | None]:
-    """X,Y as numbers."""
+    """Parses X,Y as two whole numbers."""
     if text is None:
         return 0, None
     try:

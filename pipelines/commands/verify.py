@@ -10,11 +10,11 @@ from pipelines.terminal.flags import Quiet
 
 
 def verify(
-    folder: Annotated[str, typer.Argument(help="The --out of a render job.")],
-    tiles: Annotated[int, typer.Option(help="How many tiles, drawn from all finished panoramas.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    folder: Annotated[str, typer.Argument(help="The output folder of a render job (its --out).")],
+    tiles: Annotated[int, typer.Option(help="Number of tiles to check, drawn from all finished panoramas.")] = 16,
+    seed: Annotated[int, typer.Option(help="Random seed of the draw.")] = 0,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Generator of requests that name none.", show_default="bundled")
+        str | None, typer.Option(help="Checkpoint for requests that do not name one.", show_default="bundled")
     ] = None,
     quiet: Quiet = False,
 ) -> None:

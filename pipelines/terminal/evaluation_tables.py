@@ -1,4 +1,4 @@
-"""What an evaluation found, as tables on the terminal."""
+"""Shows the results of an evaluation as tables on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,18 +18,18 @@ def show(results: Results) -> None:
 
 
 def tables(results: Results) -> list[Table]:
-    """Sets, bands, and what belongs to neither."""
+    """Returns three tables: picture sets, height bands, and everything else."""
     sets, bands = results["sets"], results["bands"]
     measures = [name for name, value in next(iter(sets.values())).items() if isinstance(value, Mapping)]
     kids = [name for name in measures if name.startswith("KID")]
     counts = ["pictures", *(str(row["pictures"]) for row in sets.values())]
     distances = table(
-        "Distance to held-out photographs; in brackets, of photographs trained on",
+        "Distance to held-out photographs (in parentheses: the training photographs' distance)",
         ["", *sets],
         [counts, *([name, *(estimate(row[name]) for row in sets.values())] for name in measures)],
     )
     by_height = table(
-        "By pixels below the horizon; after the slash, photographs",
+        "By pixels below the horizon (generated / photographs)",
         ["px", *kids, "clipped", "contrast", "fine power"],
         [[name, *(estimate(row[key]) for key in kids), *means(row)] for name, row in bands.items()],
     )
@@ -37,12 +37,12 @@ def tables(results: Results) -> list[Table]:
 
 
 def means(row: Results) -> list[str]:
-    """What a band's patches are like on average."""
+    """Returns the mean statistics of a band's patches."""
     return [pair(row["clipped"], "{:.1%}"), pair(row["contrast"], "{:.0f}"), pair(row["fine power"], "{:.0f}")]
 
 
 def others(results: Results) -> Iterable[Sequence[str]]:
-    """Everything else, a line each."""
+    """Yields all other results, one line each."""
     for network, means in results["mean KID"].items():
         for name, value in means.items():
             yield f"mean KID-{network}, {name}", estimate(value)
@@ -61,7 +61,7 @@ def others(results: Results) -> Iterable[Sequence[str]]:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of text."""
+    """Makes a table of text."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
         made.add_column(name, justify="right" if place else "left")
@@ -71,16 +71,16 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def estimate(value: Results) -> str:
-    """A value with its error, and in brackets that of photographs trained on."""
+    """Formats a value with its error, followed by the training photographs' value in parentheses."""
     trained = f" ({number(value['trained'])})" if "trained" in value else ""
     return f"{number(value['value'])} ± {number(value['error'])}{trained}"
 
 
 def pair(value: Results, form: str) -> str:
-    """Generated pictures and photographs."""
+    """Formats the values of generated pictures and of photographs."""
     return f"{form.format(value['generated'])} / {form.format(value['photographs'])}"
 
 
 def number(value: float) -> str:
-    """Three decimals below ten, one above."""
+    """Formats a number with three decimals below ten and one above."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

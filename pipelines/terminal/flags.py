@@ -1,4 +1,4 @@
-"""Flags that several commands have in common, and how their values are read, without torch or Beam."""
+"""Flags that several commands share, and parsers for their values. Imports neither torch nor Beam."""
 
 import difflib
 import re
@@ -16,34 +16,43 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
-"""What panoramas can be stored as, for help texts; `transforms.formats.registry` writes them."""
+"""The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
 
-Checkpoint = Annotated[str | None, typer.Option(help="Generator, .safetensors.", show_default="bundled")]
-RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and manifest.")]
-Formats = Annotated[list[str] | None, typer.Option("--format", help="png or tif; may be repeated.", show_default="png")]
-TileSide = Annotated[int, typer.Option("--tile", help="Side of a tile, px; a multiple of the network's cell.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Render ids anew that have another plan.")]
-Steps = Annotated[int, typer.Option(help="Of the optimisation of each photograph.")]
+Checkpoint = Annotated[
+    str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")
+]
+RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and the manifest.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help=f"File format: {FORMATS}; may be repeated.", show_default="png"),
+]
+TileSide = Annotated[int, typer.Option("--tile", help="Side of a tile in pixels; a multiple of the network's cell.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
+Steps = Annotated[int, typer.Option(help="Optimisation steps per photograph.")]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="WxH", help="Scale and cut photographs to this, px.", show_default="the network's height"),
+    typer.Option(
+        metavar="WxH",
+        help="Width and height in pixels to which photographs are scaled and cropped.",
+        show_default="the network's height",
+    ),
 ]
-PhotographSeed = Annotated[int, typer.Option(help="Of the world around, and of the optimisation's start.")]
+PhotographSeed = Annotated[int, typer.Option(help="Seed of the surrounding world and of the optimisation's start.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=silence, help="Show no progress. Results and errors are still shown.")
+    bool, typer.Option("--quiet", "-q", callback=silence, help="Hide progress; results and errors are still shown.")
 ]
-Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Show the photograph's own pixels in its place.")]
+Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":
-    """Beam's options from the flags that are not the command's own.
+    """Returns Beam's options from the flags that are not the command's own.
 
     Args:
-        context: of the command.
-        among_arguments: flags that the parser left among the command's arguments.
+        context: The context of the command.
+        among_arguments: Flags that the parser left among the command's arguments.
 
     Raises:
-        InputError: Beam does not know a flag, or not its value.
+        InputError: Beam does not know a flag, or does not accept its value.
     """
     flags = [*among_arguments, *context.args]
     check_names(flags, [f"--{name.replace('_', '-')}" for name in context.params])
@@ -53,7 +62,7 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
 
 
 def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
-    """Raises InputError for a flag that is not Beam's, with a hint on a misspelt one."""
+    """Raises InputError for a flag that is not one of Beam's, and suggests a similar name."""
     given = [flag.split("=", 1)[0] for flag in flags if flag.startswith("-")]
     if not given:
         return
@@ -66,7 +75,7 @@ def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
 
 
 def beam_flag_names() -> list[str]:
-    """The names of Beam's flags, read from its source: importing Beam takes more than a second."""
+    """Returns the names of Beam's flags, read from its source because importing Beam takes more than a second."""
     package = find_spec("apache_beam")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("apache_beam is not installed")
@@ -75,17 +84,17 @@ def beam_flag_names() -> list[str]:
 
 
 def whole_numbers(flag: str, text: str, count: int | None, example: str, separator: str = ",") -> tuple[int, ...]:
-    """The whole numbers of a flag's value.
+    """Parses the whole numbers in a flag's value.
 
     Args:
-        flag: its name.
-        text: its value.
-        count: how many there must be; None for any number.
-        example: of a right value.
-        separator: between them.
+        flag: The name of the flag.
+        text: The value given.
+        count: How many numbers are expected; None for any number.
+        example: A valid value, for the error message.
+        separator: The separator between numbers.
 
     Raises:
-        InputError: there are others.
+        InputError: The value does not have this form.
     """
     try:
         numbers = tuple(int(part) for part in text.split(separator))
@@ -98,7 +107,7 @@ def whole_numbers(flag: str, text: str, count: int | None, example: str, separat
 
 
 def size_px(text: str | None) -> tuple[int, int] | None:
-    """Width and height of --size."""
+    """Returns the width and height given by --size."""
     if text is None:
         return None
     width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
@@ -106,5 +115,5 @@ def size_px(text: str | None) -> tuple[int, int] | None:
 
 
 def split_flags(values: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments and Beam's flags apart: the parser leaves flags that it does not know among the arguments."""
+    """Splits arguments from Beam's flags, because the parser leaves unknown flags among the arguments."""
     return [value for value in values if not value.startswith("--")], [v for v in values if v.startswith("--")]

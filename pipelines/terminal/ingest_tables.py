@@ -1,4 +1,4 @@
-"""What ingest shows: its plan, how far it is, and what it has made."""
+"""Shows the plan, the progress and the result of an ingest job."""
 
 import time
 from collections import Counter
@@ -18,7 +18,7 @@ HOSTS_SHOWN = 12
 
 
 def details() -> Callable[[], str]:
-    """What the bar says besides: how many are good, how many were rejected and why, and how fast bytes come in."""
+    """Returns a function that describes progress: photographs kept and rejected, with reasons, and download speed."""
     start_s = time.monotonic()
 
     def say() -> str:
@@ -42,7 +42,7 @@ def show_plan(out: str, found: Found, manners: Manners) -> None:
     table.add_column("photographs", justify="right")
     table.add_column("at least", justify="right")
     if done:
-        table.add_row("fetched by the run that was cut off", str(len(found.photographs) - len(left)), "")
+        table.add_row("fetched by the interrupted run", str(len(found.photographs) - len(left)), "")
     table.add_row("from files", str(files), "")
     for host, count in hosts.most_common(HOSTS_SHOWN):
         table.add_row(f"from {host}", str(count), f"{count / manners.host_rate:.0f} s")
@@ -56,7 +56,7 @@ def show_plan(out: str, found: Found, manners: Manners) -> None:
 
 
 def show_summary(out: str, dataset: dict[str, Any]) -> None:
-    """Prints what was kept, what was not and why, and the files made."""
+    """Prints how many samples and shards each split has, and how many photographs were rejected for which reason."""
     table = Table(title=f"Training set {out}", title_justify="left")
     table.add_column("what")
     table.add_column("samples", justify="right")

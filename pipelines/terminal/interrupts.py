@@ -1,9 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a command ends at once, with one line and one exit code.
+"""Handles Ctrl-C, SIGTERM and SIGHUP: a command ends at once, with one line and one exit code.
 
-Raising an exception would not do. Beam runs our code inside its own, in this thread or in others: it would take the
-exception for the failure of one element, and go on or print a long traceback. A job can be killed at any moment, and
-the same command then goes on where it was; so the process simply ends, after the files that it has half written are
-removed.
+Raising an exception would not work. Beam runs our code inside its own, in this thread or in others: it would treat
+the exception as the failure of one element, and continue or print a long traceback. A job can be killed at any
+moment and resumed by the same command. So the process removes its partly written files and exits.
 """
 
 import os
@@ -16,7 +15,7 @@ from types import FrameType
 from transforms.storage.unfinished import remove_unfinished
 
 INTERRUPTED = 130
-"""The exit code, whichever signal it was."""
+"""The exit code for all of these signals."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR = b"\x1b[?25h\n"
@@ -24,9 +23,9 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """While the block runs, the signals end the process, but for those that were ignored, as nohup has it."""
+    """While the block runs, the signals end the process, except those that were ignored before (as under nohup)."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # which alone may say what becomes of signals
+        yield  # only the main thread may set signal handlers
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
@@ -44,7 +43,7 @@ def end(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     remove_unfinished()
-    # Not by way of sys.stderr: the signal may have come while that was being written to.
-    with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+    # sys.stderr is bypassed: the signal may have arrived while it was being written to.
+    with suppress(OSError):  # after SIGHUP the terminal is gone
         os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"infinitygan: interrupted\n")
     os._exit(INTERRUPTED)

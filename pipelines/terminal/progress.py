@@ -1,4 +1,4 @@
-"""How far a job is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Shows progress on stderr: a bar on a terminal, a line every few seconds elsewhere."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ _silent = threading.Event()
 
 
 def silence(quiet: bool) -> bool:
-    """Hides progress from now on, or shows it again; returns what it was given, as the callback of a flag does."""
+    """Hides progress from now on, or shows it again. Returns its argument, as callbacks of flags do."""
     if quiet:
         _silent.set()
     else:
@@ -24,7 +24,7 @@ def silence(quiet: bool) -> bool:
 def say(text: str) -> None:
     """Prints a line on stderr, unless progress is hidden.
 
-    Where the terminal or the pipe is gone, the work goes on without being heard.
+    If the terminal or pipe is closed, the job continues silently.
     """
     if _silent.is_set():
         return
@@ -43,11 +43,11 @@ def track(
     """Shows, while the block runs, how many of the total are done.
 
     Args:
-        description: what is being done to what, such as "Photographs".
-        total: how many there are; 0 if there is no end to them.
-        count: says how many are done; called from another thread, twice a second. While it says 0 nothing is drawn
-            but the total, which is right for work that other processes do.
-        note: says what else is to be seen of the work, in a few words.
+        description: The unit of work, such as "Photographs".
+        total: The total number of units; 0 if it is unknown.
+        count: Returns how many units are done. It is called twice a second from another thread. While it returns 0,
+        only the total is shown, which suits work done by other processes.
+        note: Returns further details in a few words.
     """
     if _silent.is_set():
         yield

@@ -1,4 +1,4 @@
-"""What a person sees of a render job: beside the progress bar, before it and at its end."""
+"""What a render job prints: next to the progress bar, before the job and at its end."""
 
 import sys
 import time
@@ -23,18 +23,18 @@ MOST_ROWS_SHOWN = 20
 
 
 class JobNote:
-    """What stands behind the bar of tiles: panoramas, failures, speed since the first call.
+    """The note next to the progress bar: panoramas done, failures, and speed since the first call.
 
     Args:
-        panoramas: of the job.
-        tile_px: side of a tile.
+        panoramas: The number of panoramas in the job.
+        tile_px: The side of a tile.
     """
 
     def __init__(self, panoramas: int, tile_px: int):
         self.panoramas, self.tile_px, self.start = panoramas, tile_px, time.monotonic()
 
     def __call__(self) -> str:
-        """The note."""
+        """Returns the note."""
         parts = [f"{PANORAMAS_DONE.count}/{self.panoramas} panoramas"]
         if PANORAMAS_FAILED.count:
             parts.append(f"{PANORAMAS_FAILED.count} failed")
@@ -45,7 +45,7 @@ class JobNote:
 
 
 def show_cautions(plans: Iterable[Plan]) -> None:
-    """Prints what is to be known of the files that are asked for, each remark once, with the panoramas it is about."""
+    """Prints warnings about the requested files, each once, with the panoramas it concerns."""
     about: dict[str, list[str]] = {}
     for plan in plans:
         for name in plan.request.formats:
@@ -58,7 +58,7 @@ def show_cautions(plans: Iterable[Plan]) -> None:
 
 
 def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints what was not made and why, and what was and where."""
+    """Prints the state of each panorama, failures first, and where the files are."""
     table = Table(title=Text(f"Panoramas in {out}"), title_justify="left")
     for name in ("id", "size, px", "state", "seams, of 255"):
         table.add_column(name, overflow="fold")
@@ -69,7 +69,7 @@ def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
         made = [join(out, file) for file in row["files"]]
         lines += made if row["state"] == DONE else [f"{name}: {printable(row['reason'] or '')}"]
     if len(rows) > MOST_ROWS_SHOWN:
-        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; all of them are in {join(out, MANIFEST)}")
+        lines.append(f"and {len(rows) - MOST_ROWS_SHOWN} more; the full list is in {join(out, MANIFEST)}")
     Console(stderr=True).print(table)
     lines.append(f"Thumbnails: {join(out, INDEX)}")
     print(*lines, sep="\n", file=sys.stderr)
@@ -82,7 +82,7 @@ def show_refused(refused: Mapping[str, str]) -> None:
 
 
 def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
-    """Prints what a job would do, and how long it would take where a tile takes so long."""
+    """Prints what a job would do, and how long it would take at `tile_s` seconds per tile."""
     table = Table(title=Text(f"Nothing has been written to {out}"), title_justify="left", show_header=False)
     lines: tuple[tuple[str, str], ...] = (
         ("panoramas", f"{cost.requests:,}, of which {cost.complete:,} are done"),
@@ -94,7 +94,7 @@ def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
         ("panoramas, about", f"{cost.panorama_bytes / 1e6:,.0f} MB"),
     )
     if cost.tiles:
-        lines = (*lines, ("time to compute on this machine", f"{cost.tiles * tile_s:,.0f} s, {tile_s:.2f} s a tile"))
+        lines = (*lines, ("time to compute on this machine", f"{cost.tiles * tile_s:,.0f} s, {tile_s:.2f} s per tile"))
     for line in lines:
         table.add_row(*line)
     Console(stderr=True).print(table)

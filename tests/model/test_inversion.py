@@ -19,12 +19,10 @@ from model.inversion import (
     rate,
     to_gaussian,
 )
-from model.networks.lpips import is_installed
 from model.world.definition import Definition, Style
 from model.world.overlay import box_windows, check_overlay
 from model.world.world import World
 
-needs_weights = pytest.mark.skipif(not is_installed(), reason="the extra lpips is not installed")
 CONFIG = PRESETS["tiny"]
 
 
@@ -41,7 +39,6 @@ def inversion_of(generator, height=48, width=96, x_px=0, y_px=-24, cyclic_px=Non
     return Inversion(generator, target, InversionConfig(**{"steps": 6, **config}))
 
 
-@needs_weights
 @pytest.mark.parametrize(("x_px", "cyclic_px"), [(0, None), (-77, 16 * 72)])
 def test_the_world_shows_what_was_found(tiny, x_px, cyclic_px):
     """The fields that training's network was optimised through give the same picture where they are rendered."""
@@ -55,7 +52,6 @@ def test_the_world_shows_what_was_found(tiny, x_px, cyclic_px):
     assert (shown - inversion.picture()).abs().max() < 1e-4
 
 
-@needs_weights
 def test_it_comes_closer_and_the_fields_stay_as_if_drawn(tiny):
     inversion = inversion_of(tiny, steps=40)
     before = inversion.quality()
@@ -73,7 +69,6 @@ def test_it_comes_closer_and_the_fields_stay_as_if_drawn(tiny):
         assert noise.square().mean().item() == pytest.approx(1, abs=1e-4)
 
 
-@needs_weights
 def test_stopped_and_resumed_is_the_same_bit_for_bit(tiny):
     whole = inversion_of(tiny)
     for _ in range(6):
@@ -90,7 +85,6 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(tiny):
         assert torch.equal(value, second.variables[name]), name
 
 
-@needs_weights
 def test_seen_in_tiles_the_picture_is_the_same_and_so_is_the_pixels_gradient(tiny):
     gradients = []
     for tile_px in (64, 256):
@@ -105,7 +99,6 @@ def test_seen_in_tiles_the_picture_is_the_same_and_so_is_the_pixels_gradient(tin
         assert torch.allclose(gradient, gradients[1][1][name], atol=2e-4, rtol=1e-3), name
 
 
-@needs_weights
 def test_a_state_of_another_inversion_and_a_loss_that_is_no_number_are_said(tiny):
     inversion = inversion_of(tiny)
     inversion.advance()
@@ -153,7 +146,6 @@ def test_the_rate_rises_and_falls_to_nothing():
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"w_weight": float("nan")}, "w_weight is nan"),
         ({"tile_px": 10}, "tile is 10"),
-        ({"network": "resnet"}, "choose alex or vgg"),
     ],
 )
 def test_a_wrong_number_is_named(values, said):

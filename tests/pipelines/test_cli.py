@@ -102,7 +102,7 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         (["--tiles-per-shrad=5"], "--tiles-per-shrad is unknown: did you mean --tiles-per-shard?"),
         (["--runer=FnApiRunner"], "--runer is unknown: did you mean --runner?"),
         (["--no-such-thing-anywhere"], "--no-such-thing-anywhere is unknown: "),
-        (["stray"], "'stray' belongs to no flag; see --help"),
+        (["stray"], "'stray' is an unexpected argument; see --help"),
         (["-w5"], "-w5 is unknown: "),
         (["--runner=NoneSuch"], "Unexpected pipeline runner: NoneSuch"),
         (["--direct_num_workers=two"], "--direct_num_workers: invalid int value: 'two'"),

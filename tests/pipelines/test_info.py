@@ -113,7 +113,7 @@ def test_a_training_run(tmp_path):
     (tmp_path / LOG).write_text('{"images": 1}\n{"images": 2}\n')
     assert describe(str(tmp_path))["last tick"] == {"images": 2}
     (tmp_path / LOG).write_text('{"images": 1}\n{"imag')
-    with pytest.raises(InputError, match="is damaged, or not of this project"):
+    with pytest.raises(InputError, match="is damaged, or was not made by infinitygan"):
         describe(str(tmp_path))
 
 
@@ -265,10 +265,10 @@ def test_what_is_not_ours_is_said_to_be_so(tmp_path):
             describe(str(tmp_path / name))
     with pytest.raises(InputError, match=r"manifest\.parquet is damaged, or is not the manifest of render"):
         describe(str(tmp_path))
-    with pytest.raises(InputError, match=r"samples is no training set, run, or output of render$"):
+    with pytest.raises(InputError, match=r"samples is not a training set, a run, or the output of render$"):
         describe(str(SAMPLES))
     with pytest.raises(
-        InputError, match=r"\.md: info knows \.safetensors, \.tar, \.png, .*, \.json and the folders of"
+        InputError, match=r"\.md: unknown kind of file; give \.safetensors, \.tar, \.png, .*, \.json or a folder of"
     ):
         describe(str(SAMPLES / "ATTRIBUTION.md"))
     with pytest.raises(InputError, match="there is no such file or folder"):

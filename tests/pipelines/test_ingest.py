@@ -460,7 +460,8 @@ def test_only_rejects_of_a_reason_are_tried_again(few, tmp_path):
     again = ingest(IngestOptions((), str(tmp_path / "out"), retry_rejects=("empty",)))
     assert (sum(again["samples"].values()), again["rejects"]) == (7, {"unreadable": 1})
     with pytest.raises(
-        InputError, match=r"--retry-rejects empty: .* has none of these; rejected were: unreadable \(1\)"
+        InputError,
+        match=r"--retry-rejects empty: nothing in .* was rejected for this; its reasons are: unreadable \(1\)",
     ):
         ingest(IngestOptions((), str(tmp_path / "out"), retry_rejects=("empty",)))
     again = ingest(IngestOptions((), str(tmp_path / "out"), retry_rejects=("all",)))

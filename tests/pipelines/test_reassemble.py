@@ -98,7 +98,7 @@ def test_what_cannot_be_assembled_is_one_line_and_changes_nothing(copy, contents
         ([str(copy)], "--format is missing; give one or more of png"),
         ([str(copy), "--format=exr"], "format 'exr' is unknown"),
         ([str(copy), "--format=png", "--id=r"], "--id r: "),
-        ([str(tmp_path / "none"), "--format=png"], "holds no manifest.parquet; give the --out of a render job"),
+        ([str(tmp_path / "none"), "--format=png"], "does not contain manifest.parquet; give the --out of a render job"),
     ):
         assert run(["assemble", *arguments]) == 2
         assert said in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_a_finished_run_says_so_and_makes_again_what_is_missing(data, finished, 
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     train(tiny(data, out, images=4 * BATCH, resume=True))
     said = capsys.readouterr().err
-    assert f"{out} has seen the {4 * BATCH} images that it is to see; ask for more with --images" in said
+    assert f"{out} has already seen {4 * BATCH} images; give a larger --images" in said
     after = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     del before[Path("environment.json")], after[Path("environment.json")]
     assert after == before
@@ -155,7 +155,7 @@ def test_another_number_of_processes_is_told(data, finished, tmp_path, capsys, e
     out = Path(shutil.copytree(finished, tmp_path / "run"))
     (out / "environment.json").write_text(environment)
     train(tiny(data, out, images=4 * BATCH, resume=True))
-    assert ("Processes: 2 before, 1 now; from here on" in capsys.readouterr().err) == told
+    assert ("Processes: 2 before, 1 now; from now on" in capsys.readouterr().err) == told
 
 
 def test_a_folder_in_use_is_refused(data, finished, tmp_path, capsys):
@@ -335,7 +335,7 @@ def test_a_state_that_is_not_finite_never_replaces_one_that_is(data, tmp_path, m
         return losses
 
     monkeypatch.setattr(Trainer, "step", poison)
-    with pytest.raises(DivergenceError, match=r"generator.structure.* first, are not finite; go on from the last"):
+    with pytest.raises(DivergenceError, match=r"the first is generator.structure.*; resume from the last"):
         train(tiny(data, tmp_path / "run", images=2 * BATCH, resume=True))
     assert (tmp_path / "run" / "training.safetensors").read_bytes() == good
 

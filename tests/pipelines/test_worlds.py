@@ -222,7 +222,7 @@ def test_verify_says_which_tiles_are_not_what_they_should_be(rendered, tmp_path,
 
 def test_verify_refuses_what_it_cannot_verify(rendered, tmp_path, capsys):
     assert verify_by_command(tmp_path) == 2
-    assert "holds no manifest.parquet; give the --out of a render job" in capsys.readouterr().err
+    assert "does not contain manifest.parquet; give the --out of a render job" in capsys.readouterr().err
     assert verify_by_command(rendered, "--tiles=0") == 2
     assert "--tiles 0: give 1 or more" in capsys.readouterr().err
     record = rendered / "panoramas" / "p.json"

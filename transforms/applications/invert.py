@@ -202,6 +202,7 @@ def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[
         "box_px": list(target.box_px),
         "cyclic_px": target.cyclic_px,
         **dataclasses.asdict(job.config),
+        "network": "alex",  # older overlays could be of LPIPS with VGG16
     }
 
 

@@ -1,1 +1,1 @@
-"""Where photographs are found, and how they are fetched."""
+"""Finding photographs and fetching them."""

@@ -1,8 +1,8 @@
-"""WebDataset tars as sources: their pictures, with what the ``.json`` beside each says of it.
+"""WebDataset tars as sources: their pictures, with the metadata in the ``.json`` next to each.
 
-Only the headers and the metadata are read here; each picture's bytes are read where it is prepared. A picture is what
-it is by its place in the tar. It goes by the URL or path that its metadata say it came from, if no other picture of the
-tar says the same, and else by the tar's name and its own; whatever they say is never opened.
+Only the headers and the metadata are read here; each picture's bytes are read when it is prepared. A picture is located
+by its place in the tar. Its name is the URL or path that its metadata give as its origin, if no other picture of the
+tar has the same one; otherwise the tar's name and its own. The origin is never opened.
 """
 
 import json
@@ -28,10 +28,10 @@ _EMPTY_BLOCK: Final = bytes(tarfile.BLOCKSIZE)
 
 
 def read_archive(url: str) -> Iterator[Photograph | Reject]:
-    """Yields the pictures of a tar, and a reject for each member that is neither one nor a part of a picture's sample.
+    """Yields the pictures of a tar, and a reject for each member that is not a picture or part of a picture's sample.
 
     Raises:
-        InputError: it is not a tar.
+        InputError: the file is not a tar.
     """
     fs, path = filesystem(url)
     contents = _Contents(url)
@@ -45,15 +45,15 @@ def read_archive(url: str) -> Iterator[Photograph | Reject]:
 
 @dataclass
 class _Contents:
-    """What has been read of a tar.
+    """The contents of a tar, as far as it has been read.
 
     Attributes:
-        url: of the tar.
-        pictures: pieces by the members' names.
-        metadata: what the ``.json`` members say, by the archive they are in and their names without the ending.
-        partners: what each picture's metadata would be found by.
-        archive: the number of the one of the joined archives that is being read.
-        others: the members that are not pictures: what each is.
+        url: the URL of the tar.
+        pictures: the pieces of the tar, by member name.
+        metadata: the content of the ``.json`` members, by the archive that holds them and their names without suffix.
+        partners: the key under which each picture's metadata would be found.
+        archive: the number of the archive being read, of several that are joined.
+        others: the members that are not pictures, with the reason.
         problems: what is wrong with the tar itself.
     """
 
@@ -67,12 +67,12 @@ class _Contents:
     _copies: Counter[Any] = field(default_factory=Counter)
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """Takes note of a member."""
+        """Records a member."""
         name = self._new_name(clean_text(member.name))
         paired, suffix = posixpath.splitext(self._numbered(clean_text(member.name), self.archive))
         if member.islnk() or member.issym():
             target = clean_text(member.linkname)
-            self.others[name] = ("link", f"a link to {target}: only what it leads to is taken")
+            self.others[name] = ("link", f"a link to {target}: only its target is taken")
         elif not member.isfile():
             if not member.isdir():
                 self.others[name] = ("not_a_picture", "neither a file nor a folder")
@@ -84,16 +84,16 @@ class _Contents:
                 self.pictures[name] = Piece(self.url, member.offset_data, size)
                 self.partners[name] = (self.archive, paired)
         else:
-            self.others[name] = ("not_a_picture", "neither a picture by its name nor a part of a picture's sample")
+            self.others[name] = ("not_a_picture", "by its name neither a picture nor part of a picture's sample")
             if suffix.lower() == ".json" and member.size <= _METADATA_CAP_BYTES:
                 self.metadata[self.archive, paired] = _metadata(tar, member)
 
     def fail(self, reason: str, message: str) -> None:
-        """Takes note of something that is wrong with the tar itself."""
+        """Records a problem with the tar itself."""
         self.problems.append(Reject(self.url, "find", reason, message))
 
     def items(self) -> Iterator[Photograph | Reject]:
-        """Yields what there is in the tar."""
+        """Yields the contents of the tar."""
         yield from self.problems[:1]
         if not self.pictures and not self.problems:
             yield Reject(self.url, "find", "not_a_picture", "a tar without pictures")
@@ -114,7 +114,7 @@ class _Contents:
         return self.metadata.get((archive, paired)) or self.metadata.get((archive, _key(paired)), {})
 
     def _new_name(self, name: str) -> str:
-        """Returns the name, with a number where another member has it already."""
+        """Returns the name, with a number if another member already has it."""
         new = self._numbered(name, None)
         while new in self.pictures or new in self.others:
             new = self._numbered(name, None)
@@ -128,7 +128,7 @@ class _Contents:
 
 
 def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
-    """Reads the archive that begins at a byte of a file; returns where the next one does: ``cat`` joins them."""
+    """Reads the archive that begins at a byte of a file; returns the start of the next: ``cat`` joins archives."""
     file.seek(begin)
     members = 0
     try:
@@ -136,25 +136,25 @@ def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
             while (member := tar.next()) is not None:
                 members += 1
                 contents.add(tar, member)
-                tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has read
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all that it has read
             end: int = tar.offset  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         if not contents.pictures and not contents.others:
             raise InputError(f"{contents.url} cannot be read as a tar: {one_line(error)}") from None
-        contents.fail("truncated", f"what follows its first {members} members cannot be read: {one_line(error)}")
+        contents.fail("truncated", f"the data after its first {members} members cannot be read: {one_line(error)}")
         return None
     size = file.seek(0, os.SEEK_END)
     if size < end + tarfile.BLOCKSIZE:
-        contents.fail("truncated", "the tar ends too early; what can be read of it is taken")
+        contents.fail("truncated", "the tar ends too early; the part that can be read is taken")
         return None
     if begin and not members:
-        contents.fail("truncated", f"what follows byte {begin} is not a tar; what comes before it is taken")
+        contents.fail("truncated", f"the data after byte {begin} is not a tar; the part before it is taken")
         return None
     return _next_block(file, end)
 
 
 def _next_block(file: IO[bytes], begin: int) -> int | None:
-    """Returns where the first block at or after a byte is that is not empty; None if there is none."""
+    """Returns the position of the first non-empty block at or after a byte; None if there is none."""
     file.seek(begin)
     while chunk := file.read(_CHUNK_BYTES):
         rest = chunk.lstrip(b"\0")
@@ -165,7 +165,7 @@ def _next_block(file: IO[bytes], begin: int) -> int | None:
 
 
 def _stored_size(member: tarfile.TarInfo) -> int | None:
-    """Returns how many bytes of a file lie in the tar in one piece; None if there are holes between them."""
+    """Returns the number of bytes of a file that the tar stores in one piece; None if the file has holes."""
     if not member.issparse():
         return member.size
     pieces: list[tuple[int, int]] = getattr(member, "sparse", None) or []
@@ -174,7 +174,7 @@ def _stored_size(member: tarfile.TarInfo) -> int | None:
 
 
 def _origin(row: dict[str, Any]) -> str | None:
-    """Returns where a picture came from, as its metadata say; nothing if that is not a URL or path."""
+    """Returns a picture's origin by its metadata; None if that is not a URL or path."""
     url = row.get("url")
     return clean_text(url) if isinstance(url, str) and "/" in url and len(url) <= LONGEST_TEXT else None
 
@@ -186,7 +186,7 @@ def _key(name: str) -> str:
 
 
 def _metadata(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
-    """Returns what a sample's ``.json`` says; nothing if it is none."""
+    """Returns the content of a sample's ``.json``; empty if it is not one."""
     content = tar.extractfile(member)
     try:
         row = json.loads(content.read()) if content else {}

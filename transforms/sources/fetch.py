@@ -1,7 +1,7 @@
-"""Files from the web, politely: what could not be had is a ``Rejection`` with a reason, and nothing can hang.
+"""Files from the web, fetched politely: a file that cannot be fetched raises a ``Rejection``; nothing can hang.
 
-One event loop makes all requests of a worker. The address that a socket is about to be connected to is what is
-checked, so neither a redirect nor a DNS answer that changes leads into someone's private network.
+One event loop makes all requests of a worker. Addresses are checked when a socket is about to connect, so neither a
+redirect nor a changing DNS answer leads into a private network.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ from transforms.training_set.records import Rejection
 REDIRECTS: Final = 5
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 600.0
-"""A server that asks for more patience than this is left alone, and the photograph rejected."""
+"""The longest pause accepted from a server; if it asks for more, the photograph is rejected."""
 
 GIVE_UP_AFTER: Final = 20
-"""A host of which so many files in a row could not be had, for faults of its own, is asked for no more in this run."""
+"""After this many consecutive files fail through a host's fault, the host is not asked again in this run."""
 
 HEADER_CAP_BYTES: Final = 128 * 1024
-"""A line of headers may be as long as browsers let it be: some policies have thousands of characters."""
+"""The longest line of headers, as in browsers: some policies have thousands of characters."""
 
 _FAULTS: Final = {"timeout", "connection", "server_error", "too_many_requests"}
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -56,13 +56,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A body and what came with it.
+    """A body and its response.
 
     Attributes:
-        url: after redirects.
+        url: the URL after redirects.
         content: the body.
-        headers: of the response, by lower-case name; several of a name are joined by commas.
-        attempts: how often it was asked for.
+        headers: the headers of the response, by lower-case name; repeated ones are joined by commas.
+        attempts: the number of attempts.
     """
 
     url: str
@@ -72,12 +72,12 @@ class Fetched:
 
 
 class FetchError(Rejection):
-    """A request that failed. Its message holds no secrets.
+    """Raised for a request that failed. The message holds no secrets.
 
     Attributes:
-        again: it may succeed if made again.
-        pause_s: the server asked for this much time before that.
-        attempts: how often it was made.
+        again: whether the request may succeed if repeated.
+        pause_s: the pause that the server asked for before that.
+        attempts: the number of attempts.
     """
 
     def __init__(self, reason: str, message: str, again: bool = False, pause_s: float | None = None) -> None:
@@ -89,14 +89,14 @@ class FetchError(Rejection):
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What is asked for, and what with.
+    """A file to fetch, and the parameters of the request.
 
     Attributes:
-        url: to begin with.
-        by_program: the URL is an interface for programs, which robots.txt and opt-outs do not speak of.
-        parameters: of the query.
-        cap_bytes: what is larger is an error, or, for robots.txt, cut off.
-        may_cut: cut it off.
+        url: the URL of the first request.
+        by_program: whether the URL is an API, to which robots.txt and opt-outs do not apply.
+        parameters: the parameters of the query.
+        cap_bytes: the largest size of the body.
+        may_cut: whether a larger body is cut off, as for robots.txt, instead of refused.
     """
 
     url: str
@@ -106,12 +106,12 @@ class _Wish:
     may_cut: bool = False
 
     def check_may_cut(self) -> None:
-        """Raises FetchError if what is larger than the cap is an error."""
+        """Raises FetchError if a body above the cap is an error."""
         if not self.may_cut:
-            raise FetchError("too_large", f"the file has more than {self.cap_bytes} bytes")
+            raise FetchError("too_large", f"the file is larger than {self.cap_bytes} bytes")
 
     def within_cap(self, content: bytes) -> bytes:
-        """Returns the content, cut off if need be."""
+        """Returns the content, cut off at the cap if allowed."""
         if len(content) > self.cap_bytes:
             self.check_may_cut()
         return content[: self.cap_bytes]
@@ -121,7 +121,7 @@ _PRIVATE: Final = "is not a public address"
 
 
 class Fetcher:
-    """Makes requests with manners; an asynchronous context manager, of use in one event loop."""
+    """Makes requests within the limits of ``Manners``; an asynchronous context manager for one event loop."""
 
     def __init__(self, manners: Manners, files: Budget | None = None) -> None:
         self._manners = manners
@@ -159,13 +159,13 @@ class Fetcher:
         """Fetches a file and applies ``use`` to it; it counts as a connection until then, which bounds memory.
 
         Args:
-            url: of the file.
-            use: called with the file. It may raise a FetchError of its own, to have the file asked for again.
-            by_program: the URL is an interface for programs, which robots.txt and opt-outs do not speak of.
-            parameters: of the query; they may be secret, and stand in no message.
+            url: the URL of the file.
+            use: the function called with the file. It may raise a FetchError to have the file requested again.
+            by_program: whether the URL is an API, to which robots.txt and opt-outs do not apply.
+            parameters: the parameters of the query; they may be secret and appear in no message.
 
         Raises:
-            FetchError: it could not be had; tried again as often as there was hope.
+            FetchError: the file cannot be fetched, after all retries.
         """
         host = self._host(url)
         wish = _Wish(url, by_program, parameters, self._manners.cap_bytes)
@@ -185,7 +185,7 @@ class Fetcher:
         return result
 
     async def _tries(self, make: Callable[[int], Awaitable[_Result]]) -> _Result:
-        """Calls ``make`` with the number of the attempt until it succeeds, as often as the manners allow."""
+        """Calls ``make`` with the number of the attempt until it succeeds, as often as the settings allow."""
         for attempt in count(1):
             try:
                 return await make(attempt)
@@ -200,7 +200,7 @@ class Fetcher:
         raise AssertionError("unreachable")
 
     async def _follow(self, wish: _Wish, attempt: int, use: Callable[[Fetched], Awaitable[_Result]]) -> _Result:
-        """Makes a request and those that it is redirected to, and uses the file that is at their end."""
+        """Makes a request, follows its redirects, and uses the file at the end."""
         url, parameters = wish.url, wish.parameters
         for _ in range(1 + REDIRECTS):
             target = _target(url)
@@ -210,7 +210,7 @@ class Fetcher:
                 if isinstance(answer, Fetched):
                     return await use(answer)
             url, parameters = answer, None
-        raise FetchError("redirects", f"more than {REDIRECTS} redirects, the last to {url}")
+        raise FetchError("redirects", f"more than {REDIRECTS} redirects; the last leads to {url}")
 
     @asynccontextmanager
     async def _request(
@@ -227,7 +227,7 @@ class Fetcher:
                             answer: Fetched | str = urljoin(str(url), location)
                         else:
                             _check_status(response, host)
-                            # Twice, because a body that has been put together stands beside its pieces.
+                            # Twice, because an assembled body exists at the same time as its pieces.
                             most_bytes = min(wish.cap_bytes, response.content_length or wish.cap_bytes)
                             await self._files.hold_in_loop(2 * most_bytes, held)
                             answer = await self._accept(str(url), response, wish, attempt)
@@ -236,7 +236,7 @@ class Fetcher:
                 yield answer
 
     async def _accept(self, url: str, response: aiohttp.ClientResponse, wish: _Wish, attempt: int) -> Fetched:
-        """Returns the file that an answer brings."""
+        """Checks a response and returns its file."""
         headers = {name.lower(): clean_text(", ".join(response.headers.getall(name))) for name in response.headers}
         out = None if wish.by_program else opt_out([headers.get("x-robots-tag", "")])
         if out:
@@ -247,7 +247,7 @@ class Fetcher:
         return Fetched(url, wish.within_cap(content), headers, attempt)
 
     async def _read(self, response: aiohttp.ClientResponse, wish: _Wish) -> bytes:
-        """Returns the body, read as far as it is wanted."""
+        """Reads the body as far as it is wanted."""
         content = bytearray()
         if (response.content_length or 0) > wish.cap_bytes:
             wish.check_may_cut()
@@ -261,9 +261,9 @@ class Fetcher:
     def _explain(self, error: BaseException) -> FetchError:
         text = one_line(error)
         if _PRIVATE in text:
-            return FetchError("private_address", f"{text}; --allow-private lets it be")
+            return FetchError("private_address", f"{text}; use --allow-private to allow it")
         if isinstance(error, asyncio.TimeoutError):
-            return FetchError("timeout", f"not there whole after {self._manners.deadline_s:g} s", again=True)
+            return FetchError("timeout", f"not complete after {self._manners.deadline_s:g} s", again=True)
         if isinstance(error, EncodingError):
             return FetchError("bad_answer", text)
         if isinstance(error, aiohttp.ClientPayloadError):
@@ -271,9 +271,9 @@ class Fetcher:
         if isinstance(error, aiohttp.ClientResponseError):  # its own text would show the URL with the parameters
             return FetchError("bad_answer", f"the answer is not HTTP: {one_line(ValueError(error.message))[:200]}")
         if isinstance(error, aiohttp.ClientSSLError):
-            return FetchError("bad_answer", f"no encrypted connection: {text}")
+            return FetchError("bad_answer", f"the encrypted connection failed: {text}")
         if isinstance(error, (aiohttp.InvalidURL, ValueError)) and not isinstance(error, OSError):
-            return FetchError("bad_url", f"not a URL that can be asked for: {text}")
+            return FetchError("bad_url", f"the URL is not valid: {text}")
         return FetchError("connection", text, again=True)
 
     def _host(self, url: str) -> Host:
@@ -283,20 +283,20 @@ class Fetcher:
         return self._hosts[name]
 
     async def _check_robots(self, url: URL) -> None:
-        """Raises FetchError if the host's robots.txt forbids a URL, or cannot be had."""
+        """Raises FetchError if the host's robots.txt forbids a URL or cannot be fetched."""
         name = host_key(str(url))
         if name not in self._robots:
             self._robots[name] = asyncio.create_task(self._read_robots(name))
         robots = await asyncio.shield(self._robots[name])
         if isinstance(robots, FetchError):
-            if robots.reason in ("private_address", "bad_url"):  # nothing there can be asked for
+            if robots.reason in ("private_address", "bad_url"):  # no URL of this host can be requested
                 raise FetchError(robots.reason, robots.message)
-            raise FetchError("robots_unreachable", f"{name}/robots.txt: {robots.message}; so nothing there is touched")
+            raise FetchError("robots_unreachable", f"{name}/robots.txt: {robots.message}; so nothing is fetched there")
         if not robots.can_fetch(str(url.with_user(None)), AGENT):
             raise FetchError("robots", f"{name}/robots.txt forbids it")
 
     async def _read_robots(self, name: str) -> Protego | FetchError:
-        """Returns a host's rules. One that has none allows all; one that cannot say so allows nothing."""
+        """Returns a host's rules. A missing robots.txt allows all; one that cannot be fetched allows nothing."""
         wish = _Wish(f"{name}/robots.txt", True, None, ROBOTS_CAP_BYTES, may_cut=True)
         try:
             rules = await self._tries(partial(self._follow, wish, use=_rules))
@@ -309,10 +309,10 @@ class Fetcher:
 
 
 def fetch_file(url: str, manners: Manners) -> bytes:
-    """Returns one file, for what is not a crawl.
+    """Fetches a single file, outside a crawl.
 
     Raises:
-        FetchError: it could not be had.
+        FetchError: the file cannot be fetched.
     """
 
     async def content(file: Fetched) -> bytes:
@@ -329,7 +329,7 @@ def _target(url: str) -> URL:
     try:
         return asked_url(url)
     except ValueError as error:
-        raise FetchError("bad_url", f"{url} cannot be asked for: {one_line(error)}") from None
+        raise FetchError("bad_url", f"{url} is not valid: {one_line(error)}") from None
 
 
 async def _rules(file: Fetched) -> Protego:
@@ -351,7 +351,7 @@ def _check_status(response: aiohttp.ClientResponse, host: Host) -> None:
 
 
 def _public_socket(address: Any) -> socket.socket:
-    """Returns a socket for an address that is about to be connected to, if it is a public one."""
+    """Creates a socket for an address about to be connected to, if the address is public."""
     family, kind, protocol, _, place = address
     if is_private(place[0]):
         raise PermissionError(errno.EACCES, f"{place[0]} {_PRIVATE}")

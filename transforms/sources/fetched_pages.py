@@ -1,4 +1,4 @@
-"""Pages as a server gave them: what is one, whether it may be read, and which picture it is about."""
+"""Fetched pages: which files are pages, whether they may be read, and which picture a page is about."""
 
 import posixpath
 import re
@@ -22,10 +22,10 @@ def is_page(file: Fetched) -> bool:
 
 
 def page_of(file: Fetched) -> Page:
-    """Returns the page that a file is, as far as its owner lets it be read.
+    """Reads a file as a page, as far as its owner allows.
 
     Raises:
-        Rejection: it is not a page, or asks us to keep out.
+        Rejection: the file is not a page, or asks crawlers to keep out.
     """
     kind, _, parameters = file.headers.get("content-type", "").lower().partition(";")
     if kind.strip() not in PAGE_TYPES:
@@ -33,7 +33,7 @@ def page_of(file: Fetched) -> Page:
         raise Rejection("not_a_picture", f"neither a page nor a picture, but {kind}")
     charset = re.search(r"charset=[\"']?([\w-]+)", parameters)
     if len(file.content) > PAGE_CAP_BYTES:
-        raise Rejection("too_large", f"a page of more than {PAGE_CAP_BYTES} bytes")
+        raise Rejection("too_large", f"the page is larger than {PAGE_CAP_BYTES} bytes")
     try:
         page = read_page(file.url, file.content, charset and charset[1])
     except SlowPageError as error:
@@ -47,19 +47,19 @@ def page_of(file: Fetched) -> Page:
 
 
 def picture_of(file: Fetched) -> str:
-    """Returns the URL of the picture that a page is about, where the page has the name of a picture.
+    """Returns the URL of the picture that a page is about, if the page's name is that of a picture.
 
-    Wikis and code hosts show ``…/File:Lake.jpg`` as a page around ``…/Lake.jpg``. It is the picture of the page's own
-    name, or else the only one.
+    Wikis and code hosts show ``…/File:Lake.jpg`` as a page around ``…/Lake.jpg``. The picture is the one with the
+    page's own name, or else the only one on the page.
 
     Raises:
-        Rejection: the page must not be read, or it is not clear which of its pictures is meant.
+        Rejection: the page must not be read, or it is unclear which of its pictures is meant.
     """
     pictures = list(page_of(file).pictures)
     name = _file_name(file.url).rpartition(":")[2]
     named = [url for url in pictures if _file_name(url) == name and url != file.url]
     if not named and len(pictures) != 1:
-        raise Rejection("not_a_picture", f"a page with {len(pictures)} pictures, none of them of its name")
+        raise Rejection("not_a_picture", f"a page with {len(pictures)} pictures, none of which has its name")
     return (named or pictures)[0]
 
 

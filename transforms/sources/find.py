@@ -1,7 +1,7 @@
-"""Finds photographs: in folders with all that is in them, globs, files, lists, tars, web pages and APIs.
+"""Finds photographs in folders (with all that they contain), globs, files, lists, tars, web pages and APIs.
 
-Nothing found is dropped in silence: what is no photograph is a ``Reject`` of stage ``find``. Only the inventory tables
-of folders are neither, because they are read.
+Nothing that is found is dropped silently: anything but a photograph becomes a ``Reject`` of stage ``find``. The only
+exception are the inventory tables of folders, because they are read.
 """
 
 import os
@@ -27,20 +27,20 @@ from transforms.training_set.records import Photograph, Reject, internal_reject
 INVENTORY_NAMES = ("inventory.tsv", "inventory.csv", "ATTRIBUTION.tsv", "ATTRIBUTION.csv")
 _PACKED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 _OTHER_SUFFIXES = (".json", ".ndjson", ".xml", ".html", ".htm", ".xls", ".xlsx", ".pdf", ".md", ".tsv000", ".csv000")
-"""What a file that is named as a source is not taken for a picture with."""
+"""The suffixes of files that are not taken for pictures even if they are named as a source."""
 
 _SAME_STORE = {"gcs": "gs", "s3a": "s3", "abfss": "abfs"}
 
 
 @dataclass
 class Found:
-    """What there is at some sources.
+    """The contents of some sources.
 
     Attributes:
-        photographs: to be dealt with.
-        rejects: what is not a photograph.
+        photographs: the photographs to process.
+        rejects: the files and places that are not photographs.
         examined: the pages, lists, tars and folders that were read.
-        mended: sources that were rejected in an earlier run, and are not any more.
+        mended: sources that an earlier run rejected and that are no longer rejected.
     """
 
     photographs: list[Photograph] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Found:
 
 
 def _holders(source: str) -> Iterator[str]:
-    """Yields a source itself, and the lists, tars and folders that it may be a part of."""
+    """Yields a source itself, and the lists, tars and folders that may contain it."""
     yield source.rstrip("/")
     yield from (source[:place].rstrip("/") for place, mark in enumerate(source) if mark in "#/")
 
@@ -73,13 +73,13 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
     Args:
         sources: folders (recursive), globs, single files, lists and WebDataset tars, as paths or URLs; web pages, which
             are crawled; ``commons:Category:NAME`` and ``flickr:group/ID``.
-        out: where the data set will be; what lies there is no source.
-        manners: how servers are treated.
-        depth: how many links are followed from a web page.
+        out: the folder of the training set, whose contents are not sources.
+        manners: the limits for requests to servers.
+        depth: the number of links followed from a web page.
 
     Raises:
         InputError: a source does not exist or is of a kind that must not be opened, an inventory cannot be read, or
-            there is no photograph at all.
+            there are no photographs.
     """
     sources = list(sources)
     web = [source for source in sources if is_on_web(source)]
@@ -100,14 +100,14 @@ def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: 
         raise InputError(
             redact(
                 f"{', '.join(sources)}: no photographs{others}; "
-                + (f"of {len(web)} on the web none has any{reason}" if web else what)
+                + (f"none of the {len(web)} web sources has any{reason}" if web else what)
             )
         )
     return found
 
 
 def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
-    """Returns what there is at files and folders, and at sources on the web. Sorted; it may be nothing.
+    """Searches files and folders, and sources on the web. The result is sorted and may be empty.
 
     Raises:
         InputError: an inventory cannot be read.
@@ -126,7 +126,7 @@ def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners
 
 
 def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
-    """Returns the photograph, by another name if it is a tar's and others go by the name that its metadata give it."""
+    """Returns the photograph, renamed if it is in a tar and others share the name that its metadata give."""
     piece = photograph.piece
     if piece is None or names[photograph.source] == 1:
         return photograph
@@ -134,7 +134,7 @@ def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
 
 
 def can_retry(reject: Reject) -> bool:
-    """Returns whether what was rejected can be tried again by itself."""
+    """Returns whether a rejected source can be tried again by itself."""
     return reject.stage != "find" or _place_of(reject) is not None
 
 
@@ -146,11 +146,11 @@ def find_again(rejects: Iterable[Reject], out: str, manners: Manners, depth: int
 
 
 def _place_of(reject: Reject) -> str | None:
-    """Returns what is to be read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
-    if reject.reason == "not_allowed":  # by itself it may look like something that a person gave
+    """Returns the place to read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
+    if reject.reason == "not_allowed":  # out of its context it may look like a source given by a person
         return None
     whole, mark, _ = reject.source.partition("#")
-    if is_on_web(whole):  # what an API says of a photograph is not a page
+    if is_on_web(whole):  # the URL of an API's reject is not a page
         return None if whole.startswith("https://www.flickr.com/photos/") else whole
     if mark and whole.lower().endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
         return whole
@@ -159,7 +159,7 @@ def _place_of(reject: Reject) -> str | None:
 
 
 def _expand(source: str) -> list[str]:
-    """Returns the files and folders that a source means: itself, or a glob's matches."""
+    """Returns the files and folders that a source names: itself, or a glob's matches."""
     check_scheme(source)
     fs, path = filesystem(source)
     if fs.exists(path):
@@ -175,7 +175,7 @@ def _expand(source: str) -> list[str]:
 
 
 class _Search:
-    """Gathers what is found, each file once however many sources lead to it."""
+    """Collects what is found, each file once, however many sources lead to it."""
 
     def __init__(self, out_path: str) -> None:
         self.found = Found()
@@ -188,7 +188,7 @@ class _Search:
         """Adds a file, or all files of a folder."""
         try:
             check_scheme(place)
-        except NotAllowedError as error:  # of a table in the output folder, which anybody may have written
+        except NotAllowedError as error:  # for a table in the output folder, which anyone may have written
             self._reject(place, "not_allowed", str(error))
             return
         fs, path = filesystem(place)
@@ -203,7 +203,7 @@ class _Search:
             self._add_photograph(fs, place, None)
 
     def add_item(self, item: Photograph | Reject) -> None:
-        """Adds what a list, a tar or the web names."""
+        """Adds an item that a list, a tar or the web names."""
         if isinstance(item, Reject):
             if item.source not in self._seen:
                 self._seen.add(item.source)
@@ -225,7 +225,7 @@ class _Search:
                 self._reject(file, "not_a_picture", _what(file))
 
     def _add_contents(self, place: str) -> None:
-        """Adds what a list or a tar names. One that cannot be read is a reject, and the other sources go on."""
+        """Adds the items that a list or a tar names. One that cannot be read is rejected; the other sources go on."""
         if not _is_utf8(place):
             self._reject(place, "unreadable", "its name is not UTF-8: rename it")
             return
@@ -241,7 +241,7 @@ class _Search:
             self._reject(place, "unreadable", str(error).removeprefix(place).removeprefix(":").strip())
         except OSError as error:
             self._reject(place, "unreadable", error.strerror or one_line(error))
-        except Exception as error:  # whatever it is, it is this one's alone
+        except Exception as error:  # whatever it is, it concerns this file alone
             self.add_item(internal_reject(place, "find", error))
 
     def _add_photograph(self, fs: AbstractFileSystem, file: str, root: str | None) -> None:
@@ -250,7 +250,7 @@ class _Search:
                 self._reject(file, "unreadable", "its name is not UTF-8: rename it")
                 return
             if not os.path.isfile(file_path := filesystem(file)[1]):
-                what = "a link that leads to no file" if os.path.islink(file_path) else "not a regular file"
+                what = "a link to no file" if os.path.islink(file_path) else "not a regular file"
                 self._reject(file, "unreadable", what)
                 return
         if self._is_new(file):
@@ -269,7 +269,7 @@ class _Search:
         return True
 
     def _walk(self, path: str, root: str) -> list[str]:
-        """Returns every file below a local folder; linked folders are followed once, however the links run."""
+        """Returns every file below a local folder; linked folders are followed once, whatever loops the links form."""
         files: list[str] = []
         walked: set[str] = set()
         queue = [path]
@@ -327,15 +327,15 @@ def _read_inventory(folder: str) -> dict[str, tuple[str | None, str | None]]:
 
 
 def _inventory_rows(url: str) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
-    """Yields what an inventory says of each file.
+    """Yields the name, licence and author of each file in an inventory.
 
     Raises:
-        InputError: it cannot be read. A licence or author that is lost must not go unnoticed.
+        InputError: the table cannot be read. A lost licence or author must not go unnoticed.
     """
     records = read_records(read_lines(read_bytes(url)), "\t" if url.endswith(".tsv") else ",")
     columns = next(records, None) or []
     if "file" not in columns:
-        raise InputError(f"{url} has no column 'file': give it file, license and author, or rename it")
+        raise InputError(f"{url} has no 'file' column: give it the columns file, license and author, or rename it")
     licence = "licence" if "licence" in columns else "license"
     for number, fields in enumerate(records, start=1):
         if fields is None:
@@ -348,7 +348,7 @@ def _inventory_rows(url: str) -> Iterator[tuple[str, tuple[str | None, str | Non
 
 
 def _identity(place: str) -> str:
-    """Returns the one name of a file, however it is spelled. Nothing is opened for it."""
+    """Returns a file's canonical name, whatever its spelling. Nothing is opened."""
     scheme = scheme_of(place)
     if scheme in WEB or is_on_web(place):
         return place
@@ -370,7 +370,7 @@ def _suffixes() -> str:
 
 
 def _what(file: str) -> str:
-    """Returns why a file is not a source."""
+    """Returns the reason why a file is not a source."""
     if file.lower().endswith(_PACKED_SUFFIXES):
-        return "a packed file, by its name: unpack it first"
+        return "a compressed file, by its name: unpack it first"
     return f"its name does not end in {_suffixes()}"

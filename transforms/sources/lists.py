@@ -1,4 +1,4 @@
-"""Lists of photographs: a URL or path a row, with its licence, author and title where the list has such columns."""
+"""Lists of photographs: a URL or path per row, with licence, author and title if the list has such columns."""
 
 import dataclasses
 import posixpath
@@ -22,10 +22,10 @@ PICTURE_SUFFIXES: Final = (
 )
 LIST_SUFFIXES: Final = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 MOST_ROWS: Final = 1_000_000
-"""Of one list; what it has beyond these is left out, and a reject says so."""
+"""The most rows of a list; further rows are left out, and a reject reports them."""
 
 LONGEST_TEXT: Final = 10_000
-"""Characters of a licence, author or title that are kept."""
+"""The number of characters of a licence, author or title that are kept."""
 
 _COLUMNS: Final = {
     "url": ("url", "source", "image_url", "file"),
@@ -33,7 +33,7 @@ _COLUMNS: Final = {
     "author": ("author",),
     "title": ("title", "caption"),
 }
-"""What each column may be called, in any case of letters."""
+"""The accepted names of each column, in upper or lower case."""
 
 _BATCH_ROWS: Final = 10_000
 
@@ -41,19 +41,19 @@ Row = dict[str, Any]
 
 
 class BadRowError(ValueError):
-    """A row that cannot be read."""
+    """Raised for a row that cannot be read."""
 
 
 def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
     """Yields the photographs that a list names; relative paths are relative to the list's own folder.
 
     Args:
-        url: of the list; its ending says what kind it is, and what it may name: see
+        url: the URL of the list. Its suffix determines its format, and its scheme what it may name: see
             `transforms.storage.urls.check_scheme`.
-        content: of the list.
+        content: the content of the list.
 
     Raises:
-        InputError: it is not what its ending says, has no column of URLs, or not one row can be read.
+        InputError: the format is not that of the suffix, there is no column of URLs, or no row can be read.
     """
     readable, first_error = False, ""
     last: Row | BadRowError | None = None
@@ -64,7 +64,7 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
                 yield Reject(f"{url}#{number}", "find", "too_many_rows", message)
                 return
             if row == last and isinstance(row, dict) and row.get("url"):
-                continue  # the same again
+                continue  # repeated
             last = row
             if isinstance(row, BadRowError):
                 first_error = first_error or f"row {number}: {row}"
@@ -74,7 +74,7 @@ def read_list(url: str, content: bytes) -> Iterator[Photograph | Reject]:
                 yield _item(url, number, row)
     except InputError:
         raise
-    except (pa.ArrowException, OSError, ValueError, LookupError) as error:  # the latter two: an unknown time zone
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:  # the last two for an unknown time zone
         raise InputError(f"{url} cannot be read as a list: {one_line(error)}") from None
     if not readable and first_error:
         raise InputError(f"{url} cannot be read as a list: {first_error}")
@@ -96,12 +96,12 @@ def _item(url: str, number: int, row: Row) -> Photograph | Reject:
 
 
 def read_columns(row: Row) -> Row:
-    """Returns the fields of a row that are known, under our names."""
+    """Returns the known fields of a row, under this project's names."""
     return {field: row[name] for field, name in _known(list(row)).items()}
 
 
 def field_text(value: Any) -> str | None:
-    """Returns a licence, author or title as a list or sidecar has it; several of them are joined."""
+    """Returns a licence, author or title from a list or sidecar file; several values are joined."""
     if isinstance(value, bytes):
         value = clean_text(value)
     if isinstance(value, (list, tuple)):
@@ -113,7 +113,7 @@ def field_text(value: Any) -> str | None:
 
 
 def _known(names: Sequence[Any]) -> dict[str, str]:
-    """Returns which of a table's columns is which of ours."""
+    """Returns the table's column for each of this project's fields."""
     spelled = {str(name).strip().lower(): name for name in reversed(names)}
     found = {
         field: next((spelled[name] for name in aliases if name in spelled), None) for field, aliases in _COLUMNS.items()
@@ -149,7 +149,7 @@ def _json_rows(url: str, lines: Sequence[str]) -> Iterator[Row | BadRowError]:
         named = named or isinstance(row, BadRowError) or "url" in row
         yield row
     if not named:
-        raise _no_column(url, "no row has" if seen else "it has no rows and so not")
+        raise _no_column(url, "no row has" if seen else "it has no rows and therefore")
 
 
 def _json_row(number: int, line: str) -> Row | BadRowError:
@@ -174,10 +174,10 @@ def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[
     places = {field: names.index(name) for field, name in columns.items()}
     for fields in records:
         if fields is None:
-            yield BadRowError("a quotation mark is opened in this row and not closed where the field ends")
+            yield BadRowError("a quotation mark is opened in this row and not closed at the end of the field")
         elif len(fields) > len(names) and any(fields[len(names) :]):
             yield BadRowError(
-                f"the row has {len(fields)} fields and the head {len(names)}: quote what holds a separator"
+                f"the row has {len(fields)} fields and the header {len(names)}: quote fields that contain a separator"
             )
         elif not all(map(is_decodable, fields)):
             yield _not_utf8()
@@ -198,7 +198,7 @@ def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Returns a column's values; its text as bytes, because nobody has checked that it is UTF-8."""
+    """Returns a column's values; text as bytes, because it may not be valid UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -212,4 +212,4 @@ def _not_utf8() -> BadRowError:
 
 
 def _no_column(url: str, what: str) -> InputError:
-    return InputError(f"{url}: {what} no column 'url': name one so")
+    return InputError(f"{url}: {what} no 'url' column; rename a column to 'url'")

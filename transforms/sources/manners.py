@@ -1,4 +1,4 @@
-"""How a guest behaves on other people's servers: limits a host, robots.txt, opt-outs, and which addresses are taboo."""
+"""Good behaviour towards other people's servers: per-host limits, robots.txt, opt-outs, and forbidden addresses."""
 
 import asyncio
 import codecs
@@ -15,7 +15,7 @@ from model.errors import InputError
 from model.version import __version__
 
 AGENT: Final = "infinitygan"
-"""The name that robots.txt and X-Robots-Tag may address us by."""
+"""The name that robots.txt and X-Robots-Tag may use for this program."""
 
 _GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
 _TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
@@ -23,35 +23,35 @@ _SPECIAL: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
         # IANA's special-purpose registry: this host, private, carriers, loopback, link-local, protocols, documentation,
-        # the old 6to4 relays, benchmarks, multicast, reserved. Last, the one address that Azure's hosts answer at.
+        # the old 6to4 relays, benchmarks, multicast, reserved. Last, the address that serves Azure's hosts.
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
         *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
-        # Of IPv6's global unicast: protocols (Teredo among them) and documentation.
+        # Ranges of IPv6's global unicast: protocols (including Teredo) and documentation.
         *("2001::/23", "2001:db8::/32", "3fff::/20"),
     )
 )
 
 ROBOTS_CAP_BYTES: Final = 500 * 1024
-"""What is read of a robots.txt (RFC 9309, section 2.5)."""
+"""The number of bytes read of a robots.txt (RFC 9309, section 2.5)."""
 
 OPT_OUTS: Final = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manners:
-    """What a server is asked for at most, and what of it is heeded.
+    """Limits on the requests to servers, and which of their rules are followed.
 
     Attributes:
-        connections: at once, to all hosts together.
-        host_connections: at once, to one host.
-        host_rate: requests a second to one host.
-        deadline_s: for one request, its body included.
-        cap_bytes: for one body.
-        attempts: how often a request that may yet succeed is made.
-        contact: an address or page for those who wonder who asks; it stands in the User-Agent.
-        allow_private: private, loopback and link-local addresses may be connected to.
-        heed_robots: robots.txt is asked for and obeyed.
+        connections: the most connections at once, to all hosts together.
+        host_connections: the most connections at once to one host.
+        host_rate: the most requests a second to one host.
+        deadline_s: the time limit for one request, including its body.
+        cap_bytes: the largest size of one body.
+        attempts: the number of attempts for a request that may succeed when repeated.
+        contact: an address or page about the crawler, shown in the User-Agent.
+        allow_private: whether private, loopback and link-local addresses may be connected to.
+        heed_robots: whether robots.txt is requested and obeyed.
     """
 
     connections: int = 32
@@ -73,20 +73,20 @@ class Manners:
             if not getattr(self, name) > 0:
                 raise InputError(f"{flag} {getattr(self, name)} is too small: give more than 0")
         if self.contact is not None and not (self.contact.isascii() and self.contact.isprintable()):
-            raise InputError(f"--contact {self.contact!r} cannot stand in a User-Agent: give an address or a URL")
+            raise InputError(f"--contact {self.contact!r} cannot appear in a User-Agent: give an address or a URL")
 
     @property
     def user_agent(self) -> str:
-        """Who asks, and why."""
+        """The User-Agent: who makes the requests, and why."""
         contact = f"; {self.contact}" if self.contact else ""
         return f"{AGENT}/{__version__} (collects landscape photographs to train an image model{contact})"
 
 
 class Host:
-    """What we owe to one host: so many requests at once, so many a second, and silence while it asks for that.
+    """Limits for one host: concurrent requests, rate, and pauses it asks for.
 
     Attributes:
-        failures: files in a row that could not be had for faults of the host.
+        failures: the number of consecutive files that failed through the host's fault.
     """
 
     def __init__(self, manners: Manners, slots: asyncio.Semaphore) -> None:
@@ -97,16 +97,16 @@ class Host:
         self.failures = 0
 
     def slow_down(self, spacing_s: float) -> None:
-        """Leaves at least so much time between two requests from now on."""
+        """Sets the least time between two requests from now on."""
         self._spacing_s = max(self._spacing_s, spacing_s)
 
     def be_silent(self, silence_s: float) -> None:
-        """Makes no request for so long."""
+        """Makes no request for the given time."""
         self._next_s = max(self._next_s, time.monotonic() + silence_s)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits until a request may be made. While the block runs it counts as one of the connections."""
+        """Waits until a request may be made, which counts as one of the connections while the block runs."""
         async with self._connections:
             await self._wait_for_slot()
             try:
@@ -122,14 +122,14 @@ class Host:
             if now >= self._next_s:
                 self._next_s = now + self._spacing_s
                 return
-            self._slots.release()  # somebody else took this turn while we waited for a slot
+            self._slots.release()  # another task took this turn while we waited for a slot
 
 
 def robots_text(content: bytes) -> str:
-    """Returns the text of a robots.txt, whose encoding a byte order mark or zero bytes give away; else it is UTF-8.
+    """Decodes a robots.txt, by its byte order mark or zero bytes; otherwise as UTF-8.
 
-    Of a file that has been cut off, the line that was cut is left out: half a path would forbid or allow something
-    else. A version behind an agent's name is left out, because only the name counts (RFC 9309, section 2.2.1).
+    The last line of a file that was cut off is dropped: half a path would forbid or allow something else. A version
+    after an agent's name is dropped, because only the name counts (RFC 9309, section 2.2.1).
     """
     marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"}
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -143,10 +143,10 @@ def robots_text(content: bytes) -> str:
 
 
 def directives(values: Iterable[str]) -> Iterator[str]:
-    """Yields the directives for us, in small letters, of X-Robots-Tag headers or of a page's robots meta tags.
+    """Yields the directives for this program, in lower case, of X-Robots-Tag headers or a page's robots meta tags.
 
-    What stands right after a name and a colon is for the agent of that name. What follows after a comma is taken for
-    everyone's: directives such as ``max-snippet: 5`` and dates hold colons too, and in doubt a refusal is heeded.
+    A directive right after a name and a colon is for the agent of that name. Those after a comma are taken to be for
+    everyone: directives such as ``max-snippet: 5`` and dates contain colons too, and in doubt a refusal is obeyed.
     """
     for value in values:
         for part in re.split("[,;]", value.lower()):
@@ -156,17 +156,17 @@ def directives(values: Iterable[str]) -> Iterator[str]:
 
 
 def opt_out(values: Iterable[str]) -> str | None:
-    """Returns the first directive, of X-Robots-Tag headers or of a page's robots meta tags, that keeps us out."""
+    """Returns the first directive, of X-Robots-Tag headers or of a page's robots meta tags, that forbids use."""
     return next((word for word in directives(values) if word in OPT_OUTS), None)
 
 
 def may_follow(values: Iterable[str]) -> bool:
-    """Returns whether X-Robots-Tag headers or a page's robots meta tags let us follow the page's links."""
+    """Returns whether X-Robots-Tag headers or a page's robots meta tags allow following the page's links."""
     return not {"nofollow", "none"} & set(directives(values))
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Returns how long a Retry-After header asks to wait: seconds, or a date. None if it says neither."""
+    """Returns the wait that a Retry-After header asks for, in seconds or until a date; None if it gives neither."""
     if value is None:
         return None
     seconds = re.fullmatch(r"[ \t]*([0-9]+)[ \t]*", value)
@@ -179,9 +179,9 @@ def retry_after_s(value: str | None) -> float | None:
 
 
 def is_private(address: str) -> bool:
-    """Returns whether an IP address belongs to no public server; of one that stands for another, whether that does.
+    """Returns whether an IP address is not that of a public server; for an embedded address, whether that is not.
 
-    The ranges are written down here because what ``ipaddress`` knows of them differs from one Python to the next.
+    The ranges are listed here because ``ipaddress`` knows different ones in different versions of Python.
     """
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -191,7 +191,7 @@ def is_private(address: str) -> bool:
 
 
 def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Returns the IPv4 address that an IPv6 address leads to by a translator or a tunnel."""
+    """Returns the IPv4 address that an IPv6 address reaches through a translator or a tunnel."""
     if ip in _TRANSLATED:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour

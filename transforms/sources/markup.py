@@ -1,7 +1,7 @@
-"""The tags of an HTML text, by the rules that browsers go by, in time that grows with its length and no faster.
+"""The tags of an HTML text, found by the rules of browsers, in time linear in its length.
 
-Python's own parser looks through the whole rest of the text again for each tag that is not closed, and its regular
-expressions go back over attributes: a page of 175 kB can keep it busy for a minute.
+Python's own parser scans the whole rest of the text again for each unclosed tag, and its regular expressions
+backtrack over attributes: a page of 175 kB can keep it busy for a minute.
 """
 
 import re
@@ -21,20 +21,20 @@ _TEXT_ONLY: Final = ("script", "style", "textarea", "title", "xmp", "iframe", "n
 _CLOSINGS: Final = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE | re.ASCII) for name in _TEXT_ONLY}
 _LOOK_AT_CLOCK_EVERY: Final = 256
 _MOST_ATTRIBUTES: Final = 1000
-"""Of one tag; what it has beyond these is passed over."""
+"""The most attributes read of one tag; further ones are ignored."""
 
 
 class SlowPageError(ValueError):
-    """A text that could not be read in the time that there was."""
+    """Raised for a text that could not be read within the time limit."""
 
 
 class Tag(NamedTuple):
-    """A tag.
+    """An HTML tag.
 
     Attributes:
-        name: in small letters.
+        name: its name in lower case.
         closing: whether it closes an element.
-        attributes: of those with the same name, the first.
+        attributes: its attributes; the first of several with the same name.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Tag(NamedTuple):
 
 
 def read_tags(text: str, limit_s: float) -> Iterator[Tag]:
-    """Yields the tags of a text, in order. What is within comments, scripts and titles is passed over.
+    """Yields the tags of a text, in order. The contents of comments, scripts and titles are skipped.
 
     Raises:
-        SlowPageError: it took longer than the limit.
+        SlowPageError: reading took longer than the limit.
     """
     deadline = time.monotonic() + limit_s
     position = count = 0
@@ -62,7 +62,7 @@ def read_tags(text: str, limit_s: float) -> Iterator[Tag]:
                 return
             continue
         attributes, position = _read_attributes(text, name.end())
-        if position < 0:  # the text ends within the tag, which is none then
+        if position < 0:  # the text ends within the tag, which then does not count
             return
         tag = Tag(name[0].lower(), closing, attributes)
         yield tag
@@ -74,7 +74,7 @@ def read_tags(text: str, limit_s: float) -> Iterator[Tag]:
 
 
 def _after_other(text: str, position: int) -> int:
-    """Returns where a comment or declaration ends, or what only looks like one begins; -1 if it never ends."""
+    """Returns the end of a comment or declaration, or of what only looks like the start of one; -1 if it never ends."""
     if text.startswith("<!--", position):
         if text.startswith(("<!-->", "<!--->"), position):
             return text.find(">", position) + 1
@@ -107,7 +107,7 @@ def _read_attributes(text: str, position: int) -> tuple[dict[str, str], int]:
 
 
 def _read_value(text: str, position: int) -> tuple[str, int]:
-    """Returns an attribute's value that begins at a position, and where it ends; -1 if the text ends before."""
+    """Returns the attribute's value that begins at a position, and its end; -1 if the text ends first."""
     quote = text[position : position + 1]
     if quote and quote in "\"'":
         end = text.find(quote, position + 1)
@@ -117,9 +117,9 @@ def _read_value(text: str, position: int) -> tuple[str, int]:
 
 
 def unescape_attribute(value: str) -> str:
-    """Returns an attribute's value with its character references replaced.
+    """Replaces the character references in an attribute's value.
 
-    A name without a semicolon is none where ``=``, a letter or a digit follows: ``?a=1&timestamp=2`` stays as it is.
+    Without a semicolon, a name before ``=``, a letter or a digit is not a reference: ``?a=1&timestamp=2`` is unchanged.
     """
     return _REFERENCE.sub(_character, value) if "&" in value else value
 
@@ -134,6 +134,6 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    """Returns where what a pattern takes from a position on ends; the patterns take nothing rather than fail."""
+    """Returns the end of a pattern's match at a position; the patterns match the empty text rather than fail."""
     match = pattern.match(text, position)
     return match.end() if match else position

@@ -1,4 +1,4 @@
-"""What a web page shows and links to: its pictures, each at its largest rendition, and its links."""
+"""The contents of a web page: its pictures, each in its largest rendition, and its links."""
 
 import codecs
 import re
@@ -13,11 +13,11 @@ from transforms.sources.markup import Tag, read_tags
 PAGE_CAP_BYTES: Final = 10_000_000
 PAGE_LIMIT_S: Final = 10.0
 MOST_REFERENCES: Final = 20_000
-"""Pictures of a page that are taken, and links likewise."""
+"""The most pictures, and the most links, taken from a page."""
 
 LONGEST_URL: Final = 16_000
 LONGEST_BASE: Final = 2_000
-"""Characters; the base stands in every relative URL of a page."""
+"""The most characters of a base URL, which becomes part of every relative URL of a page."""
 
 _DECODABLE: Final = {
     *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/apng", "image/webp", "image/gif", "image/avif"),
@@ -26,8 +26,8 @@ _DECODABLE: Final = {
 _UNDECODABLE_SUFFIXES: Final = (".jxl", ".heic", ".heif", ".svg")
 _NOW: Final = (("src",), ("srcset",))
 _LATER: Final = (("data-src", "data-lazy-src", "data-original"), ("data-srcset", "data-lazy-srcset"))
-"""Attributes with the URL of a picture and with those of its renditions. The latter stand where a script puts the
-picture in its place once it comes into view; then the former have something small in the meantime."""
+"""Attributes with the URL of a picture, and those with the URLs of its renditions, which a script puts in place when
+the picture comes into view; until then the usual attributes hold a placeholder."""
 
 _CANDIDATE = re.compile(r"[\s,]*(\S+)", re.ASCII)
 _DESCRIPTORS = re.compile(r"(?:[^,(]+|\([^)]*\)?)*")
@@ -50,18 +50,18 @@ _WIDER: Final = {
     "shift_jis": "cp932",
     "euc_kr": "cp949",
 }
-"""What browsers read in place of an encoding that a page names."""
+"""The encodings that browsers read in place of those that a page names."""
 
 
 @dataclass
 class Page:
-    """A page's content.
+    """The contents of a page.
 
     Attributes:
-        pictures: URLs, and the text that stands for each.
-        links: URLs that are no pictures by their names.
+        pictures: the URLs of its pictures, with their alternative texts.
+        links: the URLs that are not pictures by their names.
         robots: the contents of the meta tags for robots.
-        left_out: how many pictures and links there are beyond those that are taken.
+        left_out: the number of pictures and links beyond those that are taken.
     """
 
     pictures: dict[str, str | None] = field(default_factory=dict)
@@ -74,12 +74,13 @@ def read_page(url: str, content: bytes, encoding: str | None) -> Page:
     """Reads a page; broken markup is read as far as browsers read it.
 
     Args:
-        url: from which relative links are meant.
-        content: HTML.
-        encoding: as the server says; a byte order mark knows better, and else the page is asked.
+        url: the URL that relative links refer to.
+        content: the HTML.
+        encoding: the encoding that the server states; a byte order mark overrides it, and without one the page's own
+            statement is used.
 
     Raises:
-        SlowPageError: it took more than 10 s.
+        SlowPageError: reading took more than 10 s.
     """
     reader = _PageReader(url)
     for tag in read_tags(decode_page(content, encoding), PAGE_LIMIT_S):
@@ -88,7 +89,7 @@ def read_page(url: str, content: bytes, encoding: str | None) -> Page:
 
 
 def decode_page(content: bytes, encoding: str | None) -> str:
-    """Returns the text of a page."""
+    """Decodes the text of a page."""
     for mark, name in _MARKS.items():
         if content.startswith(mark):
             return content[len(mark) :].decode(name, "replace")
@@ -96,12 +97,12 @@ def decode_page(content: bytes, encoding: str | None) -> str:
     said = _codec(encoding)
     if said is None and named:
         said = _codec(named[1].decode("ascii", "replace"))
-        said = "utf-8" if said and said.startswith("utf-16") else said  # whose tags could not have been read
+        said = "utf-8" if said and said.startswith("utf-16") else said  # UTF-16 tags could not have been read
     return content.decode(said or "utf-8", "replace")
 
 
 def _codec(encoding: str | None) -> str | None:
-    """Python's name of an encoding that pages are written in; none of its many others, some of which are no text."""
+    """Returns Python's name of an encoding used for pages; None for others, some of which are not even text."""
     try:
         name = codecs.lookup((encoding or "").strip().lower().removeprefix("x-")).name
     except (LookupError, ValueError):
@@ -118,12 +119,12 @@ def is_picture_url(url: str) -> bool:
 def _path(url: str) -> str:
     try:
         return urlsplit(url).path.lower()
-    except ValueError:  # brackets that are no address
+    except ValueError:  # brackets that do not hold an address
         return ""
 
 
 class _PageReader:
-    """Collects as the tags go by. A link around an image is taken for its larger rendition, if it is a picture."""
+    """Collects tags as they are read. A link around an image to a picture is taken as its larger rendition."""
 
     def __init__(self, url: str) -> None:
         self.page = Page()
@@ -133,7 +134,7 @@ class _PageReader:
         self._sources: list[Mapping[str, str]] | None = None
 
     def read(self, tag: Tag) -> None:
-        """Takes note of a tag."""
+        """Reads a tag."""
         if tag.closing:
             self._close(tag.name)
             return
@@ -198,7 +199,7 @@ class _PageReader:
         try:
             url = urldefrag(urljoin(self._base, reference.strip())).url
             return url if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc else None
-        except ValueError:  # brackets that are no address
+        except ValueError:  # brackets that do not hold an address
             return None
 
 
@@ -217,9 +218,9 @@ def _renditions(elements: list[Mapping[str, str]]) -> list[str]:
 
 
 def _candidates(srcset: str) -> list[tuple[float, str]]:
-    """Returns the URLs of a srcset and how large each is: by its width, or else by its density.
+    """Returns the URLs of a srcset and their sizes, by width or else by density.
 
-    A URL may hold commas. One at its end, or at the end of what is said of its size, separates it from the next.
+    A URL may contain commas. One at its end, or at the end of its descriptors, separates it from the next.
     """
     found = []
     srcset, position = srcset[:_LONGEST_SRCSET], 0

@@ -26,22 +26,22 @@ FLICKR_API = "https://api.flickr.com/services/rest/"
 FLICKR_KEY: Final = "FLICKR_API_KEY"
 _COMMONS, _FLICKR = "commons:", "flickr:group/"
 _FLICKR_SIZES: Final = ("o", "6k", "5k", "4k", "3k", "k", "h", "l", "c", "z")
-"""Renditions of a photograph, the largest first."""
+"""The suffixes of a photograph's renditions, the largest first."""
 
 _COMMONS_BUSY: Final = ("maxlag", "ratelimited", "readonly")
 _FLICKR_BUSY: Final = ("0", "105")
-"""Codes of what passes: the API is, or the service is, not available for the moment."""
+"""The codes for temporary errors: the API or the service is currently unavailable."""
 
 MOST_PAGES: Final = 10_000
 MOST_CHARACTERS: Final = 10_000
-"""What is read of a field of HTML."""
+"""The number of characters read of a field of HTML."""
 
 _HIDDEN: Final = re.compile(r"<(\w+)[^<>]*\bdisplay:\s*none\b[^<>]*>[^<>]*</\1\s*>", re.IGNORECASE)
 
 Item = Photograph | Reject
 
 ANSWERS_READ = Tally()
-"""Counts the pages, lists and answers of APIs that this process has read, for the progress bar."""
+"""The number of pages, lists and API answers that this process has read, for the progress bar."""
 
 
 def is_on_web(source: str) -> bool:
@@ -50,16 +50,16 @@ def is_on_web(source: str) -> bool:
 
 
 def find_on_web(sources: Iterable[str], manners: Manners, depth: int, examined: set[str] | None = None) -> list[Item]:
-    """Returns what there is at web sources; what could not be had of them is a reject.
+    """Searches web sources; whatever cannot be fetched becomes a reject.
 
     Args:
         sources: URLs of pictures, lists and pages, and names of APIs.
-        manners: how servers are treated.
-        depth: how many links are followed from a page, on its own site.
-        examined: the pages and lists that have been read are added to it.
+        manners: the limits for requests to servers.
+        depth: the number of links followed from a page, on its own site.
+        examined: the set to which the pages and lists that were read are added.
 
     Raises:
-        InputError: a source is of no kind that is known, or an API refuses.
+        InputError: a source is of an unknown kind, or an API refuses the request.
     """
     sources = list(sources)
     for source in sources:
@@ -68,7 +68,7 @@ def find_on_web(sources: Iterable[str], manners: Manners, depth: int, examined: 
 
 
 def check_source(source: str) -> None:
-    """Raises InputError if a web source is of no known kind."""
+    """Raises InputError if a web source is of an unknown kind."""
     if source.startswith(_COMMONS) and not source.startswith("commons:Category:"):
         raise InputError(f"{source} is unknown: give commons:Category:NAME")
     if source.startswith("flickr:"):
@@ -78,7 +78,7 @@ def check_source(source: str) -> None:
             raise InputError(f"{source} needs a key of the Flickr API: set {FLICKR_KEY} in the environment")
     if is_web(source):
         if not host_key(source):
-            raise InputError(f"{redact(source)} names no host on the web: give a whole URL")
+            raise InputError(f"{redact(source)} names no host on the web: give a complete URL")
         if urlsplit(source).path.lower().endswith(TAR_SUFFIX):
             cure = "tars are read in pieces, which is unkind to a web server; download it first"
             raise InputError(f"{redact(source)}: {cure}")
@@ -91,7 +91,7 @@ async def _find_all(sources: list[str], manners: Manners, depth: int, examined: 
 
 
 async def _find(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -> list[Item]:
-    """Returns what there is at one source. One that cannot be had is a reject, so that the others go on."""
+    """Searches one source. If it cannot be fetched it becomes a reject, so that the others go on."""
     items: list[Item] = []
     try:
         async for item in _look(fetcher, source, depth, examined):
@@ -100,7 +100,7 @@ async def _find(fetcher: Fetcher, source: str, depth: int, examined: set[str]) -
         items.append(Reject(source, "find", error.reason, error.message, error.attempts))
     except InputError:
         raise
-    except Exception as error:  # an answer that nobody foresaw
+    except Exception as error:  # an unforeseen answer
         items.append(internal_reject(source, "find", error))
     return items
 
@@ -136,7 +136,7 @@ async def _itself(file: Fetched) -> Fetched:
 
 
 async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[str]) -> list[Item]:
-    """Returns the pictures of a page and of those that it links to on the same host, each page asked for once."""
+    """Returns the pictures of a page and of the pages that it links to on the same host, reading each page once."""
     items: list[Item] = []
     seen, level = {start}, [start]
     for distance in range(depth + 1):
@@ -148,7 +148,7 @@ async def _crawl_site(fetcher: Fetcher, start: str, depth: int, examined: set[st
                 items += [Photograph(picture, title=text) for picture, text in page.pictures.items()]
                 links += page.links if distance < depth else []
                 if page.left_out:
-                    message = f"{page.left_out} of its pictures and links are left out: it has too many"
+                    message = f"the page has too many pictures and links: {page.left_out} of them are left out"
                     items.append(Reject(url, "find", "too_many_rows", message))
             else:
                 items.append(page)
@@ -168,7 +168,7 @@ async def _read_page(fetcher: Fetcher, url: str) -> Page | Item:
         return await asyncio.to_thread(page_of, file)
     except Rejection as error:
         return Reject(url, "find", error.reason, error.message, getattr(error, "attempts", 1))
-    except Exception as error:  # markup that nobody foresaw
+    except Exception as error:  # unforeseen markup
         return internal_reject(url, "find", error)
 
 
@@ -188,7 +188,7 @@ async def _commons(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
         "iiextmetadatafilter": "LicenseShortName|Artist|ObjectName",
     }
     more: dict[str, str] = {}
-    bare: dict[str, None] = {}  # titles of which no part of the answer has said more yet, in their order
+    bare: dict[str, None] = {}  # titles that no part of the answer has described yet, in their order
     while True:
         answer = await _ask(fetcher, source, COMMONS_API, {**query, **more})
         if "error" in answer:
@@ -261,7 +261,7 @@ def _flickr_item(photo: Mapping[str, Any], licences: Mapping[str, str | None]) -
     url = next((url for url in urls if isinstance(url, str) and is_web(url)), None)
     if url is None:
         page = clean_text(f"https://www.flickr.com/photos/{photo.get('owner')}/{photo.get('id')}")
-        return Reject(page, "find", "not_found", "its owner lets nobody load a rendition of it")
+        return Reject(page, "find", "not_found", "its owner does not allow loading a rendition of it")
     licence = licences.get(str(photo.get("license")))
     author = _text(photo.get("ownername")) or _text(photo.get("owner"))
     return Photograph(clean_text(url), licence, author, _text(photo.get("title")))
@@ -282,11 +282,11 @@ async def _ask_flickr(
 
 
 async def _ask(fetcher: Fetcher, source: str, api: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Returns an API's answer. Its parameters, the key among them, stand in no message.
+    """Returns an API's answer. Its parameters, including the key, appear in no message.
 
     Raises:
-        FetchError: it cannot be had.
-        InputError: it is not JSON.
+        FetchError: the answer cannot be fetched.
+        InputError: the answer is not JSON.
     """
 
     async def read(file: Fetched) -> Any:
@@ -294,7 +294,7 @@ async def _ask(fetcher: Fetcher, source: str, api: str, parameters: Mapping[str,
         try:
             answer = json.loads(file.content)
         except (ValueError, RecursionError):
-            raise InputError(f"{source}: {api} does not answer with JSON") from None
+            raise InputError(f"{source}: {api} did not answer with JSON") from None
         plea = _plea(answer) if isinstance(answer, dict) else None
         if plea:
             pause_s = retry_after_s(file.headers.get("retry-after"))
@@ -303,12 +303,12 @@ async def _ask(fetcher: Fetcher, source: str, api: str, parameters: Mapping[str,
 
     answer = await fetcher.fetch(api, read, by_program=True, parameters=parameters)
     if not isinstance(answer, dict):
-        raise InputError(f"{source}: {api} answers with no JSON object")
+        raise InputError(f"{source}: {api} did not answer with a JSON object")
     return answer
 
 
 def _plea(answer: Mapping[str, Any]) -> str | None:
-    """Returns what an API says that is only busy, and gives its answer if it is asked again later."""
+    """Returns the message of an API that is only busy, and may answer if asked again later."""
     error = _part(answer, "error")
     if str(error.get("code")) in _COMMONS_BUSY:
         return str(error.get("info"))

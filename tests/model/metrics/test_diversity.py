@@ -5,7 +5,7 @@ import torch
 
 from model.metrics.diversity import diversity, variations
 from model.metrics.repetition import repetition
-from model.networks.lpips import Lpips, is_installed
+from model.networks.lpips import Lpips
 
 
 @torch.inference_mode()
@@ -36,7 +36,6 @@ def test_pictures_of_one_seed_are_always_the_same(tiny):
     assert not torch.equal(variations(tiny, 1, 1, 2), variations(tiny, 2, 1, 2))
 
 
-@pytest.mark.skipif(not is_installed(), reason="the extra lpips is not installed")
 def test_diversity_is_of_what_differs_alone():
     random = torch.Generator().manual_seed(0)
     rows = torch.rand(3, 2, 1, 3, 48, 48, generator=random).expand(-1, -1, 2, -1, -1, -1) * 2 - 1

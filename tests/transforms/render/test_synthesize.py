@@ -132,7 +132,7 @@ def test_a_tile_is_encoded_while_the_next_is_computed(plan, monkeypatch):
 
 def test_a_checkpoint_that_changed_meanwhile_is_refused(plan):
     changed = dataclasses.replace(plan, checkpoint_sha256="0" * 64)
-    with pytest.raises(InputError, match="is no longer the checkpoint of the plan; run render again"):
+    with pytest.raises(InputError, match=r"is no longer the checkpoint of the plan, 0{12}: give"):
         Synthesizer().samples(PatchShard(changed, 0, 0))
 
 

@@ -92,8 +92,8 @@ def test_what_cannot_be_opened_is_a_reject(photos):
     found = find(photos)
     messages = {os.path.basename(r.source): r.message for r in found.rejects if r.reason == "unreadable"}
     assert messages == {
-        "loop.jpg": "a link that leads to no file",
-        "gone.jpg": "a link that leads to no file",
+        "loop.jpg": "a link to no file",
+        "gone.jpg": "a link to no file",
         "pipe.jpg": "not a regular file",
     }
 
@@ -145,7 +145,7 @@ def test_licence_and_author_come_from_the_inventory(photos, name, licence):
 
 def test_an_inventory_without_a_file_column_is_refused(photos):
     (photos / "inventory.tsv").write_text("name\tlicense\n")
-    with pytest.raises(InputError, match=r"inventory.tsv has no column 'file'"):
+    with pytest.raises(InputError, match=r"inventory.tsv has no 'file' column"):
         find(photos)
     (photos / "inventory.tsv").write_bytes(b"file\tauthor\nb.JPG\t\xff\n")
     with pytest.raises(InputError, match="not UTF-8"):

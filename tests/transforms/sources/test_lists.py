@@ -63,13 +63,13 @@ def test_rows_that_name_nothing_are_rejects_by_their_number():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"name\nx\n", "has no column 'url'"),
-        ("a.csv", b"", "has no column 'url'"),
+        ("a.csv", b"name\nx\n", "no 'url' column"),
+        ("a.csv", b"", "no 'url' column"),
         ("a.csv", b"url\n\xff\n", "cannot be read as a list"),
         ("a.jsonl", b"{", "cannot be read as a list"),
         ("a.jsonl", b"7\n", "cannot be read as a list"),
         ("a.parquet", b"PAR1", "cannot be read as a list"),
-        ("a.parquet", parquet([{"x": 1}]), "has no column 'url'"),
+        ("a.parquet", parquet([{"x": 1}]), "no 'url' column"),
     ],
 )
 def test_what_is_no_list_is_refused_in_one_line(name, content, message):

@@ -190,7 +190,7 @@ def test_what_an_api_says_is_passed_on(commons):
     with pytest.raises(InputError, match=r"commons:Category:x: .* says The category name you entered is not valid"):
         find("commons:Category:x")
     commons.routes["/w/api.php"] = b"<html>"
-    with pytest.raises(InputError, match="does not answer with JSON"):
+    with pytest.raises(InputError, match="did not answer with JSON"):
         find("commons:Category:x")
 
 
@@ -275,7 +275,7 @@ def test_an_answer_of_commons_with_nothing_in_it_names_nothing(commons, document
 
 def test_deep_json_is_said(commons):
     commons.routes["/w/api.php"] = b"[" * 1_000_000
-    with pytest.raises(InputError, match="does not answer with JSON"):
+    with pytest.raises(InputError, match="did not answer with JSON"):
         find("commons:Category:x")
 
 
@@ -365,7 +365,7 @@ def test_flickrs_key_stands_in_no_reject(flickr, answer):
 
 def test_flickrs_key_stands_in_no_message(flickr, monkeypatch):
     answers = [{"stat": "fail", "code": 1, "message": "Group not found"}, "nonsense"]
-    for answer, message in zip(answers, ["Group not found", "no JSON object"], strict=True):
+    for answer, message in zip(answers, ["Group not found", "did not answer with a JSON object"], strict=True):
         flickr.routes["/services/rest/"] = json.dumps(answer).encode()
         with pytest.raises(InputError, match=message) as caught:
             find("flickr:group/7@N00")
