@@ -117,7 +117,7 @@ def only_new(found: Found, base: TrainingSet) -> Found:
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
     """Raises InputError if the sizes requested differ from those of the set."""
-    for flag, name in (("--full-size", "full_size_px"), ("--patch-size", "patch_size_px")):
+    for flag, name in (("--full-size", "full_height_px"), ("--patch-size", "patch_size_px")):
         asked, there = getattr(options.preparation, name), base.dataset[name]
         if asked != there:
             raise InputError(f"{options.out} contains a set made with {flag} {there}, not {asked}: give {flag} {there}")

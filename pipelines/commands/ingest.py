@@ -114,7 +114,7 @@ def ingest(
         heed_robots=not no_robots,
     )
     preparation = Preparation(
-        full_size_px=full_size,
+        full_height_px=full_size,
         patch_size_px=patch_size,
         square=square,
         via_size_px=via_size,

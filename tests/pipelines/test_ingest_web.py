@@ -179,7 +179,7 @@ def test_sources_of_all_kinds_are_mixed_at_will(web_server, tmp_path):
     assert sorted(row["source"] for row in index) == sorted([*urls, str(tmp_path / "folder" / "a.jpg")])
     assert next(row["title"] for row in index if row["source"] == urls[2]) == "Two"
     made = ingest(
-        IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), preparation=Preparation(full_size_px=150))
+        IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), preparation=Preparation(full_height_px=150))
     )
     assert sum(made["samples"].values()) == 5
     again = {row["source"]: row for row in read_index(str(tmp_path / "two"))}

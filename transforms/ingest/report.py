@@ -43,7 +43,7 @@ def build_report(out: str, training_set: TrainingSet) -> str:
     shards = Counter(name.split("-")[0] for name in dataset["shards"])
     return fill(
         "report.html",
-        full_size_px=dataset["full_size_px"],
+        full_height_px=dataset["full_height_px"],
         patch_size_px=dataset["patch_size_px"],
         megabytes=sum(shard["size_bytes"] for shard in dataset["shards"].values()) / 1e6,
         splits=[(split, dataset["samples"][split], shards[split]) for split in SPLITS],

@@ -26,7 +26,7 @@ from transforms.training_set.dataset import check_fits, read_dataset
 
 PHOTOGRAPHS = 30
 FULL_PX, PATCH_PX = 197, 101
-PREPARATION = Preparation(full_size_px=FULL_PX, patch_size_px=PATCH_PX)
+PREPARATION = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
     for index in range(6):
         Image.new("RGB", (200, 120), (9 * index, 0, 0)).save(tmp_path / "photographs" / f"{index}.png")
     sources = (str(tmp_path / "photographs"),)
-    preparation = Preparation(full_size_px=PATCH_PX, patch_size_px=PATCH_PX, content_filters=False)
+    preparation = Preparation(full_height_px=PATCH_PX, patch_size_px=PATCH_PX, content_filters=False)
     ingest(IngestOptions(sources, str(tmp_path / "set"), preparation=preparation, dedup="off"))
     patches = stream(tmp_path / "set", full_px=PATCH_PX).patches()
     assert {t for _, t in itertools.islice(patches, 8)} == {0.0}
