@@ -1,4 +1,4 @@
-"""The networks, the world they span, and their training. Knows nothing of Beam."""
+"""The networks, the world they span, and their training. Does not depend on Beam."""
 
 from model.threads import spin_briefly
 

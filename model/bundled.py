@@ -1,4 +1,4 @@
-"""The checkpoint that comes with the package, by a name that means the same on every worker."""
+"""Resolves the name of the checkpoint that comes with the package, on any worker."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ CHECKPOINT = Path(__file__).parent / "weights" / "small.safetensors"
 
 
 def resolve(url: str) -> str:
-    """Where a checkpoint is: for the name "bundled", in the package as installed here."""
+    """Returns the path of a checkpoint; "bundled" becomes the file in the installed package."""
     return str(CHECKPOINT) if url == BUNDLED else url

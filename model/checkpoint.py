@@ -1,7 +1,7 @@
-"""Checkpoints and training state as safetensors: tensors, and one JSON document in the header. Nothing is unpickled.
+"""Reads and writes checkpoints and training state as safetensors with one JSON document in the header.
 
-A checkpoint holds the averaged generator and, in its header, the configuration, where it comes from and its licence.
-A training state holds all that a run goes on from.
+A checkpoint holds the averaged generator and, in its header, the configuration, the provenance and the licence.
+A training state holds everything needed to resume a run. Nothing is unpickled.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ class Checkpoint:
     """A generator that can render.
 
     Attributes:
-        generator: in evaluation mode, float32.
-        sha256: of the file.
-        provenance: what it was trained on and how; JSON values.
-        licence: SPDX identifier or a sentence.
+        generator: The generator, in evaluation mode and float32.
+        sha256: The checksum of the file.
+        provenance: How and on what the generator was trained; JSON values.
+        licence: An SPDX identifier or a sentence.
     """
 
     generator: Generator
@@ -49,86 +49,86 @@ class Checkpoint:
 def save_checkpoint(
     tensors: Mapping[str, Tensor], config: GeneratorConfig, provenance: Mapping[str, Any], licence: str
 ) -> bytes:
-    """The file of a generator's state dict; the same bytes for the same content."""
+    """Returns the file of a generator's state dict; equal content gives equal bytes."""
     header = {"generator": dataclasses.asdict(config), "provenance": dict(provenance), "licence": licence}
     return save(CHECKPOINT, tensors, header)
 
 
 def load_checkpoint(content: bytes, name: str) -> Checkpoint:
-    """Reads the file of a generator.
+    """Loads a generator from its file.
 
     Args:
-        content: the whole file.
-        name: what to call it in an error.
+        content: The whole file.
+        name: The name of the file in error messages.
 
     Raises:
-        InputError: it is no checkpoint, or one that does not fit its own configuration.
+        InputError: The file is not a checkpoint, or does not fit its own configuration.
     """
     header, tensors = load(CHECKPOINT, content, name)
     check_numbers(tensors, name)
     try:
-        with torch.device("meta"):  # all shapes are known to fit before memory is asked for
+        with torch.device("meta"):  # check all shapes before allocating memory
             generator = build_generator(configs.generator_config(header["generator"]))
         generator.load_state_dict({key: x.float() for key, x in tensors.items()}, assign=True)
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
     provenance = header.get("provenance", {})
     if not isinstance(provenance, dict) or not is_count(provenance.get("images_seen", 0)):
-        raise InputError(f"{name}: the checkpoint's provenance is damaged; take another one")
+        raise InputError(f"{name}: the checkpoint's provenance is damaged; use another one")
     generator.eval().requires_grad_(False)
     return Checkpoint(generator, sha256(content), provenance, str(header.get("licence", "unknown")))
 
 
 def load_state(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and tensors of a training state; the header has the counts ``steps`` and ``images_before``.
+    """Returns the header and tensors of a training state; the header has ``steps`` and ``images_before``.
 
     Raises:
-        InputError: it is no training state, or a damaged one.
+        InputError: The file is not a training state, or is damaged.
     """
     header, tensors = load(TRAINING_STATE, content, name)
     if not (is_count(header.get("steps")) and is_count(header.get("images_before"))):
-        raise InputError(f"{name} is damaged: it does not count its steps and images; take an earlier one")
+        raise InputError(f"{name} is damaged: its header lacks the number of steps and images; use an earlier one")
     check_numbers(tensors, name)
     return header, tensors
 
 
 def check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Makes sure that tensors hold finite floating point numbers, also as float32.
+    """Checks that tensors hold finite floating point numbers that stay finite in float32.
 
     Raises:
-        InputError: one does not.
+        InputError: A tensor does not.
     """
     for key, x in tensors.items():
         if not x.is_floating_point():
             kind = str(x.dtype).removeprefix("torch.")
-            raise InputError(f"{name}: tensor {key[:80]!r} holds {kind} numbers; save it as float32 or float16 again")
+            raise InputError(f"{name}: tensor {key[:80]!r} holds {kind} numbers; save it again as float32 or float16")
         if not torch.isfinite(x.float()).all():
-            raise InputError(f"{name}: tensor {key[:80]!r} holds values that are not finite; take an earlier file")
+            raise InputError(f"{name}: tensor {key[:80]!r} holds values that are not finite; use an earlier file")
 
 
 def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """A safetensors file whose header says what it is."""
+    """Returns a safetensors file of a given kind."""
     document = {"kind": kind, "format_version": FORMAT_VERSION, **header}
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     return save_tensors(contiguous, {HEADER_KEY: json.dumps(document, sort_keys=True)})
 
 
 def load(kind: str, content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and tensors of a file that should be of this kind.
+    """Returns the header and tensors of a file of the given kind.
 
     Raises:
-        InputError: it is not.
+        InputError: The file is of another kind, or damaged.
     """
     header = read_header(content, name)
     if header.get("kind") != kind or header.get("format_version") != FORMAT_VERSION:
         found = f"{str(header.get('kind'))[:40]!r} of format {str(header.get('format_version'))[:40]!r}"
-        raise InputError(f"{name} is a {found}; a {kind} of format {FORMAT_VERSION} is needed")
+        raise InputError(f"{name} is a {found}; give a {kind} of format {FORMAT_VERSION}")
     try:
         return header, load_tensors(content)
-    except (SafetensorError, KeyError) as error:  # KeyError: a type of number that torch lacks
+    except (SafetensorError, KeyError) as error:  # KeyError: a data type that torch does not support
         raise InputError(f"{name} is damaged: {one_line(error)}") from None
 
 
 def sha256(content: bytes) -> str:
-    """The checksum by which plans and provenance name a file."""
+    """Returns the checksum by which plans and provenance refer to a file."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""What kind of number a value from outside is."""
+"""Checks of numbers that come from outside."""
 
 from typing import Any, TypeGuard
 
@@ -6,16 +6,16 @@ from model.errors import InputError
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether it is a whole number; a truth value is none."""
+    """Returns whether a value is an integer; bool does not count."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Whether it is a whole number, 0 or more."""
+    """Returns whether a value is an integer of 0 or more."""
     return is_integer(value) and value >= 0
 
 
 def check_seed(seed: int) -> None:
-    """Raises InputError for a seed that is no key of the world's random numbers."""
+    """Raises InputError for a seed outside 0 to 2^64 - 1."""
     if not 0 <= seed < 2**64:
         raise InputError(f"seed is {seed}; it must be from 0 to 2^64 - 1")

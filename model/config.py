@@ -1,4 +1,4 @@
-"""What a network and a training run are made of, as frozen dataclasses; presets and recipes differ in numbers only."""
+"""The configurations of networks and training runs. Presets and recipes differ only in numbers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,50 +10,50 @@ from model import geometry
 from model.errors import InputError
 
 MOST, MOST_LAYERS = 2**16, 64
-"""No number of a network is larger, so that a forged file cannot ask for endless memory or time."""
+"""Upper limits for every number of a network, so that a forged file cannot demand endless memory or time."""
 
 KINDS = ("infinitygan", "nci", "nci-fcg")
 VERTICAL_LAWS = ("crop", "paper")
 PAPER_TRAVEL_CELLS = 10
-"""V of the paper (Appendix B)."""
+"""V in the paper (Appendix B)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorConfig:
-    """The generator's numbers (paper, Sections 3 and B). Sizes in pixels and cells follow from them."""
+    """The configuration of a generator (paper, Sections 3 and B). Sizes in pixels and cells are derived from it."""
 
     z_g_dim: int
-    """Length of the global latent."""
+    """The length of the global latent."""
     z_l_dim: int
-    """Channels of the field of local latents."""
+    """The number of channels of the local latents."""
     structure_channels: int
-    """Channels of z_S and of each block of G_S."""
+    """The number of channels of z_S and of each block of G_S."""
     structure_layers: int = 4
     structure_kernel: int = 7
     w_dim: int
     mapping_layers: int
     texture_channels: tuple[int, ...]
-    """Output channels of each (up, plain) pair of G_T; as many as there are pairs."""
+    """The output channels of each (up, plain) pair of G_T; one number per pair."""
     visible_cells: int = 11
-    """M: rows and columns of z_S in one training patch."""
+    """M: the number of rows and columns of z_S in a training patch."""
     full_px: int
-    """Height of the whole photograph from which a training patch is cropped."""
+    """The height of the whole photograph from which a training patch is cropped."""
     kind: str = "infinitygan"
-    """The paper's network, or one of its ablations without G_S: StyleGAN2 with a non-constant input, z_l, padded as
-    StyleGAN2 is or fully convolutional (paper, Section 4.1)."""
+    """The paper's network, or one of its ablations without G_S: StyleGAN2 with z_l as a non-constant input, padded
+    like StyleGAN2 or fully convolutional (paper, Section 4.1)."""
     vertical_law: str = "crop"
-    """How far training windows travel and by what steps: "crop", as far as crops of the photographs, or "paper"."""
+    """The range and steps of training windows along the height: "crop", like crops of photographs, or "paper"."""
 
     def __post_init__(self) -> None:
         self._check_fields()
         if not 1 <= len(self.texture_channels) <= 10:
-            raise InputError(f"generator texture_channels has {len(self.texture_channels)} pairs; 1 to 10 are possible")
+            raise InputError(f"generator texture_channels has {len(self.texture_channels)} pairs; give 1 to 10")
         if self.structure_kernel % 2 == 0:
             raise InputError(f"generator structure_kernel is {self.structure_kernel}; it must be odd")
         if not self.tileable and self.structure_channels != self.z_l_dim:
-            raise InputError(f"generator structure_channels is {self.structure_channels}; without G_S it is z_l_dim")
+            raise InputError(f"generator structure_channels is {self.structure_channels}; without G_S use z_l_dim")
         if self.patch_px < 1:
-            raise InputError(f"generator visible_cells is {self.visible_cells}; so few give no pixel")
+            raise InputError(f"generator visible_cells is {self.visible_cells}; this is too small to give a pixel")
         if self.full_px <= self.patch_px:
             raise InputError(f"generator full_px is {self.full_px}; it must exceed the patch, {self.patch_px} px")
 
@@ -73,22 +73,22 @@ class GeneratorConfig:
 
     @property
     def tileable(self) -> bool:
-        """Whether it has G_S and coordinates, and renders tile by tile; the ablations render in one shot only."""
+        """Whether the network has G_S and coordinates, so it renders tile by tile; ablations render in one shot."""
         return self.kind == "infinitygan"
 
     @property
     def pairs(self) -> int:
-        """L, the number of (up, plain) pairs of G_T."""
+        """L: the number of (up, plain) pairs of G_T."""
         return len(self.texture_channels)
 
     @property
     def cell_px(self) -> int:
-        """Pixels from one cell of the latent grid to the next, 2^L."""
+        """The number of pixels per cell of the latent grid, 2^L."""
         return geometry.stride(self.texture)
 
     @property
     def structure(self) -> tuple[geometry.Layer, ...]:
-        """The layers of G_S; none in an ablation."""
+        """The layers of G_S; empty for an ablation."""
         if not self.tileable:
             return ()
         return geometry.structure_layers(self.structure_layers, self.structure_kernel)
@@ -100,32 +100,32 @@ class GeneratorConfig:
 
     @property
     def latent_cells(self) -> int:
-        """R: rows and columns of z_l for one training patch."""
+        """R: the number of rows and columns of z_l for a training patch."""
         low, high = geometry.backward(self.structure, (0, self.visible_cells - 1))
         return high - low + 1
 
     @property
     def patch_px(self) -> int:
-        """Side of a training patch."""
+        """The side of a training patch."""
         return geometry.size(self.texture, self.visible_cells)
 
     @property
     def frame_cells(self) -> int:
-        """Rows and columns of z_S whose picture is as high as a whole photograph."""
+        """The number of rows and columns of z_S whose picture is as high as a whole photograph."""
         return next(n for n in range(self.visible_cells, MOST) if geometry.size(self.texture, n) >= self.full_px)
 
     @property
     def travel_cells(self) -> float:
-        """V: how far, in cells, a window travels from t = -1 to t = 1; by our law the same way in pixels as a crop."""
+        """V: how far, in cells, a window moves from t = -1 to t = 1; by "crop", as far as a crop of a photograph."""
         if self.vertical_law == "paper":
             return PAPER_TRAVEL_CELLS
         return (self.full_px - self.patch_px) / self.cell_px
 
     @property
     def vertical_step(self) -> float:
-        """d: what one row adds to v. By our law the rows that G_T sees in training end at v = ±3, tanh ±0.995.
+        """d: the step of v from row to row. By "crop", the rows that G_T sees in training end at v = ±3 (tanh ±0.995).
 
-        By the paper's, those that G_S sees do.
+        By "paper", the rows that G_S sees do.
         """
         if self.vertical_law == "paper":
             return 2 * 3 / (self.latent_cells + self.travel_cells)
@@ -133,7 +133,7 @@ class GeneratorConfig:
 
     @property
     def period_cells(self) -> int:
-        """T: columns after which the horizontal coordinate repeats, 4R (paper, Appendix B)."""
+        """T: the number of columns after which the horizontal coordinate repeats, 4R (paper, Appendix B)."""
         return 4 * self.latent_cells
 
 
@@ -165,11 +165,11 @@ TINY = GeneratorConfig(
     full_px=197,
 )
 PADDED_CELLS = 6
-"""What gives a padded network, whose cells are all of its picture, a patch of about the size of the others': 96 px."""
+"""The number of cells that gives a padded network a patch of 96 px, about the size of the other networks' patches."""
 
 
 def ablation(config: GeneratorConfig, kind: str) -> GeneratorConfig:
-    """The network without G_S: z_l is the input of G_T."""
+    """Returns the network without G_S, in which z_l is the input of G_T."""
     cells = PADDED_CELLS if kind == "nci" else config.visible_cells
     return dataclasses.replace(config, kind=kind, structure_channels=config.z_l_dim, visible_cells=cells)
 
@@ -202,7 +202,7 @@ def precision_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """The numbers of a training run (paper, Sections 3.4 and C)."""
+    """The configuration of a training run (paper, Sections 3.4 and C)."""
 
     recipe: Literal["paper", "projected"]
     batch: int = 16
@@ -211,35 +211,35 @@ class TrainingConfig:
     beta2: float = 0.99
     """Adam's second beta; the first is 0."""
     vertical_weight: float = 1.0
-    """λ_ar, of the task of telling a patch's vertical position."""
+    """λ_ar: the weight of predicting a patch's vertical position."""
     diversity_weight: float
     """λ_div."""
     r1_weight: float
-    """λ_R1; 0 where the recipe does without."""
+    """λ_R1; 0 to disable it."""
     r1_every: int = 16
     path_weight: float = 0.0
-    """λ_path; 0 where the recipe does without."""
+    """λ_path; 0 to disable it."""
     path_every: int = 4
     style_mixing: float = 0.0
-    """Share of the pictures whose later layers take the style of another z_g."""
+    """The share of pictures whose later layers take the style of another z_g."""
     iterations: int = 0
-    """Steps after which a run ends, if nothing else is asked for; 0 for no end."""
+    """The number of steps after which a run ends by default; 0 for no limit."""
     augment_colour: float
-    """Share of the pictures whose colours are augmented."""
+    """The share of pictures whose colours are augmented."""
     augment_shift_px: int
-    """Largest shift of a picture by augmentation, in pixels."""
+    """The largest shift of a picture by augmentation, in pixels."""
     beyond_share: float = 0.0
-    """q: share of the draws that lie beyond the photographs' frame and are judged as their sky or ground."""
+    """q: the share of windows that lie beyond the photographs' frame and are judged as their sky or ground."""
     beyond_after: int = 0
-    """Images seen before these draws begin: a network that knows the frame learns more from them."""
+    """The number of images seen before such windows begin; a network that knows the frame learns more from them."""
     frame_every: int = 0
-    """Of so many steps one judges whole frames instead of patches; 0 for never."""
+    """One in this many steps judges whole frames instead of patches; 0 for never."""
     ema_images: tuple[int, int]
-    """Half-life of the averaged generator: a tenth of the images seen, but within these two numbers of images."""
+    """Bounds, in images, on the half-life of the averaged generator, which is a tenth of the images seen."""
     accumulate: int = 1
-    """Parts into which each process cuts its share of a batch, to hold one at a time in memory."""
+    """The number of parts into which each process splits its share of a batch to save memory."""
     precision: str = "float32"
-    """Of the networks' products. R1 and path length are taken in float32 always."""
+    """The precision of convolutions and matrix products. R1 and path length always use float32."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -253,7 +253,7 @@ class TrainingConfig:
         if self.batch % self.accumulate:
             raise InputError(f"accumulate is {self.accumulate}; it must divide the batch, {self.batch}")
         if self.frame_every < 0 or self.frame_every == 1:
-            raise InputError(f"frame_every is {self.frame_every}; it must be 0, for never, or at least 2")
+            raise InputError(f"frame_every is {self.frame_every}; it must be 0 (never) or at least 2")
         if not 0 <= self.beyond_share < 1:
             raise InputError(f"beyond_share is {self.beyond_share}; it must be from 0 to less than 1")
         if not 0 <= self.seed < 2**63:
@@ -293,12 +293,12 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
 
 
 def default_recipe(preset: str) -> str:
-    """The recipe of a preset, unless another is asked for."""
+    """Returns the default recipe of a preset."""
     return "projected" if preset.startswith("small") else "paper"
 
 
 def recipe_for(network: GeneratorConfig, recipe: str) -> TrainingConfig:
-    """A recipe's settings; a network without coordinates has nothing to be told apart by position or by z_S."""
+    """Returns a recipe's settings, without the vertical and diversity losses if the network lacks coordinates."""
     settings = RECIPES[recipe]
     if network.tileable:
         return settings
@@ -306,31 +306,31 @@ def recipe_for(network: GeneratorConfig, recipe: str) -> TrainingConfig:
 
 
 def check_tileable(config: GeneratorConfig, name: str) -> None:
-    """Raises InputError for a checkpoint of this name whose pictures are no windows of a world."""
+    """Raises InputError for a checkpoint whose pictures are not windows of a world."""
     if not config.tileable:
-        reason = f"a {config.kind} network renders in one shot only; take an infinitygan one"
+        reason = f"a {config.kind} network renders in one shot only; use an infinitygan one"
         raise InputError(f"checkpoint {name}: {reason}")
 
 
 def generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
-    """A generator's configuration from its JSON form; a field that an earlier version lacked has its default.
+    """Returns a generator's configuration from its JSON form. Fields that earlier versions lacked get defaults.
 
     Raises:
-        InputError: a field is unknown, missing or out of range.
+        InputError: A field is unknown, missing or out of range.
     """
     try:
         return GeneratorConfig(**{**values, "texture_channels": tuple(values["texture_channels"])})
     except (TypeError, KeyError) as error:
-        raise InputError(f"this is no generator's configuration: {error}") from None
+        raise InputError(f"not a generator's configuration: {error}") from None
 
 
 def training_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """A training run's configuration from its JSON form; a field that an earlier version lacked has its default.
+    """Returns a training run's configuration from its JSON form. Fields that earlier versions lacked get defaults.
 
     Raises:
-        InputError: a field is unknown, missing or out of range.
+        InputError: A field is unknown, missing or out of range.
     """
     try:
         return TrainingConfig(**{**values, "ema_images": tuple(values["ema_images"])})
     except (TypeError, KeyError) as error:
-        raise InputError(f"this is no training run's configuration: {error}") from None
+        raise InputError(f"not a training run's configuration: {error}") from None

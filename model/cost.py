@@ -1,7 +1,7 @@
-"""How many multiply-adds the generator's convolutions cost, counted from the geometry.
+"""Counts the multiply-adds of the generator's convolutions from the geometry.
 
-A plain convolution costs inputs × outputs × kernel² at each output position, a transposed one as many at each input
-position. Noise, bias, activation, skips and modulation are not counted, nor is the blur in `network`.
+A plain convolution costs inputs × outputs × kernel² per output position, a transposed one the same per input
+position. Noise, bias, activation, skips and modulation are not counted; the blur is not counted in `network`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ RGB, BLUR_TAPS = 3, 9
 
 @dataclass(frozen=True, slots=True)
 class MultiplyAdds:
-    """Of the convolutions of G_S, of those of G_T with its to-RGB, and of G_T's blur."""
+    """Multiply-adds of the convolutions of G_S, of those of G_T including to-RGB, and of G_T's blur."""
 
     structure: float
     texture: float
@@ -25,12 +25,12 @@ class MultiplyAdds:
 
     @property
     def network(self) -> float:
-        """Those with weights to learn."""
+        """Multiply-adds of the convolutions with learned weights."""
         return self.structure + self.texture
 
 
 def needed(config: GeneratorConfig, height_px: int, width_px: int) -> MultiplyAdds:
-    """What the layers need for the pixels of a panorama themselves: as if every layer were dense, without margins."""
+    """Counts what the pixels of a panorama themselves need: as if every layer were dense and had no margins."""
     pixels = height_px * width_px
     grids = [pixels / config.cell_px**2]
     for layer in config.texture:
@@ -39,7 +39,7 @@ def needed(config: GeneratorConfig, height_px: int, width_px: int) -> MultiplyAd
 
 
 def spent(config: GeneratorConfig, rows: Window, columns: Window) -> MultiplyAdds:
-    """What computing a window of pixels takes, margins and all, as `World.compute` does it."""
+    """Counts what computing a window of pixels costs, including margins, as in `World.compute`."""
     cells = [geometry.backward(config.texture, window) for window in (rows, columns)]
     latents = [geometry.backward(config.structure, window) for window in cells]
     structure = areas([geometry.outputs(config.structure, window) for window in latents])
@@ -48,23 +48,23 @@ def spent(config: GeneratorConfig, rows: Window, columns: Window) -> MultiplyAdd
 
 
 def margin_share(config: GeneratorConfig, tile_px: int) -> float:
-    """The share of a tile's arithmetic that its own pixels do not need."""
+    """Returns the share of a tile's arithmetic that is spent on margins."""
     tile = (0, tile_px - 1)
     return 1 - needed(config, tile_px, tile_px).network / spent(config, tile, tile).network
 
 
 def areas(windows: Sequence[Sequence[Window]]) -> list[float]:
-    """Positions of each layer, from the windows of its rows and of its columns."""
+    """Returns the number of positions of each layer, from the windows of its rows and columns."""
     return [geometry.length(rows) * geometry.length(columns) for rows, columns in zip(*windows, strict=True)]
 
 
 def counted(config: GeneratorConfig, structure: Sequence[float], texture: Sequence[float]) -> MultiplyAdds:
-    """Multiply-adds for so many positions.
+    """Counts the multiply-adds for the given numbers of positions.
 
     Args:
-        config: the network.
-        structure: positions of the output of each layer of G_S.
-        texture: positions of z_S and of the output of each layer of G_T.
+        config: The network's configuration.
+        structure: The number of output positions of each layer of G_S.
+        texture: The number of positions of z_S, followed by the number of output positions of each layer of G_T.
     """
     inputs = [config.z_l_dim] + [config.structure_channels] * (config.structure_layers - 1)
     taps = config.structure_kernel**2 * config.structure_channels

@@ -1,17 +1,17 @@
 """Sizes, strides, receptive fields and absolute positions, computed from a list of layers.
 
-Every position is an integer on a layer's own grid, which is the same everywhere in the world: two windows that meet
-agree on it. A window is an inclusive pair ``(low, high)``, in rows or in columns. For one layer (design, Section 3):
+Every position is an integer on a layer's own grid, which is the same everywhere in the world, so windows that meet
+agree on it. A window is an inclusive pair ``(low, high)`` of rows or columns. For one layer:
 
     plain k×k:  low..high  ->  low + k//2 .. high - k//2          n -> n - 2 (k//2)
     up:         low..high  ->  2 low + 1  .. 2 high - 1           n -> 2n - 3
 
-where "up" is a transposed 3×3 convolution with stride 2, whose output o of n inputs lies at 2 low + o - 1, less the
-incomplete value on each side, then a blur [1, 2, 1] without padding.
+where "up" is a transposed 3×3 convolution with stride 2, whose output o of n inputs lies at 2 low + o - 1, without
+the incomplete value on each side, followed by a blur [1, 2, 1] without padding.
 
-A padded layer keeps a window's extent, n -> n and n -> 2n, as it takes what is beyond it for 0. Two windows that meet
-then disagree at their borders, so a picture of such a network has an end: `backward` may ask for what lies beyond it,
-and `reach` is not for it.
+A padded layer keeps a window's extent, n -> n and n -> 2n, because it treats what lies beyond as 0. Adjacent windows
+then disagree at their borders, so a picture of such a network has an edge: `backward` may return positions beyond
+it, and `reach` does not apply.
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ from typing import TypeAlias
 Window: TypeAlias = tuple[int, int]
 
 LIMIT = 2**31 - 2**16
-"""Positions in the world are smaller than this in magnitude."""
+"""Positions in the world must be smaller than this in magnitude."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What geometry needs to know of a layer: its kernel's side, whether it doubles the grid, and if it is padded."""
+    """The geometry of a layer: its kernel's side, whether it doubles the grid, and whether it is padded."""
 
     kernel: int = 3
     up: bool = False
@@ -35,17 +35,17 @@ class Layer:
 
     @property
     def stride(self) -> int:
-        """Output positions for each input position."""
+        """The number of output positions per input position."""
         return 2 if self.up else 1
 
     def size(self, n: int) -> int:
-        """How many values n inputs give."""
+        """Returns the number of outputs for n inputs."""
         if self.padded:
             return n * self.stride
         return 2 * n - 3 if self.up else n - 2 * (self.kernel // 2)
 
     def forward(self, window: Window) -> Window:
-        """The output positions that an input window gives in full."""
+        """Returns the output positions that an input window determines completely."""
         low, high = window
         if self.padded:
             return self.stride * low, self.stride * (high + 1) - 1
@@ -54,7 +54,7 @@ class Layer:
         return low + self.kernel // 2, high - self.kernel // 2
 
     def backward(self, window: Window) -> Window:
-        """The smallest input window that gives at least these output positions; all that they depend on."""
+        """Returns the smallest input window that determines these output positions; they depend on nothing else."""
         low, high = window
         if self.padded and self.up:
             return low // 2 - 1, high // 2 + 1
@@ -63,7 +63,7 @@ class Layer:
         return low - self.kernel // 2, high + self.kernel // 2
 
     def reach(self, window: Window) -> Window:
-        """All output positions that a change of these input positions can change."""
+        """Returns all output positions that can change if these input positions change."""
         low, high = window
         if self.up:
             return 2 * low - 2, 2 * high + 2
@@ -71,42 +71,42 @@ class Layer:
 
 
 def structure_layers(count: int, kernel: int) -> tuple[Layer, ...]:
-    """The layers of G_S."""
+    """Returns the layers of G_S."""
     return (Layer(kernel=kernel),) * count
 
 
 def texture_layers(pairs: int, padded: bool = False) -> tuple[Layer, ...]:
-    """The layers of G_T: pairs of (up, plain)."""
+    """Returns the layers of G_T: pairs of (up, plain)."""
     return (Layer(up=True, padded=padded), Layer(padded=padded)) * pairs
 
 
 def size(layers: Iterable[Layer], n: int) -> int:
-    """How many values n inputs give after all layers; not positive if they are too few for one."""
+    """Returns the number of outputs for n inputs after all layers; 0 or less if n is too small."""
     return reduce(lambda n, layer: layer.size(n), layers, n)
 
 
 def stride(layers: Iterable[Layer]) -> int:
-    """Output positions for each input position after all layers."""
+    """Returns the number of output positions per input position after all layers."""
     return reduce(lambda total, layer: total * layer.stride, layers, 1)
 
 
 def forward(layers: Iterable[Layer], window: Window) -> Window:
-    """The output positions that an input window gives."""
+    """Returns the output positions that an input window determines after all layers."""
     return reduce(lambda window, layer: layer.forward(window), layers, window)
 
 
 def backward(layers: Iterable[Layer], window: Window) -> Window:
-    """The smallest input window that gives at least these output positions."""
+    """Returns the smallest input window that determines these output positions."""
     return reduce(lambda window, layer: layer.backward(window), reversed(tuple(layers)), window)
 
 
 def reach(layers: Iterable[Layer], window: Window) -> Window:
-    """All output positions that a change of these input positions can change."""
+    """Returns all output positions that can change if these input positions change."""
     return reduce(lambda window, layer: layer.reach(window), layers, window)
 
 
 def outputs(layers: Iterable[Layer], window: Window) -> list[Window]:
-    """The output window of each layer in turn."""
+    """Returns the output window of each layer in turn."""
     windows = []
     for layer in layers:
         window = layer.forward(window)
@@ -115,16 +115,16 @@ def outputs(layers: Iterable[Layer], window: Window) -> list[Window]:
 
 
 def length(window: Window) -> int:
-    """How many positions a window has."""
+    """Returns the number of positions in a window."""
     return window[1] - window[0] + 1
 
 
 def overlap(a: Window, b: Window) -> Window | None:
-    """What two windows have in common."""
+    """Returns the intersection of two windows, or None."""
     low, high = max(a[0], b[0]), min(a[1], b[1])
     return (low, high) if low <= high else None
 
 
 def part(window: Window, whole: Window, step: int = 1) -> slice:
-    """Where the positions of a window on a coarser grid, one in `step`, lie in a whole window of the finer grid."""
+    """Returns the slice of a coarse window, one position in `step`, within a larger window of the finer grid."""
     return slice(window[0] * step - whole[0], window[1] * step - whole[0] + 1, step)

@@ -1,15 +1,15 @@
-"""Inversion: the fields of the world that give a photograph (paper, Section 4.C and Appendix I).
+"""Inversion: finds the fields of the world that reproduce a photograph (paper, Section 4.C and Appendix I).
 
-z_g, z_l, W+ and every layer's noise are optimised together, so that the window at the photograph's place looks like it
-and the fields still look drawn. Losses and their weights are the paper's:
+z_g, z_l, W+ and the noise of every layer are optimised together, so that the window at the photograph's place looks
+like the photograph and the fields still look random. Losses and weights follow the paper:
 
-    L_pix and LPIPS        10 each     of the picture
-    z_g, z_l               10          their mean from 0 and their deviation from 1
+        L_pix and LPIPS        10 each     difference of pictures
+        z_g, z_l               10          difference of their mean from 0 and of their deviation from 1
     W+                     0.01        Mahalanobis distance of v from the mean of 10,000 samples, per dimension, where
-                                       v = leaky ReLU of slope 5 of w/√2, whose distribution is nearly a normal one
-    noise                  1000        its correlation with its neighbours at each scale (StyleGAN2, Appendix D)
+                                       v = leaky ReLU of slope 5 of w/√2, which is nearly normally distributed
+        noise                  1000        correlation with its neighbours at each scale (StyleGAN2, Appendix D)
 
-The noise is brought back to mean 0 and variance 1 after each step. Adam's rate rises over the first twentieth of the
+The noise is normalised to mean 0 and variance 1 after each step. Adam's rate rises over the first twentieth of the
 steps and falls to 0, along a cosine, over the last quarter.
 """
 
@@ -37,31 +37,31 @@ from model.world.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn
 
 W_SAMPLES = 10_000
 LEAST_SIDE_PX = 32
-"""LPIPS sees nothing in less."""
+"""LPIPS needs at least this many pixels per side."""
 
 COARSEST_NOISE = 8
-"""The noise is compared with its neighbours at scales down to so many positions."""
+"""The noise is compared with its neighbours at scales down to this many positions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InversionConfig:
-    """The numbers of an inversion.
+    """The configuration of an inversion.
 
     Attributes:
-        steps: of Adam.
-        learning_rate: its highest.
-        pixel_weight: of the mean squared difference of pixels in [-1, 1].
-        lpips_weight: of LPIPS.
-        z_g_weight: of the prior on z_g.
-        z_l_weight: of the prior on z_l.
-        w_weight: of the prior on W+.
-        noise_weight: of the noise's correlation.
-        tile_px: larger photographs are seen in tiles of about this side, one after the other: a step's memory is that
-            of one of them.
-        seed: of the world whose fields it starts from.
+        steps: The number of Adam's steps.
+        learning_rate: Adam's peak learning rate.
+        pixel_weight: The weight of the mean squared difference of pixels in [-1, 1].
+        lpips_weight: The weight of LPIPS.
+        z_g_weight: The weight of the prior on z_g.
+        z_l_weight: The weight of the prior on z_l.
+        w_weight: The weight of the prior on W+.
+        noise_weight: The weight of the noise's correlation.
+        tile_px: The approximate side of the tiles into which larger photographs are split. Tiles are processed one at a
+            time, so a step needs the memory of one tile.
+        seed: The seed of the world from whose fields the optimisation starts.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: A number is out of range.
     """
 
     steps: int = 3000
@@ -89,9 +89,9 @@ class InversionConfig:
 
 
 def check_weight(name: str, value: Any) -> None:
-    """Raises InputError for a number that is no weight."""
+    """Raises InputError for a value that is not a valid weight."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(f"{name} is {value!r}; give a number from 0 on")
+        raise InputError(f"{name} is {value!r}; give 0 or more")
 
 
 def check_sides(width_px: int, height_px: int) -> None:
@@ -107,13 +107,13 @@ class Target:
 
     Attributes:
         pixels: uint8 [3,h,w].
-        x_px: of its left edge.
-        y_px: of its top edge.
-        cyclic_px: of the world; None for one without end.
-        sha256: of the photograph's file.
+        x_px: The position of its left edge.
+        y_px: The position of its top edge.
+        cyclic_px: The circumference of a cyclic world; None otherwise.
+        sha256: The checksum of the photograph's file.
 
     Raises:
-        InputError: the photograph is too small or too large.
+        InputError: The photograph is too small or too large.
     """
 
     pixels: Tensor
@@ -127,14 +127,14 @@ class Target:
 
     @property
     def box_px(self) -> tuple[int, int, int, int]:
-        """Where it lies."""
+        """The box of the photograph in the world."""
         _, height, width = self.pixels.shape
         return self.x_px, self.y_px, width, height
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of the photograph, and what it is made from."""
+    """A part of the photograph and the fields it depends on."""
 
     place: Footprint
     windows: Windows
@@ -144,15 +144,15 @@ class Tile:
 
 
 class Inversion:
-    """An inversion on its way.
+    """An inversion in progress.
 
     Args:
-        generator: in evaluation mode, frozen, on the device that is to compute.
-        target: what to look like.
-        config: how.
+        generator: The generator in evaluation mode, frozen, on the device to compute on.
+        target: The photograph and its place.
+        config: The configuration.
 
     Raises:
-        InputError: there is no circle of the target's width, or the photograph does not fit it.
+        InputError: A circle of the target's width is not possible, or the photograph does not fit it.
     """
 
     def __init__(self, generator: Generator, target: Target, config: InversionConfig):
@@ -179,7 +179,7 @@ class Inversion:
         self.step = 0
 
     def cut(self) -> Iterator[Tile]:
-        """The photograph in tiles, with what LPIPS sees in each."""
+        """Yields the tiles of the photograph, with LPIPS's features of each."""
         rows, columns = box_windows(self.target.box_px)
         for row in pieces(rows, self.config.tile_px):
             for column in pieces(columns, self.config.tile_px):
@@ -191,10 +191,10 @@ class Inversion:
                 yield Tile(footprint(self.generator.config, row, column), (row, column), pixels, features, share)
 
     def advance(self) -> dict[str, float]:
-        """One step; returns its losses, weighted.
+        """Takes one step; returns its weighted losses.
 
         Raises:
-            DivergenceError: a loss is no longer a finite number.
+            DivergenceError: A loss is no longer finite.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * rate(self.step, self.config.steps)
@@ -205,7 +205,7 @@ class Inversion:
             pixel = (picture - tile.pixels).square().mean() * (self.config.pixel_weight * tile.share)
             features = self.lpips.features(picture)
             lpips = self.lpips.between(features, tile.features)[0] * (self.config.lpips_weight * tile.share)
-            (pixel + lpips).backward()  # here the tile's graph is given back
+            (pixel + lpips).backward()  # this frees the tile's graph
             losses["pixels"] += pixel.item()
             losses["lpips"] += lpips.item()
         priors = self.priors()
@@ -221,7 +221,7 @@ class Inversion:
         return losses
 
     def priors(self) -> dict[str, Tensor]:
-        """How far the fields are from looking drawn, weighted."""
+        """Returns the weighted priors, which measure how far the fields are from looking random."""
         config, values = self.config, self.variables
         return {
             "z_g": config.z_g_weight * moments(values["z_g"]),
@@ -232,11 +232,11 @@ class Inversion:
 
     @property
     def z_n(self) -> list[Tensor]:
-        """The noise of each layer."""
+        """Returns the noise of each layer."""
         return [self.variables[f"z_n.{layer}"] for layer in range(len(self.place.noise))]
 
     def render(self, tile: Tile) -> Tensor:
-        """The picture [1,3,h,w] at a tile."""
+        """Renders a tile as a picture [1,3,h,w]."""
         z_l, coordinates = (
             cut_out(field, tile.place.latents, self.place.latents)
             for field in (self.variables["z_l"], self.coordinates)
@@ -249,7 +249,7 @@ class Inversion:
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """The whole picture as it is now, [3,h,w], about -1 to 1."""
+        """Renders the whole picture, [3,h,w], about -1 to 1."""
         rows, columns = box_windows(self.target.box_px)
         whole = torch.empty(3, geometry.length(rows), geometry.length(columns), device=self.device)
         for tile in self.tiles:
@@ -259,7 +259,7 @@ class Inversion:
 
     @torch.no_grad()
     def quality(self) -> dict[str, float]:
-        """PSNR in dB, and LPIPS, the mean over the tiles, as it is now."""
+        """Returns the current PSNR in dB, and the mean LPIPS over the tiles."""
         pictures = [self.render(tile).clamp(-1, 1) for tile in self.tiles]
         pairs = list(zip(pictures, self.tiles, strict=True))
         error = sum((picture - tile.pixels).square().mean().item() * tile.share for picture, tile in pairs)
@@ -270,7 +270,7 @@ class Inversion:
         return {"psnr_db": 10 * math.log10(4 / max(error, 1e-10)), "lpips": lpips}
 
     def overlay(self, checkpoint_sha256: str, provenance: Mapping[str, Any]) -> Overlay:
-        """What has been found."""
+        """Returns the current fields as an overlay."""
         found = {name: value.detach().clone() for name, value in self.variables.items()}
         w, z_n = from_gaussian(found.pop("v")), tuple(found[f"z_n.{layer}"] for layer in range(len(self.place.noise)))
         box, turn = self.target.box_px, self.target.cyclic_px
@@ -278,7 +278,7 @@ class Inversion:
         return Overlay(*place, found["z_g"], w, found["z_l"], z_n, self.target.pixels, provenance)
 
     def state(self) -> dict[str, Tensor]:
-        """All that the rest of the steps depends on, as tensors."""
+        """Returns everything that the remaining steps depend on, as tensors."""
         state = {f"variables.{name}": value.detach() for name, value in self.variables.items()}
         for name, variable in self.variables.items():
             for key, value in self.optimiser.state[variable].items():
@@ -287,10 +287,10 @@ class Inversion:
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a state.
+        """Resumes from a state.
 
         Raises:
-            InputError: it is not one of this inversion.
+            InputError: The state belongs to another inversion.
         """
         try:
             for name, variable in self.variables.items():
@@ -306,7 +306,7 @@ class Inversion:
 
 
 class WPrior:
-    """Where w comes from: mean and covariance in the space where its distribution is nearly normal."""
+    """The prior on W+: the mean and covariance of w in a space where it is nearly normally distributed."""
 
     def __init__(self, generator: Generator, device: str):
         random = torch.Generator().manual_seed(0)
@@ -316,33 +316,33 @@ class WPrior:
         mean = v.mean(dim=0)
         centred = v - mean
         covariance = centred.T @ centred / (W_SAMPLES - 1)
-        # Directions in which w hardly varies would otherwise outweigh all others.
+        # Directions in which w hardly varies would otherwise dominate.
         ridge = 1e-3 * covariance.diagonal().mean() * torch.eye(len(mean), device=device)
         self.mean = mean.float()
         self.whitening = torch.linalg.inv(torch.linalg.cholesky(covariance + ridge)).float()
 
     def distance(self, v: Tensor) -> Tensor:
-        """The squared Mahalanobis distance per dimension, averaged over layers: about 1 for what the network draws."""
+        """Returns the squared Mahalanobis distance per dimension, averaged over layers: about 1 for random styles."""
         return ((v - self.mean) @ self.whitening.T).square().mean()
 
 
 def to_gaussian(w: Tensor) -> Tensor:
-    """What a w was before the last activation."""
+    """Undoes the last activation of the mapping network, which makes w nearly normal."""
     return F.leaky_relu(w / GAIN, 1 / LEAK)
 
 
 def from_gaussian(v: Tensor) -> Tensor:
-    """The way back."""
+    """Inverts `to_gaussian`."""
     return F.leaky_relu(v, LEAK) * GAIN
 
 
 def moments(x: Tensor) -> Tensor:
-    """How far the mean of numbers is from 0, and their deviation from 1."""
+    """Returns the distance of the mean from 0 plus that of the root mean square from 1."""
     return x.mean().abs() + (x.square().mean().sqrt() - 1).abs()
 
 
 def correlation(noise: Tensor) -> Tensor:
-    """Of noise [1,1,h,w] with its neighbours, squared, summed over scales."""
+    """Returns the squared correlation of noise [1,1,h,w] with its neighbours, summed over scales."""
     terms = []
     while True:
         terms += [(noise * noise.roll(1, dims=dim)).mean().square() for dim in (2, 3)]
@@ -352,19 +352,19 @@ def correlation(noise: Tensor) -> Tensor:
 
 
 def normalised(noise: Tensor) -> Tensor:
-    """Noise with mean 0 and variance 1."""
+    """Returns noise scaled to mean 0 and variance 1."""
     centred = noise - noise.mean()
     return centred * centred.square().mean().rsqrt()
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the highest learning rate at a step, 0 to 1."""
+    """Returns the learning rate at a step as a share of its peak, 0 to 1."""
     t = (step + 1) / (steps + 1)
     return min(1.0, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.25)))
 
 
 def pieces(window: geometry.Window, side: int) -> Sequence[geometry.Window]:
-    """A window cut evenly into pieces of at most `side`."""
+    """Splits a window evenly into pieces of at most `side`."""
     low, length = window[0], geometry.length(window)
     count = -(-length // side)
     cuts = [low + length * k // count for k in range(count + 1)]
@@ -372,5 +372,5 @@ def pieces(window: geometry.Window, side: int) -> Sequence[geometry.Window]:
 
 
 def cut_out(field: Tensor, part: Windows, whole: Windows) -> Tensor:
-    """The part of a field [1,C,H,W] of a whole window at a window inside it."""
+    """Cuts the window `part` out of a field [1,C,H,W] of the window `whole`."""
     return field[:, :, geometry.part(part[0], whole[0]), geometry.part(part[1], whole[1])]

@@ -1,4 +1,4 @@
-"""Whether glibc keeps memory that has been freed, for the next tensor, or gives it back to the kernel at once."""
+"""Controls whether glibc keeps freed memory for the next tensor or returns it to the kernel at once."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ _RETURNED_BYTES = 1 << 20
 
 
 def reuse_freed_memory() -> None:
-    """Makes this process reuse freed blocks, however large, instead of returning them.
+    """Makes this process reuse freed blocks of any size instead of returning them to the kernel.
 
-    A training step and a tile take up to twice as long without: the rest goes into the kernel zeroing pages. One arena,
-    since those of further threads give their memory back all the same. Peak memory stays what it is. Where the C
-    library is not glibc nothing changes.
+    Otherwise a training step or a tile takes up to twice as long, because the kernel zeroes new pages each time. There
+    is only one arena, since the arenas of other threads would still return memory. Peak memory is unchanged. Has no
+    effect without glibc.
     """
     _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_ARENA_MAX: 1})
 
@@ -20,8 +20,8 @@ def reuse_freed_memory() -> None:
 def return_freed_memory() -> None:
     """Makes this process return freed blocks of a mebibyte or more at once.
 
-    By itself glibc learns to keep large ones, and each thread keeps its own: decoders would hold several times what
-    their pictures take. Where the C library is not glibc nothing changes.
+    By default glibc learns to keep large blocks, separately for each thread, so decoders would hold several times the
+    memory of their pictures. Has no effect without glibc.
     """
     _set({_M_MMAP_THRESHOLD: _RETURNED_BYTES, _M_TRIM_THRESHOLD: _RETURNED_BYTES})
 

@@ -1,9 +1,9 @@
-"""From the network's numbers to pixels, the same way everywhere."""
+"""Converts the network's output to pixels, the same way everywhere."""
 
 import torch
 from torch import Tensor
 
 
 def quantise(pictures: Tensor) -> Tensor:
-    """Values in [-1, 1], clamped and rounded to uint8; any shape."""
+    """Clamps values in [-1, 1] and rounds them to uint8; any shape."""
     return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

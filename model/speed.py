@@ -1,4 +1,4 @@
-"""What rendering costs on this machine, against what it could cost. Times are of whole calls, the fastest of some."""
+"""Measures the speed of rendering on this machine and its upper bound. Times are the fastest of several whole calls."""
 
 import subprocess
 import sys
@@ -24,17 +24,17 @@ from model.world.definition import Definition, Style
 from model.world.world import World
 
 TILE_PX, TILES = 256, 16
-"""A panorama of 2048×512 has as many tiles of this side as one of 4096×256, and so have both halves of 4096×512."""
+"""A 2048×512 panorama has as many tiles of this side as a 4096×256 one, or as either half of a 4096×512 one."""
 
 FAR_PX = 3_906_250 * TILE_PX
-"""A billion pixels."""
+"""A distance of a billion pixels."""
 
 STYLES = tuple(Style(seed=seed, x_px=512 + 1024 * seed) for seed in range(4))
-"""Of a panorama 4096 px wide, whose two halves, above and below the horizon, meet alike borders."""
+"""The styles of a 4096 px wide panorama, whose halves above and below the horizon meet equal borders."""
 
 CHANNELS, SIDE = 512, 64
 ROOF_CALLS = 6
-"""One after the other, before each tile, so that the best of them finds its data where they are used."""
+"""The number of consecutive roofline calls before each tile, so that the best of them finds its data in the cache."""
 
 MATRIX = 8192
 
@@ -43,7 +43,7 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The best that this machine is asked to do: a call, what it is, and its floating-point operations."""
+    """The machine's peak: a call, its description, and its number of floating-point operations."""
 
     name: str
     call: Call
@@ -51,12 +51,12 @@ class Roofline:
 
 
 def device() -> str:
-    """Where rendering computes on this machine."""
+    """Returns the device that renders on this machine."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def roofline(on: str) -> Roofline:
-    """On a CPU a convolution of 512 channels, on a GPU a matrix product in bfloat16."""
+    """Returns the roofline: on a CPU a convolution of 512 channels, on a GPU a matrix product in bfloat16."""
     if on == "cpu":
         x = torch.randn(1, CHANNELS, SIDE + 2, SIDE + 2).contiguous(memory_format=torch.channels_last)
         weight = torch.randn(CHANNELS, CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
@@ -67,7 +67,7 @@ def roofline(on: str) -> Roofline:
 
 
 def network(preset: str) -> Generator:
-    """A generator of a preset: the bundled one if it is of this preset, else one that has learned nothing."""
+    """Returns a generator of a preset: the bundled one if its preset matches, otherwise an untrained one."""
     if preset == "small":
         generator = load_checkpoint(Path(resolve(BUNDLED)).read_bytes(), BUNDLED).generator
     else:
@@ -78,40 +78,40 @@ def network(preset: str) -> Generator:
 
 @torch.inference_mode()
 def seconds(call: Call) -> float:
-    """How long a call takes, until its result can be read."""
+    """Measures how long a call takes until its result can be read."""
     start = time.perf_counter()
     result = call()
-    result[(0,) * result.dim()].item()  # waits for the device; a view, since a copy would count too
+    result[(0,) * result.dim()].item()  # wait for the device; a view, because a copy would add time
     return time.perf_counter() - start
 
 
 def fastest(calls: Sequence[Call], turns: int) -> list[float]:
-    """The shortest time of each call in so many turns, taken alternately; a world's first tile takes longer."""
+    """Returns the shortest time of each call over `turns` alternating turns; a world's first tile takes longer."""
     times = [[seconds(call) for call in calls] for _ in range(turns)]
     return [min(column) for column in zip(*times, strict=True)]
 
 
 def tile(world: World, column: int, row: int = -1) -> Call:
-    """Computes one tile of a world."""
+    """Returns a call that computes one tile of a world."""
     return lambda: world.compute(tile_window(row), tile_window(column)).pixels
 
 
 def tile_window(index: int) -> Window:
-    """The pixels of a row or column of tiles."""
+    """Returns the pixels of a row or column of tiles."""
     return index * TILE_PX, (index + 1) * TILE_PX - 1
 
 
 def speed(generator: Generator, turns: int, step: Callable[[], None]) -> dict[str, float]:
-    """A plain panorama of 2048×512, one of 4096×512 with four styles, and the roofline, tile by tile in turn.
+    """Measures a plain 2048×512 panorama, a 4096×512 one with four styles, and the roofline, tile by tile in turn.
 
     Args:
-        generator: the network.
-        turns: how often each tile is computed; its fastest time counts.
-        step: called after each tile.
+        generator: The network.
+        turns: How often each tile is computed; the fastest time counts.
+        step: Called after each tile.
     """
     plain, fused = World(generator, 7), World(generator, Definition(7, styles=STYLES))
     roof = roofline(device())
-    fastest([tile(plain, 0), tile(fused, 0), tile(fused, 3)], 1)  # folds the weights
+    fastest([tile(plain, 0), tile(fused, 0), tile(fused, 3)], 1)  # fold the weights
     roof_s, plain_s, fused_s = [], [], []
     for column in range(TILES):
         roof_s += fastest([roof.call], ROOF_CALLS)
@@ -134,7 +134,7 @@ def speed(generator: Generator, turns: int, step: Callable[[], None]) -> dict[st
 
 
 def randomness(generator: Generator, turns: int) -> dict[str, float]:
-    """What the latents and the noise of a tile take, of its whole time."""
+    """Measures the share of a tile's time that its latents and noise take."""
     world, config = World(generator, 7), generator.config
     cells = geometry.backward(config.texture, tile_window(0))
     latents = geometry.backward(config.structure, cells)
@@ -146,14 +146,14 @@ def randomness(generator: Generator, turns: int) -> dict[str, float]:
 
 
 def warm_latency(generator: Generator, turns: int) -> dict[str, float]:
-    """One tile of a world that is loaded: near its origin, and a billion pixels away."""
+    """Measures one tile of a loaded world: near its origin, and a billion pixels away."""
     world = World(generator, 7)
     near_s, far_s = fastest([tile(world, 0), tile(world, FAR_PX // TILE_PX, FAR_PX // TILE_PX)], turns + 1)
     return {"warm_near_s": near_s, "warm_far_s": far_s}
 
 
 def cold_latency(preset: str, turns: int) -> dict[str, float]:
-    """The same from the start of a process to its pixels."""
+    """Measures the same from the start of a process to its pixels."""
     times: dict[str, list[float]] = {"cold_near_s": [], "cold_far_s": []}
     for _ in range(turns):
         for name, index in zip(times, (0, FAR_PX // TILE_PX), strict=True):
@@ -165,14 +165,14 @@ def cold_latency(preset: str, turns: int) -> dict[str, float]:
 
 
 def one_tile(preset: str, index: int) -> None:
-    """All that a fresh process does for one tile."""
+    """Does everything that a fresh process does for one tile."""
     reuse_freed_memory()
     exact_kernels()
     seconds(tile(World(network(preset), 7), index, index))
 
 
 def precision(generator: Generator, turns: int) -> dict[str, float]:
-    """A tile in bfloat16 against the same in float32: its time, and the levels of 255 by which its values differ."""
+    """Compares a tile in bfloat16 with the same in float32: the ratio of times, and the difference in levels of 255."""
     worlds = [World(generator, 7, name) for name in ("float32", "bfloat16")]
     full_s, half_s = fastest([tile(world, 0) for world in worlds], turns + 1)
     full, half = (quantise(tile(world, 0)()).int() for world in worlds)

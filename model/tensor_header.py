@@ -1,4 +1,4 @@
-"""The header of a file of tensors, read without torch: whether it is one of ours, and how long it is."""
+"""Reads the header of a file of tensors without torch: whether it is one of ours, and how long it is."""
 
 import json
 from typing import Any
@@ -7,17 +7,17 @@ from model.errors import InputError
 
 HEADER_KEY = "infinitygan"
 MOST_BYTES = 2**31
-"""A larger file is not read. The largest preset's training state has a third of that."""
+"""The size limit of a file. The training state of the largest preset has a third of this size."""
 
 LENGTH_BYTES, MOST_HEADER_BYTES = 8, 2**24
-"""A file begins with the length of its header. A header that says it is longer is not read either."""
+"""A file begins with the length of its header, which has a limit too."""
 
 
 def read_header(content: bytes, name: str) -> dict[str, Any]:
-    """Our JSON document in a safetensors header; `content` may be only the file's beginning, header included.
+    """Returns our JSON document from a safetensors header; `content` may be only the file's beginning, header included.
 
     Raises:
-        InputError: it is no safetensors file of this project.
+        InputError: The file is not a safetensors file of this project.
     """
     size = header_bytes(content[:LENGTH_BYTES], name)
     try:
@@ -30,10 +30,10 @@ def read_header(content: bytes, name: str) -> dict[str, Any]:
 
 
 def header_bytes(start: bytes, name: str) -> int:
-    """The length of a safetensors header, by the first bytes of the file.
+    """Returns the length of a safetensors header, given the first bytes of the file.
 
     Raises:
-        InputError: no header of this project is so long.
+        InputError: The length is not that of a header of this project.
     """
     size = int.from_bytes(start, "little")
     if len(start) < LENGTH_BYTES or not 0 < size <= MOST_HEADER_BYTES:
@@ -42,10 +42,10 @@ def header_bytes(start: bytes, name: str) -> int:
 
 
 def tensor_bytes(header: bytes, name: str) -> int:
-    """How many bytes of tensors follow a safetensors header, by what it says.
+    """Returns the number of bytes of tensors that a safetensors header announces.
 
     Raises:
-        InputError: it is no header, or says that there are more than are read.
+        InputError: The header is invalid, or announces more bytes than the limit.
     """
     try:
         entries = json.loads(header)
@@ -55,10 +55,10 @@ def tensor_bytes(header: bytes, name: str) -> int:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
         raise foreign(name) from None
     if not 0 <= size <= MOST_BYTES:
-        raise InputError(f"{name} says that it holds {size} bytes of tensors; at most {MOST_BYTES} are read")
+        raise InputError(f"{name} announces {size} bytes of tensors; the limit is {MOST_BYTES}")
     return size
 
 
 def foreign(name: str) -> InputError:
-    """What is said of a file that is none of ours."""
+    """Returns the error for a file that is not one of ours."""
     return InputError(f"{name} is not an InfinityGAN checkpoint; give a .safetensors file that train wrote")

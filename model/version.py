@@ -1,3 +1,3 @@
-"""The version of the distribution, which every output names."""
+"""The version of the distribution, which is recorded in every output."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Distances between sets of pictures, and what is measured of pictures."""
+"""Distances between sets of pictures, and measurements of single pictures."""

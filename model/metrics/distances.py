@@ -1,8 +1,8 @@
-"""Distances between two sets of pictures, given as numbers, and how sure they are.
+"""Distances between two sets of pictures, given as features or statistics, and their standard errors.
 
-Pictures come in groups: the crops of one photograph, the windows of one world. Within a group they resemble each other,
-so it is groups that are drawn anew to find an error. Each function takes the weights of such draws, one row a draw and
-one column a group, and returns one value a draw; the first row is all ones, and its value is the measurement itself.
+Pictures come in groups: the crops of one photograph, or the windows of one world. Pictures of a group resemble each
+other, so the bootstrap resamples groups. Each function takes the weights of such draws, one row per draw and one
+column per group, and returns one value per draw. The first row is all ones; its value is the measurement itself.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1024
-"""Rows of a matrix of all pairs that are held at once."""
+"""The number of rows of a matrix of all pairs that are held in memory at once."""
 
 NEIGHBOURS = 3
 
@@ -25,13 +25,13 @@ class Estimate:
 
 
 def estimate(values: Tensor) -> Estimate:
-    """Of a value a draw, the measurement first. A draw of the same group every time may have no value."""
+    """Summarises one value per draw, the measurement first. A draw that repeats a single group may have no value."""
     draws = values[1:]
     return Estimate(float(values[0]), float(draws[draws.isfinite()].std()))
 
 
 def bootstrap_weights(groups: int, draws: int, seed: int) -> Tensor:
-    """How often each group is taken: once in the first row, as chance will have it in `draws` more; float64."""
+    """Returns how often each draw takes each group, float64: once in the first row, at random in `draws` more."""
     random = torch.Generator().manual_seed(seed)
     chosen = torch.randint(groups, (draws, groups), generator=random)
     drawn = torch.zeros(draws, groups, dtype=torch.float64).scatter_add_(1, chosen, torch.ones(draws, groups).double())
@@ -48,36 +48,36 @@ class Sample:
 
     @property
     def each(self) -> Tensor:
-        """The weight of each picture, [draws,N]."""
+        """Returns the weight of each picture, [draws,N]."""
         return self.weights[:, self.groups]
 
     def sums(self, values: Tensor) -> Tensor:
-        """Values [N,...] summed over each group: float64 [G,...]."""
+        """Sums values [N,...] over each group: float64 [G,...]."""
         total = torch.zeros(self.weights.shape[1], *values.shape[1:], dtype=torch.float64)
         return total.index_add_(0, self.groups, values.double())
 
     @property
     def counts(self) -> Tensor:
-        """How many pictures each group has: float64 [G]."""
+        """Returns the number of pictures in each group: float64 [G]."""
         return self.sums(torch.ones(len(self.groups)))
 
 
 def mean(x: Sample) -> Tensor:
-    """The mean, [draws] or [draws,d]."""
+    """Returns the mean, [draws] or [draws,d]."""
     total = x.weights @ x.sums(x.values)
     return total / (x.weights @ x.counts).reshape(-1, *[1] * (total.ndim - 1))
 
 
 def deviation(x: Sample) -> Tensor:
-    """The standard deviation of values [N], [draws]."""
+    """Returns the standard deviation of values [N], [draws]."""
     square = x.weights @ x.sums(x.values.double().square()) / (x.weights @ x.counts)
     return (square - mean(x).square()).clamp(min=0).sqrt()
 
 
 def kernel_distance(x: Sample, y: Sample) -> Tensor:
-    """KID: the unbiased squared maximum mean discrepancy, kernel (x·y/d + 1)³ (Bińkowski et al. 2018).
+    """Computes KID: the unbiased squared maximum mean discrepancy, kernel (x·y/d + 1)³ (Bińkowski et al. 2018).
 
-    No picture is paired with itself, nor with a copy of itself in a draw.
+    No picture is paired with itself or with a copy of itself in a draw.
     """
     across = torch.einsum("bg,gh,bh->b", x.weights, kernel_sums(x, y), y.weights)
     across = across / (x.weights @ x.counts) / (y.weights @ y.counts)
@@ -93,7 +93,7 @@ def _kernel_within(x: Sample) -> Tensor:
 
 
 def kernel_sums(x: Sample, y: Sample) -> Tensor:
-    """The kernel summed over all pairs of two groups: float64 [G,H]. Memory does not grow with the number of pairs."""
+    """Sums the kernel over all pairs of two groups: float64 [G,H]. Memory does not grow with the number of pairs."""
     values, sums = y.values.double(), torch.zeros(x.weights.shape[1], y.weights.shape[1], dtype=torch.float64)
     for part, groups in zip(x.values.double().split(BLOCK), x.groups.split(BLOCK), strict=True):
         kernel = (part @ values.T / values.shape[1] + 1) ** 3
@@ -102,10 +102,10 @@ def kernel_sums(x: Sample, y: Sample) -> Tensor:
 
 
 def frechet_distance(x: Sample, y: Sample) -> Tensor:
-    """The Fréchet distance of the normal distributions with the same means and covariances (Heusel et al. 2017).
+    """Computes the Fréchet distance between normal distributions fitted to the samples (Heusel et al. 2017).
 
-    With fewer pictures than features, covariances are not of full rank: the distance is exact for the pictures given,
-    and larger than that of many. Compare it at equal numbers only.
+    With fewer pictures than features, covariances do not have full rank: the distance is exact for the given pictures,
+    but larger than for many pictures. Compare it only at equal numbers of pictures.
     """
     draws = []
     for mine, theirs in zip(x.each, y.each, strict=True):
@@ -118,7 +118,7 @@ def frechet_distance(x: Sample, y: Sample) -> Tensor:
 
 
 def normal(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean [d] of values [N,d] and a matrix R with RᵀR = their covariance, of at most d rows."""
+    """Returns the mean [d] of values [N,d] and a matrix R of at most d rows with RᵀR equal to their covariance."""
     values = values[weights > 0].double()
     weights = weights[weights > 0]
     middle = weights @ values / weights.sum()
@@ -127,20 +127,20 @@ def normal(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def precision(x: Sample, y: Sample) -> Tensor:
-    """The share of x that lies as near to a picture of y as that one's third neighbour (Kynkäänniemi et al. 2019).
+    """Returns the share of x that is as near to a picture of y as its third neighbour (Kynkäänniemi et al. 2019).
 
-    Neighbours come from other groups: the crops of one photograph are so much alike that nothing else would be near.
+    Neighbours come from other groups, since the crops of one photograph are so similar that nothing else would be near.
     """
     return mean(Sample(covered(x.values, y).double(), x.groups, x.weights))
 
 
 def recall(x: Sample, y: Sample) -> Tensor:
-    """The same share of y."""
+    """Returns the share of y that is near to x, like `precision`."""
     return precision(y, x)
 
 
 def covered(points: Tensor, support: Sample) -> Tensor:
-    """Which points [N,d] lie within the distance of any support point to its third neighbour; bool [N]."""
+    """Returns which points [N,d] are as near to some support point as its third neighbour is; bool [N]."""
     radii = []
     for part, groups in zip(support.values.split(BLOCK), support.groups.split(BLOCK), strict=True):
         distances = torch.cdist(part, support.values)
@@ -152,7 +152,7 @@ def covered(points: Tensor, support: Sample) -> Tensor:
 
 
 def shift_distance(x: Sample, y: Sample) -> Tensor:
-    """The 1-Wasserstein distance of values [N] and [M]: how far they must be moved on average, in their own unit."""
+    """Returns the 1-Wasserstein distance of values [N] and [M]: the mean distance that they must be moved."""
     values, order = torch.cat([x.values, y.values]).double().sort()
     mine, theirs = x.each / x.each.sum(dim=1, keepdim=True), y.each / y.each.sum(dim=1, keepdim=True)
     difference = torch.cat([mine, -theirs], dim=1)[:, order].cumsum(dim=1)

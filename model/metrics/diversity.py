@@ -1,6 +1,6 @@
-"""How much one network can vary a scene: other local latents, or other textures, with all else the same.
+"""Measures how much one network can vary a scene: other local latents, or other textures, with all else the same.
 
-Pictures are one window of the photographs' full height, its middle on the horizon (paper, Figures 5 and 17).
+Each picture is one window of the photographs' full height, centred on the horizon (paper, Figures 5 and 17).
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from model.networks.lpips import Lpips
 
 @torch.inference_mode()
 def variations(generator: Generator, seed: int, latents: int, textures: int) -> Tensor:
-    """One global latent of G_S, with several local latents and several textures.
+    """Renders one global latent of G_S with several local latents and several textures.
 
     Args:
-        generator: in evaluation mode.
-        seed: of all latents and the noise.
-        latents: how many z_l, a row each.
-        textures: how many z_g of G_T, a column each; the first is G_S's own.
+        generator: The generator in evaluation mode.
+        seed: The seed of all latents and the noise.
+        latents: The number of z_l, one per row.
+        textures: The number of z_g of G_T, one per column; the first is that of G_S.
 
     Returns:
         Pictures [latents,textures,3,H,W], about -1 to 1. The noise is the same along a row.
@@ -51,9 +51,9 @@ class Diversity:
     """Mean LPIPS of pairs of pictures, with the standard error over global latents.
 
     Attributes:
-        local_latents: pairs that differ in z_l and the noise.
-        textures: pairs that differ in the textures' style.
-        worlds: pairs that differ in everything.
+        local_latents: Pairs that differ in z_l and the noise.
+        textures: Pairs that differ in the style of the textures.
+        worlds: Pairs that differ in everything.
     """
 
     local_latents: Estimate
@@ -63,13 +63,13 @@ class Diversity:
 
 @torch.inference_mode()
 def diversity(lpips: Lpips, pictures: Tensor) -> Diversity:
-    """Of pictures [worlds,latents,textures,3,H,W], as `variations` makes them for several seeds."""
+    """Measures pictures [worlds,latents,textures,3,H,W], which `variations` makes for several seeds."""
     worlds, latents, textures = pictures.shape[:3]
     features = lpips.features(pictures.flatten(0, 2).clamp(-1, 1))
     place = torch.arange(worlds * latents * textures).reshape(worlds, latents, textures)
 
     def between(first: Tensor, second: Tensor) -> Estimate:
-        """Of places [worlds,...], by world."""
+        """Estimates the mean distance of pairs at places [worlds,...], by world."""
         distances = lpips.between([x[first.flatten()] for x in features], [x[second.flatten()] for x in features])
         means = distances.cpu().double().reshape(worlds, -1).mean(dim=1)
         return Estimate(float(means.mean()), float(means.std() / worlds**0.5))

@@ -1,6 +1,6 @@
 """Networks that turn pictures into the features in which sets of pictures are compared.
 
-A distance is named by its network: a Fréchet distance is called FID only with the standard Inception's features.
+A distance is named after its network: a Fréchet distance is called FID only for the standard Inception's features.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class FeatureNetwork:
-    """A frozen network and how pictures reach it.
+    """A frozen network and the size of its input.
 
     Attributes:
-        network: has `pooled`, from [N,3,side,side] in [-1, 1] to [N,d].
-        side_px: the side to which pictures are brought.
-        resize: the interpolation; always antialiased.
+        network: Has a method `pooled`, from [N,3,side,side] in [-1, 1] to [N,d].
+        side_px: The side to which pictures are scaled.
+        resize: The interpolation; always antialiased.
     """
 
     network: Any
@@ -34,7 +34,7 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def features(self, pictures: Tensor) -> Tensor:
-        """Of uint8 [N,3,h,w]: float32 [N,d], on the CPU."""
+        """Computes features of uint8 [N,3,h,w]: float32 [N,d], on the CPU."""
         parts, device = [], next(iter(self.network.buffers())).device
         for batch in pictures.split(BATCH):
             x = batch.to(device).float() / 127.5 - 1
@@ -44,14 +44,14 @@ class FeatureNetwork:
 
 
 def feature_networks(lpips: Lpips | None, inception: Inception | None, device: str) -> Mapping[str, FeatureNetwork]:
-    """The networks at hand, by the name that their distances carry.
+    """Returns the available networks, by the name that their distances carry.
 
-    EfficientNet-Lite0 also judges in training by the `projected` recipe. AlexNet and Inception do not.
+    The `projected` recipe also trains against EfficientNet-Lite0, but not against AlexNet or Inception.
 
     Args:
-        lpips: gives AlexNet; None leaves it out.
-        inception: the standard Inception, if its weights are given.
-        device: where to compute.
+        lpips: LPIPS, whose AlexNet is used.
+        inception: The standard Inception, if its weights are given.
+        device: The device to compute on.
     """
     networks = {"EffNetLite0": FeatureNetwork(EfficientNetLite0().to(device), 224, "bicubic")}
     if lpips is not None:

@@ -1,4 +1,4 @@
-"""Sets of pictures as numbers: the features of each picture and what can be measured on it alone."""
+"""Sets of pictures as numbers: the features of each picture and the statistics of single pictures."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from model.metrics.feature_networks import FeatureNetwork
 from model.metrics.statistics import FRAME_STATISTICS, PATCH_STATISTICS
 
 EXAMPLES = 8
-"""Groups of which a picture is kept to show."""
+"""The number of groups of which one picture is kept for display."""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A set of pictures.
+    """A set of pictures, described by features and statistics.
 
     Attributes:
         features: float32 [N,d], by the network's name.
-        statistics: float64 [N], by name: a frame's or a patch's.
-        groups: the photograph or world of each picture, int64 [N].
-        examples: the first picture of each of the first groups, uint8 [n,3,h,w].
+        statistics: float64 [N], by name.
+        groups: The photograph or world of each picture, int64 [N].
+        examples: The first picture of each of the first groups, uint8 [n,3,h,w].
     """
 
     features: Mapping[str, Tensor]
@@ -31,17 +31,17 @@ class Described:
     examples: Tensor
 
     def sample(self, name: str, weights: Tensor) -> Sample:
-        """The features of a network, or a statistic, by name."""
+        """Returns the features of a network, or a statistic, by name."""
         values = self.features[name] if name in self.features else self.statistics[name]
         return Sample(values, self.groups, weights)
 
 
 def describe(groups: Iterable[Mapping[str, Tensor]], networks: Mapping[str, FeatureNetwork]) -> dict[str, Described]:
-    """Describes the sets of pictures that each photograph or world gives; pictures are let go of at once.
+    """Describes the sets of pictures that each photograph or world gives. Pictures are not kept.
 
     Args:
-        groups: of each, its pictures uint8 [n,3,h,w] by the name of their set, of which some may have none.
-        networks: by name.
+        groups: For each group, its pictures uint8 [n,3,h,w] by the name of their set. A group may lack some sets.
+        networks: The feature networks by name.
     """
     parts: dict[str, list[Described]] = {}
     for number, sets in enumerate(groups):
@@ -60,7 +60,7 @@ def describe(groups: Iterable[Mapping[str, Tensor]], networks: Mapping[str, Feat
 
 
 def join(parts: list[Described]) -> Described:
-    """One set of several."""
+    """Joins several descriptions of one set."""
     return Described(
         {key: torch.cat([part.features[key] for part in parts]) for key in parts[0].features},
         {key: torch.cat([part.statistics[key] for part in parts]) for key in parts[0].statistics},

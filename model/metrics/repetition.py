@@ -1,4 +1,4 @@
-"""Whether a long panorama repeats itself where its horizontal coordinate does, every T cells."""
+"""Measures whether a long panorama repeats itself with the period of its horizontal coordinate, T cells."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ SHUFFLES = 200
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """Correlation of panoramas with themselves one period on; 1 would be a copy.
+    """Correlation of panoramas with themselves shifted by one period; 1 would be a copy.
 
     Attributes:
-        at_period: the mean over worlds, with its standard error.
-        shuffled_mean: of the same with the columns of one period shuffled in blocks.
-        shuffled_95: below this lie 95 of 100 such controls.
+        at_period: The mean over worlds, with its standard error.
+        shuffled_mean: The mean of controls, in which the columns of one period are shuffled in blocks.
+        shuffled_95: The 95th percentile of these controls.
     """
 
     at_period: Estimate
@@ -28,9 +28,9 @@ class Repetition:
 
 
 def repetition(panoramas: Tensor, period_px: int, cell_px: int, seed: int = 0) -> Repetition:
-    """Of panoramas [N,3,H,W], W a multiple of the period and at least two.
+    """Measures panoramas [N,3,H,W], where W is a multiple of the period and at least two periods.
 
-    Pictures are averaged over cells, and each row's mean is taken away: that sky is like sky does not count.
+    Pictures are averaged over cells, and each row's mean is subtracted, so that similar skies do not count.
     """
     columns = period_px // cell_px
     cells = F.avg_pool2d(panoramas.double(), cell_px)
@@ -51,6 +51,6 @@ def repetition(panoramas: Tensor, period_px: int, cell_px: int, seed: int = 0) -
 
 
 def correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Of each of N pairs, over all other axes: [N]."""
+    """Returns the correlation of each of N pairs over all other axes: [N]."""
     x, y = x.flatten(1), y.flatten(1)
     return (x * y).sum(dim=1) / (x.square().sum(dim=1) * y.square().sum(dim=1)).sqrt()

@@ -1,6 +1,6 @@
-"""What can be measured on a single picture: clipping, contrast, colour, fine grain and where its horizon lies.
+"""Statistics of single pictures: clipping, contrast, colour, fine grain and the position of the horizon.
 
-Pictures are uint8 [N,3,H,W]; results are float64 [N], in levels of 0 to 255 unless said otherwise.
+Pictures are uint8 [N,3,H,W]. Results are float64 [N], in levels of 0 to 255 unless stated otherwise.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,44 +11,44 @@ from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
 STRIPS = 8
-"""Columns of a picture are averaged in so many strips before a horizon is looked for in each."""
+"""The number of strips into which columns are averaged; a horizon is found in each strip."""
 
 LEAST_SHARE = 0.05
-"""A horizon leaves at least this share of the rows above it, and below."""
+"""The smallest share of rows above a horizon, and below."""
 
 
 def clipped(pictures: Tensor) -> Tensor:
-    """Share of the pixels with a channel at 0, 1, 254 or 255."""
+    """Returns the share of pixels with a channel at 0, 1, 254 or 255."""
     return ((pictures <= 1) | (pictures >= 254)).any(dim=1).double().mean(dim=(1, 2))
 
 
 def contrast(pictures: Tensor) -> Tensor:
-    """Standard deviation of all values."""
+    """Returns the standard deviation of all values."""
     return pictures.double().std(dim=(1, 2, 3))
 
 
 def brightness(pictures: Tensor) -> Tensor:
-    """Mean luma."""
+    """Returns the mean luma."""
     return luma(pictures).mean(dim=(1, 2))
 
 
 def saturation(pictures: Tensor) -> Tensor:
-    """Mean distance of the pixels from grey, in the opponent colours."""
+    """Returns the mean distance of the pixels from grey, in the opponent colours."""
     return opponents(pictures).square().sum(dim=1).sqrt().mean(dim=(1, 2))
 
 
 def red_green(pictures: Tensor) -> Tensor:
-    """Mean of red less green."""
+    """Returns the mean of red minus green."""
     return opponents(pictures)[:, 0].mean(dim=(1, 2))
 
 
 def yellow_blue(pictures: Tensor) -> Tensor:
-    """Mean of yellow less blue."""
+    """Returns the mean of yellow minus blue."""
     return opponents(pictures)[:, 1].mean(dim=(1, 2))
 
 
 def fine_power(pictures: Tensor) -> Tensor:
-    """Mean power of luma between half the Nyquist frequency and Nyquist, levels², Hann window."""
+    """Returns the mean power of luma between half the Nyquist frequency and Nyquist, levels², with a Hann window."""
     grey = luma(pictures)
     height, width = grey.shape[1:]
     window = torch.hann_window(height, periodic=False)[:, None] * torch.hann_window(width, periodic=False)
@@ -61,12 +61,12 @@ def fine_power(pictures: Tensor) -> Tensor:
 
 
 def horizon_height(pictures: Tensor) -> Tensor:
-    """Where the picture's horizon lies, from 0 (top) to 1: the median over its strips."""
+    """Returns the position of the horizon from 0 (top) to 1: the median over the strips."""
     return horizons(pictures).median(dim=1).values
 
 
 def horizon_relief(pictures: Tensor) -> Tensor:
-    """How far the horizon rises and falls along the picture: its standard deviation over the strips, of the height."""
+    """Returns how much the horizon varies: its standard deviation over the strips, as a share of the height."""
     return horizons(pictures).std(dim=1)
 
 
@@ -80,21 +80,21 @@ FRAME_STATISTICS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 
 
 def luma(pictures: Tensor) -> Tensor:
-    """[N,3,H,W] -> [N,H,W]."""
+    """Maps [N,3,H,W] to [N,H,W]."""
     return torch.einsum("nchw,c->nhw", pictures.double(), torch.tensor(LUMA, dtype=torch.float64))
 
 
 def opponents(pictures: Tensor) -> Tensor:
-    """Red less green and yellow less blue (Hasler and Süsstrunk 2003): [N,3,H,W] -> [N,2,H,W]."""
+    """Returns red minus green and yellow minus blue (Hasler and Süsstrunk 2003): [N,3,H,W] -> [N,2,H,W]."""
     red, green, blue = pictures.double().unbind(dim=1)
     return torch.stack([red - green, (red + green) / 2 - blue], dim=1)
 
 
 def horizons(pictures: Tensor) -> Tensor:
-    """The row, from 0 to 1, that best parts each strip into two of one colour each: [N,STRIPS].
+    """Returns the row, from 0 to 1, that best splits each strip into two of one colour each: [N,STRIPS].
 
-    It is the split with the largest variance between its two sides: n₁·n₂·|mean₁ - mean₂|². Where a picture shows no
-    horizon it still is some row, in photographs and generated pictures alike.
+    It is the split with the largest variance between its sides: n₁·n₂·|mean₁ - mean₂|². A picture without a horizon
+    gets some row too, for photographs and generated pictures alike.
     """
     n, _, height, width = pictures.shape
     width -= width % STRIPS

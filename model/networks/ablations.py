@@ -1,7 +1,7 @@
 """The paper's ablations: StyleGAN2 with a non-constant input (NCI), padded, or fully convolutional (NCI+FCG).
 
-Section 4.1. There is no G_S and there are no coordinates: z_l takes the place of StyleGAN2's constant. Zero padding
-tells a layer where its picture ends, so a padded network's windows do not agree where they meet; one shot only.
+See Section 4.1. These networks have no G_S and no coordinates: z_l replaces StyleGAN2's constant. Zero padding tells
+a layer where its picture ends, so adjacent windows of a padded network do not agree; it renders in one shot only.
 """
 
 import itertools
@@ -17,12 +17,12 @@ from model.networks.texture import MappingNetwork, TextureLayer, TextureSynthesi
 
 
 def build_generator(config: GeneratorConfig) -> Generator:
-    """The network of a configuration of any kind, at its random start."""
+    """Builds a network of any kind with random weights."""
     return Generator(config) if config.tileable else NonConstantInputGenerator(config)
 
 
 class NonConstantInputGenerator(Generator):
-    """The mapping network and G_T, whose input is z_l."""
+    """The mapping network and G_T, with z_l as input."""
 
     def __init__(self, config: GeneratorConfig):
         nn.Module.__init__(self)
@@ -33,15 +33,15 @@ class NonConstantInputGenerator(Generator):
 
 
 class LatentsThemselves(nn.Module):
-    """Stands where G_S would."""
+    """Takes the place of G_S."""
 
     def forward(self, z_l: Tensor, coordinates: Tensor, z_g: Tensor) -> Tensor:
-        """z_l [N,z_l_dim,H,W] as it is."""
+        """Returns z_l [N,z_l_dim,H,W] unchanged."""
         return z_l
 
 
 class PaddedTextureSynthesizer(TextureSynthesizer):
-    """StyleGAN2's synthesis network: z_l of n cells gives the picture of 2^L·n pixels."""
+    """StyleGAN2's synthesis network: z_l of n cells gives a picture of 2^L·n pixels."""
 
     def __init__(self, config: GeneratorConfig):
         nn.Module.__init__(self)
@@ -54,7 +54,7 @@ class PaddedTextureSynthesizer(TextureSynthesizer):
             self.to_rgb.append(ToRGB(after, config.w_dim))
 
     def forward(self, z_s: Tensor, ws: Sequence[Tensor], z_n: Sequence[Tensor]) -> Tensor:
-        """As `TextureSynthesizer`, with n -> 2^L·n."""
+        """Like `TextureSynthesizer`, with n -> 2^L·n."""
         x, rgb = z_s, z_s.new_zeros(())
         for pair, to_rgb in enumerate(self.to_rgb):
             for layer in (2 * pair, 2 * pair + 1):
@@ -69,8 +69,8 @@ class PaddedLayer(TextureLayer):
     """A texture layer that keeps its window's extent."""
 
     def forward(self, x: Tensor, w: Tensor, z_n: Tensor) -> Tensor:
-        """[N,I,n,m], [N,w_dim], noise [N,1,n',m'] -> [N,O,n',m'] with n' = 2n (up) or n (plain)."""
-        # With a frame of zeros our up convolution gives StyleGAN2's transposed one in full, and a zero on each side.
+        """Maps [N,I,n,m], [N,w_dim], noise [N,1,n',m'] to [N,O,n',m'] with n' = 2n (up) or n (plain)."""
+        # With a border of zeros our up convolution gives StyleGAN2's full transposed one, plus a zero on each side.
         x = self.convolution(F.pad(x, (1,) * 4), w)
         if self.convolution.up:
             x = smooth_up(x)
@@ -78,7 +78,7 @@ class PaddedLayer(TextureLayer):
 
 
 def smooth_up(x: Tensor) -> Tensor:
-    """StyleGAN2's blur after an up convolution, [1,3,3,1]⊗[1,3,3,1]/16: [N,C,H,W] -> [N,C,H-3,W-3]."""
+    """Applies StyleGAN2's blur after an up convolution, [1,3,3,1]⊗[1,3,3,1]/16: [N,C,H,W] -> [N,C,H-3,W-3]."""
     kernel = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
     weight = (kernel[:, None] * kernel[None, :]).expand(x.shape[1], 1, 4, 4)
     return F.conv2d(x, weight, groups=x.shape[1])

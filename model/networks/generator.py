@@ -1,4 +1,4 @@
-"""The generator as training sees it: batches of windows, each with its own style (paper, Section 3.1)."""
+"""The generator as used in training: batches of windows, each with its own style (paper, Section 3.1)."""
 
 from collections.abc import Sequence
 
@@ -22,13 +22,13 @@ class Generator(nn.Module):
         self.texture = TextureSynthesizer(config)
 
     def forward(self, z_l: Tensor, coordinates: Tensor, z_g: Tensor, z_n: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pictures of a batch of windows.
+        """Generates pictures of a batch of windows.
 
         Args:
-            z_l: local latents [N,z_l_dim,H,W].
-            coordinates: [N,3,H,W], at the same cells.
-            z_g: global latents [N,z_g_dim].
-            z_n: noise [N,1,h,w] of each layer of G_T; `noise_sizes` tells h and w.
+            z_l: The local latents [N,z_l_dim,H,W].
+            coordinates: The coordinates [N,3,H,W] at the same cells.
+            z_g: The global latents [N,z_g_dim].
+            z_n: The noise [N,1,h,w] of each layer of G_T; `noise_sizes` returns h and w.
 
         Returns:
             The pictures [N,3,h,w], about -1 to 1, and z_S.
@@ -39,11 +39,11 @@ class Generator(nn.Module):
 
 
 def noise_sizes(config: GeneratorConfig, cells: int) -> list[int]:
-    """Side of each layer's noise for a window of z_S."""
+    """Returns the side of each layer's noise for a window of z_S."""
     return [geometry.length(window) for window in geometry.outputs(config.texture, (0, cells - 1))]
 
 
 def draw_noise(config: GeneratorConfig, batch: int, random: torch.Generator, cells: int | None = None) -> list[Tensor]:
-    """Noise for a batch of windows of z_S, `cells` high and wide; by default those of training patches."""
+    """Draws noise for a batch of square windows of z_S with `cells` cells per side; by default for training patches."""
     sizes = noise_sizes(config, cells or config.visible_cells)
     return [torch.randn(batch, 1, n, n, generator=random) for n in sizes]

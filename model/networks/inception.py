@@ -1,8 +1,8 @@
-"""The Inception network whose features the Fréchet Inception Distance is defined by (Heusel et al. 2017).
+"""The Inception network whose features define the Fréchet Inception Distance (Heusel et al. 2017).
 
-Its weights, of December 2015, are TensorFlow's; they are no part of this project. Who has them in the form that
-PyTorch users share (``pt_inception-2015-12-05``), as safetensors or npz, can give them. The network is Inception v3
-(Szegedy et al. 2015) with two departures: average pooling counts no padding, and the last block pools by maximum.
+Its weights, of December 2015, are TensorFlow's and are not part of this project. Anyone who has them in the form that
+PyTorch users share (``pt_inception-2015-12-05``), as safetensors or npz, can supply them. The network is Inception v3
+(Szegedy et al. 2015) with two changes: average pooling ignores padding, and the last block uses max pooling.
 """
 
 import io
@@ -25,11 +25,11 @@ Shape = tuple[str, int, tuple[int, int]]
 """A convolution: its name, output channels and kernel."""
 
 Branch = tuple[Shape, ...]
-"""Convolutions one after the other."""
+"""A sequence of convolutions."""
 
 
 class Convolution(nn.Module):
-    """A convolution with its normalisation folded in, and ReLU."""
+    """A convolution with its normalisation folded in, followed by ReLU."""
 
     weight: Tensor
     bias: Tensor
@@ -47,19 +47,19 @@ class Convolution(nn.Module):
         self.stride, self.padding = stride, (shape[2] // 2, shape[3] // 2) if padded else (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,I,H,W] -> [N,O,H',W']."""
+        """Maps [N,I,H,W] to [N,O,H',W']."""
         return F.relu(F.conv2d(x, self.weight, self.bias, self.stride, self.padding))
 
 
 class Block(nn.Module):
-    """Branches side by side, whose outputs are put together; the last of them pools first.
+    """Parallel branches, whose outputs are concatenated; the last branch begins with pooling.
 
     Args:
-        weights: of the network.
-        name: of the block.
-        inputs: channels.
-        branches: the convolutions of each branch. One that ends in two convolutions of the same name, but for "a" and
-            "b", puts both together.
+        weights: The weights of the network.
+        name: The name of the block.
+        inputs: The number of input channels.
+        branches: The convolutions of each branch. If a branch ends in two convolutions whose names differ only in a
+            final "a" and "b", their outputs are concatenated.
         pool: "average", "maximum", or "halve", which takes the maximum at stride 2, as do the branches' last layers.
     """
 
@@ -73,14 +73,14 @@ class Block(nn.Module):
                 halves = pool == "halve" and place == len(branch) - 1
                 shape = (outputs, channels, *kernel)
                 layers.append(Convolution(weights, f"{name}.{layer}", shape, 2 if halves else 1, not halves))
-                if not layer.endswith("a"):  # its twin "b" sees what it sees
+                if not layer.endswith("a"):  # its twin "b" has the same input
                     channels = outputs
             self.outputs += channels * (2 if forks(branch) else 1)
             self.branches.append(layers)
         self.forked = [forks(branch) for branch in branches]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,inputs,H,W] -> [N,outputs,H',W']."""
+        """Maps [N,inputs,H,W] to [N,outputs,H',W']."""
         outputs = []
         for place, (branch, forked) in enumerate(zip(self.branches, self.forked, strict=True)):
             last = place == len(self.branches) - 1 and self.pool != "halve"
@@ -92,31 +92,31 @@ class Block(nn.Module):
         return torch.cat([*outputs, F.max_pool2d(x, 3, 2)] if self.pool == "halve" else outputs, dim=1)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """What the last branch sees."""
+        """Returns the input of the last branch."""
         if self.pool == "maximum":
             return F.max_pool2d(x, 3, 1, 1)
         return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def forks(branch: Branch) -> bool:
-    """Whether it ends in two convolutions side by side."""
+    """Returns whether a branch ends in two parallel convolutions."""
     return branch[-1][0].endswith("b")
 
 
 def square(name: str, outputs: int, side: int = 1) -> Shape:
-    """A convolution of a square kernel."""
+    """Returns a convolution with a square kernel."""
     return name, outputs, (side, side)
 
 
 def fives(pool: int) -> tuple[Branch, ...]:
-    """Mixed_5b, 5c and 5d."""
+    """Returns the branches of Mixed_5b, 5c and 5d."""
     double = (square("branch3x3dbl_1", 64), square("branch3x3dbl_2", 96, 3), square("branch3x3dbl_3", 96, 3))
     five = (square("branch5x5_1", 48), square("branch5x5_2", 64, 5))
     return (square("branch1x1", 64),), five, double, (square("branch_pool", pool),)
 
 
 def sevens(inner: int) -> tuple[Branch, ...]:
-    """Mixed_6b to 6e."""
+    """Returns the branches of Mixed_6b to 6e."""
     seven = (square("branch7x7_1", inner), ("branch7x7_2", inner, (1, 7)), ("branch7x7_3", 192, (7, 1)))
     double = (
         square("branch7x7dbl_1", inner),
@@ -129,7 +129,7 @@ def sevens(inner: int) -> tuple[Branch, ...]:
 
 
 def forked() -> tuple[Branch, ...]:
-    """Mixed_7b and 7c."""
+    """Returns the branches of Mixed_7b and 7c."""
     three = (square("branch3x3_1", 384), ("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1)))
     double = (
         square("branch3x3dbl_1", 448),
@@ -147,10 +147,10 @@ STEM: tuple[tuple[Shape, int, bool], ...] = (
     (square("Conv2d_3b_1x1", 80), 1, False),
     (square("Conv2d_4a_3x3", 192, 3), 1, False),
 )
-"""Convolutions with their strides, and whether they are padded."""
+"""The convolutions of the stem with their strides, and whether they are padded."""
 
 POOLED = (2, 4)
-"""The places of the stem after which a maximum is taken."""
+"""The positions in the stem after which max pooling is applied."""
 
 BLOCKS: tuple[tuple[str, tuple[Branch, ...], str], ...] = (
     ("Mixed_5b", fives(32), "average"),
@@ -187,14 +187,14 @@ BLOCKS: tuple[tuple[str, tuple[Branch, ...], str], ...] = (
 
 
 class Inception(nn.Module):
-    """The network up to its pooled 2048 features, frozen.
+    """The network up to its 2048 pooled features, frozen.
 
     Args:
-        content: the file of weights, safetensors or npz.
-        name: what to call it in an error.
+        content: The file of weights, safetensors or npz.
+        name: The name of the file in error messages.
 
     Raises:
-        InputError: it is neither, or its tensors are not this network's.
+        InputError: The file has neither format, or its tensors are not those of this network.
     """
 
     def __init__(self, content: bytes, name: str):
@@ -214,7 +214,7 @@ class Inception(nn.Module):
             raise InputError(f"{name}: {error}; {CONVERT}") from None
 
     def pooled(self, x: Tensor) -> Tensor:
-        """Pictures [N,3,299,299] in [-1, 1] -> [N,2048]."""
+        """Maps pictures [N,3,299,299] in [-1, 1] to features [N,2048]."""
         for place, layer in enumerate(self.stem):
             x = layer(x)
             if place in POOLED:
@@ -225,10 +225,10 @@ class Inception(nn.Module):
 
 
 def read_weights(content: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors or npz file; nothing is unpickled.
+    """Reads the tensors of a safetensors or npz file. Nothing is unpickled.
 
     Raises:
-        InputError: it is neither.
+        InputError: The file has neither format.
     """
     try:
         if content[:2] == b"PK":
@@ -236,14 +236,14 @@ def read_weights(content: bytes, name: str) -> dict[str, Tensor]:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         return load_tensors(content)
     except (SafetensorError, BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError):
-        raise InputError(f"{name} is no file of tensors (safetensors or npz); {CONVERT}") from None
+        raise InputError(f"{name} is not a file of tensors (safetensors or npz); {CONVERT}") from None
 
 
 def tensor(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of the file, float32.
+    """Returns a tensor of the file as float32.
 
     Raises:
-        InputError: it is missing, of another shape, or holds what is no number.
+        InputError: It is missing, of another shape, or not finite.
     """
     found = weights.get(name)
     if found is None or tuple(found.shape) != shape:

@@ -1,4 +1,4 @@
-"""The layers that both synthesizers and the discriminator are built from (StyleGAN2, with equalised learning rates)."""
+"""The layers of both synthesizers and the discriminator (StyleGAN2, with equalised learning rates)."""
 
 import math
 
@@ -12,41 +12,41 @@ EPSILON = 1e-8
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU with slope 0.2, scaled by √2 so that it keeps the variance."""
+    """Applies a leaky ReLU with slope 0.2, scaled by √2 to keep the variance."""
     return F.leaky_relu(x, LEAK) * GAIN
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Pixel norm: each vector of [N,C] to a root mean square of 1."""
+    """Applies pixel norm: scales each vector of [N,C] to a root mean square of 1."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + EPSILON)
 
 
 def blur(x: Tensor) -> Tensor:
-    """[1,2,1]⊗[1,2,1]/4 without padding: [N,C,H,W] -> [N,C,H-2,W-2]. Its sum is 4, as zeros lie between the inputs."""
+    """Applies [1,2,1]⊗[1,2,1]/4 without padding: [N,C,H,W] -> [N,C,H-2,W-2]. Its sum is 4: inputs alternate with 0."""
     kernel = x.new_tensor([1.0, 2.0, 1.0])
     weight = (kernel[:, None] * kernel[None, :] / 4).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(x, weight, groups=x.shape[1])
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """A convolution without padding: [N,I,H,W], [O,I,k,k] -> [N,O,H-k+1,W-k+1]."""
+    """Applies a convolution without padding: [N,I,H,W], [O,I,k,k] -> [N,O,H-k+1,W-k+1]."""
     return F.conv2d(x, weight)
 
 
 def convolve_up(x: Tensor, weight: Tensor) -> Tensor:
-    """A transposed 3×3 convolution with stride 2 less its incomplete border: [N,I,H,W] -> [N,O,2H-1,2W-1]."""
+    """Applies a transposed 3×3 convolution with stride 2, less its incomplete border: [N,I,H,W] -> [N,O,2H-1,2W-1]."""
     return F.conv_transpose2d(x, weight.transpose(0, 1).flip(2, 3), stride=2, padding=1)
 
 
 def upsample_skip(rgb: Tensor) -> Tensor:
-    """Bilinear ×2 on the same positions, [N,3,n,m] -> [N,3,2n-1,2m-1], less the two pixels a side that a pair eats."""
+    """Upsamples bilinearly by 2, [N,3,n,m] -> [N,3,2n-1,2m-1], and drops the border that a pair of layers loses."""
     return halfway(halfway(rgb, 2), 3)[:, :, 2:-1, 2:-1]
 
 
 def halfway(x: Tensor, dim: int) -> Tensor:
-    """Puts the mean of each two neighbours between them: n values become 2n - 2, the last of which are that mean.
+    """Inserts the mean of each two neighbours between them: n values become 2n - 2, the last of which is a mean.
 
-    Written out, because torch's own interpolation rounds differently with another number of threads.
+    Written out, because torch's interpolation rounds differently with another number of threads.
     """
     n = x.shape[dim] - 1
     left = x.narrow(dim, 0, n)
@@ -54,7 +54,7 @@ def halfway(x: Tensor, dim: int) -> Tensor:
 
 
 def products(vectors: Tensor, matrix: Tensor) -> Tensor:
-    """Inner products [N,O] of [N,I] and [O,I], summed in float64: a matrix product differs by the number of threads."""
+    """Computes inner products [N,O] of [N,I] and [O,I] in float64: matrix products vary with the number of threads."""
     return torch.stack([(matrix.double() * vector.double()).sum(dim=1) for vector in vectors]).to(matrix)
 
 
@@ -69,16 +69,16 @@ class Linear(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,inputs] -> [N,outputs]."""
+        """Maps [N,inputs] to [N,outputs]."""
         return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
 
     def exact(self, x: Tensor) -> Tensor:
-        """The same, rounded once, and so whatever the number of threads."""
+        """Does the same, rounded once from float64, so that the result does not depend on the number of threads."""
         return products(x, self.weight * self.weight_gain) + self.bias * self.bias_gain
 
 
 class Convolution(nn.Module):
-    """A plain convolution with equalised learning rate and, unless told otherwise, a bias."""
+    """A plain convolution with equalised learning rate and, by default, a bias."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
         super().__init__()
@@ -88,15 +88,15 @@ class Convolution(nn.Module):
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,inputs,H,W] -> [N,outputs,H',W']."""
+        """Maps [N,inputs,H,W] to [N,outputs,H',W']."""
         return F.conv2d(x, self.weight * self.gain, self.bias, self.stride, self.padding)
 
 
 class ModulatedConvolution(nn.Module):
     """A convolution without padding whose input channels a style scales (StyleGAN2, Section 2.2).
 
-    Each output channel is then scaled back to unit variance (demodulation). Both scalings act on the activations, so
-    that one dense convolution serves a batch of styles.
+    Each output channel is then scaled back to unit variance (demodulation). Both scalings are applied to the
+    activations, so that one dense convolution serves a batch of styles.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ModulatedConvolution(nn.Module):
         self.up, self.demodulate = up, demodulate
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """[N,I,H,W], [N,style_dim] -> [N,O,H',W']; an up layer's output still awaits its blur."""
+        """Maps [N,I,H,W], [N,style_dim] to [N,O,H',W']; the output of an up layer is not blurred yet."""
         scale = self.affine(style)  # [N,I]
         weight = self.weight * self.gain
         y = (convolve_up if self.up else convolve)(x * scale[:, :, None, None].to(x.dtype), weight)
@@ -118,9 +118,9 @@ class ModulatedConvolution(nn.Module):
         return y
 
     def demodulation(self, scale: Tensor) -> Tensor:
-        """1/√(Σ (w·s)² + ε) of each output channel: [N,I] -> [N,O]."""
+        """Returns 1/√(Σ (w·s)² + ε) of each output channel: [N,I] -> [N,O]."""
         return torch.rsqrt(scale.square() @ self.energy().T + EPSILON)
 
     def energy(self) -> Tensor:
-        """What each input channel adds to each output channel's variance, Σ w² over the kernel: [O,I]."""
+        """Returns what each input channel adds to each output channel's variance, Σ w² over the kernel: [O,I]."""
         return (self.weight * self.gain).square().sum(dim=(2, 3))

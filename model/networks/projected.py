@@ -1,9 +1,9 @@
 """The projected discriminator, for small data and small machines (Sauer et al. 2021, "Projected GANs Converge Faster").
 
-Its heads see frozen features, mixed by frozen random projections, and are small. One more head sees the pixels, since
-features do not tell fine grain from none, nor a hatching from texture. All are told at what height a picture lies, so
-that a generator must match photographs height by height, and not only over all (Miyato and Koyama 2018, "cGANs with
-Projection Discriminator").
+Its heads are small and see frozen features, mixed by frozen random projections. One more head sees the pixels, since
+features distinguish neither fine grain from none nor a hatching from texture. Every head knows the picture's vertical
+position, so a generator must match photographs at each height, not only on average (Miyato and Koyama 2018, "cGANs
+with Projection Discriminator").
 """
 
 import torch
@@ -17,7 +17,7 @@ from model.networks.layers import LEAK
 PROJECTED_CHANNELS = 64
 HEAD_CHANNELS = 256
 PIXEL_CHANNELS = (32, 128)
-"""Of the head that sees pixels, its first layer's and the most."""
+"""The number of channels of the first layer of the head that sees pixels, and its largest number of channels."""
 MAP_SIDE = 4
 ENLARGED_PX = 128
 
@@ -26,8 +26,8 @@ class ProjectedDiscriminator(nn.Module):
     """Four heads on four scales of projected features, the vertical head on the coarsest, and a head on the pixels.
 
     Args:
-        patch_px: side of a patch.
-        by_position: whether verdicts depend on the vertical position; a network without coordinates has none.
+        patch_px: The side of a patch.
+        by_position: Whether verdicts depend on the vertical position; a network without coordinates has none.
     """
 
     def __init__(self, patch_px: int, by_position: bool = True):
@@ -43,16 +43,16 @@ class ProjectedDiscriminator(nn.Module):
         self.vertical = VerticalHead(sides[-1])
 
     def train(self, mode: bool = True) -> "ProjectedDiscriminator":
-        """Only the heads have a training mode."""
+        """Sets the training mode of the heads only."""
         super().train(mode)
         self.features.eval()
         return self
 
     def forward(self, pictures: Tensor, position: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The verdicts on pictures [N,3,h,w] at positions [N], as the vertical task labels them.
+        """Judges pictures [N,3,h,w] at positions [N], given as labels of the vertical task.
 
         Returns:
-            Maps [N,1,h_i,w_i], and the vertical position predicted [N], for which the one given is not looked at.
+            Maps [N,1,h_i,w_i], and the predicted vertical positions [N], which do not depend on the given ones.
         """
         maps = self.projection(self.features(pictures))
         verdicts = [head(x, position) for head, x in zip(self.heads, maps, strict=True)]
@@ -60,7 +60,7 @@ class ProjectedDiscriminator(nn.Module):
 
 
 class RandomProjection(nn.Module):
-    """Frozen random mixing, across channels by 1×1 and then across scales, top-down, by 3×3 convolutions."""
+    """Frozen random mixing: across channels by 1×1 convolutions, then across scales, top-down, by 3×3 convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class RandomProjection(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Features of four scales, fine to coarse, to [N,64,h_i,w_i] of the same scales."""
+        """Maps the features of four scales, fine to coarse, to [N,64,h_i,w_i] at the same scales."""
         mixed: list[Tensor] = []
         for x, channels, scales in reversed(list(zip(features, self.across_channels, self.across_scales, strict=True))):
             x = channels(x)
@@ -82,19 +82,19 @@ class RandomProjection(nn.Module):
 
 
 def random_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """A convolution that keeps the size, with PyTorch's default random weights (Kaiming's) and no bias."""
+    """Returns a convolution that keeps the size, with PyTorch's default random weights (Kaiming) and no bias."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
 
 
 class Head(nn.Module):
-    """Halves a map to about 4×4 while it doubles the channels, then a verdict at each position.
+    """Halves a map to about 4×4 while doubling its channels, then gives a verdict at each position.
 
     Args:
-        side: the map's height and width.
-        channels: of the map.
-        width: channels after the first halving.
-        widest: the most channels.
-        by_position: whether verdicts depend on the vertical position c, as v₀ + c·v₁ + c²·v₂.
+        side: The map's height and width.
+        channels: The number of input channels.
+        width: The number of channels after the first halving.
+        widest: The largest number of channels.
+        by_position: Whether verdicts depend on the vertical position c, as v₀ + c·v₁ + c²·v₂.
     """
 
     def __init__(self, side: int, channels: int, width: int, widest: int, by_position: bool):
@@ -108,7 +108,7 @@ class Head(nn.Module):
         self.by_position = spectral_norm(nn.Conv2d(channels, 2, 1)) if by_position else None
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """[N,channels,h,w] and [N] -> [N,1,h',w']."""
+        """Maps [N,channels,h,w] and [N] to [N,1,h',w']."""
         x = self.layers[:-1](x)
         verdict = self.layers[-1](x)
         if self.by_position is None:
@@ -127,7 +127,7 @@ class VerticalHead(nn.Module):
         self.linear = nn.Linear(PROJECTED_CHANNELS * side * side, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,64,h,w] -> [N]; features of enlarged patches are brought to the side of those of patches as they are."""
+        """Maps [N,64,h,w] to [N]; features of enlarged patches are first reduced to the usual side."""
         x = F.leaky_relu(self.convolution(x), LEAK)
         if x.shape[2] != self.side:
             x = F.adaptive_avg_pool2d(x, self.side)
@@ -135,9 +135,9 @@ class VerticalHead(nn.Module):
 
 
 def enlarge_at_random(pictures: Tensor, random: torch.Generator) -> Tensor:
-    """In half of the calls, the pictures enlarged to 128 px.
+    """Enlarges the pictures to 128 px in half of the calls.
 
-    Features know enlarged patches better, but see the finest grain only in patches as they are.
+    The features describe enlarged patches better, but show the finest grain only in patches of the original size.
     """
     if torch.rand((), generator=random) < 0.5:
         return pictures

@@ -10,7 +10,7 @@ from model.networks.layers import Linear, ModulatedConvolution, activate, blur, 
 
 
 class MappingNetwork(nn.Module):
-    """z_g to w: pixel norm, then fully connected layers at a hundredth of the learning rate (StyleGAN)."""
+    """Maps z_g to w: pixel norm, then fully connected layers at a hundredth of the learning rate (StyleGAN)."""
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
@@ -18,14 +18,14 @@ class MappingNetwork(nn.Module):
         self.layers = nn.ModuleList(Linear(n, config.w_dim, lr_multiplier=0.01) for n in inputs)
 
     def forward(self, z_g: Tensor) -> Tensor:
-        """[N,z_g_dim] -> w [N,w_dim]."""
+        """Maps [N,z_g_dim] to w [N,w_dim]."""
         x = normalise(z_g)
         for layer in self.layers:
             x = activate(layer(x))
         return x
 
     def exact(self, z_g: Tensor) -> Tensor:
-        """The same, whatever the number of threads."""
+        """Does the same in a way that does not depend on the number of threads."""
         x = normalise(z_g)
         for layer in self.layers:
             assert isinstance(layer, Linear)
@@ -34,7 +34,7 @@ class MappingNetwork(nn.Module):
 
 
 class TextureLayer(nn.Module):
-    """A modulated 3×3 convolution, plain or up, then noise, bias and activation."""
+    """A modulated 3×3 convolution, plain or up, followed by noise, bias and activation."""
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, up: bool):
         super().__init__()
@@ -43,7 +43,7 @@ class TextureLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, w: Tensor, z_n: Tensor) -> Tensor:
-        """[N,I,n,m], [N,w_dim], noise [N,1,n',m'] -> [N,O,n',m'] with n' = 2n - 3 (up) or n - 2 (plain)."""
+        """Maps [N,I,n,m], [N,w_dim], noise [N,1,n',m'] to [N,O,n',m'] with n' = 2n - 3 (up) or n - 2 (plain)."""
         x = self.convolution(x, w)
         if self.convolution.up:
             x = blur(x)
@@ -59,12 +59,12 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """[N,I,n,m], [N,w_dim] -> [N,3,n,m]."""
+        """Maps [N,I,n,m], [N,w_dim] to [N,3,n,m]."""
         return self.convolution(x, w) + self.bias[:, None, None]
 
 
 class TextureSynthesizer(nn.Module):
-    """G_T: z_S of n cells gives the picture of 2^L·n - 5·(2^L - 1) pixels, as L pairs of (up, plain) with skips."""
+    """G_T: z_S of n cells gives a picture of 2^L·n - 5·(2^L - 1) pixels, by L pairs of (up, plain) with skips."""
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
@@ -78,15 +78,15 @@ class TextureSynthesizer(nn.Module):
             inputs = outputs
 
     def forward(self, z_s: Tensor, ws: Sequence[Tensor], z_n: Sequence[Tensor]) -> Tensor:
-        """The picture.
+        """Renders the picture.
 
         Args:
             z_s: z_S [N,structure_channels,n,m].
-            ws: w [N,w_dim] of each of the 2L layers, and one more for the last to-RGB.
-            z_n: noise [N,1,n_l,m_l] of each layer, at its output's positions.
+            ws: w [N,w_dim] of each of the 2L layers, and of the last to-RGB.
+            z_n: The noise [N,1,n_l,m_l] of each layer, at its output's positions.
 
         Returns:
-            [N,3,H,W], about -1 to 1.
+            The picture [N,3,H,W], about -1 to 1.
         """
         x, rgb = z_s, None
         for pair, to_rgb in enumerate(self.to_rgb):

@@ -270,8 +270,8 @@ def test_a_checkpoint_whose_numbers_float32_cannot_hold_is_refused(tiny):
 
 COUNTS = {"steps": 3, "images_before": 0}
 BAD_STATES = {
-    "no counts": ({"ema.x": torch.zeros(3)}, {}, "does not count its steps"),
-    "a negative count": ({"ema.x": torch.zeros(3)}, {**COUNTS, "steps": -1}, "does not count its steps"),
+    "no counts": ({"ema.x": torch.zeros(3)}, {}, "its header lacks the number of steps"),
+    "a negative count": ({"ema.x": torch.zeros(3)}, {**COUNTS, "steps": -1}, "its header lacks the number of steps"),
     "integers": ({"ema.x": torch.zeros(3, dtype=torch.int32)}, COUNTS, "tensor 'ema.x' holds int32 numbers"),
     "not finite": ({"ema.x": torch.tensor([1.0, torch.nan])}, COUNTS, "'ema.x' holds values that are not finite"),
 }

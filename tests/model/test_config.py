@@ -68,7 +68,7 @@ def test_a_recipe_is_read_back_from_json_also_of_an_earlier_version(recipe):
     [
         ({"kind": "stylegan"}, "generator kind is 'stylegan'; choose infinitygan or nci or nci-fcg"),
         ({"vertical_law": 3}, "generator vertical_law is 3; choose crop or paper"),
-        ({"kind": "nci", "z_l_dim": 9}, "structure_channels is 8; without G_S it is z_l_dim"),
+        ({"kind": "nci", "z_l_dim": 9}, "structure_channels is 8; without G_S use z_l_dim"),
         ({"charm": 1}, "charm"),
     ],
 )

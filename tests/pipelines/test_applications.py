@@ -270,7 +270,7 @@ def test_a_panorama_that_cannot_be_is_refused_before_its_photographs_are_inverte
         (("red.png", "--cyclic-width", "300"), "make it wider"),
         (("red.png", "--cyclic-width", "1283"), "the width must be a multiple of"),
         (("red.png", "--steps", "0"), "steps is 0"),
-        (("red.png", "--lpips", "vgg"), "'vgg' is not 'alex'"),
+        (("red.png", "--lpips", "vgg"), "'vgg' is not one of 'alex'"),
         (("red.png", "--checkpoint", "nowhere"), "checkpoint nowhere: there is no such file"),
         (("red.png", "--stepz", "5"), "did you mean --steps?"),
     ],

@@ -261,7 +261,7 @@ def test_what_is_not_ours_is_said_to_be_so(tmp_path):
     (tmp_path / "p.tar").write_bytes(tar_of(a_txt=b"x"))
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
     for name in ("p.png", "p.tif", "p.tar"):
-        with pytest.raises(InputError, match=f"{name} is no "):
+        with pytest.raises(InputError, match=f"{name} is not? "):
             describe(str(tmp_path / name))
     with pytest.raises(InputError, match=r"manifest\.parquet is damaged, or is not the manifest of render"):
         describe(str(tmp_path))

@@ -22,6 +22,7 @@ import transforms.ingest.crawler
 import transforms.ingest.staging
 import transforms.ingest.steps
 import transforms.photographs.prepare
+import transforms.storage.retry
 from model.errors import InputError
 from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack
@@ -488,7 +489,7 @@ def read(path: Path, budget_bytes: int = 1 << 20) -> tuple[bytes, int]:
 
 
 def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
-    monkeypatch.setattr(transforms.photographs.prepare.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transforms.storage.retry.time, "sleep", lambda seconds: None)
     failures = [OSError(503, "busy"), OSError(503, "busy")]
     real = fsspec.implementations.local.LocalFileSystem.open
 
@@ -509,9 +510,18 @@ class BusyError(Exception):
     """What a store of its own kind says: no OSError, and on two lines."""
 
 
-@pytest.mark.parametrize("error", [BusyError("503\nbusy"), ValueError("503 busy"), BusyError()])
-def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_reject(few, monkeypatch, error):
-    monkeypatch.setattr(transforms.photographs.prepare.time, "sleep", lambda seconds: None)
+@pytest.mark.parametrize(
+    ("error", "times", "message"),
+    [
+        (BusyError("503\nbusy"), 3, "503 busy (3 attempts)"),
+        (BusyError(), 3, "BusyError (3 attempts)"),
+        (ValueError("of the data"), 1, "of the data"),
+    ],
+)
+def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_reject(
+    few, monkeypatch, error, times, message
+):
+    monkeypatch.setattr(transforms.storage.retry.time, "sleep", lambda seconds: None)
     attempts = []
 
     def fail(self, path, *arguments, **options):
@@ -521,9 +531,8 @@ def test_a_store_with_errors_of_its_own_is_asked_again_and_then_the_file_is_a_re
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "open", fail)
     with pytest.raises(transforms.photographs.prepare.Rejection) as caught:
         read(few / "good-00.jpg")
-    assert len(attempts) == 3
-    assert caught.value.reason == "unreadable"
-    assert caught.value.message in ("503 busy (3 attempts)", "BusyError (3 attempts)")
+    assert len(attempts) == times
+    assert (caught.value.reason, caught.value.message) == ("unreadable", message)
 
 
 def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few):

@@ -1,1 +1,1 @@
-"""How a generator is compared with photographs."""
+"""The comparison of a generator with photographs."""

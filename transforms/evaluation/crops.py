@@ -1,4 +1,4 @@
-"""The photographs that worlds are held against, and what is cropped from each."""
+"""The photographs that worlds are compared with, and the crops taken from each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ HELD_OUT = ("val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Photographs:
-    """Photographs of a training set, as evaluation looks at them.
+    """Photographs of a training set, as evaluation crops them.
 
     Attributes:
-        data: URL of the training set.
-        config: of the generator that they are compared with.
-        evaluation: how many crops of each.
-        rows: of the set's index, a photograph each.
+        data: the URL of the training set.
+        config: the configuration of the generator that they are compared with.
+        evaluation: the numbers of crops.
+        rows: the rows of the set's index, one per photograph.
     """
 
     data: str
@@ -66,17 +66,17 @@ class Photographs:
                 raise damaged(name, one_line(content))
             picture = read_picture(content, row, name)
             random = np.random.default_rng((self.evaluation.seed, number))
-            # Planned patches stand from top to bottom: where few are taken, photographs take turns at the heights.
+            # Planned patches are ordered from top to bottom; if few are taken, photographs take turns at the heights.
             planned = [patch["vertical_position"] for patch in row["patches"]]
             step = max(1, len(planned) // self.evaluation.patches)
             yield crop_photograph(picture, planned[number % step :: step], self.config, self.evaluation, random)
 
 
 def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation) -> tuple[Photographs, Photographs]:
-    """Returns the held-out photographs, and some that were trained on.
+    """Returns the held-out photographs, and some of the training split.
 
     Raises:
-        InputError: this is no training set, it lacks one of the two, or was made for another network.
+        InputError: this is not a training set, it lacks one of the two, or was made for another network.
     """
     check_fits(data, read_dataset(data), config.patch_px, config.full_px)
     rows = read_index(data)
@@ -92,18 +92,18 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
 
 
 def read_picture(content: bytes, row: Mapping[str, Any], name: str) -> Tensor:
-    """Returns the stored picture uint8 [3,h,w] of a row of the index.
+    """Decodes the stored picture, uint8 [3,h,w], of a row of the index.
 
     Raises:
-        InputError: it is damaged, or not of the size that the row says.
+        InputError: the picture is damaged, or its size differs from that in the row.
     """
     try:
         with open_picture(content, STORED_FORMATS) as image:
             picture = to_tensor(image.convert("RGB"))
-    except Exception:  # Pillow's decoders raise almost anything on broken bytes
+    except Exception:  # Pillow's decoders raise errors of almost any type on broken bytes
         raise damaged(name, "its picture cannot be read") from None
     if picture.shape[1:] != (row["stored_height_px"], row["stored_width_px"]):
-        raise damaged(name, "its picture's size is not that of the index")
+        raise damaged(name, "its picture's size differs from that in the index")
     return picture
 
 
@@ -114,11 +114,11 @@ def crop_photograph(
     evaluation: Evaluation,
     random: np.random.Generator,
 ) -> PictureSets:
-    """Crops of a photograph uint8 [3,h,w].
+    """Crops a photograph uint8 [3,h,w].
 
     Returns:
-        Patches at its planned vertical positions, patches of each band, clamped to the frame, those of its sky and its
-        ground that do not hold the horizon, if any, and whole frames.
+        Patches at its planned vertical positions; patches of each band, clamped to the frame; patches of its sky and
+        its ground without the horizon, if any; and whole frames.
     """
     _, height, width = picture.shape
     size, free = config.patch_px, height - config.patch_px

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what was compared, side by side, so that figures can be held against the eye."""
+"""The pictures of an evaluation: the compared sets side by side, so that the numbers can be checked by eye."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ Row = tuple[str, Sequence[Tensor]]
 
 
 def bands_picture(worlds: DescribedSets, references: References) -> Image.Image:
-    """Returns a row a band: patches of the first worlds, then of the first held-out photographs at the same height.
+    """Draws a row per band: patches of the first worlds, then of the first held-out photographs at the same height.
 
-    Beyond the frame, these are followed by photographs' sky or ground.
+    Beyond the frame, patches of photographs' sky or ground follow.
     """
     rows: list[Row] = []
     for band_px in references.evaluation.bands_px:
@@ -32,19 +32,19 @@ def bands_picture(worlds: DescribedSets, references: References) -> Image.Image:
 
 
 def frames_picture(worlds: DescribedSets, references: References) -> Image.Image:
-    """Frames of the first held-out photographs, and of the first worlds at each scale."""
+    """Draws frames of the first held-out photographs, and of the first worlds at each scale."""
     rows: list[Row] = [("photographs", (references.held_out[frame()].examples,))]
     rows += [(f"{scale}x", (worlds[frame(scale)].examples,)) for scale in references.evaluation.scales]
     return sheet(rows)
 
 
 def diversity_picture(pictures: Tensor) -> Image.Image:
-    """Draws pictures [worlds,latents,textures,3,H,W], about -1 to 1: a row a z_l, a column a texture."""
+    """Draws pictures [worlds,latents,textures,3,H,W], about -1 to 1: a row per z_l, a column per texture."""
     return sheet([(f"z_l {n + 1}", tuple(quantise(row))) for n, row in enumerate(pictures.transpose(0, 1))])
 
 
 def colours_picture(worlds: DescribedSets, references: References) -> Image.Image:
-    """Histograms of what patches are like on average: photographs filled, generated ones as a line."""
+    """Draws histograms of patches' mean colours and contrasts: photographs filled, generated ones as a line."""
     width, height = PLOT_PX
     picture = Image.new("RGB", (width, len(COLOURS) * height), PAPER)
     for number, name in enumerate(COLOURS):
@@ -54,7 +54,7 @@ def colours_picture(worlds: DescribedSets, references: References) -> Image.Imag
 
 
 def histogram(name: str, photographs: Tensor, generated: Tensor) -> Image.Image:
-    """Shares of values [N] and [M] in equal bins over the range of both."""
+    """Draws the shares of values [N] and [M] in equal bins over the range of both."""
     width, height = PLOT_PX
     low, high = (float(bound) for bound in torch.cat([photographs, generated]).aminmax())
     shares = [torch.histc(x, BINS, low, high) / len(x) for x in (photographs, generated)]
@@ -71,7 +71,7 @@ def histogram(name: str, photographs: Tensor, generated: Tensor) -> Image.Image:
 
 
 def sheet(rows: Sequence[Row]) -> Image.Image:
-    """Draws labelled rows of groups of pictures, all of one size."""
+    """Draws labelled rows of groups of pictures, all of the same size."""
     side = rows[0][1][0].shape[2]
     widest = max(sum(len(group) * side + GAP_PX for group in groups) for _, groups in rows)
     picture = Image.new("RGB", (LABEL_PX + widest, len(rows) * (side + GAP_PX)), PAPER)

@@ -1,6 +1,6 @@
-"""The measures of an evaluation: generated pictures against held-out photographs.
+"""The measures of an evaluation: generated pictures compared with held-out photographs.
 
-Beside each stands the same for photographs that were trained on: a distance's floor, where a perfect model would be.
+Each is given for photographs of the training split too: the floor of a distance, which a perfect model would reach.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,20 +28,27 @@ from transforms.evaluation.settings import PATCH, Evaluation, band, beyond_frame
 
 Results = dict[str, Any]
 DescribedSets = Mapping[str, Described]
+<<<<<<< HEAD
 Measure = Callable[[Sample, Sample], Tensor]
+=======
+
+BandDraws = dict[tuple[int, str], Tensor]
+"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "" for anything."""
+>>>>>>> main
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Two sets of pictures, generated or trained on (x) and held out (y), with the weights of the draws."""
+    """Two sets of pictures, generated or trained on (x) and held out (y), with the weights of the bootstrap draws."""
 
     x: Described
     y: Described
     x_weights: Tensor
     y_weights: Tensor
 
+<<<<<<< HEAD
     def samples(self, name: str) -> tuple[Sample, Sample]:
         """Returns the features of a network, or a statistic, of both sets."""
         return self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights)
@@ -64,6 +71,11 @@ class BandDistance:
     px: int
     beyond: str
     kid: Mapping[str, Tensor]
+=======
+    def of(self, name: str, measure: Callable[..., Any]) -> Any:
+        """Applies a measure from `model.metrics.distances` to these features or this statistic."""
+        return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
+>>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +83,10 @@ class References:
     """The photographs, described once for any number of generators.
 
     Attributes:
-        held_out: sets of the val and test splits.
-        trained: sets of the training split.
-        config: of the generators that they are compared with.
-        evaluation: the numbers.
+        held_out: the sets of the val and test splits.
+        trained: the sets of the training split.
+        config: the configuration of the generators that they are compared with.
+        evaluation: the numbers of the evaluation.
     """
 
     held_out: DescribedSets
@@ -93,12 +105,12 @@ class References:
 
 
 def groups_of(sets: DescribedSets) -> int:
-    """Returns how many photographs or worlds sets come from."""
+    """Returns the number of photographs or worlds that the sets come from."""
     return 1 + max(int(described.groups.max()) for described in sets.values())
 
 
 def measure(worlds: DescribedSets, references: References) -> Results:
-    """Returns all that is told from how worlds compare with the references; JSON values."""
+    """Computes all measures of worlds against the references, as JSON values."""
     evaluation = references.evaluation
     frames = {frame(scale): frame() for scale in evaluation.scales}
     if evaluation.protocol == "paper":
@@ -132,9 +144,9 @@ def frechet_name(network: str) -> str:
 
 
 def bands(worlds: DescribedSets, references: References) -> Results:
-    """Distances by height, and the means of bands as far above as below.
+    """Computes distances by height, and their means over bands as far above as below.
 
-    A band beyond the frame has two rows: against the photographs' edge as it is, and against their sky or ground alone.
+    A band beyond the frame has two rows: one for the photographs' edge as it is, and one for their sky or ground alone.
     """
     networks = list(worlds[PATCH].features)
     rows: Results = {}
@@ -160,7 +172,7 @@ def band_row(distance: BandDistance, compared: Compared, trained: Compared) -> R
 
 
 def photographs_of(band_px: int, references: References) -> dict[str, str]:
-    """Returns the sets of photographs with which a band is compared, by what they show if it lies beyond the frame."""
+    """Returns the sets of photographs that a band is compared with, by what they show if it is beyond the frame."""
     names = {"": band(clamp_to_frame(band_px, references.config))}
     beyond = beyond_frame(band_px, references.config)
     if beyond in references.held_out and beyond in references.trained:
@@ -185,7 +197,7 @@ def band_means(network: str, measured: Sequence[BandDistance], references: Refer
 
 
 def colours(compared: Compared, trained: Compared) -> Results:
-    """Returns how far the distributions of mean colours and contrasts of pictures are apart, in levels of 255."""
+    """Computes how far the distributions of pictures' mean colours and contrasts are apart, in levels of 255."""
     return {
         name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
         for name in COLOURS
@@ -193,7 +205,7 @@ def colours(compared: Compared, trained: Compared) -> Results:
 
 
 def horizon(compared: Compared, trained: Compared) -> Results:
-    """Returns how far horizons spread between frames and along them, as a share of the frame's height."""
+    """Computes how far horizons spread between frames and along them, as a share of the frame's height."""
     results: Results = {}
     for name, statistic, spread in (
         ("between frames", "horizon_height", deviation),
@@ -209,16 +221,29 @@ def horizon(compared: Compared, trained: Compared) -> Results:
     return results
 
 
+<<<<<<< HEAD
 def with_trained(compared: Compared, trained: Compared, name: str, distance: Measure) -> Results:
     """Returns a distance, its error, and the same for photographs trained on."""
+=======
+def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
+    """Returns a distance with its error, and the same distance for the training split."""
+>>>>>>> main
     return beside_trained(compared.of(name, distance), trained.of(name, distance))
 
 
 def beside_trained(draws: Tensor, trained: Tensor) -> Results:
-    """Returns a value with its error, and that of photographs trained on."""
+    """Returns a value with its error, and the value for the training split."""
     return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
+<<<<<<< HEAD
+=======
+def samples(compared: Compared, name: str) -> tuple[Any, Any]:
+    """Returns the values of a statistic, or the features, of both sets."""
+    return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
+
+
+>>>>>>> main
 def both_means(compared: Compared, name: str) -> Results:
     """Returns the mean of a statistic in both sets."""
     generated, photographs = (float(mean(sample)[0]) for sample in compared.samples(name))

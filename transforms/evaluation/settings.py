@@ -1,7 +1,7 @@
-"""What is compared with what: the numbers of an evaluation, and the names of its sets of pictures.
+"""The settings of an evaluation: its numbers, and the names of its sets of pictures.
 
-Patches by the law of training, patches by bands of height, and whole frames: of photographs, and of worlds at growing
-scale, each scaled down to a photograph's frame (ScaleInv; paper, Section 4).
+The sets are patches by the law of training, patches by bands of height, and whole frames: of photographs, and of worlds
+at growing scale, each scaled down to a photograph's frame (ScaleInv; paper, Section 4).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ PictureSets = dict[str, Tensor]
 PATCH = "patch"
 
 SKY, GROUND = "sky", "ground"
-"""Photographs' crops at the very top and bottom that do not hold the horizon."""
+"""The names of crops at the very top and bottom of photographs that do not contain the horizon."""
 
 PAPER_FULL, PAPER_BASE = 197, 128
 """The paper makes pictures 197 px high to compare 128 px ones: a field of view 1.54 times as wide."""
@@ -31,45 +31,45 @@ PROTOCOLS = ("antialiased", "paper")
 LEAST = {"first_seed": 0, "seed": 0} | dict.fromkeys(
     ("worlds", "panorama_periods", "varied_worlds", "variations", "bootstraps"), 2
 )
-"""Of each number of an evaluation, the smallest that makes sense, where it is not 1."""
+"""The least value of each number of an evaluation, if it is not 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The numbers of an evaluation. They are written beside its results, and only equal ones may be compared."""
+    """The numbers of an evaluation, stored with its results. Only results with equal numbers are comparable."""
 
     worlds: int = 40
-    """How many, each with its own seed and styles."""
+    """The number of worlds, each with its own seed and styles."""
     first_seed: int = 1000
     world_columns: int = 1_000_000
-    """A world is looked at anywhere in so many columns."""
+    """The number of columns of a world among which a window is drawn."""
     patches: int = 8
-    """Of each world; of each held-out photograph the eight that ingest planned."""
+    """The number of patches of each world; of each held-out photograph, the eight that ingest planned are used."""
     bands_px: tuple[int, ...] = (-388, -208, -128, -48, 0, 48, 128, 208, 388)
-    """How far below the horizon the middle row of a band's patches lies."""
+    """The distances below the horizon of the middle rows of the bands' patches."""
     band_patches: int = 6
-    """Of each band and world."""
+    """The number of patches per band and world."""
     band_crops: int = 16
-    """Of each band and held-out photograph."""
+    """The number of patches per band and held-out photograph."""
     scales: tuple[int, ...] = (1, 2, 4, 8)
     frames: int = 4
-    """Of each world at most, at each scale: fewer where they would not fit side by side in the largest."""
+    """The most frames of a world at each scale; fewer if they would not fit side by side in the largest."""
     frame_crops: int = 8
-    """Of each held-out photograph."""
+    """The number of frames of each held-out photograph."""
     protocol: str = "antialiased"
-    """Whether frames are compared by the paper's protocol too, which scales without antialiasing."""
+    """The protocol for frames: "paper" adds that of the paper, which scales without antialiasing."""
     trained_photographs: int = 200
-    """Of the training split, at most; their distance to the held-out ones is the floor."""
+    """The most photographs of the training split; their distance to the held-out ones is the floor."""
     panoramas: int = 12
-    """In which repetition is looked for, each of so many periods of the horizontal coordinate."""
+    """The number of panoramas searched for repetition, `panorama_periods` periods of the coordinate wide."""
     panorama_periods: int = 3
     varied_worlds: int = 8
-    """For LPIPS diversity."""
+    """The number of worlds for LPIPS diversity."""
     variations: int = 4
-    """Local latents, and textures, of each of these."""
+    """The number of local latents, and of textures, of each of these worlds."""
     bootstraps: int = 50
     seed: int = 0
-    """Of crops and bootstraps."""
+    """The seed of crops and bootstraps."""
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -80,11 +80,11 @@ class Evaluation:
                 raise InputError(f"evaluation {field.name} is {value}; it must be at least {least}")
 
     def frames_at(self, scale: int) -> int:
-        """Returns how many frames of each world: as many as fit side by side in the largest scale."""
+        """Returns the number of frames per world: as many as fit side by side in the largest scale."""
         return min(self.frames, max(self.scales) // scale)
 
     def of_trained(self) -> "Evaluation":
-        """Returns the same for photographs of the training split: fewer crops of many more photographs."""
+        """Returns the settings for photographs of the training split: fewer crops of many more photographs."""
         return dataclasses.replace(self, patches=2, band_crops=1, frame_crops=1)
 
 
@@ -94,20 +94,20 @@ def band(band_px: int) -> str:
 
 
 def clamp_to_frame(band_px: int, config: GeneratorConfig) -> int:
-    """Returns the band of the photographs with which a band is compared: beyond their frame, its top or bottom."""
+    """Returns the band of the photographs that a band is compared with: beyond their frame, its top or bottom."""
     most = (config.full_px - config.patch_px) // 2
     return min(max(band_px, -most), most)
 
 
 def beyond_frame(band_px: int, config: GeneratorConfig) -> str:
-    """Returns what a band shows that lies beyond the photographs' frame, sky or ground; "" of one that does not."""
+    """Returns what a band beyond the photographs' frame shows, sky or ground; "" for a band within it."""
     if clamp_to_frame(band_px, config) == band_px:
         return ""
     return SKY if band_px < 0 else GROUND
 
 
 def frame(scale: int | None = None) -> str:
-    """Returns the name of a set of frames; photographs have one scale only."""
+    """Returns the name of a set of frames; photographs have only one scale."""
     return "frame" if scale is None else f"frame {scale}x"
 
 
@@ -117,17 +117,17 @@ def paper(name: str) -> str:
 
 
 def cut(picture: Tensor, side: int, corners: Iterable[tuple[int, int]]) -> Tensor:
-    """Squares [N,3,side,side] of a picture [3,H,W], by the row and column of each one's top left corner."""
+    """Cuts squares [N,3,side,side] from a picture [3,H,W], by the row and column of their top left corners."""
     return torch.stack([picture[:, top : top + side, left : left + side] for top, left in corners])
 
 
 def spread(free: int, count: int, random: np.random.Generator) -> list[int]:
-    """Positions from 0 to `free`, one anywhere in each of `count` equal parts, in random order."""
+    """Draws positions from 0 to `free`, one in each of `count` equal parts, in random order."""
     return [int(x) for x in (free + 1) * (random.permutation(count) + random.random(count)) / count]
 
 
 def scale_down(pictures: Tensor, side: int) -> Tensor:
-    """Pictures uint8 [N,3,h,h] at another side, antialiased as ingest scales photographs."""
+    """Scales pictures uint8 [N,3,h,h] to another side, antialiased as ingest scales photographs."""
     if pictures.shape[2] == side:
         return pictures
     images = [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in pictures]
@@ -135,10 +135,10 @@ def scale_down(pictures: Tensor, side: int) -> Tensor:
 
 
 def paper_base_px(config: GeneratorConfig) -> int:
-    """Returns the side at which the paper compares pictures of this network: 128 px for 197 px."""
+    """Returns the side at which the paper's protocol compares this network's pictures: 128 px for 197 px."""
     return round(config.full_px * PAPER_BASE / PAPER_FULL)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Returns an RGB image as uint8 [3,h,w]."""
+    """Converts an RGB image to uint8 [3,h,w]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,7 +1,7 @@
-"""One worker's share of the photographs, fetched and prepared side by side.
+"""One worker's share of the photographs, fetched and prepared concurrently.
 
-An event loop waits for servers and stores; as many threads as there are cores decode, which Pillow does without the
-interpreter's lock. What is done is staged every few seconds, so a run that is killed has lost no more than that.
+An event loop waits for servers and stores; as many threads as there are cores decode, for which Pillow releases the
+interpreter's lock. Results are staged every few seconds, so a killed run loses no more than that.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ STAGE_EVERY_PHOTOGRAPHS: Final = 256
 STORE_READERS: Final = 16
 
 PHOTOGRAPHS_DONE = Tally()
-"""Counts what this process has dealt with, for the progress bar."""
+"""The number of photographs that this process has finished, for the progress bar."""
 
 
 def crawl(
@@ -39,7 +39,7 @@ def crawl(
     manners: Manners,
     memory_bytes: int = DEFAULT_BYTES,
 ) -> list[StagedSample | Reject]:
-    """Deals with each photograph that has not been dealt with before; what became of them all, in their order."""
+    """Processes each photograph that has not been processed before; returns the outcomes of all, in their order."""
     done = read_staged(out)
     waiting = [photograph for photograph in photographs if photograph.source not in done]
     for photograph in photographs:
@@ -52,7 +52,7 @@ def crawl(
 
 
 class _Crawl:
-    """The state of a crawl: what waits to be staged, and what has been."""
+    """The state of a crawl: outcomes that wait to be staged, and staged ones."""
 
     def __init__(self, out: str, preparation: Preparation, manners: Manners, memory_bytes: int) -> None:
         self._out = out
@@ -66,7 +66,7 @@ class _Crawl:
         self._staging = asyncio.Lock()
 
     async def run(self, photographs: Sequence[Photograph]) -> list[StagedSample | Reject]:
-        """Deals with photographs, those of each host in turn, and of all hosts at once."""
+        """Processes photographs, those of each host in turn, and those of different hosts concurrently."""
         queues: dict[str, deque[Photograph]] = defaultdict(deque)
         for photograph in photographs:
             queues[web_host(photograph)].append(photograph)
@@ -114,11 +114,11 @@ class _Crawl:
         except Rejection as rejection:
             attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
             return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
-        except Exception as error:  # a fault of ours, which must not keep the others from their turn
+        except Exception as error:  # a fault of this program, which must not stop the other photographs
             return internal_reject(photograph, stage_name, error)
 
     async def _fetch(self, photograph: Photograph) -> Prepared | Reject:
-        """Fetches a photograph, or a page that goes by a picture's name and then the picture that the page is about."""
+        """Fetches a photograph; if it is a page with a picture's name, fetches the picture that the page is about."""
 
         async def use(file: Fetched) -> Prepared | Reject | str:
             if is_page(file):
@@ -136,7 +136,7 @@ class _Crawl:
         return await self._in(self._decoders, prepare_photograph, *arguments)
 
     def _read_and_prepare(self, photograph: Photograph) -> Prepared | Reject:
-        """Reads in a reader's thread; the decoding is left to a decoder's, of which there are as many as cores."""
+        """Reads in a reader thread; leaves decoding to a decoder thread, of which there are as many as cores."""
         try:
             check_scheme(photograph.piece.url if photograph.piece else photograph.source)
         except NotAllowedError as error:
@@ -163,7 +163,7 @@ class _Crawl:
 
 
 def is_fetched(photograph: Photograph) -> bool:
-    """Returns whether a photograph is asked for at a web server, rather than read from a file system."""
+    """Returns whether a photograph is requested from a web server, rather than read from a file system."""
     return photograph.piece is None and is_web(photograph.source)
 
 

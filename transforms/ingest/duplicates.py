@@ -1,7 +1,7 @@
-"""Which of several photographs of the same thing stays.
+"""Decides which of several photographs of the same thing is kept.
 
-What is in the set already always stays. Of the rest, the largest original wins, then the smallest key. A picture loses
-to a picture that stays, never to one that loses itself, so of a chain in which each is like the next some stay.
+Pictures already in the set are always kept. Of the rest, the largest original wins, then the smallest key. A picture
+only loses to a picture that is kept, so of a chain in which each resembles the next, some are kept.
 """
 
 from collections.abc import Iterable, Iterator
@@ -58,7 +58,7 @@ def drop_duplicates(
     for item in order:
         try:
             yield decide(item)
-        except Exception as error:  # a fault of ours, which costs this one alone
+        except Exception as error:  # a fault of this program, which affects this picture alone
             yield internal_reject(_photograph(item), "deduplicate", error)
 
 
@@ -76,7 +76,7 @@ def _photograph(item: StagedSample) -> Photograph:
 
 
 def _number_copies(order: list[StagedSample], existing: list[dict[str, Any]]) -> Iterator[StagedSample]:
-    """Gives the second and further copies of a photograph keys of their own, in the order of their sources."""
+    """Gives the second and further copies of a photograph separate keys, in the order of their sources."""
     copies: dict[str, int] = {}
     for row in existing:
         copies[row["sha256"]] = copies.get(row["sha256"], 0) + 1
@@ -93,10 +93,10 @@ class _Like:
 
 
 class _KnownPictures:
-    """The hashes of the pictures that stay, in arrays with room for all that may come."""
+    """The hashes of the pictures that are kept, in arrays with room for all that may come."""
 
     def __init__(self, existing: list[dict[str, Any]], room: int) -> None:
-        rows = [row for row in existing if row["detail_hash"]]  # older sets have none
+        rows = [row for row in existing if row["detail_hash"]]  # older sets have no detail hashes
         self._keys = [row["key"] for row in rows]
         self._perceptual = np.zeros(len(rows) + room, dtype=np.uint64)
         self._details = np.zeros((len(rows) + room, 3), dtype=np.uint64)
@@ -105,7 +105,7 @@ class _KnownPictures:
             self._details[: len(rows)] = detail_words(bytes.fromhex("".join(row["detail_hash"] for row in rows)))
 
     def find(self, item: StagedSample) -> _Like | None:
-        """Returns the picture that looks most like this one, if one looks the same."""
+        """Returns the picture that looks most like this one, if any looks the same."""
         perceptual = perceptual_words([item.sample.perceptual_hash])
         count = len(self._keys)
         near = np.flatnonzero(np.bitwise_count(self._perceptual[:count] ^ perceptual) <= PERCEPTUAL_DISTANCE)
@@ -118,7 +118,7 @@ class _KnownPictures:
         return _Like(self._keys[near[best]], int(distances[best]))
 
     def add(self, item: StagedSample) -> None:
-        """Takes note of a picture that stays."""
+        """Adds a picture that is kept."""
         place = len(self._keys)
         self._keys.append(item.sample.key)
         self._perceptual[place] = perceptual_words([item.sample.perceptual_hash])[0]

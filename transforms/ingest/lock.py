@@ -12,7 +12,7 @@ _RUN = "run.json"
 
 
 def mark_run(out: str, configuration: dict[str, Any]) -> None:
-    """Notes that this process writes a training set, and with what options."""
+    """Records that this process writes a training set, and its options."""
     run = {"host": socket.gethostname(), "process": os.getpid(), "configuration": configuration}
     write_json(join(out, STAGING, _RUN), run)
 
@@ -20,14 +20,14 @@ def mark_run(out: str, configuration: dict[str, Any]) -> None:
 def refuse_run_at_work(out: str) -> None:
     """Raises InputError if another process may be writing a training set here.
 
-    Whether a process of another host is alive cannot be known from here, so it is taken to be.
+    Whether a process on another host is alive cannot be known from here, so it counts as alive.
     """
     run = read_run(out)
     try:
         host, process = run["host"], run["process"]
         dead = host == socket.gethostname() and (process == os.getpid() or not _is_alive(process))
     except (KeyError, TypeError):
-        return  # a run at work has its mark there, whole
+        return  # a run at work has a complete mark there
     if not dead:
         mark = join(out, STAGING, _RUN)
         raise InputError(

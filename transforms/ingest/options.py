@@ -1,4 +1,4 @@
-"""What ``infinitygan ingest`` can be asked to do, checked."""
+"""The options of ``infinitygan ingest``, with their checks."""
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
@@ -15,19 +15,19 @@ from transforms.storage.urls import redact
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """What an ingest run is asked to do.
+    """The options of an ingest run.
 
     Attributes:
         sources: folders, globs, files, lists, tars, web pages and APIs.
-        out: where the training set goes, or is.
-        preparation: what becomes of a photograph.
-        samples_per_shard: None to let the number of samples decide.
+        out: the folder of the training set.
+        preparation: the settings for converting photographs.
+        samples_per_shard: the number of samples per shard; None to derive it from the number of samples.
         dedup: near, exact or off.
-        manners: how servers are treated.
-        crawlers: how many workers fetch at once.
-        depth: how many links are followed from a web page.
-        retry_rejects: the reasons of the rejects to be tried again, instead of sources.
-        memory_bytes: what a worker process may take in all.
+        manners: the limits for requests to servers.
+        crawlers: the number of workers that fetch at once.
+        depth: the number of links followed from a web page.
+        retry_rejects: the reasons of the rejects to try again, instead of sources.
+        memory_bytes: the memory that a worker process may take in all.
     """
 
     sources: tuple[str, ...]
@@ -46,7 +46,7 @@ class IngestOptions:
         if not self.sources and not self.retry_rejects:
             raise InputError("no source given: name a folder, file, list, tar, web page or API of photographs")
         if self.sources and self.retry_rejects:
-            raise InputError("--retry-rejects takes no sources: it tries again what rejects.parquet names")
+            raise InputError("--retry-rejects takes no sources: it retries the rejects in rejects.parquet")
         check_out_and_size(self.out, self.samples_per_shard)
         if self.dedup not in DEDUP_WAYS:
             raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")

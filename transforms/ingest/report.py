@@ -1,4 +1,4 @@
-"""``report.html``: shows what a training set contains and what was rejected. One file that needs no network."""
+"""``report.html``: a page that shows the contents of a training set and its rejects. It needs no network."""
 
 import base64
 import io
@@ -65,7 +65,7 @@ def _open(content: bytes | Exception) -> Image.Image | None:
             return None
         with open_picture(content, STORED_FORMATS) as image:
             return image.convert("RGB")
-    except Exception:  # Pillow's decoders raise almost anything on broken bytes
+    except Exception:  # Pillow's decoders raise errors of almost any type on broken bytes
         return None
 
 
@@ -82,7 +82,7 @@ def _shown(row: dict[str, Any], image: Image.Image | None) -> dict[str, str]:
 
 
 def _histograms(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-    """Sizes of all originals, and the brightness of the pictures that were opened."""
+    """Returns histograms of the sizes of all originals, and of the brightness of the pictures that were opened."""
     sides = np.array([(row["original_width_px"], row["original_height_px"]) for row in rows], dtype=np.float64)
     histograms = [
         _histogram("Short side of the originals, px", sides.min(axis=1)),
@@ -95,7 +95,7 @@ def _histograms(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -
 
 
 def _histogram(caption: str, values: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Counts from the 1st to the 99th percentile. The outermost bars include the values beyond."""
+    """Counts values from the 1st to the 99th percentile. The outermost bars include the values beyond."""
     low, high = np.percentile(values, (1, 99))
     high = high if high > low else low + max(1.0, abs(low))
     counts, edges = np.histogram(values.clip(low, high), bins=BINS, range=(low, high))

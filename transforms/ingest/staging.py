@@ -1,14 +1,14 @@
-"""The folder of a training set while it is being made, and how a run goes on where another was cut off.
+"""The staging folder of a training set, from which a run continues an interrupted one.
 
-``.staging`` below it holds what an unfinished run has done so far:
+``.staging`` in the set's folder holds the results of an unfinished run:
 
-    run.json            which process is at work, and with what options
+    run.json            the process at work, and its options
     base.json           the set's dataset.json as it was when the run began; null if there was no set
-    plan.jsonl          the photographs to be dealt with, the files that are none, and the rejects to be taken back
-    <name>.tar/.jsonl   the encoded images of some photographs, and a row for each of these and for each reject
-    repack/             the same set with its samples dealt out anew, until it takes the old one's place
+    plan.jsonl          the photographs to process, files that are not photographs, and rejects to be taken back
+    <name>.tar/.jsonl   the encoded images of some photographs, and a row for each of them and for each reject
+    repack/             the same set with its samples assigned to new shards, until it replaces the old one
 
-A photograph with a row is done, however the run ended. The folder is removed when the set is whole.
+A photograph with a row is done, however the run ended. The folder is removed when the set is complete.
 """
 
 import io
@@ -46,7 +46,7 @@ from transforms.training_set.samples import Sample
 from transforms.training_set.shards import StagedSample, add_member
 
 FAULT_FOLDER = "faults"
-"""Beside the set: a traceback for each place in the code that failed on some item, which is a reject then."""
+"""The folder in the set that holds a traceback for each place in the code that failed on some item."""
 
 _BASE, _PLAN, _REPACK = "base.json", "plan.jsonl", "repack"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
@@ -54,10 +54,10 @@ _TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
 
 
 def check_out(out: str, configuration: dict[str, Any]) -> None:
-    """Makes sure that a run can write to a folder. Changes nothing.
+    """Checks that a run can write to a folder, without changing anything.
 
     Raises:
-        InputError: there is a run at work, an unfinished one with other options, or shards that no run explains.
+        InputError: another run is at work, one with other options is unfinished, or there are unexplained shards.
     """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
@@ -71,18 +71,23 @@ def check_out(out: str, configuration: dict[str, Any]) -> None:
 
 
 def is_unfinished(out: str) -> bool:
-    """Returns whether a run was cut off that can go on."""
+    """Returns whether an interrupted run can be resumed."""
     return exists(join(out, STAGING, _PLAN))
 
 
+<<<<<<< HEAD
 def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, Any] | None:
     """Marks the folder as being written by this process, and notes what is to be done.
+=======
+def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
+    """Marks the folder as being written by this process, and records what is to be done.
+>>>>>>> main
 
     Returns:
         The ``dataset.json`` of the set that the run adds to, as it was when the run began; None if there was no set.
 
     Raises:
-        InputError: as `check_out` does, which may have been called a while ago.
+        InputError: as `check_out` does, which may have been called some time before.
     """
     check_out(out, configuration)
     going_on = is_unfinished(out)
@@ -111,7 +116,7 @@ def _read_base(out: str) -> dict[str, Any] | None:
 
 
 def begin_repack(out: str, configuration: dict[str, Any]) -> str:
-    """Marks the folder as being written by this process; where the repacked set is to be written.
+    """Marks the folder as being written by this process; returns the folder for the repacked set.
 
     Raises:
         InputError: as `check_out` does.
@@ -119,11 +124,33 @@ def begin_repack(out: str, configuration: dict[str, Any]) -> str:
     check_out(out, configuration)
     finish(out)
     mark_run(out, configuration)
+<<<<<<< HEAD
     return join(out, STAGING, _REPACK)
+=======
+    new = join(out, STAGING, _REPACK)
+    write_json(join(new, STAGING, _BASE), None)
+    return new
+
+
+def read_base(out: str) -> TrainingSet | None:
+    """Returns the set that a run adds to, as it was before; None if there was no set.
+
+    Raises:
+        InputError: the set is damaged, or has another format.
+    """
+    base = join(out, STAGING, _BASE)
+    if exists(base):
+        dataset = read_json(base)
+    elif exists(join(out, DATASET)):
+        dataset = read_dataset(out)
+    else:
+        return None
+    return None if dataset is None else read_training_set(out, dataset)
+>>>>>>> main
 
 
 def read_plan(out: str) -> Found:
-    """Returns what the unfinished run set out to do."""
+    """Reads the plan of the unfinished run."""
     found = Found()
     for line in _read_lines(join(out, STAGING, _PLAN)):
         if "reject" in line:
@@ -136,7 +163,7 @@ def read_plan(out: str) -> Found:
 
 
 def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
-    """Stores the images of some photographs and their rows; all of them or, if this is cut off, none."""
+    """Stores the images and rows of some photographs: all of them or, if interrupted, none."""
     done = [_writable(item) for item in done]
     write_faults(out)
     url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
@@ -156,7 +183,7 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
 
 
 def _writable(item: Prepared | Reject) -> Prepared | Reject:
-    """Returns the item, or its reject if the tables could not hold it: there it would end the whole run."""
+    """Returns the item, or a reject if the tables cannot hold it, because writing it would end the whole run."""
     try:
         if isinstance(item, Prepared):
             row = {**item.sample.to_json(), "shard": "", "offset": 0, "size": 0}
@@ -171,15 +198,15 @@ def _writable(item: Prepared | Reject) -> Prepared | Reject:
 
 
 def write_faults(out: str) -> None:
-    """Stores the tracebacks of items that this process could not deal with."""
+    """Stores the tracebacks of items that failed in this process."""
     for name in tuple(FAULTS):
-        text = FAULTS.pop(name, None)  # other threads store theirs too
+        text = FAULTS.pop(name, None)  # other threads store their own too
         if text is not None:
             write_bytes(join(out, FAULT_FOLDER, name), text.encode())
 
 
 def read_staged(out: str) -> dict[str, StagedSample | Reject]:
-    """Returns what has been done so far, by source."""
+    """Reads the results so far, by source."""
     done: dict[str, StagedSample | Reject] = {}
     for name in list_files(join(out, STAGING)):
         if name.endswith(".jsonl") and name != _PLAN:
@@ -189,6 +216,7 @@ def read_staged(out: str) -> dict[str, StagedSample | Reject]:
     return done
 
 
+<<<<<<< HEAD
 def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
     """Removes the shards that an unfinished run has written, half-written files included.
 
@@ -196,6 +224,10 @@ def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
         out: the folder.
         dataset: what its ``dataset.json`` says now; the shards of that set stay. None if there is no set.
     """
+=======
+def discard_shards(out: str) -> None:
+    """Removes the shards that an unfinished run has written, including partial files, but never those of a set."""
+>>>>>>> main
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
     whole = set(dataset["shards"]) if dataset else None
@@ -208,17 +240,17 @@ def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
 
 
 def finish(out: str) -> None:
-    """Removes the staged images, which are in the shards now."""
+    """Removes the staged images, which the shards now contain."""
     remove(join(out, STAGING))
 
 
 def install_repacked(out: str) -> bool:
-    """Puts a repacked set that is whole in the old one's place, or ends doing so; whether there was one.
+    """Replaces the old set with a complete repacked one, or finishes doing so; returns whether there was one.
 
-    Meanwhile the folder has no ``dataset.json``, so nobody takes it for a whole set.
+    Meanwhile the folder has no ``dataset.json``, so it does not look like a complete set.
 
     Raises:
-        InputError: another process is at it.
+        InputError: another process is doing the same.
     """
     new = join(out, STAGING, _REPACK)
     if not exists(join(new, DATASET)):
@@ -271,7 +303,7 @@ def _read_lines(url: str) -> Iterator[dict[str, Any]]:
 
 
 def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
-    """Raises InputError if the run that was cut off had been asked for something else."""
+    """Raises InputError if the interrupted run had other options."""
     before = read_run(out).get("configuration")
     if not is_unfinished(out) or not before:
         return
@@ -281,5 +313,5 @@ def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
             said = f"{name} {before.get(name)}, not {after.get(name)}"
             raise InputError(
                 f"{out} holds an unfinished run with other options ({said}): give the same, or remove "
-                f"{join(out, STAGING)} to begin anew"
+                f"{join(out, STAGING)} to start again"
             )

@@ -1,9 +1,9 @@
-"""Photographs to a training set, as Beam transforms.
+"""From photographs to a training set, as Beam transforms.
 
 Pixels never cross a shuffle: a worker that has fetched photographs leaves their images in the staging folder and passes
-on rows of metadata, which name the bytes. Doing any step twice gives the same set.
+on rows of metadata, which locate the bytes. Repeating any step gives the same set.
 
-The transforms are dataclasses, but not frozen ones: Beam keeps notes of its own on a transform that it applies.
+The transforms are dataclasses, but not frozen ones, because Beam stores attributes on a transform that it applies.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class ReadExisting(beam.PTransform):
 class PreparePhotographs(beam.PTransform):
     """Fetches, checks, resizes and stages photographs; outputs ``prepared`` and ``rejected``.
 
-    All photographs of a host go to one of the ``crawlers``, so that its limits hold however many workers there are.
+    All photographs of a host go to one of the ``crawlers``, so that its limits hold for any number of workers.
     """
 
     out: str
@@ -64,7 +64,7 @@ class PreparePhotographs(beam.PTransform):
 
     @no_annotations
     def expand(self, photographs: beam.PCollection) -> pvalue.DoOutputsTuple:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return (
             photographs
             | "By host" >> beam.WithKeys(lambda photograph: crawler_of(photograph, self.crawlers))
@@ -80,19 +80,24 @@ class PreparePhotographs(beam.PTransform):
 
 @dataclass(eq=False)
 class DropDuplicates(beam.PTransform):
-    """Settles which of several photographs of the same thing stays; outputs ``kept`` and ``rejected``.
+    """Decides which of several photographs of the same thing is kept; outputs ``kept`` and ``rejected``.
 
-    One worker holds the rows of all samples for this, about two kilobytes each.
+    One worker holds the rows of all samples, about two kilobytes each.
     """
 
     out: str
     dedup: str
 
     @no_annotations
+<<<<<<< HEAD
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> pvalue.DoOutputsTuple:
         """Beam's hook; the inputs are the staged samples and `ReadExisting`'s set."""
         staged, existing = inputs
         choose = beam.FlatMap(self._choose, pvalue.AsSingleton(existing))
+=======
+    def expand(self, staged: beam.PCollection) -> pvalue.DoOutputsTuple:
+        """Applies the transform; called by Beam."""
+>>>>>>> main
         return (
             staged
             | "As one" >> _as_one()
@@ -108,19 +113,23 @@ class DropDuplicates(beam.PTransform):
 
 @dataclass(eq=False)
 class AssignShards(beam.PTransform):
+<<<<<<< HEAD
     """Puts all samples in the order of their keys and cuts it into shards, whose names go on where the set's end.
 
     Attributes:
         samples_per_shard: None for as many as the set has, or as their number suggests.
         existing: the ``dataset.json`` of the set that is added to; None if there is none.
     """
+=======
+    """Sorts all samples by key and cuts them into shards, numbered on from the set's last."""
+>>>>>>> main
 
     samples_per_shard: int | None
     existing: dict[str, Any] | None
 
     @no_annotations
     def expand(self, kept: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return kept | "As one" >> _as_one() | "Gather" >> beam.GroupByKey() | "Cut" >> beam.FlatMap(self._cut)
 
     def _cut(self, group: tuple[str, Iterable[StagedSample]]) -> Iterable[Any]:
@@ -135,22 +144,28 @@ class WriteTrainingShards(beam.PTransform):
 
     @no_annotations
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return shards | "Spread" >> beam.Reshuffle() | "Write" >> beam.Map(lambda shard: write_shard(self.out, shard))
 
 
 @dataclass(eq=False)
 class WriteTables(beam.PTransform):
-    """Writes ``index.parquet``, ``rejects.parquet`` and ``dataset.json`` once every shard is there."""
+    """Writes ``index.parquet``, ``rejects.parquet`` and ``dataset.json`` once every shard is written."""
 
     out: str
     provenance: dict[str, Any]
     mended: frozenset[str] = frozenset()
 
     @no_annotations
+<<<<<<< HEAD
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
         """Beam's hook; the inputs are the written shards, the rejects and `ReadExisting`'s set."""
         shards, rejects, existing = inputs
+=======
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        """Applies the transform; called by Beam."""
+        shards, rejects = inputs
+>>>>>>> main
         keyed = {
             "shards": shards | "Shards as one" >> _as_one(),
             "rejects": rejects | "Rejects as one" >> _as_one(),
@@ -164,13 +179,13 @@ class WriteTables(beam.PTransform):
 
 
 def crawler_of(photograph: Photograph, crawlers: int) -> int:
-    """Returns the crawler that deals with a photograph: one for each host, and any for a file."""
+    """Returns the crawler for a photograph: always the same one for each host, any for a file."""
     name = web_host(photograph) or photograph.source
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % crawlers
 
 
 def _as_one() -> beam.PTransform:
-    """Gives all elements the same key, by which one worker then gathers them."""
+    """Gives all elements the same key, so that one worker gathers them."""
     return beam.WithKeys("all")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,11 +12,11 @@ from transforms.photographs.hashes import crop_hashes, detail_hash, grey_grid, p
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.files import filesystem
 from transforms.storage.memory import DEFAULT_BYTES, Budget, Memory, OverBudgetError
-from transforms.storage.retry import passes
+from transforms.storage.retry import passes, pauses, repeat
 from transforms.training_set.records import Photograph, Reject, Rejection
 from transforms.training_set.samples import Sample, plan_patches, sample_key, split_of
 
-READ_ATTEMPTS = 3
+READ_AGAIN_AFTER_S = (0.4, 1.6)
 STORING_BYTES = 24
 """The memory per pixel of the stored image, including the copies for judging and encoding it."""
 
@@ -168,23 +167,25 @@ def read_photograph(photograph: Photograph, budget: Budget, held: ExitStack) -> 
     Raises:
         Rejection: the file cannot be read, or is too large to read.
     """
-    for attempt in range(1, READ_ATTEMPTS + 1):
-        try:
-            return _read(photograph, budget, held), attempt
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise Rejection("unreadable", error.strerror or one_line(error)) from None
-        except OverBudgetError as error:
-            raise Rejection("too_large", one_line(error)) from None
-        except Rejection:
-            raise
-        except Exception as error:  # stores have errors of their own, and not all of them are OSErrors
-            if not passes(error):
-                raise Rejection("unreadable", one_line(error)) from None
-            if attempt == READ_ATTEMPTS:
-                raise Rejection("unreadable", f"{one_line(error)} ({attempt} attempts)") from None
-            held.close()
-            time.sleep(0.1 * 4**attempt)
-    raise AssertionError("unreachable")
+
+    def read(attempt: int) -> tuple[bytes, int]:
+        held.close()  # what a failed attempt held
+        return _read(photograph, budget, held), attempt
+
+    def may_pass(error: Exception) -> bool:
+        return passes(error) and not isinstance(error, Rejection)
+
+    try:
+        return repeat(read, pauses(READ_AGAIN_AFTER_S, may_pass))
+    except Rejection:
+        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise Rejection("unreadable", error.strerror or one_line(error)) from None
+    except OverBudgetError as error:
+        raise Rejection("too_large", one_line(error)) from None
+    except Exception as error:  # stores have errors of their own, and not all of them are OSErrors
+        attempts = f" ({1 + len(READ_AGAIN_AFTER_S)} attempts)" if passes(error) else ""
+        raise Rejection("unreadable", one_line(error) + attempts) from None
 
 
 def _read(photograph: Photograph, budget: Budget, held: ExitStack) -> bytes:

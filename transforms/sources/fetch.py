@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.parse import urljoin
 
@@ -33,6 +32,7 @@ from transforms.sources.manners import (
     robots_text,
 )
 from transforms.storage.memory import DEFAULT_BYTES, Budget, Memory
+from transforms.storage.retry import repeat_async
 from transforms.storage.text import clean_text
 from transforms.storage.urls import asked_url, host_key, redact
 from transforms.training_set.records import Rejection
@@ -176,7 +176,7 @@ class Fetcher:
             return await self._follow(wish, attempt, use)
 
         try:
-            result = await self._tries(try_once)
+            result = await repeat_async(try_once, self._pause_s)
         except FetchError as error:
             if error.reason != "host_down":
                 host.failures = host.failures + 1 if error.reason in _FAULTS else 0
@@ -184,20 +184,16 @@ class Fetcher:
         host.failures = 0
         return result
 
-    async def _tries(self, make: Callable[[int], Awaitable[_Result]]) -> _Result:
-        """Calls ``make`` with the number of the attempt until it succeeds, as often as the settings allow."""
-        for attempt in count(1):
-            try:
-                return await make(attempt)
-            except FetchError as error:
-                error.attempts = attempt
-                pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                if error.pause_s is not None:
-                    pause_s = error.pause_s
-                if not error.again or attempt >= self._manners.attempts or pause_s > LONGEST_PAUSE_S:
-                    raise
-            await asyncio.sleep(pause_s)
-        raise AssertionError("unreachable")
+    def _pause_s(self, error: Exception, attempt: int) -> float | None:
+        """Decides whether a failed request is made again, and after how many seconds."""
+        if not isinstance(error, FetchError):
+            return None
+        error.attempts = attempt
+        pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+        if error.pause_s is not None:
+            pause_s = error.pause_s
+        gives_up = not error.again or attempt >= self._manners.attempts or pause_s > LONGEST_PAUSE_S
+        return None if gives_up else pause_s
 
     async def _follow(self, wish: _Wish, attempt: int, use: Callable[[Fetched], Awaitable[_Result]]) -> _Result:
         """Makes a request, follows its redirects, and uses the file at the end."""
@@ -299,7 +295,7 @@ class Fetcher:
         """Returns a host's rules. A missing robots.txt allows all; one that cannot be fetched allows nothing."""
         wish = _Wish(f"{name}/robots.txt", True, None, ROBOTS_CAP_BYTES, may_cut=True)
         try:
-            rules = await self._tries(partial(self._follow, wish, use=_rules))
+            rules = await repeat_async(partial(self._follow, wish, use=_rules), self._pause_s)
         except FetchError as error:
             if error.reason in ("forbidden", "not_found", "http_error"):
                 return Protego.parse("")

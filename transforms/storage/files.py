@@ -231,8 +231,9 @@ def read_json(url: str) -> Any:
     Raises:
         InputError: it is not JSON.
     """
+    content = read_bytes(url)
     try:
-        return read_json_text(read_bytes(url))
+        return read_json_text(content)
     except ValueError as error:
         raise InputError(f"{url} is not JSON: {one_line(error)}") from None
 

@@ -1,1 +1,1 @@
-"""What a training run reads and writes: the stream of patches, and the run folder."""
+"""The storage of a training run: the stream of patches, and the run folder."""

@@ -1,4 +1,4 @@
-"""A training run's curves, as TensorBoard reads them."""
+"""A training run's curves, in TensorBoard's format."""
 
 import io
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 def events(images: int, time_s: float, values: Mapping[str, float]) -> bytes:
-    """Returns the file of one tick. TensorBoard reads all files of a folder by the order of their names.
+    """Returns one tick's event file. TensorBoard reads all files of a folder in the order of their names.
 
     Args:
-        images: seen so far; the step.
-        time_s: since the epoch.
-        values: by the names of their curves.
+        images: the number of images seen so far, which is the step.
+        time_s: the time since the epoch.
+        values: the values of the curves, by name.
     """
     summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Pictures by which a person follows a training run: always of the same windows of the same worlds."""
+"""Preview pictures of a training run: always of the same windows of the same worlds."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def sample_grid(generator: Generator) -> npt.NDArray[np.uint8]:
 
 
 def strip(generator: Generator) -> npt.NDArray[np.uint8]:
-    """Returns a wide window of one world around the horizon, uint8 [h,w,3]."""
+    """Renders a wide window of one world around the horizon, uint8 [h,w,3]."""
     width, height = STRIP_PX
     if not generator.config.tileable:
         rows, columns = (cells_for(generator.config, px) for px in (height, width))
@@ -46,12 +46,12 @@ def strip(generator: Generator) -> npt.NDArray[np.uint8]:
 
 
 def cells_for(config: GeneratorConfig, px: int) -> int:
-    """Returns the fewest cells that give so many pixels in one shot."""
+    """Returns the smallest number of cells that gives at least this many pixels in one pass."""
     return next(cells for cells in itertools.count(1) if geometry.size(config.texture, cells) >= px)
 
 
 def grid(pictures: Tensor) -> npt.NDArray[np.uint8]:
-    """Pictures [N,3,h,w] in [-1, 1] in rows of eight, N a multiple of that: uint8 [h·N/8,8w,3]."""
+    """Arranges pictures [N,3,h,w] in [-1, 1] in rows of eight, N a multiple of eight: uint8 [h·N/8,8w,3]."""
     n, channels, height, width = pictures.shape
     rows = quantise(pictures).reshape(n // GRID, GRID, channels, height, width)
     return rows.permute(0, 3, 1, 4, 2).reshape(n // GRID * height, GRID * width, channels).cpu().numpy()

@@ -1,17 +1,17 @@
-"""What a training run leaves behind, so that its folder explains itself and the run can go on after a kill.
+"""The folder of a training run. It documents the run, and a killed run can resume from it.
 
 config.json              the network, the recipe and the data set
 environment.json         the versions, the device and the command of the last start
-log.jsonl                a line a tick: images, losses, images/s
+log.jsonl                a line per tick: images, losses, images/s
 tensorboard/             the same, for TensorBoard
-lock.json                while it runs: which process does
-photographs.png          a grid of what it learns from
+lock.json                while the run is at work: the process that does it
+photographs.png          a grid of patches that it learns from
 samples-<images>.png     a grid of fixed windows of fixed worlds
 strip-<images>.png       1024×256 of one fixed world
-checkpoint.safetensors   the averaged generator: what render takes
-training.safetensors     all that training goes on from
-previous.safetensors     the checkpoint of the tick before, with previous.training.safetensors
-best.safetensors         the checkpoint with the best measure, where one is taken
+checkpoint.safetensors   the averaged generator, which render takes
+training.safetensors     all that is needed to resume training
+previous.safetensors     the checkpoint of the previous tick, with previous.training.safetensors
+best.safetensors         the checkpoint with the best measure, if one is computed
 """
 
 import dataclasses
@@ -46,10 +46,10 @@ CHECKPOINT, STATE = "checkpoint.safetensors", "training.safetensors"
 PREVIOUS, PREVIOUS_STATE, BEST = "previous.safetensors", "previous.training.safetensors", "best.safetensors"
 
 SHOWN = re.compile(r"(?:samples|strip)-(\d+)\.png|events\.out\.tfevents\.(\d+)")
-"""The files that show one tick, by the images seen."""
+"""The names of files that show one tick, with the number of images seen."""
 
 MAY_CHANGE = ("init", "version", "training.accumulate", "training.precision")
-"""What a run may be resumed with another value of: it says how to compute, not what."""
+"""Settings that may change when a run is resumed, because they affect how it computes, not what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class RunFolder:
     url: str
 
     def begin(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Starts a run here, or makes sure that the run here is the one to go on with.
+        """Starts a run here, or checks that the run here is the one to resume.
 
         Raises:
-            InputError: there is a run already and it is not to be resumed; or none, or another one, to resume.
+            InputError: there is a run already and it is not to be resumed; or there is none, or another one, to resume.
         """
         if not resume:
             if any(exists(join(self.url, name)) for name in (CONFIG, STATE, CHECKPOINT)):
-                raise InputError(f"{self.url} already holds a run; add --resume to go on, or choose another --out")
+                raise InputError(f"{self.url} already holds a run; add --resume to continue, or choose another --out")
             write_json(join(self.url, CONFIG), config)
             return
         stored = self.read_config()
@@ -80,7 +80,7 @@ class RunFolder:
             write_json(join(self.url, CONFIG), known)
 
     def read_config(self) -> dict[str, Any]:
-        """Returns the configuration of the run here.
+        """Reads the configuration of the run here.
 
         Raises:
             InputError: there is no run, or its configuration is damaged.
@@ -94,40 +94,40 @@ class RunFolder:
         ):
             raise InputError(f"{path} is damaged; start a new run in another folder with --init")
         if not isinstance(config, dict):
-            raise InputError(f"{self.url} holds no run to resume; leave --resume away to start one")
+            raise InputError(f"{self.url} holds no run to resume; omit --resume to start one")
         return config
 
     def read_state(self) -> bytes:
-        """Returns the training state.
+        """Reads the training state.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no training state.
         """
         path = join(self.url, STATE)
         if not exists(path):
             at = join(self.url, CHECKPOINT)
-            cure = f"start one in another folder with --init {at}" if exists(at) else "remove it and start anew"
-            raise InputError(f"{self.url} holds a run without a state to go on from ({STATE} is missing); {cure}")
+            cure = f"start one in another folder with --init {at}" if exists(at) else "remove it and start again"
+            raise InputError(f"{self.url} holds a run without a state to resume from ({STATE} is missing); {cure}")
         return read_tensors(path, "the state")
 
     def read_log(self, images: int) -> list[dict[str, Any]]:
-        """Returns the log's lines up to a number of images; drops lines beyond an interrupted run's last state."""
+        """Reads the log up to a number of images, without lines beyond an interrupted run's last state."""
         path = join(self.url, LOG)
         content = read_bytes(path) if exists(path) else b""
         try:
             entries = [json.loads(line) for line in content.splitlines()]
             if not all(is_number(value) for entry in entries for value in entry.values()):
-                raise ValueError("what is logged are numbers")
+                raise ValueError("logged values are numbers")
             return [entry for entry in entries if entry["images"] <= images]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise InputError(f"{path} is damaged; remove it to go on with a new log") from None
+            raise InputError(f"{path} is damaged; remove it to continue with a new log") from None
 
     def write_log(self, entries: list[dict[str, Any]]) -> None:
-        """Writes the whole log; object stores cannot append."""
+        """Writes the whole log, because object stores cannot append."""
         write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
     def read_environment(self) -> dict[str, Any]:
-        """Returns what the run was last started with and on, as far as it can be read: it is for people."""
+        """Reads the environment of the run's last start, as far as possible; it is only for people."""
         try:
             environment = read_json(join(self.url, ENVIRONMENT))
         except (FileNotFoundError, InputError):
@@ -135,15 +135,15 @@ class RunFolder:
         return environment if isinstance(environment, dict) else {}
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Writes what the run was last started with and on."""
+        """Writes the environment of the run's last start."""
         write_json(join(self.url, ENVIRONMENT), environment)
 
     def write_curves(self, images: int, events: bytes) -> None:
-        """Writes one tick's values for TensorBoard, in a file of their own."""
+        """Writes one tick's values for TensorBoard, in a separate file."""
         write_bytes(join(self.url, curves_name(images)), events)
 
     def drop_beyond(self, images: int) -> None:
-        """Removes what an interrupted run showed beyond its last state, and the files that it did not finish."""
+        """Removes files that an interrupted run wrote beyond its last state, and files that it did not finish."""
         remove_leftovers(self.url, CURVES)
         for folder in (self.url, join(self.url, CURVES)):
             for name in list_files(folder):
@@ -152,15 +152,15 @@ class RunFolder:
                     remove(join(folder, name))
 
     def has(self, name: str) -> bool:
-        """Returns whether a file is there."""
+        """Returns whether a file exists in the folder."""
         return exists(join(self.url, name))
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
-        """Writes the generator alone, where the state is there already."""
+        """Writes only the generator, when the state is already there."""
         write_bytes(join(self.url, CHECKPOINT), checkpoint)
 
     def write_state(self, checkpoint: bytes, state: bytes) -> None:
-        """Writes the generator and the training state, the state last, as a run resumes from it; keeps those before."""
+        """Writes the generator and then the training state, from which a run resumes; keeps the previous ones."""
         for name, previous in ((CHECKPOINT, PREVIOUS), (STATE, PREVIOUS_STATE)):
             if exists(join(self.url, name)):
                 write_bytes(join(self.url, previous), read_bytes(join(self.url, name)))
@@ -168,7 +168,7 @@ class RunFolder:
         write_bytes(join(self.url, STATE), state)
 
     def write_best(self, checkpoint: bytes) -> None:
-        """Writes the generator that measures best."""
+        """Writes the generator with the best measure."""
         write_bytes(join(self.url, BEST), checkpoint)
 
     def write_picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> str:
@@ -180,12 +180,12 @@ class RunFolder:
 
 
 def curves_name(images: int) -> str:
-    """Returns the file of one tick's values."""
+    """Returns the name of the file of one tick's values."""
     return f"{CURVES}/events.out.tfevents.{images:010d}"
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether it is a number; a truth value is none."""
+    """Returns whether a value is a number; bool does not count."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -198,20 +198,20 @@ def with_checksum(stored: dict[str, Any], config: Mapping[str, Any]) -> dict[str
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's configuration with what an earlier version did not write: it had the defaults of today."""
+    """Adds the settings that an earlier version did not write to a run's configuration, with today's defaults."""
     generator, training = generator_config(config["generator"]), training_config(config["training"])
     parts = {"generator": dataclasses.asdict(generator), "training": dataclasses.asdict(training)}
     return {**config, **json.loads(json.dumps(parts))}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the training settings one by one, by their names after a dot; all else as it is."""
+    """Lists the training settings singly, under their names after a dot; all else is unchanged."""
     settings = {f"training.{name}": value for name, value in config["training"].items()}
     return {**{name: value for name, value in config.items() if name != "training"}, **settings}
 
 
 def state_beside(checkpoint_url: str) -> str:
-    """Returns where the training state of a checkpoint of a run or release lies, if it was kept."""
+    """Returns the place of the training state of a checkpoint of a run or release, if it was kept."""
     folder, slash, name = checkpoint_url.rpartition("/")
     beside = STATE if name == CHECKPOINT else name.removesuffix(".safetensors") + ".training.safetensors"
     return folder + slash + beside

@@ -1,10 +1,10 @@
-"""A run folder belongs to one run at a time, and a killed run leaves it free.
+"""Locks a run folder for one run at a time; a killed run leaves it free.
 
-On disk the operating system keeps the lock: it lets go of it when the process ends, however it ends. An object store
-has no locks. There the lock is a small object that its owner rewrites every few seconds. One that has not changed for a
-minute belongs to a run that is dead, and is taken over. No clocks are compared, so they need not agree.
+On disk, the operating system holds the lock and releases it when the process ends, however it ends. Object stores
+have no locks. There the lock is a small object that its owner rewrites every few seconds. A lock that has not changed
+for a minute belongs to a dead run, and is taken over. No clocks are compared, so they need not agree.
 
-Should a run be held up for longer than that minute and lose its folder, it finds out before it writes there again.
+If a run is held up for longer than that and loses its folder, it finds out before it writes there again.
 """
 
 import errno
@@ -26,13 +26,13 @@ from transforms.storage.files import filesystem, join, read_bytes, remove, write
 
 LOCK = "lock.json"
 BEAT_S, DEAD_S = 15.0, 60.0
-"""How often the owner on an object store rewrites the lock, and after what time without it the owner is dead."""
+"""The interval at which the owner on an object store rewrites the lock, and the time after which it counts as dead."""
 
 SETTLE_S = 1.0
-"""Two runs that write the lock at the same moment: the later one has it, and after this time both know."""
+"""The time after which two runs that write the lock at the same moment both know which was later and owns it."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-"""What a mounted file system says that has no locks."""
+"""Errors of a mounted file system without locks."""
 
 Check = Callable[[], None]
 Owner = dict[str, Any]
@@ -43,7 +43,7 @@ def locked(url: str) -> Iterator[Check]:
     """Holds the folder for this run while the block runs; yields a check that it still does.
 
     Raises:
-        InputError: it belongs to another run; or, when asked for, no longer to this one.
+        InputError: the folder belongs to another run; raised by the check if it no longer belongs to this one.
     """
     fs, path = filesystem(join(url, LOCK))
     descriptor = lock_file(url, path) if isinstance(fs, LocalFileSystem) else None
@@ -60,13 +60,13 @@ def locked(url: str) -> Iterator[Check]:
 
 
 def lock_file(url: str, path: str) -> int | None:
-    """Returns an open and locked file; None where the file system has no locks.
+    """Opens and locks a file; returns None if the file system has no locks.
 
     Raises:
         InputError: another process has locked it.
     """
     try:
-        import fcntl  # which not every platform has
+        import fcntl  # not available on every platform
     except ImportError:
         return None
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -82,7 +82,7 @@ def lock_file(url: str, path: str) -> int | None:
             if isinstance(error, BlockingIOError):
                 raise busy(url, parsed(held_by)) from None
             raise
-        if is_at(path, descriptor):  # else its owner removed it, at its end, while it was being opened here
+        if is_at(path, descriptor):  # otherwise its owner ended and removed it while it was being opened here
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(this_process()).encode(), 0)
             return descriptor
@@ -98,7 +98,7 @@ def is_at(path: str, descriptor: int) -> bool:
 
 
 def check_file(url: str, path: str, descriptor: int) -> None:
-    """Raises InputError if the lock was removed: another run may have begun."""
+    """Raises InputError if the lock was removed, because another run may have begun."""
     if not is_at(path, descriptor):
         raise lost(url)
 
@@ -120,10 +120,10 @@ def leased(url: str) -> Iterator[Check]:
 
 
 class Lease:
-    """A lock that must be renewed, as an object beside the run's.
+    """A lock that must be renewed, as an object in the run's folder.
 
     Args:
-        url: the run folder's.
+        url: the URL of the run folder.
     """
 
     def __init__(self, url: str):
@@ -131,7 +131,7 @@ class Lease:
         self.run, self.beats = uuid.uuid4().hex, 0
 
     def take(self) -> None:
-        """Takes the lock, from a dead run if need be.
+        """Takes the lock, from a dead run if necessary.
 
         Raises:
             InputError: another run is alive.
@@ -149,7 +149,7 @@ class Lease:
         """Waits until a lock has not changed for so long that its owner must be dead.
 
         Raises:
-            InputError: it is alive.
+            InputError: the owner is alive.
         """
         late = time.monotonic() + DEAD_S
         while time.monotonic() < late:
@@ -161,13 +161,13 @@ class Lease:
                 raise busy(self.url, now)
 
     def keep(self, ended: threading.Event) -> None:
-        """Renews the lock while it is this run's. A store that fails now is asked again at the next beat."""
+        """Renews the lock while it belongs to this run. If the store fails, it is tried again at the next beat."""
         while not ended.wait(BEAT_S):
             try:
                 if not self.is_mine():
                     return
                 self.write()
-            except Exception as error:  # each store has its own way to fail
+            except Exception as error:  # each store raises errors of its own
                 print(f"{self.path} cannot be renewed now: {error}", file=sys.stderr)
 
     def check(self) -> None:
@@ -176,37 +176,37 @@ class Lease:
             raise lost(self.url)
 
     def give_back(self) -> None:
-        """Removes the lock if it is this run's. One that cannot be removed is taken for dead after a minute."""
+        """Removes the lock if it belongs to this run. If that fails, the lock counts as dead after a minute."""
         try:
             if self.is_mine():
                 remove(self.path)
-        except Exception as error:  # each store has its own way to fail
+        except Exception as error:  # each store raises errors of its own
             print(f"{self.path} cannot be removed: {error}", file=sys.stderr)
 
     def is_mine(self) -> bool:
-        """Returns whether the lock is this run's."""
+        """Returns whether the lock belongs to this run."""
         found = self.read()
         return found is not None and found.get("run") == self.run
 
     def read(self) -> Owner | None:
-        """Returns what the lock says; None if there is none."""
+        """Reads the lock; None if there is no lock."""
         with suppress(FileNotFoundError):
             return parsed(read_bytes(self.path))
         return None
 
     def write(self) -> None:
-        """Says that this run is alive."""
+        """Writes the lock to show that this run is alive."""
         self.beats += 1
         write_json(self.path, {**this_process(), "run": self.run, "beats": self.beats})
 
 
 def this_process() -> Owner:
-    """Returns what a lock says of its owner."""
+    """Returns this process as the owner of a lock."""
     return {"host": platform.node(), "process": os.getpid()}
 
 
 def parsed(content: bytes) -> Owner:
-    """Returns what a lock says, as far as it can be read."""
+    """Parses the content of a lock, as far as possible."""
     try:
         owner = json.loads(content)
     except (ValueError, RecursionError):
@@ -215,16 +215,16 @@ def parsed(content: bytes) -> Owner:
 
 
 def told(owner: Owner) -> str:
-    """Returns the owner of a lock in words."""
+    """Describes the owner of a lock in words."""
     return f"process {str(owner.get('process', '?'))[:20]!r} on {str(owner.get('host', '?'))[:80]!r} holds its lock"
 
 
 def busy(url: str, owner: Owner) -> InputError:
-    """Returns what is said of a folder that belongs to another run."""
+    """Returns the error for a folder that belongs to another run."""
     return InputError(f"{url} is in use by another run: {told(owner)}; wait until it ends, or choose another --out")
 
 
 def lost(url: str) -> InputError:
-    """Returns what is said by a run that no longer has its folder."""
-    cure = "this run ends without saving; see what runs there, and go on with --resume"
+    """Returns the error for a run that no longer has its folder."""
+    cure = "this run ends without saving; see which process runs there, and continue with --resume"
     return InputError(f"{url} is no longer locked by this run ({LOCK} was removed, or another run took it): {cure}")

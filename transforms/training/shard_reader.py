@@ -1,12 +1,11 @@
-"""Shards of samples read from any store: whole, checked against the set's checksums, and tried again before given up.
+"""Reads shards of samples from any store: whole, checked against the set's checksums, with retries.
 
-A shard that cannot be read is replaced by the next one of the epoch that can, so that an epoch's number of samples, and
-with it the place of every other sample, stays what it is.
+A shard that cannot be read is replaced by the next readable one of the epoch, so that the number of samples in the
+epoch, and the position of every other sample, stays the same.
 """
 
 import hashlib
 import io
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
@@ -16,21 +15,23 @@ import webdataset as wds
 
 from model.errors import one_line
 from transforms.storage.files import join, read_bytes
+from transforms.storage.retry import pauses, repeat
 from transforms.training_set.dataset import damaged
 
 RawSample = dict[str, Any]
 
 RETRY_AFTER_S = (0.5, 1.0, 2.0)
 MOST_SHARD_BYTES = 8 << 30
-"""A shard is read whole, so a longer one is refused. Shards are far shorter: ``dataset.json`` says how long each is."""
+"""The largest shard that is read, because a shard is read whole. Real shards are far smaller."""
 
 READERS = 4
-"""Shards read at the same time, so that a distant store's latency adds up less."""
+"""The number of shards read at the same time, to hide a distant store's latency."""
 
 
 class Shards:
-    """A training set's shards.
+    """The shards of a training set.
 
+    <<<<<<< HEAD
     Args:
         data: URL of the training set.
         records: what ``dataset.json`` says of each shard: its number of samples and its sha256.
@@ -38,6 +39,13 @@ class Shards:
 
     Attributes:
         skipped: the shards given up so far, and why.
+    =======
+    Attributes:
+        data: the URL of the training set.
+        records: the entry of ``dataset.json`` for each shard, with its number of samples and its sha256.
+        strict: whether an unreadable shard is an error.
+        skipped: the shards given up so far, with the reasons.
+    >>>>>>> main
     """
 
     def __init__(self, data: str, records: Mapping[str, Mapping[str, Any]], strict: bool = False):
@@ -45,11 +53,11 @@ class Shards:
         self.skipped: dict[str, str] = {}
 
     def samples(self, names: Sequence[str]) -> int:
-        """Returns how many samples these shards should have."""
+        """Returns the number of samples that these shards should have."""
         return sum(self.records[name]["samples"] for name in names)
 
     def read(self, names: Sequence[str], epoch: Sequence[str]) -> Iterator[RawSample]:
-        """Yields the raw samples of some shards of an epoch, in order; as many as they should have.
+        """Yields the raw samples of some shards of an epoch, in order, as many as they should have.
 
         Raises:
             InputError: no shard of the epoch can be read; or one cannot, and that is an error.
@@ -60,7 +68,7 @@ class Shards:
             yield from islice(cycle(samples or self.instead_of(name, epoch)), self.records[name]["samples"])
 
     def instead_of(self, name: str, epoch: Sequence[str]) -> list[RawSample]:
-        """Returns the samples of the first shard after this one, in the epoch's order, that can be read."""
+        """Returns the samples of the first readable shard after this one, in the epoch's order."""
         place = epoch.index(name)
         for other in (*epoch[place + 1 :], *epoch[:place]):
             samples = self.try_to_read(other)
@@ -72,41 +80,37 @@ class Shards:
         """Returns a shard's raw samples; None if all attempts fail. A shard skipped before gets a single attempt.
 
         Raises:
-            InputError: it cannot be read, and that is an error.
+            InputError: the shard cannot be read, and that is an error.
         """
         url = join(self.data, name)
         waits_s = () if name in self.skipped else RETRY_AFTER_S
-        for wait_s in (*waits_s, None):
-            try:
-                samples = read_shard(url, self.records[name])
-            except Exception as error:  # each store has its own way to fail, and each damaged file its own to be read
-                reason = "it is missing" if isinstance(error, FileNotFoundError) else one_line(error)
-            else:
-                self.skipped.pop(name, None)
-                return samples
-            if wait_s is not None:
-                time.sleep(wait_s)
-        if self.strict:
-            raise damaged(url, reason)
-        self.skipped[name] = reason
-        return None
+        try:
+            samples = repeat(lambda attempt: read_shard(url, self.records[name]), pauses(waits_s, lambda error: True))
+        except Exception as error:  # each store, and each kind of damage, raises errors of its own
+            reason = "it is missing" if isinstance(error, FileNotFoundError) else one_line(error)
+            if self.strict:
+                raise damaged(url, reason) from None
+            self.skipped[name] = reason
+            return None
+        self.skipped.pop(name, None)
+        return samples
 
 
 def set_checksum(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the checksum that tells a training set from others: over the names and checksums of its shards."""
+    """Returns the checksum that identifies a training set, over the names and checksums of its shards."""
     lines = (f"{name} {record.get('sha256')}\n" for name, record in sorted(records.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_shard(url: str, record: Mapping[str, Any]) -> list[RawSample]:
-    """Returns the raw samples of a shard, by webdataset.
+    """Reads the raw samples of a shard with webdataset.
 
     Raises:
-        Exception: of any kind, if it is missing or not the file that it should be.
+        Exception: of any kind, if the shard is missing or is not the expected file.
     """
     content = read_bytes(url, min(record.get("size_bytes", MOST_SHARD_BYTES), MOST_SHARD_BYTES))
     if hashlib.sha256(content).hexdigest() != record.get("sha256"):
-        raise ValueError("its checksum is not that of dataset.json")
+        raise ValueError("its checksum differs from that in dataset.json")
     files = wds.tariterators.tar_file_expander([{"url": url, "stream": io.BytesIO(content)}])
     samples = list(wds.tariterators.group_by_keys(files))
     if len(samples) != record["samples"]:

@@ -1,11 +1,12 @@
-"""Training patches streamed from shards by webdataset.
+"""Streams training patches from shards with webdataset.
 
-The order of the samples, the window cropped from each and its flip are functions of (seed, epoch, place in the epoch,
-number of processes), so a run that stopped after n images goes on with the n+1st. What order that is follows from the
-set's ``dataset.json`` alone: a run that goes on reads no shard that it has done with.
+The order of the samples, and the window and flip of each, are functions of (seed, epoch, place in the epoch, number of
+processes), so a run that stopped after n images continues with image n + 1. The order follows from the set's
+``dataset.json`` alone: a resumed run does not read shards that it has already used.
 
-Each process takes every so-maniest shard of an epoch's order and reads them in blocks, whose samples it shuffles. One
-thread reads the next block while others decode and crop the patches of this one; how many there are changes no order.
+With n processes, each takes every n-th shard of an epoch's order and reads its shards in blocks, whose samples it
+shuffles. One thread reads the next block while others decode and crop patches of the current one; the number of threads
+does not affect the order.
 """
 
 import json
@@ -31,22 +32,23 @@ from transforms.training_set.dataset import damaged
 from transforms.training_set.samples import vertical_position
 
 SHUFFLED_SAMPLES = 1000
-"""A block has at least as many samples, unless the epoch has fewer."""
+"""The least number of samples in a block, unless the epoch has fewer."""
 
 DECODERS = min(4, os.cpu_count() or 1)
 PART, PARTS_AHEAD = 16, 4
-"""Patches that a thread decodes in one go, and how many such parts are decoded ahead."""
+"""The number of patches that a thread decodes in one go, and of such parts decoded ahead."""
 
 MIDDLE = 0.5
-"""Of a picture's height: where its horizon lies lower, its top is farther from it."""
+"""The share of a picture's height below which a horizon counts as low: the top is then farther from it."""
 
 LEVELS = np.arange(256, dtype=np.float32) / 127.5 - 1
-"""What each of a picture's levels is in [-1, 1]."""
+"""The values in [-1, 1] of a picture's levels."""
 
 Window = tuple[npt.NDArray[np.uint8], float]
 """A part of a photograph, uint8 [h,w,3], and its t."""
 
 Patch = tuple[npt.NDArray[np.float32], float]
+<<<<<<< HEAD
 """The same as the network sees it: float32 [3,h,w] in [-1, 1]."""
 
 
@@ -62,11 +64,15 @@ class Place(NamedTuple):
     number: int
     seed: str
     raw: RawSample
+=======
+Place = tuple[RawSample, str, float]
+"""A raw sample, the seed of its window and flip, and the share of windows at the edges at its turn."""
+>>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
 class PatchBatch:
-    """Patches of photographs and where in their photographs they lie.
+    """Patches of photographs, and their vertical positions in the photographs.
 
     Attributes:
         pixels: float32 [N,3,patch,patch] in [-1, 1].
@@ -82,6 +88,7 @@ class PatchStream:
     """An endless stream of random patches of a training set's photographs, or one process's share of it.
 
     Attributes:
+<<<<<<< HEAD
         shards: of the training set; they know which of them could not be read.
         patch_px: side of a patch.
         full_px: height of the photographs that the network is made for.
@@ -90,6 +97,23 @@ class PatchStream:
             windows beyond the frame are compared with them.
         rank: which of the processes this is.
         ranks: how many processes share the set.
+=======
+        data: the URL of the training set.
+        patch_px: the side of a patch.
+        full_px: the height of the photographs that the network is made for.
+        seed: the seed of the order, the windows and the flips.
+        edge_share: the share of windows cropped at the very top or bottom, away from the horizon; generated windows
+            beyond the frame are compared with these.
+        edge_after: the number of patches of the stream before these begin.
+        whole: whether to stream whole frames, full_px high and wide, instead of patches; their t is 0.
+        rank: the number of this process.
+        ranks: the number of processes that share the set.
+        strict: whether an unreadable shard is an error.
+        skipped: the shards that were given up so far, with the reasons.
+
+    Raises:
+        InputError: the set has no training samples, fewer shards than processes, or photographs of another height.
+>>>>>>> main
     """
 
     shards: Shards
@@ -104,9 +128,18 @@ class PatchStream:
         """Yields batches of `size` patches; the other arguments are those of `patches`."""
         return in_batches(self.patches(after, beyond_after), size)
 
+<<<<<<< HEAD
     def frame_batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
         """Yields batches of `size` whole frames, without the first `after` frames of this process's stream."""
         return in_batches(self.frames(after), size)
+=======
+    def batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
+        """Yields batches of `size` patches, without the first `after` patches of this process's stream."""
+        patches = self.patches(after)
+        while True:
+            pixels, positions = zip(*(next(patches) for _ in range(size)), strict=True)
+            yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
+>>>>>>> main
 
     def patches(self, after: int = 0, beyond_after: int = 0) -> Iterator[Patch]:
         """Yields single patches and their t.
@@ -116,9 +149,10 @@ class PatchStream:
             beyond_after: the number of patches of this process's stream before `beyond_share` holds.
 
         Raises:
-            InputError: a sample is damaged; or a shard, and that is an error or none can be read.
+            InputError: a sample is damaged; or a shard is, and that is an error or no shard can be read.
         """
 
+<<<<<<< HEAD
         def cut_patch(place: Place) -> Window:
             beyond_share = self.beyond_share if place.number >= beyond_after else 0.0
             return crop(place.raw, self.patch_px, Random(place.seed), beyond_share)
@@ -137,6 +171,16 @@ class PatchStream:
         """Yields what is cut from one sample after the other."""
         parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
         return chain.from_iterable(map_ahead(partial(decode, cut_window), parts, DECODERS, PARTS_AHEAD))
+=======
+    def patches_of(self, places: Sequence[Place]) -> list[Patch]:
+        """Returns the patches for some places."""
+        if self.whole:
+            windows = [crop_frame(raw, self.full_px, Random(seed)) for raw, seed, _ in places]
+        else:
+            windows = [crop(raw, self.patch_px, Random(seed), edge_share) for raw, seed, edge_share in places]
+        pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]
+        return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
+>>>>>>> main
 
     def blocks(self, after: int) -> Iterator[list[Place]]:
         """Yields the places of one block after the other, without the first `after`."""
@@ -178,7 +222,7 @@ def deal(names: Sequence[str], seed: str, rank: int, ranks: int) -> list[str]:
 
 
 def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
-    """Cuts an epoch's shards into blocks of at least a thousand samples, but for the last."""
+    """Cuts an epoch's shards into blocks of at least a thousand samples, except for the last."""
     block: list[str] = []
     for name in order:
         block.append(name)
@@ -189,12 +233,21 @@ def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
         yield block
 
 
+<<<<<<< HEAD
 def crop(raw: RawSample, patch_px: int, random: Random, beyond_share: float = 0.0) -> Window:
     """Cuts a random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at its top or bottom, whichever is farther from the horizon: what generated windows
     beyond the frame are compared with is then sky or ground. Hills on the frame's edge would be asked for
     at any height.
+=======
+def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0) -> tuple[npt.NDArray[np.uint8], float]:
+    """Crops a random window anywhere in a sample's picture, flipped half the time: uint8 [patch,patch,3], and its t.
+
+    A share of the windows lies at the picture's top or bottom, whichever is farther from the horizon, so that generated
+    windows beyond the frame are compared with sky or ground. Otherwise hills at the frame's edge would be learned for
+    any height.
+>>>>>>> main
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.
@@ -210,15 +263,20 @@ def crop(raw: RawSample, patch_px: int, random: Random, beyond_share: float = 0.
             y = highest if horizon > MIDDLE else lowest
         window = column[y - highest :][:patch_px]
         t = vertical_position(y, (top, bottom), patch_px)
-    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
+    except Exception as error:  # Pillow's decoders raise errors of almost any type on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
     return (window[:, ::-1] if random.random() < 0.5 else window), t
 
 
+<<<<<<< HEAD
 def crop_frame(raw: RawSample, full_px: int, random: Random) -> Window:
     """Cuts a random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
+=======
+def crop_frame(raw: RawSample, full_px: int, random: Random) -> tuple[npt.NDArray[np.uint8], float]:
+    """Crops a random square as high as a sample's picture, flipped half the time: uint8 [full,full,3], and its t, 0.
+>>>>>>> main
 
-    A picture that is less wide than high is continued by reflection.
+    A picture that is narrower than it is high is continued by reflection.
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.
@@ -233,7 +291,7 @@ def crop_frame(raw: RawSample, full_px: int, random: Random) -> Window:
         if frame.size != (width, full_px):
             frame = frame.resize((width, full_px), Image.Resampling.BICUBIC)
         window = np.pad(np.array(frame), ((0, 0), (0, full_px - width), (0, 0)), mode="symmetric")
-    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
+    except Exception as error:  # Pillow's decoders raise errors of almost any type on broken bytes
         raise damaged(f"{raw['__url__']}, sample {raw['__key__']},", one_line(error)) from None
     return (window[:, ::-1] if random.random() < 0.5 else window), 0.0
 
@@ -251,5 +309,5 @@ def open_sample(raw: RawSample) -> tuple[tuple[int, int], Image.Image]:
     top, bottom = metadata["full_rows_px"]
     image = open_picture(encoded, STORED_FORMATS)
     if image.size != (metadata["stored_width_px"], metadata["stored_height_px"]):
-        raise InputError(f"the picture's size, {image.size}, is not that of its metadata")
+        raise InputError(f"the picture's size, {image.size}, differs from that in its metadata")
     return (top, bottom), image

@@ -243,7 +243,7 @@ def test_a_picture_of_another_size_than_the_index_says_is_damaged(data):
     row = dict(read_index(data)[0])
     content = (Path(data) / row["shard"]).read_bytes()[row["offset"] :][: row["size"]]
     assert read_picture(content, row, "it").shape == (3, 197, 250)
-    with pytest.raises(InputError, match="size is not that of the index"):
+    with pytest.raises(InputError, match="size differs from that in the index"):
         read_picture(content, {**row, "stored_width_px": 251}, "it")
 
 

@@ -54,6 +54,20 @@ def test_what_is_no_tar_is_refused_and_one_without_pictures_is_a_reject(tmp_path
     assert (cut.reason, picture.piece.size_bytes) == ("truncated", 2000)
 
 
+def test_a_tar_that_ends_without_its_end_is_said_to_be_cut_and_its_pictures_are_taken(tmp_path):
+    write_tar(tmp_path / "a.tar", {"x.jpg": b"x" * 512, "y.jpg": b"y" * 512})
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(content[: 4 * 512])  # two headers and two blocks, and nothing behind them
+    assert rows(tmp_path / "a.tar") == {f"{tmp_path}/a.tar": "truncated", "x.jpg": "photograph", "y.jpg": "photograph"}
+
+
+def test_metadata_of_more_than_a_megabyte_are_not_read(tmp_path):
+    said = {"licence": "CC0-1.0", "more": "x" * (1 << 20)}
+    write_tar(tmp_path / "a.tar", {"x.jpg": b"x", "x.json": json.dumps(said).encode()})
+    (picture,) = read_archive(str(tmp_path / "a.tar"))
+    assert picture.licence is None
+
+
 def rows(path):
     """What there is of each member, by the end of its source."""
     return {item.source.rpartition("#")[2]: getattr(item, "reason", "photograph") for item in read_archive(str(path))}

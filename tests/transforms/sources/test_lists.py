@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from model.errors import InputError
 from transforms.sources import lists
 from transforms.sources.lists import LONGEST_TEXT, read_list
+from transforms.storage.delimited import LONGEST_RECORD_LINES
 from transforms.training_set.records import Photograph, Reject
 
 ROWS = [
@@ -66,6 +67,7 @@ def test_rows_that_name_nothing_are_rejects_by_their_number():
         ("a.csv", b"name\nx\n", "no 'url' column"),
         ("a.csv", b"", "no 'url' column"),
         ("a.csv", b"url\n\xff\n", "cannot be read as a list"),
+        ("a.csv", b"url,title,url\na.jpg,A,b.jpg\n", "has the column 'url' twice"),
         ("a.jsonl", b"{", "cannot be read as a list"),
         ("a.jsonl", b"7\n", "cannot be read as a list"),
         ("a.parquet", b"PAR1", "cannot be read as a list"),
@@ -126,6 +128,15 @@ def test_a_quotation_mark_that_is_not_closed_swallows_nothing():
     assert [item.title for item in read_list("l.tsv", tabs)] == titles
 
 
+def test_a_quotation_mark_that_is_closed_far_below_swallows_nothing_either():
+    rows = "".join(f"T,{number}.jpg\n" for number in range(LONGEST_RECORD_LINES))
+    items = list(read_list("l.csv", f'title,url\n"A,a.jpg\n{rows}B",b.jpg\n'.encode()))
+    assert [item.source for item in items[:2]] == ["l.csv#1", "0.jpg"]
+    assert (len(items), items[-1].source) == (LONGEST_RECORD_LINES + 2, "b.jpg")
+    titles = [item.title for item in read_list("l.tsv", b'url\ttitle\na.jpg\t"Golden\nb.jpg\thour"\n')]
+    assert titles == ['"Golden', 'hour"']
+
+
 def test_fields_may_be_long_and_rows_may_have_spaces_and_too_much():
     content = f'id, url, author\n1, a.jpg, Jane\n2, b.jpg, "{"x" * 140_000}"\n3, c.jpg, Doe, John\n'.encode()
     first, second, third = read_list("l.csv", content)
@@ -176,7 +187,19 @@ def test_columns_of_parquet_that_are_not_ours_are_not_read():
     times = pa.array([1], pa.timestamp("us", tz="No/Where"))
     buffer = io.BytesIO()
     pq.write_table(pa.table({"url": ["a.jpg"], "taken": times, "author": ["b"]}), buffer)
-    assert list(read_list("l.parquet", buffer.getvalue())) == [Photograph("a.jpg", author="b")]
+    content = bytearray(buffer.getvalue())
+    place = pq.read_metadata(buffer).row_group(0).column(1).data_page_offset
+    content[place : place + 8] = b"\xff" * 8  # whoever reads this column is told that it is damaged
+    for whole in (buffer.getvalue(), bytes(content)):
+        assert list(read_list("l.parquet", whole)) == [Photograph("a.jpg", author="b")]
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.tsv", "l.jsonl"])
+def test_a_row_that_repeats_the_one_above_is_one_photograph(name):
+    row = {"l.jsonl": '{"url": "%s"}'}.get(name, "%s")
+    head = "url\n" * (name in ("l.csv", "l.tsv"))
+    content = head + "".join(row % f"{letter}.jpg" + "\n" for letter in "aaaba")
+    assert [item.source for item in read_list(name, content.encode())] == ["a.jpg", "b.jpg", "a.jpg"]
 
 
 @given(

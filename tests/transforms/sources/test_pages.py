@@ -152,6 +152,19 @@ def test_a_page_names_a_bounded_number_of_things(monkeypatch):
     assert (len(page.pictures), len(page.links), page.left_out) == (3, 3, 4)
 
 
+def test_a_tag_has_a_bounded_number_of_attributes():
+    attributes = " ".join(f"a{number}" for number in range(1000))
+    assert pictures(f"<img {attributes} src=a.jpg><img {attributes[:-5]} src=b.jpg><img src=c.jpg>") == {
+        "https://a.org/gallery/b.jpg": None,
+        "https://a.org/gallery/c.jpg": None,
+    }
+
+
+def test_a_base_that_is_too_long_to_stand_in_every_url_is_passed_over():
+    long = "https://b.org/" + "x" * 2000 + "/"
+    assert list(pictures(f'<base href="{long}"><img src=a.jpg>')) == ["https://a.org/gallery/a.jpg"]
+
+
 def test_what_is_in_comments_scripts_and_titles_is_not_shown():
     html = "<!-- <img src=a.jpg> --><script>'<img src=b.jpg>'</script><title><img src=c.jpg></title><img src=d.jpg>"
     assert list(pictures(html + "<![foo[bar]]><img src=e.jpg><img src=f.jpg alt='")) == [

@@ -1,10 +1,11 @@
+import asyncio
 import errno
 
 import pytest
 
 import transforms.storage.retry
 from model.errors import InputError
-from transforms.storage.retry import WAITS_S, retried
+from transforms.storage.retry import WAITS_S, pauses, repeat, repeat_async, retried
 
 
 class StoreError(Exception):
@@ -68,3 +69,35 @@ def test_what_will_not_pass_is_raised_at_once(error, waits):
     with pytest.raises(type(error)):
         retried(function, 1)
     assert (len(calls), waits) == (1, [])
+
+
+def test_a_policy_counts_attempts_and_gives_up_when_its_waits_are_over(waits):
+    attempts = []
+
+    def function(attempt):
+        attempts.append(attempt)
+        raise KeyError(attempt)
+
+    with pytest.raises(KeyError, match="3"):
+        repeat(function, pauses((0.1, 0.2), lambda error: True))
+    assert attempts == [1, 2, 3]
+    assert len(waits) == 2
+
+
+def test_a_coroutine_is_repeated_as_its_own_policy_says(monkeypatch):
+    waited = []
+
+    async def sleep(seconds):
+        waited.append(seconds)
+
+    monkeypatch.setattr(transforms.storage.retry.asyncio, "sleep", sleep)
+
+    async def function(attempt):
+        if attempt < 3:
+            raise StoreError(str(attempt))
+        return attempt
+
+    assert asyncio.run(repeat_async(function, lambda error, attempt: 10.0 * attempt)) == 3
+    assert waited == [10, 20]
+    with pytest.raises(StoreError, match="1"):
+        asyncio.run(repeat_async(function, lambda error, attempt: None))

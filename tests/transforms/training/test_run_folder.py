@@ -38,7 +38,7 @@ def test_a_run_without_its_configuration_or_state_says_which_is_missing(tmp_path
     with pytest.raises(InputError, match=r"config\.json is missing; copy it back"):
         RunFolder(str(tmp_path)).begin(SETTINGS, resume=True)
     (tmp_path / "training.safetensors").unlink()
-    with pytest.raises(InputError, match=r"training\.safetensors is missing\); remove it and start anew"):
+    with pytest.raises(InputError, match=r"training\.safetensors is missing\); remove it and start again"):
         RunFolder(str(tmp_path)).read_state()
     (tmp_path / "checkpoint.safetensors").touch()
     with pytest.raises(InputError, match=r"start one in another folder with --init .*/checkpoint\.safetensors"):

@@ -62,6 +62,29 @@ def test_a_folder_is_one_runs_while_it_runs(tmp_path):
         pass
 
 
+def test_a_lock_that_its_owner_removes_while_it_is_opened_is_made_again(tmp_path, monkeypatch):
+    def flock(descriptor, how):
+        if not removed:
+            removed.append(os.remove(tmp_path / LOCK))
+        real(descriptor, how)
+
+    real, removed = fcntl.flock, []
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(str(tmp_path)) as check:
+        check()
+        with pytest.raises(InputError, match="in use by another run"), locked(str(tmp_path)):
+            pass
+    assert removed
+
+
+def test_of_two_runs_that_lease_a_store_at_the_same_moment_the_later_one_has_it(store, monkeypatch):
+    earlier, later = Lease(store), Lease(store)
+    monkeypatch.setattr(time, "sleep", lambda _: later.write())  # while the earlier one waits for what happens
+    with pytest.raises(InputError, match="in use by another run"):
+        earlier.take()
+    assert later.is_mine()
+
+
 def test_an_error_frees_the_folder(tmp_path):
     with pytest.raises(KeyError), locked(str(tmp_path)):
         raise KeyError

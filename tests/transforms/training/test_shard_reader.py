@@ -113,7 +113,7 @@ def test_shards_are_read_from_an_object_store(bucket):
     fs.pipe_file(f"photographs/{NAMES[2]}", CONTENT[NAMES[2]][:1000])
     found = shards(url)
     assert keys(found) == ALL[:3] + ALL[9:] + ALL[9:] + ALL[9:]
-    assert found.skipped == {NAMES[1]: "it is missing", NAMES[2]: "its checksum is not that of dataset.json"}
+    assert found.skipped == {NAMES[1]: "it is missing", NAMES[2]: "its checksum differs from that in dataset.json"}
 
 
 @pytest.mark.parametrize("known", [True, False])
