@@ -28,13 +28,7 @@ from transforms.evaluation.settings import PATCH, Evaluation, band, beyond_frame
 
 Results = dict[str, Any]
 DescribedSets = Mapping[str, Described]
-<<<<<<< HEAD
 Measure = Callable[[Sample, Sample], Tensor]
-=======
-
-BandDraws = dict[tuple[int, str], Tensor]
-"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "" for anything."""
->>>>>>> main
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 
@@ -48,13 +42,12 @@ class Compared:
     x_weights: Tensor
     y_weights: Tensor
 
-<<<<<<< HEAD
     def samples(self, name: str) -> tuple[Sample, Sample]:
         """Returns the features of a network, or a statistic, of both sets."""
         return self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights)
 
     def of(self, name: str, measure: Measure) -> Tensor:
-        """Returns a measure from `model.metrics.distances` of these features or this statistic."""
+        """Applies a measure from `model.metrics.distances` to these features or this statistic."""
         return measure(*self.samples(name))
 
 
@@ -63,19 +56,14 @@ class BandDistance:
     """How far a band of worlds is from photographs.
 
     Attributes:
-        px: how far below the horizon the band lies.
-        beyond: what the photographs show if they are those of beyond the frame, sky or ground; otherwise empty.
+        px: how far below the horizon the middle row of the band's patches lies.
+        beyond: what the photographs show, sky or ground, if the band is compared with these alone; otherwise empty.
         kid: the draws of the distance, by network.
     """
 
     px: int
     beyond: str
     kid: Mapping[str, Tensor]
-=======
-    def of(self, name: str, measure: Callable[..., Any]) -> Any:
-        """Applies a measure from `model.metrics.distances` to these features or this statistic."""
-        return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +209,8 @@ def horizon(compared: Compared, trained: Compared) -> Results:
     return results
 
 
-<<<<<<< HEAD
 def with_trained(compared: Compared, trained: Compared, name: str, distance: Measure) -> Results:
-    """Returns a distance, its error, and the same for photographs trained on."""
-=======
-def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
     """Returns a distance with its error, and the same distance for the training split."""
->>>>>>> main
     return beside_trained(compared.of(name, distance), trained.of(name, distance))
 
 
@@ -236,14 +219,6 @@ def beside_trained(draws: Tensor, trained: Tensor) -> Results:
     return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
-<<<<<<< HEAD
-=======
-def samples(compared: Compared, name: str) -> tuple[Any, Any]:
-    """Returns the values of a statistic, or the features, of both sets."""
-    return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
-
-
->>>>>>> main
 def both_means(compared: Compared, name: str) -> Results:
     """Returns the mean of a statistic in both sets."""
     generated, photographs = (float(mean(sample)[0]) for sample in compared.samples(name))

@@ -75,13 +75,8 @@ def is_unfinished(out: str) -> bool:
     return exists(join(out, STAGING, _PLAN))
 
 
-<<<<<<< HEAD
 def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, Any] | None:
-    """Marks the folder as being written by this process, and notes what is to be done.
-=======
-def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
     """Marks the folder as being written by this process, and records what is to be done.
->>>>>>> main
 
     Returns:
         The ``dataset.json`` of the set that the run adds to, as it was when the run began; None if there was no set.
@@ -124,29 +119,7 @@ def begin_repack(out: str, configuration: dict[str, Any]) -> str:
     check_out(out, configuration)
     finish(out)
     mark_run(out, configuration)
-<<<<<<< HEAD
     return join(out, STAGING, _REPACK)
-=======
-    new = join(out, STAGING, _REPACK)
-    write_json(join(new, STAGING, _BASE), None)
-    return new
-
-
-def read_base(out: str) -> TrainingSet | None:
-    """Returns the set that a run adds to, as it was before; None if there was no set.
-
-    Raises:
-        InputError: the set is damaged, or has another format.
-    """
-    base = join(out, STAGING, _BASE)
-    if exists(base):
-        dataset = read_json(base)
-    elif exists(join(out, DATASET)):
-        dataset = read_dataset(out)
-    else:
-        return None
-    return None if dataset is None else read_training_set(out, dataset)
->>>>>>> main
 
 
 def read_plan(out: str) -> Found:
@@ -216,18 +189,13 @@ def read_staged(out: str) -> dict[str, StagedSample | Reject]:
     return done
 
 
-<<<<<<< HEAD
 def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
-    """Removes the shards that an unfinished run has written, half-written files included.
+    """Removes the shards that an unfinished run has written, including partial files, but never those of a set.
 
     Args:
         out: the folder.
-        dataset: what its ``dataset.json`` says now; the shards of that set stay. None if there is no set.
+        dataset: the ``dataset.json`` that is there now; None if there is no set.
     """
-=======
-def discard_shards(out: str) -> None:
-    """Removes the shards that an unfinished run has written, including partial files, but never those of a set."""
->>>>>>> main
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
     whole = set(dataset["shards"]) if dataset else None

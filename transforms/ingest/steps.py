@@ -42,7 +42,7 @@ class ReadExisting(beam.PTransform):
 
     @no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return root | "Named" >> beam.Create([self.dataset]) | "Read" >> beam.Map(self._read)
 
     def _read(self, dataset: dict[str, Any] | None) -> TrainingSet | None:
@@ -89,15 +89,10 @@ class DropDuplicates(beam.PTransform):
     dedup: str
 
     @no_annotations
-<<<<<<< HEAD
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> pvalue.DoOutputsTuple:
-        """Beam's hook; the inputs are the staged samples and `ReadExisting`'s set."""
+        """Applies the transform to the staged samples and the set of `ReadExisting`; called by Beam."""
         staged, existing = inputs
         choose = beam.FlatMap(self._choose, pvalue.AsSingleton(existing))
-=======
-    def expand(self, staged: beam.PCollection) -> pvalue.DoOutputsTuple:
-        """Applies the transform; called by Beam."""
->>>>>>> main
         return (
             staged
             | "As one" >> _as_one()
@@ -113,16 +108,12 @@ class DropDuplicates(beam.PTransform):
 
 @dataclass(eq=False)
 class AssignShards(beam.PTransform):
-<<<<<<< HEAD
-    """Puts all samples in the order of their keys and cuts it into shards, whose names go on where the set's end.
+    """Sorts all samples by key and cuts them into shards, numbered on from the set's last.
 
     Attributes:
-        samples_per_shard: None for as many as the set has, or as their number suggests.
-        existing: the ``dataset.json`` of the set that is added to; None if there is none.
+        samples_per_shard: the number in each shard; None to use that of the set, or to choose one.
+        existing: the ``dataset.json`` of the set that is extended; None if there is no set.
     """
-=======
-    """Sorts all samples by key and cuts them into shards, numbered on from the set's last."""
->>>>>>> main
 
     samples_per_shard: int | None
     existing: dict[str, Any] | None
@@ -157,15 +148,9 @@ class WriteTables(beam.PTransform):
     mended: frozenset[str] = frozenset()
 
     @no_annotations
-<<<<<<< HEAD
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        """Beam's hook; the inputs are the written shards, the rejects and `ReadExisting`'s set."""
+        """Applies the transform to the written shards, the rejects and the set of `ReadExisting`; called by Beam."""
         shards, rejects, existing = inputs
-=======
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        """Applies the transform; called by Beam."""
-        shards, rejects = inputs
->>>>>>> main
         keyed = {
             "shards": shards | "Shards as one" >> _as_one(),
             "rejects": rejects | "Rejects as one" >> _as_one(),

@@ -31,21 +31,13 @@ READERS = 4
 class Shards:
     """The shards of a training set.
 
-    <<<<<<< HEAD
     Args:
-        data: URL of the training set.
-        records: what ``dataset.json`` says of each shard: its number of samples and its sha256.
-        strict: whether a shard that cannot be read is an error.
-
-    Attributes:
-        skipped: the shards given up so far, and why.
-    =======
-    Attributes:
         data: the URL of the training set.
         records: the entry of ``dataset.json`` for each shard, with its number of samples and its sha256.
         strict: whether an unreadable shard is an error.
+
+    Attributes:
         skipped: the shards given up so far, with the reasons.
-    >>>>>>> main
     """
 
     def __init__(self, data: str, records: Mapping[str, Mapping[str, Any]], strict: bool = False):

@@ -45,29 +45,24 @@ LEVELS = np.arange(256, dtype=np.float32) / 127.5 - 1
 """The values in [-1, 1] of a picture's levels."""
 
 Window = tuple[npt.NDArray[np.uint8], float]
-"""A part of a photograph, uint8 [h,w,3], and its t."""
+"""A part of a photograph: its pixels, uint8 [h,w,3], and its vertical position t."""
 
 Patch = tuple[npt.NDArray[np.float32], float]
-<<<<<<< HEAD
-"""The same as the network sees it: float32 [3,h,w] in [-1, 1]."""
+"""A window as networks take it: its pixels, float32 [3,h,w] in [-1, 1], and its t."""
 
 
 class Place(NamedTuple):
     """A sample's turn in the stream.
 
     Attributes:
-        number: how many samples of this process's stream come before it.
-        seed: of its window and flip.
+        number: the number of samples of this process's stream before it.
+        seed: the seed of its window and flip.
         raw: the sample.
     """
 
     number: int
     seed: str
     raw: RawSample
-=======
-Place = tuple[RawSample, str, float]
-"""A raw sample, the seed of its window and flip, and the share of windows at the edges at its turn."""
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +83,14 @@ class PatchStream:
     """An endless stream of random patches of a training set's photographs, or one process's share of it.
 
     Attributes:
-<<<<<<< HEAD
-        shards: of the training set; they know which of them could not be read.
-        patch_px: side of a patch.
-        full_px: height of the photographs that the network is made for.
-        seed: of the order, the windows and the flips.
-        beyond_share: share of the windows that are cropped at the very top or bottom, away from the horizon. Generated
-            windows beyond the frame are compared with them.
-        rank: which of the processes this is.
-        ranks: how many processes share the set.
-=======
-        data: the URL of the training set.
+        shards: the shards of the training set, and which of them were given up.
         patch_px: the side of a patch.
         full_px: the height of the photographs that the network is made for.
         seed: the seed of the order, the windows and the flips.
-        edge_share: the share of windows cropped at the very top or bottom, away from the horizon; generated windows
+        beyond_share: the share of windows cropped at the very top or bottom, away from the horizon; generated windows
             beyond the frame are compared with these.
-        edge_after: the number of patches of the stream before these begin.
-        whole: whether to stream whole frames, full_px high and wide, instead of patches; their t is 0.
         rank: the number of this process.
         ranks: the number of processes that share the set.
-        strict: whether an unreadable shard is an error.
-        skipped: the shards that were given up so far, with the reasons.
-
-    Raises:
-        InputError: the set has no training samples, fewer shards than processes, or photographs of another height.
->>>>>>> main
     """
 
     shards: Shards
@@ -128,31 +105,21 @@ class PatchStream:
         """Yields batches of `size` patches; the other arguments are those of `patches`."""
         return in_batches(self.patches(after, beyond_after), size)
 
-<<<<<<< HEAD
     def frame_batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
         """Yields batches of `size` whole frames, without the first `after` frames of this process's stream."""
         return in_batches(self.frames(after), size)
-=======
-    def batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
-        """Yields batches of `size` patches, without the first `after` patches of this process's stream."""
-        patches = self.patches(after)
-        while True:
-            pixels, positions = zip(*(next(patches) for _ in range(size)), strict=True)
-            yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
->>>>>>> main
 
     def patches(self, after: int = 0, beyond_after: int = 0) -> Iterator[Patch]:
         """Yields single patches and their t.
 
         Args:
-            after: the number of patches of this process's stream that are left out.
-            beyond_after: the number of patches of this process's stream before `beyond_share` holds.
+            after: the number of patches of this process's stream to skip.
+            beyond_after: the number of patches of this process's stream before `beyond_share` applies.
 
         Raises:
             InputError: a sample is damaged; or a shard is, and that is an error or no shard can be read.
         """
 
-<<<<<<< HEAD
         def cut_patch(place: Place) -> Window:
             beyond_share = self.beyond_share if place.number >= beyond_after else 0.0
             return crop(place.raw, self.patch_px, Random(place.seed), beyond_share)
@@ -171,16 +138,6 @@ class PatchStream:
         """Yields what is cut from one sample after the other."""
         parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
         return chain.from_iterable(map_ahead(partial(decode, cut_window), parts, DECODERS, PARTS_AHEAD))
-=======
-    def patches_of(self, places: Sequence[Place]) -> list[Patch]:
-        """Returns the patches for some places."""
-        if self.whole:
-            windows = [crop_frame(raw, self.full_px, Random(seed)) for raw, seed, _ in places]
-        else:
-            windows = [crop(raw, self.patch_px, Random(seed), edge_share) for raw, seed, edge_share in places]
-        pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]
-        return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
->>>>>>> main
 
     def blocks(self, after: int) -> Iterator[list[Place]]:
         """Yields the places of one block after the other, without the first `after`."""
@@ -233,21 +190,12 @@ def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
         yield block
 
 
-<<<<<<< HEAD
 def crop(raw: RawSample, patch_px: int, random: Random, beyond_share: float = 0.0) -> Window:
-    """Cuts a random window anywhere in a sample's picture, flipped half the time, uint8 [patch,patch,3], and its t.
-
-    A share of the windows lies at its top or bottom, whichever is farther from the horizon: what generated windows
-    beyond the frame are compared with is then sky or ground. Hills on the frame's edge would be asked for
-    at any height.
-=======
-def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0) -> tuple[npt.NDArray[np.uint8], float]:
     """Crops a random window anywhere in a sample's picture, flipped half the time: uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at the picture's top or bottom, whichever is farther from the horizon, so that generated
     windows beyond the frame are compared with sky or ground. Otherwise hills at the frame's edge would be learned for
     any height.
->>>>>>> main
 
     Raises:
         InputError: the sample's metadata or picture are missing or damaged.
@@ -268,13 +216,8 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
     return (window[:, ::-1] if random.random() < 0.5 else window), t
 
 
-<<<<<<< HEAD
 def crop_frame(raw: RawSample, full_px: int, random: Random) -> Window:
-    """Cuts a random square as high as a sample's picture, flipped half the time, uint8 [full,full,3], and its t, 0.
-=======
-def crop_frame(raw: RawSample, full_px: int, random: Random) -> tuple[npt.NDArray[np.uint8], float]:
     """Crops a random square as high as a sample's picture, flipped half the time: uint8 [full,full,3], and its t, 0.
->>>>>>> main
 
     A picture that is narrower than it is high is continued by reflection.
 
