@@ -17,7 +17,7 @@ import posixpath
 import re
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -198,13 +198,23 @@ def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
     """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
-    whole = set(dataset["shards"]) if dataset else None
+    shards = dataset["shards"] if dataset else None
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
-        name = posixpath.basename(entry["name"])
-        final = TEMPORARY.sub("", name)
-        stray = _SHARD.fullmatch(final) and final not in (whole or ())
-        if entry["type"] == "file" and (stray or (_TABLE.fullmatch(final) and (whole is None or final != name))):
+        if entry["type"] == "file" and _is_stray(posixpath.basename(entry["name"]), shards):
             fs.rm_file(entry["name"])
+
+
+def _is_stray(name: str, shards: Collection[str] | None) -> bool:
+    """Returns whether a file is left over from an unfinished run.
+
+    Args:
+        name: the file's name.
+        shards: the names of the set's shards; None if there is no set, so that no table belongs to one.
+    """
+    final = TEMPORARY.sub("", name)
+    if _SHARD.fullmatch(final):
+        return final not in (shards or ())
+    return _TABLE.fullmatch(final) is not None and (shards is None or final != name)
 
 
 def finish(out: str) -> None:

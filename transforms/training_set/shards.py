@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.files import join, open_atomic
 from transforms.training_set.dataset import WrittenShard, shard_lengths
+from transforms.training_set.records import Photograph
 from transforms.training_set.samples import SPLITS, Sample
 
 TRAIN_SHARDS = 16
@@ -39,6 +40,17 @@ class StagedSample:
     def source(self) -> str:
         """The photograph's URL or path."""
         return self.sample.source
+
+    def photograph(self) -> Photograph:
+        """Returns the photograph that the sample was made from."""
+        sample = self.sample
+        return Photograph(
+            source=sample.source,
+            licence=sample.licence,
+            author=sample.author,
+            title=sample.title,
+            piece=self.origin,
+        )
 
 
 @dataclass(frozen=True, slots=True)
