@@ -1,5 +1,5 @@
 PYTHON ?= python3
-COUNT ?= 15000
+SHARE ?= 1
 SEED ?= 0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
 	@echo "make test     the whole test suite, on all cores"
-	@echo "make fuzz     15,000 seeded inputs (COUNT=, SEED=) for each reader of bytes from outside"
+	@echo "make fuzz     100,000 seeded inputs (SHARE= of them, SEED=) for all that reads bytes from outside"
 	@echo "make lint     style and types of the code"
 	@echo "make install  only the environment in .venv that both use; make test and make lint add what they need"
 	@echo "make clean    removes what these made"
@@ -42,7 +42,7 @@ test: $(TESTABLE)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 fuzz: $(TESTABLE)
-	$(BIN)/python tests/fuzz/driver.py --count $(COUNT) --seed $(SEED)
+	$(BIN)/python tests/fuzz/driver.py --share $(SHARE) --seed $(SEED)
 
 lint: $(TESTABLE)
 	$(BIN)/python -m ruff check

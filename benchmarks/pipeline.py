@@ -37,7 +37,7 @@ from transforms.render.assemble import assemble_panorama
 from transforms.render.options import RenderOptions
 from transforms.render.planner import make_plans
 from transforms.render.synthesize import Synthesizer
-from transforms.render.tiles import missing_shards
+from transforms.render.work import missing_shards
 
 SIZES_PX = ((4096, 512), (1500, 700), (700, 300), (9000, 256), (256, 1024))
 TWO_WORKERS = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]
@@ -71,7 +71,7 @@ def plain_loop(options: RenderOptions) -> None:
     """The same without Beam."""
     synthesizer = Synthesizer()
     for plan in make_plans(options).networks:
-        begin(options.out, plan, known=False)
+        begin(options.out, plan, None)
         for shard in missing_shards(plan, (), options.tiles_per_shard):
             write_patch_shard(options.out, shard, synthesizer.samples(shard))
         assert assemble_panorama(options.out, plan, (), __version__)["state"] == "done"

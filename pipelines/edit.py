@@ -6,8 +6,7 @@ from model.errors import InputError
 from model.world.definition import FIELDS, Box, Edit
 from pipelines.terminal.flags import whole_numbers
 from transforms.applications.edit import Edited
-from transforms.render.options import RenderOptions
-from transforms.render.planner import make_plans
+from transforms.render.planner import Planned
 
 
 def parse_edit(box: str | None, fields: str | None, seed: int | None, like: str | None) -> Edit:
@@ -28,10 +27,9 @@ def parse_box(flag: str, text: str) -> Box:
     return x, y, width, height
 
 
-def check_checkpoint(found: Edited, options: RenderOptions) -> None:
+def check_checkpoint(found: Edited, planned: Planned) -> None:
     """Raises InputError if a panorama would be rendered by a different checkpoint than before."""
-    planned = make_plans(options)
-    planned.check(options.source)
+    planned.check_all()
     (plan,) = planned.networks
     if found.checkpoint_sha256 not in (None, plan.checkpoint_sha256):
         raise InputError(

@@ -35,8 +35,8 @@ from transforms.training_set.dataset import (
     read_dataset,
     read_dataset_if_any,
     read_training_set,
+    sample_of,
 )
-from transforms.training_set.samples import Sample
 from transforms.training_set.shards import StagedSample
 
 ALL_REASONS = "all"
@@ -172,7 +172,8 @@ def provenance(existing: dict[str, Any] | None, configuration: dict[str, Any] | 
     """Records what made a set and what has been added since."""
     if not existing:
         return {"configuration": configuration}
-    later = existing.get("later_configurations", []) + ([configuration] if configuration else [])
+    before = existing.get("later_configurations")
+    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
     return {"configuration": existing["configuration"], **({"later_configurations": later} if later else {})}
 
 
@@ -211,8 +212,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
 def to_sample(row: dict[str, Any], out: str) -> StagedSample:
     """Makes a sample of a set whose image is in one of its shards."""
     place = Piece(join(out, row["shard"]), row["offset"], row["size"])
-    metadata = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
-    return StagedSample(Sample.from_json(metadata), place)
+    return StagedSample(sample_of(row), place)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Differentiable augmentation, the same for photographs and generated patches (Zhao et al. 2020).
 
-Colours change on a share of the pictures only: changed on all, they leak into the generator (Karras et al. 2020, ADA).
+Colours change only on a share of the pictures: if all of them changed, the changes would leak into the generator
+(Karras et al. 2020, ADA).
 """
 
 import torch
@@ -17,7 +18,7 @@ CONTRAST = 0.4
 def augment(
     pictures: Tensor, t: Tensor, generator: GeneratorConfig, training: TrainingConfig, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Augments pictures [N,3,h,w] in [-1, 1]; a vertical shift by s px adds 2s/(full - patch) to t [N]."""
+    """Augments pictures [N,3,h,w] in [-1, 1]. A vertical shift by s px adds 2s/(full - patch) to t [N]."""
     pictures = change_colours(pictures, training.augment_colour, random)
     pictures, down_px = shift(pictures, training.augment_shift_px, random)
     return pictures, t + down_px * 2 / (generator.full_px - generator.patch_px)
@@ -41,10 +42,10 @@ def change_colours(pictures: Tensor, share: float, random: torch.Generator) -> T
 
 
 def shift(pictures: Tensor, limit_px: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Moves the window over each picture by up to limit_px each way, reflecting at the borders.
+    """Shifts the window over each picture by up to limit_px each way, reflecting at the borders.
 
     Returns:
-        The pictures, and by how many pixels each window moved down [N].
+        The pictures, and the number of pixels [N] by which each window moved down.
     """
     n, _, height, width = pictures.shape
     if limit_px == 0:

@@ -1,4 +1,4 @@
-"""The losses (paper, Sections 3.4 and C). Verdicts are lists of maps: one map [N,1], or one a head and scale."""
+"""The losses (paper, Sections 3.4 and C). Verdicts are lists of maps: one map [N,1], or one per head and scale."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,22 +14,22 @@ DIVERSITY_EPSILON = 1e-5
 
 
 def logistic_discriminator(real: Verdicts, fake: Verdicts) -> Tensor:
-    """Non-saturating logistic loss of the discriminator: softplus(-real) + softplus(fake)."""
+    """Returns the non-saturating logistic loss of the discriminator: softplus(-real) + softplus(fake)."""
     return average([F.softplus(-x) for x in real]) + average([F.softplus(x) for x in fake])
 
 
 def logistic_generator(fake: Verdicts) -> Tensor:
-    """Non-saturating logistic loss of the generator: softplus(-fake)."""
+    """Returns the non-saturating logistic loss of the generator: softplus(-fake)."""
     return average([F.softplus(-x) for x in fake])
 
 
 def hinge_discriminator(real: Verdicts, fake: Verdicts) -> Tensor:
-    """Hinge loss of the discriminator: max(0, 1 - real) + max(0, 1 + fake)."""
+    """Returns the hinge loss of the discriminator: max(0, 1 - real) + max(0, 1 + fake)."""
     return average([F.relu(1 - x) for x in real]) + average([F.relu(1 + x) for x in fake])
 
 
 def hinge_generator(fake: Verdicts) -> Tensor:
-    """Hinge loss of the generator: -fake."""
+    """Returns the hinge loss of the generator: -fake."""
     return average([-x for x in fake])
 
 
@@ -41,23 +41,23 @@ ADVERSARIAL: Mapping[str, tuple[Callable[[Verdicts, Verdicts], Tensor], Callable
         }
     )
 )
-"""Each recipe's losses of the discriminator and of the generator."""
+"""The losses of the discriminator and the generator in each recipe."""
 
 
 def average(maps: Verdicts) -> Tensor:
-    """The mean over the values of all maps together."""
+    """Returns the mean over the values of all maps together."""
     return torch.cat([x.flatten() for x in maps]).mean()
 
 
 def vertical_task(predicted: Tensor, label: Tensor) -> Tensor:
-    """L1 between predicted vertical positions and labels, both [N] (paper, Equation of L_ar)."""
+    """Returns the L1 distance between predicted vertical positions and labels, both [N] (paper, Equation of L_ar)."""
     return F.l1_loss(predicted, label)
 
 
 def diversity(z_s: Tensor, twin_z_s: Tensor, z_l: Tensor, twin_z_l: Tensor) -> Tensor:
-    """1/(mean|Δz_S| / mean|Δz_l| + 1e-5) for two structures of the same z_g and coordinates.
+    """Returns 1/(mean|Δz_S| / mean|Δz_l| + 1e-5) for two structures with the same z_g and coordinates.
 
-    Minimising it makes the structure depend more on z_l. The authors' released code does the opposite: it puts a
+    Minimising it makes the structure depend more on z_l. The authors' released code does the opposite: it uses a
     similarity where the formula has a distance.
     """
     ratio = (z_s - twin_z_s).abs().mean() / (z_l - twin_z_l).abs().mean()
@@ -65,9 +65,9 @@ def diversity(z_s: Tensor, twin_z_s: Tensor, z_l: Tensor, twin_z_l: Tensor) -> T
 
 
 def r1_penalty(real: Verdicts, pictures: Tensor) -> Tensor:
-    """R1: the squared norm of the verdicts' gradient by the pictures [N,3,h,w], averaged over pictures.
+    """Returns R1: the squared norm of the verdicts' gradient by the pictures [N,3,h,w], averaged over pictures.
 
-    To be weighted by λ/2, and by the interval when it is applied lazily.
+    The caller multiplies it by λ/2, and by the interval if it is applied lazily.
     """
     total = torch.stack([x.sum() for x in real]).sum()
     (gradient,) = torch.autograd.grad(total, pictures, create_graph=True)
@@ -75,17 +75,17 @@ def r1_penalty(real: Verdicts, pictures: Tensor) -> Tensor:
 
 
 def path_length_penalty(pictures: Tensor, ws: Tensor, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Path length regularisation (StyleGAN2, Section 3.2): each picture's Jacobian by w is to keep to the mean length.
+    """Computes path length regularisation (StyleGAN2, Section 3.2): Jacobians by w should have the mean length.
 
     Args:
-        pictures: [N,3,h,w], computed from `ws`.
-        ws: each picture's w of each layer [N,layers,w_dim].
-        mean: the running mean of lengths, a scalar.
-        noise: normal numbers of the pictures' shape, the random direction y.
+        pictures: The pictures [N,3,h,w], computed from `ws`.
+        ws: The w of each picture and layer [N,layers,w_dim].
+        mean: The running mean of lengths, a scalar.
+        noise: Normal numbers of the pictures' shape: the random direction y.
 
     Returns:
-        The penalty, mean over pictures of (|Jᵀy| - mean)², to be weighted by λ and, when it is applied lazily, by the
-        interval; and the lengths [N], detached.
+        The penalty, the mean over pictures of (|Jᵀy| - mean)², which the caller multiplies by λ and, if it is applied
+        lazily, by the interval; and the lengths [N], detached.
     """
     pixels = pictures.shape[2] * pictures.shape[3]
     (gradient,) = torch.autograd.grad((pictures * noise).sum() / math.sqrt(pixels), ws, create_graph=True)

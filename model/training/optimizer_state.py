@@ -1,4 +1,4 @@
-"""Adam's state as named tensors. Its first moment is not among them, as its beta is 0 here."""
+"""Adam's state as named tensors, without the first moment, whose beta is 0 here."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def second_moments(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
-    """Adam's running squares and number of steps, by the parameter's index."""
+    """Returns Adam's running squares and number of steps, by the parameter's index."""
     tensors = {}
     for index, parameter in enumerate(parameters_of(optimizer)):
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -17,7 +17,7 @@ def second_moments(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
 
 
 def load_second_moments(optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `second_moments`; an optimiser that has not stepped yet has none."""
+    """Restores what `second_moments` returned; there is nothing for an optimiser that has not stepped yet."""
     for index, parameter in enumerate(parameters_of(optimizer) if tensors else ()):
         step, square = tensors[f"{index}.step"], tensors[f"{index}.exp_avg_sq"].to(parameter)
         if step.shape or square.shape != parameter.shape:
@@ -30,11 +30,11 @@ def load_second_moments(optimizer: torch.optim.Adam, tensors: Mapping[str, Tenso
 
 
 def parameters_of(optimizer: torch.optim.Adam) -> Iterable[nn.Parameter]:
-    """The parameters of an optimiser with one group."""
+    """Returns the parameters of an optimiser with one group."""
     return optimizer.param_groups[0]["params"]
 
 
 def below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors named below a prefix, by the rest of their names."""
+    """Returns the tensors whose names begin with a prefix, by the rest of their names."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}

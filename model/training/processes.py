@@ -1,4 +1,4 @@
-"""This process's device and memory, and its place among those that train together, by Lightning Fabric."""
+"""This process's device, memory and rank among the processes that train together, by Lightning Fabric."""
 
 import logging
 import os
@@ -9,11 +9,11 @@ from lightning_fabric import Fabric
 
 
 def launch(precision: str = "float32", deterministic: bool = False) -> Fabric:
-    """One of torchrun's processes, or the only one; on a GPU where torch finds one.
+    """Joins torchrun's processes, or starts the only one; uses a GPU if torch finds one.
 
     Args:
-        precision: of products on a GPU: float32 forbids TF32.
-        deterministic: whether a GPU is to keep to kernels that give the same bits again, where there are such.
+        precision: The precision of products on a GPU; float32 forbids TF32.
+        deterministic: Whether a GPU uses only kernels that reproduce the same bits, where they exist.
     """
     for name in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -31,7 +31,7 @@ def launch(precision: str = "float32", deterministic: bool = False) -> Fabric:
 
 
 def choose_kernels(precision: str, deterministic: bool) -> None:
-    """How a GPU computes."""
+    """Selects the kernels of a GPU."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
@@ -40,9 +40,9 @@ def choose_kernels(precision: str, deterministic: bool) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """The most memory that this process has held: on its GPU, or its own where it computes on the CPU."""
+    """Returns the peak memory of this process: on its GPU or, if it computes on the CPU, in main memory."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    import resource  # which not every platform has
+    import resource  # not available on every platform
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

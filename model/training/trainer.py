@@ -1,13 +1,13 @@
-"""The training step (paper, Sections 3.4 and C), and all that a run must remember to go on as if never interrupted.
+"""The training step (paper, Sections 3.4 and C), and the state from which a run resumes exactly.
 
-What is random in a step is a function of (seed, step, process, part of the batch), so no random state is ever stored.
-One forward pass of the generator serves the discriminator's step and its own, unless a batch is cut into parts: then
-their pictures are generated twice, so that memory holds the graph of one part only.
+Randomness in a step is a function of (seed, step, process, part of the batch), so no random state is stored. One
+forward pass of the generator serves both the discriminator's step and its own. If a batch is split into parts, their
+pictures are generated twice, so that memory holds the graph of only one part.
 
-Several processes each take a share of the batch and average their gradients; all then hold the same networks.
+Several processes each take a share of the batch and average their gradients, so all hold the same networks.
 
-A patch tells nothing of a landscape's composition. So in one of `frame_every` steps a discriminator of its own judges
-whole frames, as high as the photographs, reduced to the size of a patch.
+A patch says nothing about a landscape's composition. So in one of `frame_every` steps a separate discriminator
+judges whole frames, as high as the photographs, reduced to the size of a patch.
 """
 
 import copy
@@ -37,7 +37,7 @@ STATE_PARTS = (
     *("generator", "ema", "discriminator", "frame_discriminator"),
     *("g_optimizer", "d_optimizer", "frame_optimizer", "path_mean"),
 )
-"""What the names of a training state's tensors begin with."""
+"""The prefixes of the tensors' names in a training state."""
 
 MAX_GRADIENT_NORM = 50.0
 TWIN_SHARE = 4
@@ -45,18 +45,18 @@ TWIN_SHARE = 4
 PATH_SHARE = 2
 """Half of the batch is enough for path length regularisation (StyleGAN2)."""
 FRAME_SHIFT_PX = 4
-"""The largest shift of a reduced frame by augmentation: its border is not lost in a reflection of itself."""
+"""The largest shift of a reduced frame by augmentation, small enough that its border is not lost in a reflection."""
 PATH_DECAY = 0.01
-"""How far each estimate moves the mean path length."""
+"""The weight of a new estimate in the mean path length."""
 
 Losses = dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Windows:
-    """A batch of random windows of random worlds: what the generator is given, and their vertical positions.
+    """A batch of random windows of random worlds: the generator's input and the vertical positions.
 
-    Where styles are mixed, the layers from `other_from` on, [N,1], take theirs from `other_z_g`.
+    With style mixing, the layers from `other_from` on, [N,1], take their style from `other_z_g`.
     """
 
     z_l: Tensor
@@ -68,7 +68,7 @@ class Windows:
     other_from: Tensor | None = None
 
     def first(self, n: int) -> "Windows":
-        """The first n windows."""
+        """Returns the first n windows."""
         return Windows(
             self.z_l[:n],
             self.coordinates[:n],
@@ -91,13 +91,13 @@ class Critic:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that are trained."""
+        """Returns the parameters that are trained."""
         return list(self.optimizer.param_groups[0]["params"])
 
 
 @dataclasses.dataclass(slots=True)
 class Part:
-    """What passes through the networks at once: photographs, as many windows, and their source of randomness."""
+    """One pass through the networks: photographs, as many windows, and their source of randomness."""
 
     critic: Critic
     photographs: Tensor
@@ -105,19 +105,19 @@ class Part:
     windows: Windows
     random: torch.Generator
     generated: tuple[Tensor, Tensor] | None = None
-    """Pictures and z_S, with their graph, where the discriminator's step leaves it to the generator's."""
+    """Pictures and z_S, with their graph, if the discriminator's step leaves them for the generator's."""
 
 
 class Trainer:
-    """Generator, its moving average, discriminator and optimisers.
+    """The generator, its moving average, the discriminators and the optimisers.
 
     Args:
-        generator_config: the network.
-        config: the recipe.
-        fabric: this process's device and its place among the others; a lone one on the CPU by default.
+        generator_config: The network's configuration.
+        config: The recipe's configuration.
+        fabric: This process's device and rank; by default a single process on the CPU.
 
     Raises:
-        InputError: the batch cannot be shared out evenly.
+        InputError: The batch cannot be split evenly.
     """
 
     def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, fabric: Fabric | None = None):
@@ -125,7 +125,7 @@ class Trainer:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         if config.batch % (self.fabric.world_size * config.accumulate):
             shares = f"{self.fabric.world_size} processes of {config.accumulate} parts each"
-            raise InputError(f"a batch of {config.batch} cannot be shared out to {shares}; give a multiple of both")
+            raise InputError(f"a batch of {config.batch} cannot be split evenly over {shares}; give a multiple of both")
         self.device = str(self.fabric.device)
         torch.manual_seed(config.seed)
         self.generator = placed(build_generator(generator_config), self.device)
@@ -134,68 +134,68 @@ class Trainer:
         betas = (0.0, config.beta2)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), config.generator_lr, betas)
         if config.vertical_weight == 0:
-            self.discriminator.vertical.requires_grad_(False)  # it is never trained, so an optimiser has no state of it
+            self.discriminator.vertical.requires_grad_(False)  # never trained, so the optimiser has no state for it
         self.patch_critic = Critic(self.discriminator, self.optimizer_of(self.discriminator), config)
         self.frame_critic = self.build_frame_critic() if config.frame_every else None
         self.path_mean = torch.zeros(())
         self.steps = 0
         self.images_before = 0
-        """Images that an earlier run had seen when this one took over its networks."""
+        """The images that an earlier run had seen when this one took over its networks."""
 
     def optimizer_of(self, discriminator: nn.Module) -> torch.optim.Adam:
-        """Adam for what a discriminator learns."""
+        """Returns Adam for the parameters that a discriminator learns."""
         learns = [p for p in discriminator.parameters() if p.requires_grad]
         return torch.optim.Adam(learns, self.config.discriminator_lr, (0.0, self.config.beta2))
 
     def build_frame_critic(self) -> Critic:
-        """The discriminator of whole frames. It starts as that of patches is, and shares its frozen features."""
+        """Builds the discriminator of whole frames, initialised with the patches' and sharing its frozen features."""
         features = getattr(self.discriminator, "features", None)
         discriminator = copy.deepcopy(self.discriminator, {id(features): features} if features is not None else {})
         shift_px = min(FRAME_SHIFT_PX, self.config.augment_shift_px)
-        # z_S is larger here, and the diversity of worlds is the patches' concern.
+        # z_S is larger here, and the diversity of worlds is left to the patches.
         config = dataclasses.replace(self.config, augment_shift_px=shift_px, diversity_weight=0.0, path_weight=0.0)
         return Critic(discriminator, self.optimizer_of(discriminator), config, sees_frames=True)
 
     @property
     def images(self) -> int:
-        """Photographs seen so far by all processes, with those of earlier runs."""
+        """The photographs seen so far by all processes, including earlier runs."""
         return self.images_before + self.steps * self.config.batch
 
     @property
     def critic(self) -> Critic:
-        """The one that judges in the next step."""
+        """The discriminator that judges in the next step."""
         if self.frame_critic is not None and (self.steps + 1) % self.config.frame_every == 0:
             return self.frame_critic
         return self.patch_critic
 
     def frame_steps(self, steps: int) -> int:
-        """In how many of the first steps whole frames are judged."""
+        """Returns how many of the first `steps` steps judge whole frames."""
         return steps // self.config.frame_every if self.config.frame_every else 0
 
     @property
     def patches_within_frame(self) -> int:
-        """Patches of photographs that this process sees before windows beyond the frame begin."""
+        """Returns how many patches this process sees before windows beyond the frame begin."""
         steps = max(0, -(-(self.config.beyond_after - self.images_before) // self.config.batch))
         return (steps - self.frame_steps(steps)) * self.share
 
     @property
     def share(self) -> int:
-        """How many photographs of each batch this process takes."""
+        """The number of photographs of each batch that this process takes."""
         return self.config.batch // self.fabric.world_size
 
     def step(self, photographs: Tensor, t: Tensor) -> dict[str, float]:
-        """One step of a discriminator and one of the generator.
+        """Takes one step of a discriminator and one of the generator.
 
         Args:
-            photographs: this process's patches [N,3,patch,patch] in [-1, 1]; whole frames [N,3,full,full] where
+            photographs: This process's patches [N,3,patch,patch] in [-1, 1]; whole frames [N,3,full,full] if
                 `critic.sees_frames`.
-            t: their vertical positions [N] in [-1, 1]; 0 for frames.
+            t: Their vertical positions [N] in [-1, 1]; 0 for frames.
 
         Returns:
-            The losses by name, averaged over all processes; names of those taken on frames begin with ``frame_``.
+            The losses by name, averaged over all processes; names of losses on frames begin with ``frame_``.
 
         Raises:
-            DivergenceError: a loss is not finite; nothing of the step was kept in the average.
+            DivergenceError: A loss is not finite. The average does not include this step.
         """
         critic = self.critic
         parts = self.parts(photographs, t)
@@ -213,7 +213,9 @@ class Trainer:
             parameter.requires_grad_(True)
         values = self.mean_losses(losses)
         if not all(np.isfinite(value) for value in values.values()):
-            raise DivergenceError(f"training diverged at image {self.images}: {values}; go on from the last checkpoint")
+            raise DivergenceError(
+                f"training diverged at image {self.images}: {values}; resume from the last checkpoint"
+            )
         if "path_length" in values:
             self.path_mean.lerp_(torch.tensor(values["path_length"]), PATH_DECAY)
         self.steps += 1
@@ -221,7 +223,7 @@ class Trainer:
         return {f"frame_{name}": value for name, value in values.items()} if critic.sees_frames else values
 
     def parts(self, photographs: Tensor, t: Tensor) -> list[Part]:
-        """Cuts this process's share of a batch, and draws as many windows. Clears both optimisers' gradients."""
+        """Splits this process's share of a batch, draws as many windows, and clears both optimisers' gradients."""
         critic = self.critic
         critic.optimizer.zero_grad(set_to_none=True)
         self.g_optimizer.zero_grad(set_to_none=True)
@@ -234,7 +236,7 @@ class Trainer:
         return parts
 
     def draw(self, batch: int, random: torch.Generator, frames: bool = False) -> Windows:
-        """Random windows of random worlds, as large as patches or as whole frames."""
+        """Draws random windows of random worlds, as large as patches or as whole frames."""
         config = self.generator_config
         if frames:
             coordinates, t = draw_frames(config, batch, random)
@@ -259,7 +261,7 @@ class Trainer:
         return dataclasses.replace(windows, other_z_g=other_z_g.to(self.device), other_from=other_from.to(self.device))
 
     def styles(self, windows: Windows) -> list[Tensor]:
-        """The w [N,w_dim] of each layer of G_T, and of the last to-RGB."""
+        """Returns the w [N,w_dim] of each layer of G_T, and of the last to-RGB."""
         layers = 2 * self.generator_config.pairs + 1
         w = self.generator.mapping(windows.z_g)
         if windows.other_z_g is None or windows.other_from is None:
@@ -268,14 +270,14 @@ class Trainer:
         return [torch.where(windows.other_from > layer, w, other) for layer in range(layers)]
 
     def generate(self, windows: Windows) -> tuple[Tensor, Tensor]:
-        """Pictures of the windows and their z_S, float32."""
+        """Returns pictures of the windows and their z_S, float32."""
         z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
         return self.generator.texture(z_s, self.styles(windows), windows.z_n).float(), z_s.float()
 
     def judge(
         self, critic: Critic, pictures: Tensor, t: Tensor, random: torch.Generator
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """A discriminator's verdicts on augmented pictures, its prediction of their positions, and the labels."""
+        """Returns a discriminator's verdicts on augmented pictures, the predicted positions, and the labels."""
         if critic.sees_frames:
             pictures = reduce_frames(pictures, self.generator_config)
         pictures, t = augment(pictures, t, self.generator_config, critic.config, random)
@@ -286,7 +288,7 @@ class Trainer:
         return [x.float() for x in verdicts], predicted.float(), label
 
     def discriminator_backward(self, part: Part, parts: int) -> Losses:
-        """Adds one of so many parts to the discriminator's gradients; returns its losses."""
+        """Adds one of `parts` parts to the discriminator's gradients; returns its losses."""
         critic, config, real = part.critic, part.critic.config, part.photographs.to(self.device)
         with self.reduced_precision():
             with torch.set_grad_enabled(parts == 1):
@@ -309,7 +311,7 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def generator_backward(self, part: Part, parts: int) -> Losses:
-        """Adds one of so many parts to the generator's gradients; returns its losses."""
+        """Adds one of `parts` parts to the generator's gradients; returns its losses."""
         config, windows = part.critic.config, part.windows
         with self.reduced_precision():
             fakes, z_s = part.generated or self.generate(windows)
@@ -329,14 +331,14 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def diversity(self, windows: Windows, z_s: Tensor, random: torch.Generator) -> Tensor:
-        """The diversity loss, from structures of other z_l with the same z_g and coordinates."""
+        """Computes the diversity loss, from structures of other z_l with the same z_g and coordinates."""
         some = windows.first(max(1, len(z_s) // TWIN_SHARE))
         twin_z_l = torch.randn(some.z_l.shape, generator=random).to(some.z_l)
         twin_z_s = self.generator.structure(twin_z_l, some.coordinates, some.z_g)
         return diversity(z_s[: len(twin_z_s)], twin_z_s.float(), some.z_l, twin_z_l)
 
     def path_length(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Path length regularisation on some windows: the penalty and the mean length."""
+        """Computes path length regularisation on some windows: the penalty and the mean length."""
         windows = part.windows.first(max(1, len(part.t) // PATH_SHARE))
         ws = torch.stack(self.styles(windows), dim=1)
         z_s = self.generator.structure(windows.z_l, windows.coordinates, windows.z_g)
@@ -346,11 +348,11 @@ class Trainer:
         return penalty, lengths.mean()
 
     def reduced_precision(self) -> AbstractContextManager[None]:
-        """In its block the networks' products are taken in bfloat16, if the recipe says so."""
+        """Computes the networks' products in bfloat16 within its block, if the recipe says so."""
         return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Gives all processes the mean of their gradients."""
+        """Replaces the gradients with their mean over all processes."""
         if self.fabric.world_size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -359,20 +361,20 @@ class Trainer:
             gradient.copy_(part.view(gradient.shape))
 
     def mean_losses(self, losses: Sequence[Losses]) -> dict[str, float]:
-        """The losses averaged over parts and processes; all processes see the same."""
+        """Averages the losses over parts and processes; all processes get the same result."""
         values = torch.stack([torch.stack(list(entry.values())).detach() for entry in losses]).mean(dim=0)
         return dict(zip(losses[0], self.mean(values).tolist(), strict=True))
 
     def anywhere(self, flag: bool) -> bool:
-        """Whether it holds in any process; all must ask together."""
+        """Returns whether a flag is set in any process; all processes must call it together."""
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes."""
+        """Returns the mean over all processes."""
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
 
     def average(self) -> None:
-        """Moves the averaged generator: its half-life is a tenth of the images seen, within the recipe's bounds."""
+        """Updates the averaged generator. Its half-life is a tenth of the images seen, within the recipe's bounds."""
         low, high = self.config.ema_images
         half_life = min(max(self.images / 10, low), high)
         weight = 1 - 0.5 ** (self.config.batch / half_life)
@@ -381,7 +383,7 @@ class Trainer:
                 average.lerp_(current, weight)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that training goes on from."""
+        """Returns all tensors from which training resumes."""
         tensors = {f"generator.{name}": x for name, x in self.generator.state_dict().items()}
         tensors |= {f"ema.{name}": x for name, x in self.ema.state_dict().items()}
         tensors |= {f"discriminator.{name}": x for name, x in self.discriminator.state_dict().items()}
@@ -395,14 +397,14 @@ class Trainer:
         return {name: x.detach().contiguous() for name, x in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor], steps: int, images_before: int) -> None:
-        """Goes on from `state` of a trainer of the same configuration, in whatever precision it was stored.
+        """Resumes from the `state` of a trainer of the same configuration, stored in any precision.
 
         Raises:
-            InputError: the tensors are not those of such a trainer.
+            InputError: The tensors are not those of such a trainer.
         """
         others = sorted(name for name in tensors if name.split(".")[0] not in STATE_PARTS)
         if others:
-            raise InputError(f"the training state holds what none has, such as {others[0][:80]!r}; take another one")
+            raise InputError(f"the training state has an unexpected tensor {others[0][:80]!r}; use another one")
         modules = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
         optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.patch_critic.optimizer}
         if self.frame_critic is not None:
@@ -411,7 +413,7 @@ class Trainer:
             for name, module in modules.items():
                 module.load_state_dict(below(name, tensors))
             if self.frame_critic is not None:
-                # A state that has no discriminator of frames yet starts with what is known of patches.
+                # If the state has no discriminator of frames yet, it starts from that of patches.
                 known = below("frame_discriminator", tensors) or self.discriminator.state_dict()
                 self.frame_critic.discriminator.load_state_dict(known)
             for name, optimizer in optimizers.items():
@@ -423,7 +425,7 @@ class Trainer:
 
 
 def reduce_frames(frames: Tensor, config: GeneratorConfig) -> Tensor:
-    """Whole frames [N,3,h,w], cropped to the middle full_px and reduced to the size of a patch."""
+    """Crops whole frames [N,3,h,w] to the middle full_px and reduces them to the size of a patch."""
     top, left = ((side - config.full_px) // 2 for side in frames.shape[2:])
     middle = frames[:, :, top : top + config.full_px, left : left + config.full_px]
     size = (config.patch_px, config.patch_px)
@@ -434,18 +436,18 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def placed(module: Module, device: str) -> Module:
-    """The module on a device, its convolutions laid out as convolutions there like them best."""
+    """Moves a module to a device, with weights in channels-last order, which convolutions run fastest on."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_discriminator(generator: GeneratorConfig, config: TrainingConfig) -> nn.Module:
-    """The discriminator of a recipe; the paper's is as wide as the generator."""
+    """Builds the discriminator of a recipe; the paper's is as wide as the generator."""
     if config.recipe == "projected":
         return ProjectedDiscriminator(generator.patch_px, by_position=config.vertical_weight > 0)
     return Discriminator(generator.patch_px, max(generator.texture_channels))
 
 
 def step_generator(seed: int, step: int, rank: int = 0, part: int = 0) -> torch.Generator:
-    """The source of all randomness of one step in one process and part of its batch."""
+    """Returns the source of all randomness in one step, for one process and part of its batch."""
     state = int(np.random.SeedSequence((seed, step, rank, part)).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state >> 1)

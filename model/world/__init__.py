@@ -1,1 +1,1 @@
-"""An endless world: what it is made of, and any window of it."""
+"""An endless world: its definition, and the rendering of any window of it."""

@@ -1,6 +1,6 @@
-"""What a world is made of besides its network: a seed, and if wanted a circle, styles, edits and overlays.
+"""The definition of a world apart from its network: a seed and, optionally, a circle, styles, edits and overlays.
 
-Nothing here computes. A definition is checked when it is made, and against a network by `check_definition`.
+Nothing here computes. A definition checks itself when it is created; `check_definition` checks it against a network.
 """
 
 import math
@@ -15,19 +15,19 @@ from model.errors import InputError
 from model.geometry import LIMIT, Window
 
 FUSION_PX = 127
-"""Side of the box over which neighbouring styles blend (paper, Section 4.3)."""
+"""The side of the box over which neighbouring styles blend (paper, Section 4.3)."""
 
 MOST_FUSION_PX = 4095
 
 FEW_STYLES = 32
-"""So many may crowd together: a tile that meets them all takes a few hundred megabytes, and with their square more."""
+"""This many styles may be crowded: a tile that meets them all needs hundreds of megabytes, growing by the square."""
 
 MOST_NEAR_STYLES = 8
-"""Of more than a few, as many may have their centres in one square of the side over which styles blend."""
+"""With more than a few styles, this many may have their centres in one square of the side over which styles blend."""
 
 MOST_PASTE_PX = 4096
 MOST_LIKE_PX = 16384
-"""A box whose statistics an edit takes over is computed at once, so its sides are bounded."""
+"""Limits the sides of a box whose statistics an edit copies, because it is computed at once."""
 
 Z_L, NOISE = "z_l", "noise"
 FIELDS = (Z_L, NOISE)
@@ -38,18 +38,18 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """A style and the point around which it holds sway.
+    """A style and its centre; a pixel takes the style of the nearest centre.
 
     Attributes:
-        seed: from which z_g is drawn; this, `z_g` or `overlay` is given.
-        z_g: the global latent itself, as numbers.
-        overlay: the name of an overlay, whose z_g and W+ are taken.
-        texture_seed: takes w from the z_g of another seed, so that only the texture differs.
-        x_px: the centre, in world pixels.
-        y_px: the centre, in world pixels.
+        seed: The seed of z_g. Exactly one of `seed`, `z_g` and `overlay` is given.
+        z_g: The global latent itself, as numbers.
+        overlay: The name of an overlay whose z_g and W+ are used.
+        texture_seed: Takes w from the z_g of another seed, so that only the texture differs.
+        x_px: The centre, in world pixels.
+        y_px: The centre, in world pixels.
 
     Raises:
-        InputError: a value is out of range.
+        InputError: A value is out of range.
     """
 
     seed: int | None = None
@@ -61,7 +61,7 @@ class Style:
 
     def __post_init__(self) -> None:
         if [self.seed, self.z_g, self.overlay].count(None) != 2:
-            raise InputError("a style has either a seed or z_g or overlay: give one of them")
+            raise InputError("a style needs a seed, z_g or overlay: give exactly one of them")
         if self.overlay is not None:
             check_name("overlay", self.overlay)
         for name in ("seed", "texture_seed"):
@@ -83,13 +83,13 @@ class Edit:
     """A box whose fields are drawn from another seed.
 
     Attributes:
-        box_px: the box; whole cells are drawn anew, all that it meets.
-        seed: of the new draw.
-        fields: which are drawn anew, of "z_l" and "noise".
-        like_box_px: another box: each channel of the new z_l takes over the mean and deviation that it has there.
+        box_px: The box; all cells that it touches are drawn again.
+        seed: The seed of the new draw.
+        fields: The fields to draw again: "z_l", "noise" or both.
+        like_box_px: Another box; each channel of the new z_l takes its mean and deviation from there.
 
     Raises:
-        InputError: a value is out of range.
+        InputError: A value is out of range.
     """
 
     box_px: Box
@@ -107,20 +107,22 @@ class Edit:
         if self.like_box_px is not None:
             check_box("like_box_px", self.like_box_px)
             if max(self.like_box_px[2:]) > MOST_LIKE_PX:
-                raise InputError(f"like_box_px is {list(self.like_box_px)}; its sides may be {MOST_LIKE_PX} px at most")
+                raise InputError(
+                    f"like_box_px is {list(self.like_box_px)}; its sides must be {MOST_LIKE_PX} px at most"
+                )
             if Z_L not in self.fields:
-                raise InputError("like_box_px is about z_l; add z_l to fields, or leave it away")
+                raise InputError("like_box_px applies to z_l; add z_l to fields, or remove like_box_px")
 
     def rows(self, cell_px: int) -> Window:
-        """First and last row of cells drawn anew."""
+        """Returns the first and last row of cells drawn again."""
         return cells(self.box_px[1], self.box_px[3], cell_px)
 
     def columns(self, cell_px: int) -> Window:
-        """First and last column of cells drawn anew."""
+        """Returns the first and last column of cells drawn again."""
         return cells(self.box_px[0], self.box_px[2], cell_px)
 
     def reach(self, config: GeneratorConfig) -> tuple[Window, Window]:
-        """Rows and columns of all pixels that it can change, in a circle maybe beyond its ends."""
+        """Returns the rows and columns of all pixels that the edit can change; on a circle they may exceed its ends."""
         windows = self.rows(config.cell_px), self.columns(config.cell_px)
         row, column = (self._reach(window, config) for window in windows)
         return row, column
@@ -141,17 +143,17 @@ class Definition:
     """A world.
 
     Attributes:
-        seed: of its fields, 0 to 2^64 - 1.
-        cyclic_px: after as many pixels it returns to its beginning, to the right; None if it never does.
-        styles: with their centres; none stands for the one of the world's own seed.
-        fusion_px: side of the box over which styles blend; odd.
-        edits: applied in turn.
-        overlays: the names of those whose fields are laid over the world's own, in turn, before the edits.
-        paste_px: their photographs' own pixels are shown, blended with the world's over so many pixels from their
-            borders inwards; None to show the world's alone.
+        seed: The seed of its fields, 0 to 2^64 - 1.
+        cyclic_px: The number of pixels after which the world repeats to the right; None if it does not.
+        styles: The styles with their centres; if empty, the style of the world's own seed.
+        fusion_px: The side of the box over which styles blend; odd.
+        edits: The edits, applied in order.
+        overlays: The names of the overlays, whose fields replace the world's own, in order, before the edits.
+        paste_px: The photographs' own pixels are shown, and blend into the world's over this many pixels inwards from
+            their borders; None to show only the world's pixels.
 
     Raises:
-        InputError: a value is out of range.
+        InputError: A value is out of range.
     """
 
     seed: int
@@ -190,7 +192,7 @@ class Definition:
         if most > MOST_NEAR_STYLES:
             raise InputError(
                 f"{most} of {len(centres)} styles lie within {side} px of each other, near x_px {column * side}, y_px "
-                f"{row * side}; of more than {FEW_STYLES} styles at most {MOST_NEAR_STYLES} may: move them apart"
+                f"{row * side}; with more than {FEW_STYLES} styles, at most {MOST_NEAR_STYLES} may: move them apart"
             )
 
     def _check_overlays(self) -> None:
@@ -199,7 +201,7 @@ class Definition:
         for name in self.overlays:
             check_name("overlays", name)
         if len(set(self.overlays)) < len(self.overlays):
-            raise InputError("overlays names one file twice; leave one away")
+            raise InputError("overlays names one file twice; remove one")
         if self.paste_px is not None:
             check_integer("paste_px", self.paste_px)
             if not 0 <= self.paste_px <= MOST_PASTE_PX:
@@ -207,20 +209,20 @@ class Definition:
 
     @property
     def overlay_names(self) -> tuple[str, ...]:
-        """The names of all overlays, also those that only give a style, each once."""
+        """The names of all overlays, including those that only give a style, each once."""
         return tuple(dict.fromkeys((*self.overlays, *(style.overlay for style in self.styles if style.overlay))))
 
     def canonical_px(self, x_px: int) -> int:
-        """A column of pixels in the first turn of a cyclic world; in another, as it is."""
+        """Maps a column of pixels of a cyclic world to its first turn; other worlds' columns are unchanged."""
         return x_px if self.cyclic_px is None else x_px % self.cyclic_px
 
     def cyclic_cells(self, cell_px: int) -> int | None:
-        """Columns of cells in one turn."""
+        """Returns the number of columns of cells in one turn."""
         return None if self.cyclic_px is None else self.cyclic_px // cell_px
 
 
 def check_definition(definition: Definition, config: GeneratorConfig) -> None:
-    """Raises InputError for a world that this network cannot have."""
+    """Raises InputError for a world that the network cannot render."""
     turn_px, least_cells = definition.cyclic_px, -(-config.period_cells // 2)
     if turn_px is not None and (turn_px % config.cell_px or turn_px < least_cells * config.cell_px):
         raise InputError(
@@ -229,26 +231,26 @@ def check_definition(definition: Definition, config: GeneratorConfig) -> None:
         )
     for style in definition.styles:
         if style.z_g is not None and len(style.z_g) != config.z_g_dim:
-            raise InputError(f"z_g has {len(style.z_g)} numbers; this network's has {config.z_g_dim}")
+            raise InputError(f"z_g has {len(style.z_g)} numbers; this network needs {config.z_g_dim}")
 
 
 def cells(start_px: int, length_px: int, cell_px: int) -> Window:
-    """First and last cell that pixels meet; a cell owns the pixels from its own on."""
+    """Returns the first and last cell that pixels touch; a cell owns the pixels from its own position on."""
     return start_px // cell_px, (start_px + length_px - 1) // cell_px
 
 
 def positions_per_cell(layer: int) -> int:
-    """How many positions a layer of G_T has for each cell: every pair (up, plain) doubles them."""
+    """Returns the number of positions per cell in a layer of G_T; every pair (up, plain) doubles it."""
     return 2 ** (layer // 2 + 1)
 
 
 def image(window: Window, positions: int) -> Window:
-    """A window of cells on a grid with so many positions a cell."""
+    """Returns a window of cells as a window of a grid with `positions` positions per cell."""
     return window[0] * positions, (window[1] + 1) * positions - 1
 
 
 def check_integer(name: str, value: Any) -> None:
-    """Raises InputError for a value that is no whole number."""
+    """Raises InputError for a value that is not an integer."""
     if not is_integer(value):
         raise InputError(f"{name} is {value!r}; it must be a whole number")
 
@@ -260,14 +262,14 @@ def check_name(field: str, value: Any) -> None:
 
 
 def check_position(name: str, value: Any) -> None:
-    """Raises InputError for a value that is no position in the world."""
+    """Raises InputError for a value that is not a position in the world."""
     check_integer(name, value)
     if not -LIMIT < value < LIMIT:
-        raise InputError(f"{name} is {value}; positions are below {LIMIT}")
+        raise InputError(f"{name} is {value}; its magnitude must be below {LIMIT}")
 
 
 def check_box(name: str, box: Any) -> None:
-    """Raises InputError for a value that is no box of pixels in the world."""
+    """Raises InputError for a value that is not a box of pixels in the world."""
     if not isinstance(box, tuple) or len(box) != 4:
         raise InputError(f"{name} is {box!r}; give x, y, width and height in pixels")
     x, y, width, height = box

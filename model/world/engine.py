@@ -1,10 +1,10 @@
-"""The generator as rendering runs it: one window at a time, with nothing done twice.
+"""The generator as used for rendering: one window at a time, without repeated work.
 
 A style's modulation and demodulation are folded into the weights once, so that a layer is a plain convolution. Only
 where a layer's window meets several styles is its input scaled pixel by pixel, by s(p) = Σ m_k(p) s_k, and its output
-demodulated by demod(p)⁻² = Σ_{j≤k} m_j m_k D_jk + ε. Both ways agree to rounding where a style is alone.
+demodulated by demod(p)⁻² = Σ_{j≤k} m_j m_k D_jk + ε. For a single style both ways agree up to rounding.
 
-The gain √2 of the activation is folded in too: leaky ReLU keeps a positive factor.
+The gain √2 of the activation is folded in too, since leaky ReLU commutes with positive factors.
 """
 
 from collections.abc import Sequence
@@ -24,18 +24,18 @@ from model.networks.structure import crop_to
 from model.world.fusion import Mixture, StyleMap
 
 STYLES_KEPT = 4
-"""Of the folded weights of as many styles each layer keeps those used last."""
+"""Each layer keeps the folded weights of this many styles, those used last."""
 
 PAIRS_KEPT = 64
-"""Of the demodulation of pairs of styles, which is a vector each."""
+"""Each layer keeps the demodulation vectors of this many pairs of styles."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Of the texture synthesizer's convolutions; all else is float32."""
+"""The precisions of the texture synthesizer's convolutions; everything else is float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class StyleVectors:
-    """A style as the network takes it: z_g [1,z_g_dim] for G_S; a w [1,w_dim] for each layer of G_T, and one more."""
+    """The vectors of a style: z_g [1,z_g_dim] for G_S, and a w [1,w_dim] for each layer of G_T and the last to-RGB."""
 
     z_g: Tensor
     ws: Sequence[Tensor]
@@ -45,11 +45,11 @@ class StyledConvolution:
     """A modulated convolution for each of several styles and for their mixtures.
 
     Args:
-        convolution: the network's.
-        bias: [O].
-        styles: its style vector [1,style_dim] for each style.
-        gain: by which the output is multiplied; 1 or √2.
-        dtype: of the convolution.
+        convolution: The network's modulated convolution.
+        bias: The bias [O].
+        styles: The vector [1,style_dim] of each style.
+        gain: The factor of the output; 1 or √2.
+        dtype: The data type of the convolution.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class StyledConvolution:
         self.pair = lru_cache(maxsize=PAIRS_KEPT)(self._pair)
 
     def __call__(self, x: Tensor, before: int | Mixture, after: int | Mixture) -> Tensor:
-        """[1,I,H,W] -> [1,O,H',W'], bias added; an up layer's output still awaits its blur, and its bias: `blurred`.
+        """Maps [1,I,H,W] to [1,O,H',W'], bias added; for an up layer, call `blurred` next, which adds the bias.
 
         Args:
-            x: input, channels last.
-            before: the style or styles at the input's positions.
-            after: the style or styles at the output's positions.
+            x: The input, channels last.
+            before: The style or styles at the input's positions.
+            after: The style or styles at the output's positions.
         """
         bias = None if self.convolution.up else self.bias
         if isinstance(before, int):
@@ -83,19 +83,19 @@ class StyledConvolution:
         return y if bias is None else y.add_(bias[:, None, None])
 
     def blurred(self, x: Tensor) -> Tensor:
-        """[1,O,H,W] -> [1,O,H-2,W-2], bias added: what an up layer still awaits, in one pass."""
+        """Maps [1,O,H,W] to [1,O,H-2,W-2]: applies the blur and the bias of an up layer in one pass."""
         return F.conv2d(x, self.blur, self.bias, groups=len(self.bias))
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution itself, with a weight as `_laid_out` gives it."""
+        """Applies the convolution, with a weight from `_laid_out`."""
         if self.convolution.up:
             return F.conv_transpose2d(x, weight, stride=2, padding=1)
         return F.conv2d(x, weight, bias, padding=(0, 1) if self.pointwise else 0)
 
     def demodulation(self, styles: int | Mixture) -> Tensor:
-        """demod(p) times the gain, [1,O,h,w]; [1,O,1,1] for one style.
+        """Returns demod(p) times the gain, [1,O,h,w]; [1,O,1,1] for one style.
 
-        As the weights sum to 1, so do those of all pairs, and ε and the gain can be put into each pair's D.
+        The weights sum to 1, and so do those of all pairs. So ε and the gain can be included in each pair's D.
         """
         if isinstance(styles, int):
             return self.pair(styles, styles).rsqrt()[None, :, None, None]
@@ -105,7 +105,7 @@ class StyledConvolution:
         return mixed(torch.stack(weights), energies).rsqrt_()
 
     def _pair(self, one: int, other: int) -> Tensor:
-        """D of two styles, with ε, over the gain squared: [O]."""
+        """Returns D of two styles, including ε, divided by the squared gain: [O]."""
         energy = products((self.scales[one] * self.scales[other])[None], self.convolution.energy())[0]
         return (energy + EPSILON) / self.gain**2
 
@@ -119,9 +119,9 @@ class StyledConvolution:
         return self._laid_out(self.convolution.weight * (self.convolution.gain * factor))
 
     def _laid_out(self, weight: Tensor) -> Tensor:
-        """A weight [O,I,k,k] as the convolution takes it.
+        """Returns a weight [O,I,k,k] in the layout that the convolution uses.
 
-        One of 1×1 is put into 1×3: with another number of threads, some processors round a 1×1 convolution differently.
+        A 1×1 weight is embedded in 1×3: on some processors the rounding of 1×1 depends on the number of threads.
         """
         weight = weight.transpose(0, 1).flip(2, 3) if self.convolution.up else weight
         weight = F.pad(weight, (1, 1)) if self.pointwise else weight
@@ -132,9 +132,9 @@ class Engine:
     """G_S and G_T for the styles of a world.
 
     Args:
-        generator: the network.
-        styles: all styles of the world.
-        precision: one of PRECISIONS.
+        generator: The network.
+        styles: All styles of the world.
+        precision: One of PRECISIONS.
     """
 
     def __init__(self, generator: Generator, styles: Sequence[StyleVectors], precision: str = "float32"):
@@ -150,12 +150,12 @@ class Engine:
         self.noise_strengths = [strength * GAIN for strength in noise_strengths(texture)]
 
     def z_s(self, z_l: Tensor, coordinates: Tensor, styles: StyleMap) -> Tensor:
-        """z_l [1,C,H,W] and coordinates [1,3,H,W] to z_S [1,C',H-24,W-24].
+        """Maps z_l [1,C,H,W] and coordinates [1,3,H,W] to z_S [1,C',H-24,W-24].
 
         Args:
-            z_l: local latents of a window of cells.
-            coordinates: at the same cells.
-            styles: at the same cells, one position in a cell.
+            z_l: The local latents of a window of cells.
+            coordinates: The coordinates at the same cells.
+            styles: The styles at the same cells, one position per cell.
         """
         x, windows = z_l, (styles.rows, styles.columns)
         for block, layer in zip(self.structure, self.config.structure, strict=True):
@@ -166,14 +166,14 @@ class Engine:
         return x
 
     def picture(self, z_s: Tensor, z_n: Sequence[Tensor], rows: Window, columns: Window, styles: StyleMap) -> Tensor:
-        """z_S and the noise [1,1,h_l,w_l] of each layer to the picture [1,3,h,w], about -1 to 1.
+        """Maps z_S and the noise [1,1,h_l,w_l] of each layer to the picture [1,3,h,w], about -1 to 1.
 
         Args:
-            z_s: of a window of cells.
-            z_n: noise at each layer's output.
-            rows: of z_S, cells.
-            columns: of z_S, cells.
-            styles: at every pixel from the first of these cells to the last.
+            z_s: z_S of a window of cells.
+            z_n: The noise at each layer's output.
+            rows: The rows of z_S, in cells.
+            columns: The columns of z_S, in cells.
+            styles: The styles at every pixel from the first of these cells to the last.
         """
         x, rgb, windows, step = z_s.to(self.dtype), None, (rows, columns), self.config.cell_px
         for index, (layer, shape) in enumerate(zip(self.texture, self.config.texture, strict=True)):
@@ -195,17 +195,17 @@ class Engine:
 
 
 def styled(module: Any, styles: Sequence[Tensor], gain: float, dtype: torch.dtype) -> StyledConvolution:
-    """A block of G_S, a layer of G_T or a to-RGB for all styles."""
+    """Returns a block of G_S, a layer of G_T or a to-RGB for all styles."""
     return StyledConvolution(module.convolution, module.bias, styles, gain, dtype)
 
 
 def noise_strengths(texture: Any) -> list[Tensor]:
-    """Of each layer of G_T."""
+    """Returns the noise strength of each layer of G_T."""
     return [layer.noise_strength for layer in texture.layers]
 
 
 def mixed(weights: Tensor, vectors: Tensor) -> Tensor:
-    """Σ_k weights_k vectors_k, channels last: [K,h,w], [K,C] -> [1,C,h,w].
+    """Returns Σ_k weights_k vectors_k, channels last: [K,h,w], [K,C] -> [1,C,h,w].
 
     Written out, because a matrix product rounds differently with another number of threads.
     """

@@ -1,14 +1,14 @@
-"""The world's randomness: normal numbers that are a pure function of (seed, position), computed where needed.
+"""The world's randomness: normal numbers that are a pure function of (seed, position), computed on demand.
 
-Philox 4×32 with 10 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the seed's
-low and high 32 bits. The counters are, in two's complement:
+They use Philox 4×32 with 10 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is
+the seed's low and high 32 bits. The counters are, in two's complement:
 
     z_l      (column, row, 1, channel >> 2)          normal number channel & 3
     z_n      (column >> 2, row, 16 + layer, 0)       normal number column & 3
     z_g      (0, 0, 2, index >> 2)                   normal number index & 3
 
-A word x gives u = ((x >> 8) + ½)·2⁻²⁴; words 0 and 1 give the normals √(-2 ln u₀)·(cos, sin)(2π u₁), words 2 and 3 two
-more. Integers are equal on every device; normals are equal on one kind of device, and to 1e-6 across kinds.
+A word x gives u = ((x >> 8) + ½)·2⁻²⁴; words 0 and 1 give the normals √(-2 ln u₀)·(cos, sin)(2π u₁), words 2 and 3
+two more. Integers are equal on all devices; normals are equal on devices of one kind, and to 1e-6 across kinds.
 """
 
 import math
@@ -21,22 +21,22 @@ from torch import Tensor
 from model.geometry import Window, length
 
 SCHEME_VERSION = 1
-"""Of everything that decides pixels besides the network: counters, positions, coordinates, quantising."""
+"""The version of everything that determines pixels besides the network: counters, positions, coordinates, rounding."""
 
 NoiseWindow: TypeAlias = tuple[int, Window, Window]
-"""A layer's number, and rows and columns of its output."""
+"""The number of a layer, and the rows and columns of its output."""
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 _OPENING = 4
-"""Rounds after which each word depends on every word of the counter."""
+"""The number of rounds after which each word depends on every word of the counter."""
 _Z_L, _Z_G, _Z_N = 1, 2, 16
 
 
 def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: str = "cpu") -> Tensor:
-    """Local latents float32 [1,channels,H,W] at a window of cells."""
+    """Returns the local latents float32 [1,channels,H,W] at a window of cells."""
     groups = torch.arange(-(-channels // 4), device=device)
     counter = (
         positions(columns, device)[None, None, :],
@@ -49,17 +49,17 @@ def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: s
 
 
 def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu") -> list[Tensor]:
-    """Noise of layers of G_T, each at a window of its own positions.
+    """Returns the noise of layers of G_T, each at a window of its own positions.
 
     Returns:
-        float32 [1,1,H,W] of each window.
+        float32 [1,1,H,W] for each window.
     """
     if not windows:
         return []
     quads = [(low >> 2, high >> 2) for _, _, (low, high) in windows]
     shapes = [(length(rows), length(quad)) for (_, rows, _), quad in zip(windows, quads, strict=True)]
     sizes = [height * width for height, width in shapes]
-    # One evaluation for all layers: most of them are too small to be worth one of their own.
+    # All layers are evaluated at once, because most of them are small.
     counter = torch.empty(3, sum(sizes), dtype=torch.int64, device=device)
     parts = counter.split(sizes, dim=1)
     for (layer, rows, _), quad, shape, part in zip(windows, quads, shapes, parts, strict=True):
@@ -76,7 +76,7 @@ def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu") -
 
 
 def z_g_vector(seed: int, size: int, device: str = "cpu") -> Tensor:
-    """The global latent float32 [1,size] of a style's seed."""
+    """Returns the global latent float32 [1,size] of a style's seed."""
     index = torch.arange(-(-size // 4), device=device)
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     words = philox((zero, zero, torch.full((1,), _Z_G, device=device), index), seed)
@@ -84,17 +84,17 @@ def z_g_vector(seed: int, size: int, device: str = "cpu") -> Tensor:
 
 
 def positions(window: Window, device: str) -> Tensor:
-    """The positions of a window as unsigned 32-bit words, int64 [n]."""
+    """Returns the positions of a window as unsigned 32-bit words, int64 [n]."""
     return torch.arange(window[0], window[1] + 1, device=device) & _MASK
 
 
 def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Philox 4×32-10.
+    """Computes Philox 4×32-10.
 
     Args:
-        counter: four int64 tensors of values below 2³², of shapes that broadcast. Words that vary along few axes
+        counter: Four int64 tensors of values below 2³², with shapes that broadcast. Words that vary along few axes
             stay small for the first rounds.
-        seed: the key, below 2⁶⁴.
+        seed: The key, below 2⁶⁴.
 
     Returns:
         Four int64 tensors of values below 2³², of the broadcast shape.
@@ -104,7 +104,7 @@ def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
     for key in keys[:_OPENING]:
         first, second = words[0] * _MULTIPLIERS[0], words[2] * _MULTIPLIERS[1]
         words = [mixed(second >> 32, words[1], key[0]), second, mixed(first >> 32, words[3], key[1]), first]
-    # All words have the full shape now; the other rounds go on in their memory, and that of one more.
+    # All words have the full shape now; the other rounds reuse their memory and that of one more.
     c0, c1, c2, c3 = (word.contiguous() for word in torch.broadcast_tensors(*words))
     spare = torch.empty_like(c0)
     for key in keys[_OPENING:]:
@@ -116,21 +116,21 @@ def philox(counter: Sequence[Tensor], seed: int) -> list[Tensor]:
 
 
 def mixed(high: Tensor, word: Tensor, key: int) -> Tensor:
-    """The upper half of a product with a word and a round's key: in the product's own memory if it is large enough.
+    """Returns the high half of a product xor a word and a round's key, in the product's memory if it is large enough.
 
-    The word may be a product too, whose lower half counts: what is above it falls to the mask.
+    The word may itself be a product; only its low half counts, because the mask removes the rest.
     """
     total = high.bitwise_xor_(word) if high.shape == word.shape else high ^ word
     return total.bitwise_xor_(key).bitwise_and_(_MASK)
 
 
 def round_keys(seed: int) -> list[tuple[int, int]]:
-    """The two words of each round's key."""
+    """Returns the two words of each round's key."""
     return [((seed + r * _WEYL[0]) & _MASK, ((seed >> 32) + r * _WEYL[1]) & _MASK) for r in range(_ROUNDS)]
 
 
 def normals(words: Sequence[Tensor]) -> list[Tensor]:
-    """Four normal numbers from four words, by Box and Muller's transform in float32. The words are used up."""
+    """Returns four normal numbers from four words by the Box-Muller transform in float32. Overwrites the words."""
     u = [word.bitwise_right_shift_(8).float().add_(0.5).mul_(2.0**-24) for word in words]
     result = []
     for radius, angle in ((u[0], u[1]), (u[2], u[3])):

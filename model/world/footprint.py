@@ -1,4 +1,4 @@
-"""What the pixels of a window are made from: the windows of each field that their receptive field covers."""
+"""The footprint of a window of pixels: the windows of each field that their receptive field covers."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ Windows = tuple[Window, Window]
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The windows of each field behind a window of pixels.
+    """The windows of each field that a window of pixels depends on.
 
     Attributes:
-        cells: of z_S.
-        latents: of z_l and of the coordinates, in cells.
-        noise: of each layer's z_n, on the layer's own grid.
+        cells: The window of z_S.
+        latents: The window of z_l and of the coordinates, in cells.
+        noise: The window of each layer's z_n, on the layer's own grid.
     """
 
     cells: Windows
@@ -26,12 +26,12 @@ class Footprint:
 
     @property
     def pixels(self) -> Windows:
-        """All pixels that the cells give: those asked for, and the few beyond them."""
+        """All pixels that the cells determine: those requested, and a few beyond them."""
         return self.noise[-1]
 
 
 def footprint(config: GeneratorConfig, rows: Window, columns: Window) -> Footprint:
-    """The footprint of a window of pixels."""
+    """Returns the footprint of a window of pixels."""
     cells = geometry.backward(config.texture, rows), geometry.backward(config.texture, columns)
     latents = geometry.backward(config.structure, cells[0]), geometry.backward(config.structure, cells[1])
     row_windows, column_windows = (geometry.outputs(config.texture, window) for window in cells)

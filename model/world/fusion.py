@@ -1,7 +1,7 @@
-"""Spatial style fusion: which styles hold sway where, and how they blend (paper, Section 4.3; design, "Styles").
+"""Spatial style fusion: which style applies where, and how styles blend (paper, Section 4.3).
 
-The nearest centre decides a pixel's style. A box filter over those decisions, fusion_px wide, gives each style's weight
-m_k; at any pixel the weights sum to 1. They are counts of pixels over fusion_px², so they are exact.
+The nearest centre determines a pixel's style. A box filter over these choices, fusion_px wide, gives the weight m_k of
+each style; at any pixel the weights sum to 1. They are counts of pixels over fusion_px², so they are exact.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from model.world.definition import Definition
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """The styles of a window that has more than one: their numbers, and their weights float32 [K,h,w]."""
+    """The styles of a window that has several: their numbers, and their weights float32 [K,h,w]."""
 
     styles: tuple[int, ...]
     weights: Tensor
@@ -28,11 +28,11 @@ class StyleMap:
     """The styles of a window of the world.
 
     Attributes:
-        styles: the numbers of those that occur.
-        weights: float32 [K,H,W]; None where there is one style only.
-        rows: window of positions of the weights, on a grid of one position in `step` pixels.
-        columns: window of positions.
-        step: pixels from one position to the next.
+        styles: The numbers of the styles that occur.
+        weights: float32 [K,H,W]; None if there is only one style.
+        rows: The rows of the weights, on a grid with one position per `step` pixels.
+        columns: The columns of the weights.
+        step: The number of pixels between positions.
     """
 
     styles: tuple[int, ...]
@@ -42,7 +42,7 @@ class StyleMap:
     step: int
 
     def at(self, rows: Window, columns: Window, step: int | None = None) -> int | Mixture:
-        """The one style, or the mixture of styles, at a window of positions one in `step` pixels, or as the map's."""
+        """Returns the only style, or the mixture, at a window of positions; by default at the map's own step."""
         if self.weights is None:
             return self.styles[0]
         stride = (step or self.step) // self.step
@@ -55,14 +55,14 @@ class StyleMap:
 
 
 class Fusion:
-    """The styles of a world by their centres."""
+    """Finds the styles of a world from their centres."""
 
     def __init__(self, definition: Definition, device: str):
         self.size_px, self.turn_px, self.device = definition.fusion_px, definition.cyclic_px, device
         self.centres = [(style.y_px, definition.canonical_px(style.x_px)) for style in definition.styles] or [(0, 0)]
 
     def map(self, rows: Window, columns: Window, step: int) -> StyleMap:
-        """The styles at a window of positions, one in `step` pixels."""
+        """Returns the styles at a window of positions, one per `step` pixels."""
         half = self.size_px // 2
         pixels = [(window[0] * step - half, window[1] * step + half) for window in (rows, columns)]
         near = self.candidates(*pixels)
@@ -79,28 +79,28 @@ class Fusion:
         return StyleMap((numbers[0],), None, rows, columns, step)
 
     def candidates(self, rows: Window, columns: Window) -> list[tuple[int, int, int]]:
-        """The centres that may be nearest to a pixel of a window: number of the style, y, x; in a circle, any image.
+        """Returns the centres that may be nearest to a pixel of a window: (style, y, x), with images on a circle.
 
-        A centre is none if another's farthest corner of the window is nearer than its own nearest point.
+        A centre is excluded if another's farthest corner of the window is nearer than its own nearest point.
         """
         images = [(k, y, image) for k, (y, x) in enumerate(self.centres) for image in self.images(x, columns)]
         bound = min(farthest(y, rows) ** 2 + farthest(x, columns) ** 2 for _, y, x in images)
         return [(k, y, x) for k, y, x in images if closest(y, rows) ** 2 + closest(x, columns) ** 2 <= bound]
 
     def images(self, x: int, columns: Window) -> Sequence[int]:
-        """Where a centre lies around a window of columns, in a circle on both of its sides and within it."""
+        """Returns the positions of a centre around a window of columns; on a circle, on both sides and within it."""
         if self.turn_px is None:
             return (x,)
         first, last = (columns[0] - x) // self.turn_px, -(-(columns[1] - x) // self.turn_px)
         return range(x + first * self.turn_px, x + last * self.turn_px + 1, self.turn_px)
 
     def owned(self, centres: Sequence[tuple[int, int, int]], rows: Window, columns: Window) -> dict[int, Tensor]:
-        """The pixels of each style, bool [H,W], by its number: those to which it is nearest; of equal ones the first.
+        """Returns the pixels nearest to each style, bool [H,W], by the style's number; the first wins a tie.
 
-        Squared distances from a pixel (r + v, c + u) differ between centres by whole numbers that are linear in v and
-        u: |r - y|² + |c - x|² + 2v(r - y) + 2u(c - x). The first two terms, whose squares need more than 64 bits, are
-        computed in Python; among candidates they differ by far less. So what is compared is how much farther each
-        centre is than the first, and the work grows with the number of centres, not with that of pairs.
+        Squared distances from a pixel (r + v, c + u) differ between centres by integers that are linear in v and u:
+        |r - y|² + |c - x|² + 2v(r - y) + 2u(c - x). The first two terms, whose squares need more than 64 bits, are
+        computed in Python; among candidates they differ by far less. So each centre is compared with the first, and the
+        work grows with the number of centres, not of pairs.
         """
         v = torch.arange(geometry.length(rows), device=self.device)[:, None]
         u = torch.arange(geometry.length(columns), device=self.device)[None, :]
@@ -120,21 +120,21 @@ class Fusion:
 
 
 def box_counts(mask: Tensor, size: int, step: int) -> Tensor:
-    """How many of the size×size values around each position are true, at one position in `step`: int32 [h,w]."""
+    """Counts the true values in the size×size box around each position, one per `step`: int32 [h,w]."""
     return window_sums(window_sums(mask, size, step).T, size, step).T
 
 
 def window_sums(values: Tensor, size: int, step: int) -> Tensor:
-    """Sums of `size` values in a row, of [H,W], each starting `step` after the one before: int32 [H,w]."""
+    """Sums `size` consecutive values of [H,W], starting every `step` values: int32 [H,w]."""
     total = torch.nn.functional.pad(values.cumsum(dim=1, dtype=torch.int32), (1, 0))
     return total[:, size::step] - total[:, :-size:step]
 
 
 def closest(point: int, window: Window) -> int:
-    """Distance from a point to the nearest position of a window."""
+    """Returns the distance from a point to the nearest position of a window."""
     return max(window[0] - point, 0, point - window[1])
 
 
 def farthest(point: int, window: Window) -> int:
-    """Distance from a point to the farthest position of a window."""
+    """Returns the distance from a point to the farthest position of a window."""
     return max(abs(window[0] - point), abs(window[1] - point))

@@ -1,4 +1,4 @@
-"""The fields of a world as it is defined: latents, noise and coordinates, with its circle, overlays and edits."""
+"""The fields of a defined world: latents, noise and coordinates, including its circle, overlays and edits."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from model.world.footprint import Windows
 from model.world.overlay import Overlay
 
 Patchwork = list[tuple[Window, slice]]
-"""Windows of the first turn, and where each lies in the window that they make up."""
+"""Windows of the first turn, each with its place in the window that they form together."""
 
 Place = tuple[slice, slice, slice, slice]
-"""Of a window in a field [1,C,H,W]."""
+"""The place of a window in a field [1,C,H,W]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """What a window and a box have in common.
+    """The intersection of a window and a box.
 
     Attributes:
-        rows: of positions.
-        columns: of positions, in the first turn.
-        place: in a field of the window.
-        box_place: in a field of the box.
+        rows: The rows of positions.
+        columns: The columns of positions, in the first turn.
+        place: The place in a field of the window.
+        box_place: The place in a field of the box.
     """
 
     rows: Window
@@ -43,10 +43,10 @@ class Latents:
     """z_l, z_n and coordinates of a world.
 
     Args:
-        definition: the world; fits the network (`definition.check_definition`).
-        config: the network.
-        device: where to compute.
-        overlays: those of the definition, on the device; they fit it (`overlay.check_overlay`).
+        definition: The world; it fits the network (`definition.check_definition`).
+        config: The network's configuration.
+        device: The device to compute on.
+        overlays: The definition's overlays, on the device; they fit it (`overlay.check_overlay`).
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class Latents:
         self.overlays = [(overlay, overlay.footprint(config)) for overlay in overlays]
         self.turn_cells = definition.cyclic_cells(config.cell_px)
         self.likeness: list[tuple[Tensor, Tensor] | None] = []
-        """Mean and deviation that each edit's z_l takes over."""
+        """The mean and deviation that each edit's z_l copies."""
         for edit in definition.edits:
             self.likeness.append(edit.like_box_px and self.statistics(edit.like_box_px))
 
     def z_l(self, rows: Window, columns: Window) -> Tensor:
-        """Local latents float32 [1,z_l_dim,H,W] at a window of cells."""
+        """Returns the local latents float32 [1,z_l_dim,H,W] at a window of cells."""
         parts = patchwork(columns, self.turn_cells)
         channels = self.config.z_l_dim
         field = torch.cat([z_l_field(self.definition.seed, rows, part, channels, self.device) for part, _ in parts], 3)
         for overlay, place in self.overlays:
             for meeting in meetings((rows, columns), place.latents, self.turn_cells):
                 field[meeting.place] = overlay.z_l[meeting.box_place]
-        # Edits whose likeness is not known yet are those after the one that asks for it.
+        # While an edit's likeness is computed, only the edits before it apply.
         for edit, likeness in zip(self.definition.edits, self.likeness, strict=False):
             if Z_L not in edit.fields:
                 continue
@@ -79,7 +79,7 @@ class Latents:
         return field
 
     def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
-        """Noise float32 [1,1,H,W] at a window of each of several layers' own positions."""
+        """Returns the noise float32 [1,1,H,W] of several layers, each at a window of its own positions."""
         turns = [self.turn_cells and self.turn_cells * positions_per_cell(layer) for layer, _, _ in windows]
         parts = [patchwork(columns, turn) for (_, _, columns), turn in zip(windows, turns, strict=True)]
         wanted = [
@@ -97,7 +97,7 @@ class Latents:
         return fields
 
     def edit_noise(self, edit: Edit, windows: Sequence[NoiseWindow], fields: Sequence[Tensor]) -> None:
-        """Draws the noise within an edit's box anew."""
+        """Draws the noise within an edit's box again."""
         wanted, targets = [], []
         for (layer, rows, columns), field in zip(windows, fields, strict=True):
             for meeting in self.met(edit, rows, columns, positions_per_cell(layer)):
@@ -107,18 +107,18 @@ class Latents:
             target.copy_(new)
 
     def coordinates(self, rows: Window, columns: Window) -> Tensor:
-        """Coordinates float32 [1,3,H,W] at a window of cells."""
+        """Returns the coordinates float32 [1,3,H,W] at a window of cells."""
         row, column = (torch.arange(low, high + 1, device=self.device) for low, high in (rows, columns))
         return coordinate_field(self.config, row, column, self.turn_cells)[None]
 
     def met(self, edit: Edit, rows: Window, columns: Window, positions: int = 1) -> Iterator[Meeting]:
-        """Where a window of a grid with so many positions a cell meets an edit's box."""
+        """Yields where a window of a grid with `positions` positions per cell meets an edit's box."""
         cell_px = self.config.cell_px
         box_rows, box_columns = (image(box, positions) for box in (edit.rows(cell_px), edit.columns(cell_px)))
         return meetings((rows, columns), (box_rows, box_columns), self.turn_cells and self.turn_cells * positions)
 
     def statistics(self, box: Box) -> tuple[Tensor, Tensor]:
-        """Mean and deviation float32 [1,z_l_dim,1,1] of each channel of z_l in a box, as the edits so far leave it."""
+        """Returns the mean and deviation float32 [1,z_l_dim,1,1] of each channel of z_l in a box, after prior edits."""
         x, y, width, height = box
         cell_px = self.config.cell_px
         field = self.z_l(cells(y, height, cell_px), cells(x, width, cell_px)).double()
@@ -127,7 +127,7 @@ class Latents:
 
 
 def meetings(window: Windows, box: Windows, turn: int | None) -> Iterator[Meeting]:
-    """Where a window meets a box, around a circle of so many positions."""
+    """Yields where a window meets a box, on a circle of `turn` positions."""
     (rows, columns), (box_rows, box_columns) = window, box
     met_rows = geometry.overlap(rows, box_rows)
     for box_part, box_slice in patchwork(box_columns, turn) if met_rows else ():
@@ -141,13 +141,13 @@ def meetings(window: Windows, box: Windows, turn: int | None) -> Iterator[Meetin
 
 
 def place_at(met_rows: Window, met_columns: Window, rows: Window, left: int) -> Place:
-    """The place of positions in a field of these rows, from its column `left` on."""
+    """Returns the place of positions in a field that starts at these rows and at column `left`."""
     across = slice(left, left + geometry.length(met_columns))
     return slice(None), slice(None), geometry.part(met_rows, rows), across
 
 
 def patchwork(window: Window, turn: int | None) -> Patchwork:
-    """A window as windows of the first turn, 0 to turn - 1, in order; itself where there is no turn."""
+    """Splits a window into windows of the first turn, 0 to turn - 1, in order; without a turn, returns it whole."""
     low, high = window
     if turn is None:
         return [(window, slice(0, high - low + 1))]

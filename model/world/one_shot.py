@@ -1,4 +1,4 @@
-"""Pictures of a generator of any kind in one shot, also of those that no world can be tiled with."""
+"""Renders pictures of any generator in one shot, including those that cannot be tiled."""
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from model.world.footprint import Windows
 
 @torch.inference_mode()
 def render_once(generator: Generator, seed: int, rows: Window, columns: Window) -> Tensor:
-    """The picture [3,h,w] of a window of cells of z_l, in one shot; about -1 to 1.
+    """Renders the picture [3,h,w] of a window of cells of z_l in one shot; about -1 to 1.
 
-    Latents and noise are a world's, a function of (seed, position): a larger window holds what a smaller one does.
+    Latents and noise are a function of (seed, position), as in a world: a larger window contains the smaller one.
     """
     config, device = generator.config, str(next(generator.parameters()).device)
     z_g = z_g_vector(seed, config.z_g_dim, device)
@@ -26,17 +26,17 @@ def render_once(generator: Generator, seed: int, rows: Window, columns: Window) 
 
 
 def render_part(generator: Generator, seed: int, extent: Windows | None, rows: Window, columns: Window) -> Tensor:
-    """The pixels [3,h,w] of a window of the picture that `render_once` gives, equal to rounding.
+    """Renders the pixels [3,h,w] of a window of the picture that `render_once` gives, equal up to rounding.
 
-    Memory is that of the window: a layer pads where the picture ends, and where it goes on takes what is there.
+    Memory is that of the window: a layer pads only where the picture ends.
 
     Args:
-        generator: of any of the two kinds.
-        seed: of the world.
-        extent: rows and columns of cells of a padded network's picture; None for a network without padding, whose
+        generator: A generator of any kind.
+        seed: The seed of the world.
+        extent: The rows and columns of cells of a padded network's picture; None for a network without padding, whose
             picture has no end.
-        rows: of pixels.
-        columns: of pixels.
+        rows: The rows of pixels.
+        columns: The columns of pixels.
     """
     texture = generator.config.texture
     cells = [geometry.backward(texture, window) for window in (rows, columns)]

@@ -1,8 +1,8 @@
-"""Overlays: fields of a box of the world that are stored instead of drawn, as inversion finds them for a photograph.
+"""Overlays: fields of a box of the world that are stored instead of drawn, such as inversion finds for a photograph.
 
-An overlay belongs to one place. The network sees where a cell lies, by its coordinates, so the fields that give a
-photograph there give another picture anywhere else (paper, Appendix I): the place and the width of the circle are part
-of the file, and so is the checkpoint.
+An overlay belongs to one place. The network sees a cell's coordinates, so fields that give a photograph in one place
+give another picture anywhere else (paper, Appendix I). The file therefore records the place, the width of the circle
+and the checkpoint.
 """
 
 from collections.abc import Mapping
@@ -20,24 +20,24 @@ from model.world.footprint import Footprint, Windows, footprint
 
 OVERLAY = "overlay"
 MOST_SIDE_PX = 16384
-"""Of the photograph; its fields are held in memory whole."""
+"""The limit on a photograph's sides, because its fields are held in memory whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlay:
-    """The fields that give a photograph.
+    """The fields that reproduce a photograph.
 
     Attributes:
-        box_px: where the photograph lies.
-        cyclic_px: of the world that it was made for.
-        checkpoint_sha256: the network that it was made for.
+        box_px: The box of the photograph in the world.
+        cyclic_px: The circumference of the world that it was made for, or None.
+        checkpoint_sha256: The checksum of the network's checkpoint.
         z_g: float32 [1,z_g_dim].
-        w: W+, float32 [2L+1,w_dim]: of each layer of G_T, and of the last to-RGB.
+        w: W+, float32 [2L+1,w_dim]: one row for each layer of G_T, and one for the last to-RGB.
         z_l: float32 [1,z_l_dim,H,W] at the footprint's latents.
-        z_n: float32 [1,1,h,w] of each layer at the footprint's noise.
+        z_n: float32 [1,1,h,w] for each layer, at the footprint's noise.
         photograph: uint8 [3,h,w].
-        provenance: what it was made from and how well it fits; JSON values.
-        sha256: of the file; empty before there is one.
+        provenance: What it was made from, and how well it fits; JSON values.
+        sha256: The checksum of the file; empty before it is saved.
     """
 
     box_px: Box
@@ -53,15 +53,15 @@ class Overlay:
 
     @property
     def windows(self) -> Windows:
-        """Rows and columns of the photograph."""
+        """Returns the rows and columns of the photograph."""
         return box_windows(self.box_px)
 
     def footprint(self, config: GeneratorConfig) -> Footprint:
-        """Where its fields lie."""
+        """Returns the footprint of its fields."""
         return footprint(config, *self.windows)
 
     def to(self, device: str) -> "Overlay":
-        """The same on a device."""
+        """Returns the overlay on a device."""
         fields = {name: getattr(self, name).to(device) for name in ("z_g", "w", "z_l", "photograph")}
         rest = (self.box_px, self.cyclic_px, self.checkpoint_sha256)
         z_n = tuple(noise.to(device) for noise in self.z_n)
@@ -69,13 +69,13 @@ class Overlay:
 
 
 def box_windows(box: Box) -> Windows:
-    """Rows and columns of a box."""
+    """Returns the rows and columns of a box."""
     x, y, width, height = box
     return (y, y + height - 1), (x, x + width - 1)
 
 
 def save_overlay(overlay: Overlay) -> bytes:
-    """The file of an overlay; the same bytes for the same content."""
+    """Returns the file of an overlay; equal content gives equal bytes."""
     tensors = {name: getattr(overlay, name) for name in ("z_g", "w", "z_l", "photograph")}
     tensors |= {f"z_n.{layer}": noise for layer, noise in enumerate(overlay.z_n)}
     header = {
@@ -88,10 +88,10 @@ def save_overlay(overlay: Overlay) -> bytes:
 
 
 def load_overlay(content: bytes, name: str) -> Overlay:
-    """Reads the file of an overlay; `check_overlay` says whether it fits a network.
+    """Loads an overlay from its file; `check_overlay` tells whether it fits a network.
 
     Raises:
-        InputError: it is none, or damaged.
+        InputError: The file is not an overlay, or is damaged.
     """
     header, tensors = checkpoint.load(OVERLAY, content, name)
     try:
@@ -100,14 +100,14 @@ def load_overlay(content: bytes, name: str) -> Overlay:
         if turn_px is not None:
             check_integer("cyclic_px", turn_px)
         if max(box[2:]) > MOST_SIDE_PX:
-            raise InputError(f"its photograph is {box[2]}×{box[3]} px; sides may be {MOST_SIDE_PX} px at most")
+            raise InputError(f"its photograph is {box[2]}×{box[3]} px; its sides must not exceed {MOST_SIDE_PX} px")
         z_n = tuple(tensors.pop(f"z_n.{layer}") for layer in range(sum(key.startswith("z_n.") for key in tensors)))
         fields = {key: tensors.pop(key) for key in ("z_g", "w", "z_l", "photograph")}
         provenance = header["provenance"]
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{name} is a damaged overlay: {error}") from None
     if tensors or not isinstance(provenance, dict):
-        raise InputError(f"{name} is a damaged overlay: it holds more than an overlay has")
+        raise InputError(f"{name} is a damaged overlay: it has unexpected tensors")
     sha256 = str(header.get("checkpoint_sha256"))
     return Overlay(box, turn_px, sha256, **fields, z_n=z_n, provenance=provenance, sha256=checkpoint.sha256(content))
 
@@ -115,17 +115,17 @@ def load_overlay(content: bytes, name: str) -> Overlay:
 def check_overlay(
     overlay: Overlay, name: str, config: GeneratorConfig, cyclic_px: int | None, checkpoint_sha256: str | None = None
 ) -> None:
-    """Makes sure that an overlay fits a network and a world.
+    """Checks that an overlay fits a network and a world.
 
     Args:
-        overlay: to be checked.
-        name: what to call it in an error.
-        config: the network.
-        cyclic_px: of the world.
-        checkpoint_sha256: of the network, where it is known.
+        overlay: The overlay.
+        name: Its name in error messages.
+        config: The network's configuration.
+        cyclic_px: The circumference of the world, or None.
+        checkpoint_sha256: The checksum of the network's checkpoint, if known.
 
     Raises:
-        InputError: it is of another checkpoint or coordinate law, or its tensors are not what they should be.
+        InputError: It belongs to another checkpoint or coordinate law, or has unexpected tensors.
     """
     if checkpoint_sha256 not in (None, overlay.checkpoint_sha256):
         raise InputError(
@@ -159,20 +159,20 @@ def check_overlay(
 
 
 def check_turn(place: Footprint, box: Box, config: GeneratorConfig, cyclic_px: int | None) -> None:
-    """Raises InputError for a photograph whose fields would meet themselves around the circle."""
+    """Raises InputError for a photograph whose fields would overlap themselves around the circle."""
     width_px = geometry.length(place.latents[1]) * config.cell_px
     if cyclic_px is not None and width_px > cyclic_px:
         raise InputError(
-            f"a photograph {box[2]} px wide takes {width_px} px of the circle with what lies around it, but the circle "
-            f"is {cyclic_px} px; make it wider"
+            f"a photograph {box[2]} px wide with its surroundings needs {width_px} px of the circle, but the circle "
+            f"has only {cyclic_px} px; make it wider"
         )
 
 
 def described(cyclic_px: int | None) -> str:
-    """A coordinate law in words."""
+    """Describes a coordinate law in words."""
     return "a world without end" if cyclic_px is None else f"a circle of {cyclic_px} px"
 
 
 def lengths(windows: Windows) -> tuple[int, int]:
-    """Height and width."""
+    """Returns the height and width."""
     return geometry.length(windows[0]), geometry.length(windows[1])

@@ -1,4 +1,4 @@
-"""Photographs laid over the pictures of their overlays: their own pixels, blended in along their borders."""
+"""Pastes the photographs of overlays into pictures: their own pixels, blended in along their borders."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ class Paste:
     """The photographs of a world.
 
     Args:
-        definition: says whether and how narrowly they are blended in.
-        overlays: those laid over the world.
+        definition: The world, which determines whether they are pasted and how widely they blend.
+        overlays: The overlays laid over the world.
     """
 
     def __init__(self, definition: Definition, overlays: Sequence[Overlay]):
@@ -24,7 +24,7 @@ class Paste:
         self.laid = [] if blend_px is None else [(x.windows, *blended(x.photograph, blend_px)) for x in overlays]
 
     def __call__(self, picture: Tensor, rows: Window, columns: Window) -> Tensor:
-        """A picture [1,3,H,W] at a window of pixels, with what it meets of the photographs; in place."""
+        """Pastes the photographs into a picture [1,3,H,W] at a window of pixels, in place, and returns it."""
         for windows, pixels, weight in self.laid:
             for meeting in meetings((rows, columns), windows, self.turn_px):
                 picture[meeting.place].lerp_(pixels[meeting.box_place], weight[meeting.box_place])
@@ -32,7 +32,7 @@ class Paste:
 
 
 def blended(photograph: Tensor, blend_px: int) -> tuple[Tensor, Tensor]:
-    """A photograph float32 [1,3,h,w] in [-1, 1], and its weight float32 [1,1,h,w], which reaches 1 inside."""
+    """Returns a photograph float32 [1,3,h,w] in [-1, 1], and its weight float32 [1,1,h,w], which reaches 1 inside."""
     _, height, width = photograph.shape
     down, across = (inwards(n, photograph.device) for n in (height, width))
     distance = torch.minimum(down[:, None], across[None, :])
@@ -41,6 +41,6 @@ def blended(photograph: Tensor, blend_px: int) -> tuple[Tensor, Tensor]:
 
 
 def inwards(length: int, device: torch.device) -> Tensor:
-    """How many pixels each of a row lies inside of its ends, from 1 on."""
+    """Returns each position's distance from the nearer end of a row, from 1 on."""
     at = torch.arange(1, length + 1, dtype=torch.float32, device=device)
     return torch.minimum(at, at.flip(0))

@@ -1,7 +1,7 @@
-"""A world: the infinite picture given by a checkpoint and a definition. Any window of it can be computed alone.
+"""A world: the infinite picture of a checkpoint and a definition. Any window of it can be computed on its own.
 
-Every pixel is a pure function of (generator, definition, position). A window computes what its receptive field needs
-and no more, so memory is that of the window, wherever in the world it lies.
+Every pixel is a pure function of (generator, definition, position). A window computes only what its receptive field
+needs, so its memory does not depend on where in the world it lies.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from model.world.paste import Paste
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Pixels and where in the world they lie: float32 [3,H,W], about -1 to 1, at inclusive windows of pixels."""
+    """Pixels and their place in the world: float32 [3,H,W], about -1 to 1, at inclusive windows of pixels."""
 
     pixels: Tensor
     rows: Window
     columns: Window
 
     def crop(self, rows: Window, columns: Window) -> Tensor:
-        """The pixels [3,h,w] of a window inside this one."""
+        """Returns the pixels [3,h,w] of a window inside this one."""
         return self.pixels[:, geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
 
 
@@ -41,13 +41,13 @@ class World:
     """The world of a generator and a definition.
 
     Args:
-        generator: in evaluation mode, on the device that is to compute.
-        definition: what the world is made of; a seed stands for the plain world of that seed.
-        precision: of the texture synthesizer, one of `engine.PRECISIONS`.
-        overlays: those that the definition names.
+        generator: The generator in evaluation mode, on the device to compute on.
+        definition: The definition of the world; a seed stands for the plain world of that seed.
+        precision: The precision of the texture synthesizer, one of `engine.PRECISIONS`.
+        overlays: The overlays that the definition names.
 
     Raises:
-        InputError: the definition or an overlay does not fit the network, or the seed is out of range.
+        InputError: The definition or an overlay does not fit the network, or the seed is out of range.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class World:
             self.engine = Engine(generator, vectors, precision)
 
     def render(self, rows: Window, columns: Window) -> Tensor:
-        """The pixels [3,h,w] of a window."""
+        """Renders the pixels [3,h,w] of a window."""
         return self.compute(rows, columns).crop(rows, columns)
 
     @torch.inference_mode()
     def compute(self, rows: Window, columns: Window) -> Picture:
-        """The pixels of a window, with the few beyond its edges that its cells give anyway.
+        """Renders the pixels of a window, and the few beyond its edges that its cells give anyway.
 
         Raises:
-            InputError: the window leaves the world's |position| < 2^31 - 2^16.
+            InputError: The window leaves the world's |position| < 2^31 - 2^16.
         """
         check_window(rows)
         check_window(columns)
@@ -96,7 +96,7 @@ class World:
 
 
 def style_vectors(style: Style, generator: Generator, device: str, overlays: Mapping[str, Overlay]) -> StyleVectors:
-    """A style as the network takes it."""
+    """Returns the vectors of a style."""
     length, layers = generator.config.z_g_dim, 2 * generator.config.pairs + 1
     overlay = overlays[style.overlay] if style.overlay else None
     if overlay is not None:
@@ -116,4 +116,4 @@ def check_window(window: Window) -> None:
     """Raises InputError for a window that is empty or leaves the world."""
     low, high = window
     if not -LIMIT < low <= high < LIMIT:
-        raise InputError(f"pixels {low} to {high} are no window of the world, whose positions are below {LIMIT}")
+        raise InputError(f"pixels {low} to {high} are not a window of the world, whose positions are below {LIMIT}")

@@ -36,6 +36,7 @@ def edit(
     from transforms.applications.edit import find_request, with_edit, without_last_edit
     from transforms.panoramas.plan import REFERENCE
     from transforms.render.options import RenderOptions
+    from transforms.render.planner import make_plans
 
     found = find_request(request, id)
     folder = out or found.out
@@ -48,5 +49,6 @@ def edit(
     options = RenderOptions(
         (edited,), folder, checkpoint, tile or found.tile_px or 256, replace=True, precision=precision
     )
-    check_checkpoint(found, options)
-    render_written(options, found.file, found.requests(edited), flags)
+    planned = make_plans(options)
+    check_checkpoint(found, planned)
+    render_written(planned, found.file, found.requests(edited), flags)

@@ -33,6 +33,7 @@ def fuse(
     from pipelines.render import render_written
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
+    from transforms.render.planner import make_plans
     from transforms.storage.files import join
 
     seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
@@ -48,4 +49,4 @@ def fuse(
         formats=tuple(format or ["png"]),
     )
     options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
-    render_written(options, join(out, "requests", f"{request.id}.jsonl"), [request], flags)
+    render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)

@@ -59,7 +59,7 @@ def inbetween(
     from transforms.applications.invert import InversionJob
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import check_requests
+    from transforms.render.planner import Planner
     from transforms.storage.files import join
 
     config = InversionConfig(steps=steps, seed=seed)
@@ -79,7 +79,8 @@ def inbetween(
         return panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
 
     # Errors are reported before the photographs are inverted.
-    check_requests(RenderOptions((request([]),), out, checkpoint, tile, replace=True))
+    planner = Planner()
+    planner.plans(RenderOptions((request([]),), out, checkpoint, tile, replace=True)).check_all()
     ready = request(list(zip(files, invert_all(jobs), strict=True)))
     options = RenderOptions((ready,), out, checkpoint, tile, replace=replace)
-    render_written(options, join(out, "requests", f"{name}.jsonl"), [ready], flags)
+    render_written(planner.plans(options), join(out, "requests", f"{name}.jsonl"), [ready], flags)

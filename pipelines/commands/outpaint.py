@@ -60,7 +60,7 @@ def outpaint(
     from transforms.panoramas.folder import panorama_path
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import check_requests
+    from transforms.render.planner import Planner
     from transforms.storage.files import join
 
     sides = left, right, up, down
@@ -81,10 +81,11 @@ def outpaint(
         )
 
     # Errors are reported before the photograph is inverted.
-    check_requests(RenderOptions(requests([]), out, checkpoint, tile, replace=True))
+    planner = Planner()
+    planner.plans(RenderOptions(requests([]), out, checkpoint, tile, replace=True)).check_all()
     ready = requests([overlay_of(job)])
     options = RenderOptions(ready, out, checkpoint, tile, replace=replace)
-    render_written(options, join(out, "requests", f"{name}.jsonl"), ready, flags)
+    render_written(planner.plans(options), join(out, "requests", f"{name}.jsonl"), ready, flags)
     if "png" in formats:
         sheet = join(out, f"{name}.jpg")
         if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready]):

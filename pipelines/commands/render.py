@@ -69,6 +69,7 @@ def render(
     from pipelines.render import render_and_report, say_what_it_costs
     from transforms.panoramas.requests import Refused, RenderRequest, list_requests
     from transforms.render.options import RenderOptions
+    from transforms.render.planner import make_plans
 
     x_px, y_px = parse_origin(origin)
     if requests:
@@ -100,10 +101,11 @@ def render(
         model_copies,
         source=posixpath.basename(requests) if requests else "",
     )
+    planned = make_plans(options)
     if dry_run:
-        say_what_it_costs(options)
-        return
-    render_and_report(options, flags)
+        say_what_it_costs(planned)
+    else:
+        render_and_report(planned, flags)
 
 
 def is_given(context: typer.Context, flag: str) -> bool:

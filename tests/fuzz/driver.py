@@ -3,23 +3,30 @@
 Inputs are handled in a process that may take 2 GiB of memory and, for each input, 10 seconds. An input that raises,
 hangs, or ends the process is saved, and a test that tries it again is printed.
 
-    python tests/fuzz/driver.py [TARGET...] [--seed N] [--count N] [--out FOLDER]
+    python tests/fuzz/driver.py [TARGET...] [--seed N] [--share X] [--out FOLDER]
 """
 
 import argparse
+import logging
+import os
 import queue
 import resource
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 LIMIT_S = 10.0
-START_S = 120.0
+MOST_WAITS, LEAST_SHARE = 10, 0.8
+"""An input may take as many times the limit while its process has had less than such a share of it."""
+
+START_S = 300.0
 LIMIT_BYTES = 2 << 30
 HERE = Path(__file__).resolve()
 
@@ -64,22 +71,37 @@ def check(target: str, content: bytes) -> None:
     (TARGETS | FAULTY)[target].check(content)
 
 
-def fuzz(target: str, seed: int, count: int, limit_s: float = LIMIT_S) -> list[Failure]:
-    """The inputs of a target that were not handled. A new process goes on where one had to be stopped."""
-    failures: list[Failure] = []
+@dataclass
+class Outcome:
+    """What came of some inputs.
+
+    Attributes:
+        failures: the inputs that were not handled.
+        peak_bytes: the most memory that a process had in use.
+    """
+
+    failures: list[Failure] = field(default_factory=list)
+    peak_bytes: int = 0
+
+
+def fuzz(targets: Sequence[str], seed: int, count: int, limit_s: float = LIMIT_S) -> Outcome:
+    """Tries so many inputs of the targets in turn. A new process goes on where one had to be stopped."""
+    outcome = Outcome()
     first = 0
     while first < count:
-        number, reason = _work(target, seed, first, count, limit_s)
+        number, reason, peak_bytes = _work(targets, seed, first, count, limit_s)
+        outcome.peak_bytes = max(outcome.peak_bytes, peak_bytes)
         if reason is None:
             break
-        failures.append(Failure(target, number, make(target, seed, number), reason))
+        target = targets[number % len(targets)]
+        outcome.failures.append(Failure(target, number, make(target, seed, number), reason))
         first = number + 1
-    return failures
+    return outcome
 
 
-def _work(target: str, seed: int, first: int, count: int, limit_s: float) -> tuple[int, str | None]:
-    """Handles inputs until one fails; its number and why, or None at the end."""
-    command = [sys.executable, str(HERE), target, "--seed", str(seed), "--count", str(count), "--first", str(first)]
+def _work(targets: Sequence[str], seed: int, first: int, count: int, limit_s: float) -> tuple[int, str | None, int]:
+    """Handles inputs until one fails; its number and why, or None at the end, and the memory in use."""
+    command = [sys.executable, str(HERE), *targets, "--seed", str(seed), "--count", str(count), "--first", str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         lines: queue.Queue[str] = queue.Queue()
         said: list[str] = []
@@ -89,37 +111,67 @@ def _work(target: str, seed: int, first: int, count: int, limit_s: float) -> tup
         ]
         for reader in readers:
             reader.start()
-        number = first
+        number, peak_bytes = first, 0
         try:
             line = lines.get(timeout=START_S)
             while line:
-                number = int(line)
-                line = lines.get(timeout=limit_s)
+                number, peak_bytes = map(int, line.split())
+                line = _next_line(lines, process.pid, limit_s)
         except queue.Empty:
             process.kill()
-            return number, f"not done after {limit_s:g} s"
+            return number, f"not done after {limit_s:g} s", peak_bytes
         finally:
             for reader in readers:
                 reader.join()
     if number == count:
-        return number, None
-    return number, "".join(said) or f"the process ended with {process.returncode}"
+        return number, None, peak_bytes
+    return number, "".join(said) or f"the process ended with {process.returncode}", peak_bytes
 
 
-def _be_worker(target: str, seed: int, first: int, count: int) -> None:
-    """Says the number of each input before it is handled, and the count at the end."""
+def _next_line(lines: "queue.Queue[str]", pid: int, limit_s: float) -> str:
+    """What the worker says next. On a busy machine it is given more time, as long as it has not had its own.
+
+    Raises:
+        queue.Empty: it hangs.
+    """
+    begin_s = _processor_s(pid)
+    for _ in range(MOST_WAITS):
+        try:
+            return lines.get(timeout=limit_s)
+        except queue.Empty:
+            if _processor_s(pid) - begin_s > LEAST_SHARE * limit_s:
+                break
+    raise queue.Empty
+
+
+def _processor_s(pid: int) -> float:
+    """The processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _be_worker(targets: Sequence[str], seed: int, first: int, count: int) -> None:
+    """Says the number of each input before it is handled, and the count at the end; and the most memory so far."""
     warnings.simplefilter("ignore")
-    make(target, seed, first)  # what is loaded for it, and for what it is for, is not part of its memory
+    logging.disable()
+    for target in targets:
+        make(target, seed, first)  # what is loaded for it, and for what it is for, is not part of its memory
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + LIMIT_BYTES,) * 2)
     for number in range(first, count):
-        print(number, flush=True)
+        print(number, peak_bytes(), flush=True)
+        target = targets[number % len(targets)]
         try:
             check(target, make(target, seed, number))
         except Exception:
             traceback.print_exc()
             sys.exit(1)
-    print(count, flush=True)
+    print(count, peak_bytes(), flush=True)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had in use."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:
@@ -129,19 +181,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)}; by default all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=15_000, help="inputs for each target")
+    parser.add_argument("--share", type=float, default=1.0, help="of the inputs that each target has")
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
-    parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
+    for name in ("--first", "--count"):
+        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.first is not None:
-        _be_worker(arguments.targets[0], arguments.seed, arguments.first, arguments.count)
+        _be_worker(arguments.targets, arguments.seed, arguments.first, arguments.count)
         return
     failed = 0
     for target in arguments.targets or TARGETS:
-        failures = fuzz(target, arguments.seed, arguments.count)
-        print(f"{target}: {arguments.count} inputs, {len(failures)} failures", flush=True)
-        print("\n".join(failure.save(arguments.out) for failure in failures))
-        failed += len(failures)
+        count, begin_s = max(1, round(TARGETS[target].inputs * arguments.share)), time.monotonic()
+        outcome = fuzz([target], arguments.seed, count)
+        spent = f"{time.monotonic() - begin_s:.0f} s, {outcome.peak_bytes / 2**20:.0f} MiB at most"
+        print(f"{target}: {count} inputs, {spent}, {len(outcome.failures)} failures", flush=True)
+        print("".join(failure.save(arguments.out) + "\n" for failure in outcome.failures), end="", flush=True)
+        failed += len(outcome.failures)
     sys.exit(1 if failed else 0)
 
 

@@ -259,7 +259,9 @@ INTEGERS = [torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool, torch
 @pytest.mark.parametrize("kind", INTEGERS)
 def test_a_checkpoint_whose_weights_are_no_floating_point_numbers_is_refused(tiny, kind):
     tensors = {name: x.to(kind) for name, x in tiny.state_dict().items()}
-    assert_refused(save_checkpoint(tensors, tiny.config, {}, LICENCE), "tensor '", "float32 or float16 again")
+    assert_refused(
+        save_checkpoint(tensors, tiny.config, {}, LICENCE), "tensor '", "save it again as float32 or float16"
+    )
 
 
 def test_a_checkpoint_whose_numbers_float32_cannot_hold_is_refused(tiny):

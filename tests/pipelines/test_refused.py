@@ -30,6 +30,7 @@ BAD = (
     ({"id": "odd", **SIZE, "formats": ["gif"]}, "odd", "format 'gif' is unknown"),
     ({"id": "far", **SIZE, "origin_x_px": 2**40}, "far", "leaves the world"),
     ({"id": "laid", **SIZE, "overlays": ["none.overlay"]}, "laid", "none.overlay"),
+    ({"id": "port", **SIZE, "overlays": ["http://a:99999/o"]}, "port", "overlay http://a:99999/o cannot be read"),
     ({"id": "round", **SIZE, "cyclic": True}, "round", "request round: "),
     ({"id": "a", **SIZE}, None, "request id a occurs twice; each panorama needs its own"),
     ({"id": "b", **SIZE, "width_px": -1}, None, "width_px is -1"),

@@ -24,7 +24,7 @@ import transforms.formats.registry
 import transforms.panoramas.patch_shards
 import transforms.render.assemble
 import transforms.render.synthesize
-import transforms.render.tiles
+import transforms.render.work
 from model.checkpoint import load_checkpoint
 from model.errors import InputError
 from model.quantise import quantise
@@ -37,7 +37,7 @@ from transforms.panoramas.requests import RenderRequest
 from transforms.render.options import RenderOptions
 from transforms.render.planner import make_plans
 from transforms.render.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
-from transforms.render.tiles import Found
+from transforms.render.work import Work, survey
 
 REPOSITORY = Path(__file__).parents[2]
 REQUEST = RenderRequest(id="p", seed=7, width_px=300, height_px=200, origin_x_px=-40, formats=("png", "tif"))
@@ -140,7 +140,7 @@ def test_shard_sizes_change_no_byte_of_the_results(tiles_per_shard, make, render
 
 
 def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    in_order, missing = Synthesizer.samples, transforms.render.tiles.missing_shards
+    in_order, shards = Synthesizer.samples, Work.shards
     computed = []
 
     def last_first(self, shard):
@@ -149,9 +149,7 @@ def test_the_order_of_tiles_and_shards_changes_no_byte(make, rendered, contents,
         return list(reversed([in_order(self, half)[0] for half in halves]))
 
     monkeypatch.setattr(Synthesizer, "samples", last_first)
-    monkeypatch.setattr(
-        transforms.render.tiles, "missing_shards", lambda *arguments: reversed(list(missing(*arguments)))
-    )
+    monkeypatch.setattr(Work, "shards", lambda self: reversed(list(shards(self))))
     make(tiles_per_shard=5)
     assert sorted(computed) == list(range(TILES))
     assert computed != sorted(computed)
@@ -173,7 +171,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
     hint = "type:nvidia-l4;count:1;install-nvidia-driver"
     options = options_for(tmp_path / "out", tiny_checkpoint, accelerator=hint)
     pipeline = beam.Pipeline(options=beam_options([]))
-    build(pipeline, options, list(make_plans(options).networks), Found(frozenset()))
+    build(pipeline, options, survey(make_plans(options)))
     wanted = accelerators(pipeline.to_runner_api())
     held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "WritePatchShards")}
     assert any("BeamML_RunInference" in name for name in held)
@@ -197,10 +195,10 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, planner = transforms.panoramas.patch_shards._Write, transforms.render.tiles.PlanTiles
+    writer, work = transforms.panoramas.patch_shards._Write, transforms.render.work
     marks = [tmp_path / f"mark-{number}" for number in range(3)]
     for mark, owner, name in zip(
-        marks, (writer, writer, planner), ("process", "finish_bundle", "_missing"), strict=True
+        marks, (writer, writer, work), ("process", "finish_bundle", "shuffled_shards"), strict=True
     ):
         monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), str(mark)))
     make(tiles_per_shard=1, flags=["--runner=BundleBasedDirectRunner"])

@@ -245,7 +245,7 @@ def test_a_cyclic_panorama_by_flag(tiny_checkpoint, tmp_path):
 def test_a_world_that_the_network_cannot_have_is_refused_before_anything_is_written(tiny_checkpoint, tmp_path):
     for request, said in (
         (dataclasses.replace(PLAIN, cyclic=True, width_px=1100), "must be a multiple of 16 px, and at least 1120 px"),
-        (dataclasses.replace(PLAIN, styles=(Style(z_g=(1.0,)),)), "z_g has 1 numbers; this network's has 16"),
+        (dataclasses.replace(PLAIN, styles=(Style(z_g=(1.0,)),)), "z_g has 1 numbers; this network needs 16"),
     ):
         with pytest.raises(InputError, match=said):
             run(tmp_path / "out", tiny_checkpoint, request)

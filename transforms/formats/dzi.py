@@ -14,7 +14,7 @@ from transforms.formats.jpeg import encode_jpeg
 from transforms.formats.layout import STRIP_PX, Strip
 from transforms.formats.pyramid import level_sizes, level_strips
 from transforms.storage.files import join, write_bytes
-from transforms.storage.prefetch import map_ahead
+from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 from transforms.storage.templates import fill
 
@@ -40,8 +40,7 @@ def write_dzi(url: str, width_px: int, height_px: int, strips: Iterable[Strip], 
         name, pixels = tile
         retried(write_bytes, join(folder, name), encode_jpeg(pixels))
 
-    for _ in map_ahead(write, tiles(width_px, height_px, strips), threads=UPLOADS, ahead=UPLOADS):
-        pass
+    for_each(write, tiles(width_px, height_px, strips), UPLOADS)
     retried(write_bytes, page, viewer(folder, width_px, height_px, metadata).encode())
     about = DESCRIPTOR.format(tile_px=STRIP_PX, width_px=width_px, height_px=height_px)
     retried(write_bytes, url, about.encode())

@@ -12,7 +12,7 @@ from isal import igzip
 
 from transforms.formats.layout import STRIP_PX, Strip
 from transforms.storage.files import join, write_bytes, write_json
-from transforms.storage.prefetch import map_ahead
+from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 
 METADATA_FILE = "zarr.json"
@@ -26,8 +26,7 @@ def write_zarr(url: str, width_px: int, height_px: int, strips: Iterable[Strip],
         name, pixels = chunk
         retried(write_bytes, join(url, "c", name), compressed(pixels))
 
-    for _ in map_ahead(write, chunks(strips), threads=UPLOADS, ahead=UPLOADS):
-        pass
+    for_each(write, chunks(strips), UPLOADS)
     retried(write_json, join(url, METADATA_FILE), describe(width_px, height_px, metadata))
 
 

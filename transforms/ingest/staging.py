@@ -17,12 +17,12 @@ import posixpath
 import re
 import tarfile
 import uuid
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.ingest.lock import STAGING, mark_run, read_run, refuse_run_at_work
 from transforms.photographs.prepare import Prepared
 from transforms.sources.find import Found
@@ -40,13 +40,22 @@ from transforms.storage.files import (
     write_bytes,
     write_json,
 )
-from transforms.training_set.dataset import DATASET, INDEX_SCHEMA, read_dataset, read_dataset_if_any
+from transforms.storage.json_text import read_json_text
+from transforms.training_set.dataset import (
+    DATASET,
+    INDEX_SCHEMA,
+    checked_dataset,
+    read_dataset,
+    read_dataset_if_any,
+)
 from transforms.training_set.records import FAULTS, Photograph, Reject, internal_reject
 from transforms.training_set.samples import Sample
 from transforms.training_set.shards import StagedSample, add_member
 
 FAULT_FOLDER = "faults"
 """The folder in the set that holds a traceback for each place in the code that failed on some item."""
+
+_Read = TypeVar("_Read")
 
 _BASE, _PLAN, _REPACK = "base.json", "plan.jsonl", "repack"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
@@ -93,7 +102,7 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, An
     discard_shards(out, dataset)
     write_faults(out)
     if going_on:
-        return _read_base(out)
+        return read_base(out)
     write_json(join(out, STAGING, _BASE), dataset)
     lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
     lines += [{"reject": _fields(reject)} for reject in found.rejects]
@@ -102,12 +111,15 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, An
     return dataset
 
 
-def _read_base(out: str) -> dict[str, Any] | None:
-    """Returns what ``dataset.json`` said when the unfinished run began."""
-    dataset = read_json(join(out, STAGING, _BASE))
-    if dataset is not None and not isinstance(dataset, dict):
-        raise InputError(f"{join(out, STAGING, _BASE)} is damaged: remove {join(out, STAGING)} to begin anew")
-    return dataset
+def read_base(out: str) -> dict[str, Any] | None:
+    """Returns the ``dataset.json`` that was there when the unfinished run began; None if there was no set.
+
+    Raises:
+        InputError: it is damaged, or has another format.
+    """
+    path = join(out, STAGING, _BASE)
+    dataset = read_json(path)
+    return None if dataset is None else checked_dataset(path, dataset)
 
 
 def begin_repack(out: str, configuration: dict[str, Any]) -> str:
@@ -125,13 +137,13 @@ def begin_repack(out: str, configuration: dict[str, Any]) -> str:
 def read_plan(out: str) -> Found:
     """Reads the plan of the unfinished run."""
     found = Found()
-    for line in _read_lines(join(out, STAGING, _PLAN)):
-        if "reject" in line:
-            found.rejects.append(Reject(**line["reject"]))
-        elif "mended" in line:
-            found.mended.add(line["mended"])
+    for item in _read_lines(join(out, STAGING, _PLAN), _noted):
+        if isinstance(item, Reject):
+            found.rejects.append(item)
+        elif isinstance(item, Photograph):
+            found.photographs.append(item)
         else:
-            found.photographs.append(Photograph.from_json(line["photograph"]))
+            found.mended.add(item)
     return found
 
 
@@ -183,9 +195,7 @@ def read_staged(out: str) -> dict[str, StagedSample | Reject]:
     done: dict[str, StagedSample | Reject] = {}
     for name in list_files(join(out, STAGING)):
         if name.endswith(".jsonl") and name != _PLAN:
-            for row in _read_lines(join(out, STAGING, name)):
-                item = _from_row(row)
-                done[item.source] = item
+            done |= {item.source: item for item in _read_lines(join(out, STAGING, name), _from_row)}
     return done
 
 
@@ -268,6 +278,13 @@ def _from_row(row: dict[str, Any]) -> StagedSample | Reject:
     return StagedSample(sample, image, bytes.fromhex(row["crop_hashes"]), origin)
 
 
+def _noted(line: dict[str, Any]) -> Photograph | Reject | str:
+    """Returns the photograph, the reject or the mended source of a line of the plan."""
+    if "reject" in line:
+        return Reject(**line["reject"])
+    return str(line["mended"]) if "mended" in line else Photograph.from_json(line["photograph"])
+
+
 def _fields(record: Reject | Piece) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
@@ -276,14 +293,27 @@ def _write_lines(url: str, rows: list[dict[str, Any]]) -> None:
     write_bytes(url, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
-def _read_lines(url: str) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in read_bytes(url).split(b"\n") if line)
+def _read_lines(url: str, use: Callable[[dict[str, Any]], _Read]) -> Iterator[_Read]:
+    """Yields the value that the function makes of each line of a file of an unfinished run.
+
+    Raises:
+        InputError: a line is damaged.
+    """
+    for number, line in enumerate(read_bytes(url).split(b"\n"), start=1):
+        try:
+            if line:
+                yield use(read_json_text(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            folder = f"{url.rpartition(f'/{STAGING}/')[0]}/{STAGING}"
+            raise InputError(
+                f"{url} is damaged at line {number} ({one_line(error)}): remove {folder} to begin anew"
+            ) from None
 
 
 def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
     """Raises InputError if the interrupted run had other options."""
     before = read_run(out).get("configuration")
-    if not is_unfinished(out) or not before:
+    if not is_unfinished(out) or not before or not isinstance(before, dict):
         return
     after = json.loads(json.dumps(configuration))
     for name in sorted({*before, *after}):

@@ -11,7 +11,8 @@ index.html                                 the same as a page with the thumbnail
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from model.errors import InputError
@@ -26,6 +27,26 @@ FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
+
+KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
+"""The fields of a panorama's JSON that a job keeps in memory for each panorama that is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the folder holds under the id of a plan.
+
+    Attributes:
+        others: URLs of the folders of its other plans.
+        record: what the JSON of its panorama says, as far as `KEPT`; empty if there is none.
+    """
+
+    others: tuple[str, ...]
+    record: Mapping[str, Any]
+
+    def is_of(self, plan: Plan) -> bool:
+        """Returns whether nothing is there of another plan."""
+        return not self.others and self.record.get("plan", plan.digest) == plan.digest
 
 
 def plan_folder(out: str, plan: Plan) -> str:
@@ -105,9 +126,14 @@ def _is_record(record: Any, request_id: str) -> bool:
     )
 
 
-def is_complete(out: str, plan: Plan) -> bool:
-    """Returns whether all files asked for of a panorama are there, by this plan."""
+def look_up(out: str, plan: Plan) -> Held:
+    """Looks up what is there under the id of a plan."""
     record = read_record(out, plan.request.id)
+    return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
+
+
+def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
+    """Returns whether all files asked for of a panorama, whose JSON is given, are there by this plan."""
     if record.get("plan") != plan.digest:
         return False
     files = [record["files"].get(name) for name in plan.request.formats]
@@ -142,27 +168,27 @@ def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) 
     return plan_from_json({**values, "request": request, "plan": digest}, checkpoint or "", url)
 
 
-def check_plan(out: str, plan: Plan) -> None:
+def check_plan(out: str, plan: Plan, held: Held) -> None:
     """Raises InputError if the request's id is known under another plan."""
-    if other_plans(out, plan) or read_record(out, plan.request.id).get("plan", plan.digest) != plan.digest:
+    if not held.is_of(plan):
         raise InputError(
             f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint "
             "or tile); choose another id or --out, or add --replace to render it anew"
         )
 
 
-def begin(out: str, plan: Plan, known: bool = True) -> None:
-    """Writes the plan down; removes all of a plan that it replaces.
+def begin(out: str, plan: Plan, held: Held | None) -> None:
+    """Writes the plan down; removes all of the plans that it replaces.
 
     Args:
         out: folder of the job.
-        plan: to be made.
-        known: whether the folder may hold anything of its id.
+        plan: the plan.
+        held: what the folder holds under its id; None if it does not know the id.
     """
     path = join(plan_folder(out, plan), PLAN_FILE)
-    if known:
-        remove_replaced(out, plan)
-    if not known or not _says(path, plan):
+    if held is not None and not held.is_of(plan):
+        remove_replaced(out, plan, held)
+    if held is None or not _says(path, plan):
         write_json(path, plan.pixels_json())
 
 
@@ -174,12 +200,11 @@ def _says(url: str, plan: Plan) -> bool:
         return False
 
 
-def remove_replaced(out: str, plan: Plan) -> None:
+def remove_replaced(out: str, plan: Plan, held: Held) -> None:
     """Removes all of other plans under the same id."""
-    for folder in other_plans(out, plan):
+    for folder in held.others:
         remove(folder)
-    record = read_record(out, plan.request.id)
-    if record.get("plan", plan.digest) != plan.digest:
-        for name, file in record["files"].items():
+    if held.record.get("plan", plan.digest) != plan.digest:
+        for name, file in held.record["files"].items():
             remove_panorama(name, panorama_path(out, file))
         remove(record_path(out, plan.request.id))

@@ -59,7 +59,7 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 
-def manifest_row(plan: Plan, state: str, reason: str | None, record: dict[str, Any]) -> dict[str, Any]:
+def manifest_row(plan: Plan, state: str, reason: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the manifest says of a request."""
     audit, precision = record.get("seam_audit", {}), record.get("precision_difference") or {}
     return {

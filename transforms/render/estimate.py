@@ -1,18 +1,13 @@
 """What a render job would do and store, before it does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from functools import cache, reduce
 
 from model.config import GeneratorConfig
 from model.cost import spent
-from transforms.panoramas.folder import known_ids
 from transforms.panoramas.plan import Plan
-from transforms.render.tiles import Found, is_known_complete, work_to_do
-from transforms.storage.prefetch import map_ahead
-from transforms.storage.retry import retried
-
-STORAGE_CALLS = 16
+from transforms.render.work import Work
 
 SHARD_BYTES_PER_PX = 1.9
 BYTES_PER_PX = {"png": 1.7, "tif": 2.4, "dzi": 0.5, "zarr": 2.2, "jpg": 0.3, "webp": 0.26}
@@ -44,22 +39,19 @@ class Estimate:
     multiply_adds: float
 
 
-def estimate(out: str, networks: Mapping[Plan, GeneratorConfig], tiles_per_shard: int) -> Estimate:
-    """Returns what rendering these plans, each with its network, to a folder would do, by what is there."""
-    found = Found(retried(known_ids, out))
+def estimate(survey: Iterable[Work], networks: Mapping[Plan, GeneratorConfig]) -> Estimate:
+    """Returns what rendering would do, by what is still to be made of each plan, and the network of each."""
     tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
-    def of_plan(plan: Plan) -> Estimate:
-        complete = is_known_complete(out, plan, found)
-        work = work_to_do(out, plan, tiles_per_shard, found)
+    def of(work: Work) -> Estimate:
+        plan, tiles = work.plan, work.tiles
         pixels = plan.request.width_px * plan.request.height_px
-        stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (not complete)
-        of_shards = pixels * work.tiles / plan.tiles * SHARD_BYTES_PER_PX
-        cost = work.tiles * tile_cost(networks[plan], plan.tile_px)
-        return Estimate(1, int(complete), work.shards, work.tiles, pixels, of_shards, stored, cost)
+        stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (work.record is None)
+        of_shards = pixels * tiles / plan.tiles * SHARD_BYTES_PER_PX
+        cost = tiles * tile_cost(networks[plan], plan.tile_px)
+        return Estimate(1, int(work.record is not None), work.shard_count, tiles, pixels, of_shards, stored, cost)
 
-    each = map_ahead(of_plan, networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS)
-    return reduce(added, each, Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))
+    return reduce(added, map(of, survey), Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))
 
 
 def added(one: Estimate, other: Estimate) -> Estimate:

@@ -9,8 +9,8 @@ from model.checkpoint import load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.errors import InputError, one_line
 from model.world.definition import check_definition
-from model.world.overlay import check_overlay
-from transforms.panoramas.folder import check_plan, known_ids
+from model.world.overlay import Overlay, check_overlay
+from transforms.panoramas.folder import Held, check_plan, known_ids, look_up
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.overlays import read_overlay
 from transforms.panoramas.plan import MOST_TILE_PX, Plan
@@ -23,93 +23,92 @@ from transforms.storage.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Planned:
-    """What becomes of the requests of a job.
+    """What becomes of the requests of a job, as far as it is known before anything is rendered.
 
     Attributes:
+        options: of the job.
         networks: a plan for each request that can be rendered, with the network that it is for.
-        refused: why each other cannot be, by its name in the manifest.
+        held: what the folder holds under the ids of these plans; nothing for an id that is new to it.
+        refused: why each other request cannot be rendered, by its name in the manifest.
     """
 
+    options: RenderOptions
     networks: dict[Plan, GeneratorConfig]
+    held: dict[Plan, Held]
     refused: dict[str, str]
 
-    def check(self, source: str) -> None:
-        """Raises InputError if no request can be rendered; `source` is the name of their file, or empty."""
+    def check_any(self) -> None:
+        """Raises InputError if no request can be rendered."""
         if self.networks:
             return
         name, reason = next(iter(self.refused.items()))
-        if source:
-            reason = f"{source}: none of its {len(self.refused)} requests can be rendered; {name}: {reason}"
+        if self.options.source:
+            reason = (
+                f"{self.options.source}: none of its {len(self.refused)} requests can be rendered; {name}: {reason}"
+            )
         raise InputError(reason)
+
+    def check_all(self) -> None:
+        """Raises InputError if one of the requests cannot be rendered."""
+        for reason in self.refused.values():
+            raise InputError(reason)
 
 
 def make_plans(options: RenderOptions) -> Planned:
-    """Plans the requests of a job, of which some may be refused.
-
-    Raises:
-        OSError: storage failed where it is no single request's matter.
-    """
-    known = retried(known_ids, options.out)
-    planner = Planner(options, known)
-    networks: dict[Plan, GeneratorConfig] = {}
-    refused: dict[int, Refused] = {}
-    for number, request in enumerate(options.requests, start=1):
-        if isinstance(request, Refused):
-            refused[number] = request
-            continue
-        try:
-            plan, config = planner.plan(request)
-        except OSError:
-            raise
-        except Exception as error:  # one request's fault ends no other's work
-            refused[number] = refused_by(error, request.id)
-        else:
-            networks[plan] = config
-    return Planned(networks, named(options, refused, known | planner.planned))
-
-
-def check_requests(options: RenderOptions) -> None:
-    """Raises InputError if one of the requests of a job cannot be rendered, or there is nowhere to."""
-    check_out(options)
-    for reason in make_plans(options).refused.values():
-        raise InputError(reason)
-
-
-def check_out(options: RenderOptions) -> None:
-    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
-    check_folder(options.out)
-    if retried(exists, join(options.out, MANIFEST)):
-        retried(read_manifest, options.out)
-
-
-def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
-    """Returns refused rows' reasons by id; or by place in the file, for a row with no id or one already taken."""
-    reasons: dict[str, str] = {}
-    for number, row in refused.items():
-        free = row.id is not None and row.id not in taken and row.id not in reasons
-        reasons[str(row.id) if free else options.place(number)] = row.reason
-    return reasons
+    """Plans the requests of a job, of which some may be refused; see `Planner.plans`."""
+    return Planner().plans(options)
 
 
 class Planner:
-    """Plans requests one after the other; what several of them need is read once."""
+    """Plans jobs. Checkpoints and overlays that several requests or several jobs need are read once."""
 
-    def __init__(self, options: RenderOptions, known: Collection[str]):
-        self.options, self.known = options, known
-        self.planned: set[str] = set()
+    def __init__(self) -> None:
         self.checkpoint = cache(self._checkpoint)
-        self.overlay = lru_cache(maxsize=2)(read_overlay)  # most requests have those of the one before
+        self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have those of the one before
 
-    def plan(self, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
+    def plans(self, options: RenderOptions) -> Planned:
+        """Plans the requests of a job, of which some may be refused. Writes nothing.
+
+        Raises:
+            InputError: the folder of the job is a file, or holds a manifest that is none.
+            OSError: storage failed where it is no single request's matter.
+        """
+        check_out(options.out)
+        known = retried(known_ids, options.out)
+        planned = Planned(options, {}, {}, {})
+        refused: dict[int, Refused] = {}
+        taken: set[str] = set()
+        for number, request in enumerate(options.requests, start=1):
+            if isinstance(request, Refused):
+                refused[number] = request
+                continue
+            try:
+                if request.id in taken:
+                    raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
+                plan, config = self.plan(options, request)
+                if request.id in known:
+                    held = retried(look_up, options.out, plan)
+                    if not options.replace:
+                        check_plan(options.out, plan, held)
+                    planned.held[plan] = held
+            except OSError:
+                raise
+            except Exception as error:  # one request's fault ends no other's work
+                refused[number] = refused_by(error, request.id)
+            else:
+                taken.add(request.id)
+                planned.networks[plan] = config
+        planned.refused.update(named(options, refused, known | taken))
+        return planned
+
+    def plan(self, options: RenderOptions, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
         """Returns the plan of a request, and the network that it is for.
 
         Raises:
-            InputError: the request's id has been planned or is known under another plan, its checkpoint is missing or
-                is none, the tile or the world does not fit that, or an overlay is missing or of another world.
+            InputError: the request's checkpoint is missing or is none, the tile or the world does not fit that, or an
+                overlay is missing or of another world.
         """
-        if request.id in self.planned:
-            raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
-        options, url = self.options, request.checkpoint or self.options.checkpoint or BUNDLED
+        url = request.checkpoint or options.checkpoint or BUNDLED
         found = self.checkpoint(url)
         if isinstance(found, InputError):
             raise InputError(str(found))
@@ -123,11 +122,7 @@ class Planner:
             overlays = self.overlay_checksums(request, config, sha256)
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
-        plan = Plan(request, url, sha256, options.tile_px, options.precision, overlays)
-        if not options.replace and request.id in self.known:
-            retried(check_plan, options.out, plan)
-        self.planned.add(request.id)
-        return plan, config
+        return Plan(request, url, sha256, options.tile_px, options.precision, overlays), config
 
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str
@@ -140,6 +135,19 @@ class Planner:
             checksums.append(overlay.sha256)
         return tuple(checksums)
 
+    def _overlay(self, url: str) -> Overlay:
+        """Returns an overlay.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            return read_overlay(url)
+        except InputError:
+            raise
+        except Exception as error:  # stores have errors of their own; other requests have other overlays
+            raise InputError(f"overlay {url} cannot be read: {one_line(error)}") from None
+
     def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
         """Returns a checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""
         try:
@@ -150,3 +158,19 @@ class Planner:
         except Exception as error:  # stores have errors of their own; other requests have other checkpoints
             return InputError(f"checkpoint {url} cannot be read: {one_line(error)}")
         return found.sha256, found.generator.config
+
+
+def check_out(out: str) -> None:
+    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
+    check_folder(out)
+    if retried(exists, join(out, MANIFEST)):
+        retried(read_manifest, out)
+
+
+def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
+    """Returns refused rows' reasons by id; or by place in the file, for a row with no id or one already taken."""
+    reasons: dict[str, str] = {}
+    for number, row in refused.items():
+        free = row.id is not None and row.id not in taken and row.id not in reasons
+        reasons[str(row.id) if free else options.place(number)] = row.reason
+    return reasons

@@ -2,7 +2,7 @@
 
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from model import geometry
 from model.config import GeneratorConfig
@@ -10,23 +10,29 @@ from model.errors import InputError
 from model.geometry import Window
 from model.world.definition import Edit
 from model.world.latents import patchwork
-from transforms.panoramas.folder import PLAN_FILE, existing_shards, other_plans
+from transforms.panoramas.folder import PLAN_FILE, existing_shards
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
 from transforms.panoramas.patches import encode_patch
 from transforms.panoramas.plan import MOST_TILES_PER_SHARD, PatchShard, Plan
 from transforms.panoramas.requests import parts
-from transforms.render.tiles import missing_shards
+from transforms.render.work import missing_shards
 from transforms.storage.files import join, read_json
 from transforms.storage.notes import say_once
 
 
-def adopt_patches(out: str, plan: Plan, config: GeneratorConfig) -> int:
+def adopt_patches(out: str, plan: Plan, others: Iterable[str], config: GeneratorConfig) -> int:
     """Copies patches from plans of the same id that differ in edits only; returns how many.
 
     A tile is taken over if no edit that only one of the two plans has reaches it, or the strips around it.
+
+    Args:
+        out: folder of the job.
+        plan: to be made.
+        others: URLs of the folders of the other plans.
+        config: the network of the plan.
     """
     adopted = 0
-    for donor in donors(out, plan):
+    for donor in donors(others, plan):
         edits = {*plan.request.edits[shared(plan, donor) :], *donor.request.edits[shared(plan, donor) :]}
         reader = PatchReader(out, donor)
         held = {index for _, indices in reader.parts() for index in indices}
@@ -42,9 +48,9 @@ def adopt_patches(out: str, plan: Plan, config: GeneratorConfig) -> int:
     return adopted
 
 
-def donors(out: str, plan: Plan) -> Iterator[Plan]:
-    """Plans under the same id whose patches are there and that differ from this one in edits only."""
-    for folder in other_plans(out, plan):
+def donors(folders: Iterable[str], plan: Plan) -> Iterator[Plan]:
+    """The plans of folders under the same id that differ from this one in edits only."""
+    for folder in folders:
         try:
             donor = plan.with_edits(parts(Edit, read_json(join(folder, PLAN_FILE))["request"]["edits"], folder))
         except (FileNotFoundError, InputError, KeyError, TypeError):

@@ -35,6 +35,8 @@ _SPECIAL: Final = tuple(
 ROBOTS_CAP_BYTES: Final = 500 * 1024
 """The number of bytes read of a robots.txt (RFC 9309, section 2.5)."""
 
+_USER_AGENT: Final = re.compile(r"\s*user[- ]?agent(?=[\s:])", re.IGNORECASE)
+
 OPT_OUTS: Final = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 
 
@@ -129,7 +131,8 @@ def robots_text(content: bytes) -> str:
     """Decodes a robots.txt, by its byte order mark or zero bytes; otherwise as UTF-8.
 
     The last line of a file that was cut off is dropped: half a path would forbid or allow something else. A version
-    after an agent's name is dropped, because only the name counts (RFC 9309, section 2.2.1).
+    after an agent's name is dropped, because only the name counts (RFC 9309, section 2.2.1). All
+    other agents get one name: each agent takes a copy of each rule, and a file may name thousands.
     """
     marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"}
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -139,7 +142,18 @@ def robots_text(content: bytes) -> str:
     text = content.decode(encoding or "utf-8", "replace")
     if len(content) >= ROBOTS_CAP_BYTES:
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
-    return re.sub(r"(?im)^(\s*user-agent\s*:\s*[a-z_-]+)[^\r\n]*", r"\1", text)
+    return "\n".join(map(_agent_alone, text.splitlines()))
+
+
+def _agent_alone(line: str) -> str:
+    """Returns a line of a robots.txt; an agent is named without its version, or "other" if it is not ours."""
+    match = _USER_AGENT.match(line)
+    if not match:
+        return line
+    rest = line[match.end() :].lstrip(" \t:").lower()
+    name = re.match("[a-z_*-]*", rest)[0]  # type: ignore[index]  # it matches nothing rather than fail
+    ours = name == "*" or (name.strip("*") or "other") in AGENT
+    return f"User-agent: {name if ours else 'other'}"
 
 
 def directives(values: Iterable[str]) -> Iterator[str]:

@@ -253,7 +253,8 @@ async def _flickr(fetcher: Fetcher, source: str) -> AsyncIterator[Item]:
         answer = _part(await _ask_flickr(fetcher, source, "flickr.groups.pools.getPhotos", wanted), "photos")
         for photo in _parts(answer, "photo"):
             yield _flickr_item(photo, licences)
-        number, pages = number + 1, int(answer.get("pages") or 0)
+        said = re.fullmatch("[0-9]{1,9}", str(answer.get("pages")))
+        number, pages = number + 1, min(int(said[0]), MOST_PAGES) if said else 0
 
 
 def _flickr_item(photo: Mapping[str, Any], licences: Mapping[str, str | None]) -> Item:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from model.checks import is_count
+from model.errors import InputError
 from transforms.storage.files import filesystem
 
 READ_AT_ONCE = 64
@@ -20,11 +22,18 @@ class Piece:
         url: the URL of the file.
         offset_bytes: the position of the first byte.
         size_bytes: the number of bytes.
+
+    Raises:
+        InputError: no file can have such a range.
     """
 
     url: str
     offset_bytes: int
     size_bytes: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.url, str) and is_count(self.offset_bytes) and is_count(self.size_bytes)):
+            raise InputError(f"{self.url!r} has no {self.size_bytes!r} bytes from {self.offset_bytes!r} on")
 
 
 def read_pieces(pieces: Iterable[Piece]) -> Iterator[bytes]:

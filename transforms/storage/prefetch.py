@@ -35,6 +35,12 @@ def map_ahead(
                 future.cancel()
 
 
+def for_each(function: Callable[[Item], object], items: Iterable[Item], threads: int) -> None:
+    """Calls a function for each item, in several threads at once; raises the first error."""
+    for _ in map_ahead(function, items, threads, ahead=2 * threads):
+        pass
+
+
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Yields the items, each fetched in a separate thread while the previous one is used."""
     pool = ThreadPoolExecutor(1)

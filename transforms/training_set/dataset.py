@@ -17,7 +17,7 @@ from transforms.storage.files import exists, join, read_json, write_json
 from transforms.storage.tables import read_rows, write_rows
 from transforms.storage.urls import redact
 from transforms.training_set.records import Reject
-from transforms.training_set.samples import SPLITS
+from transforms.training_set.samples import SPLITS, Sample
 
 FORMAT_VERSION = 2
 """In version 1 ``full_height_px`` was called ``full_size_px``, which in a sample is the size of its full picture in the
@@ -27,6 +27,9 @@ INDEX, REJECTS, DATASET, REPORT = "index.parquet", "rejects.parquet", "dataset.j
 
 MOST_IMAGE_BYTES = 256 << 20
 """The largest size of a stored picture; even an incompressible one is smaller."""
+
+MOST_SAMPLES = 1_000_000
+"""The largest number of samples that a shard may have."""
 
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+\.tar")
 
@@ -123,7 +126,10 @@ def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
     rows = [row for row in read_index(url) if row["shard"] in dataset["shards"]]
     what = "table of rejects of a training set; copy it again, or ingest again"
     rejects = read_rows(join(url, REJECTS), what, REJECTS_SCHEMA, _LATER_COLUMNS)
-    return TrainingSet(dataset, rows, [Reject(**row) for row in rejects])
+    try:
+        return TrainingSet(dataset, rows, [Reject(**row) for row in rejects])
+    except TypeError as error:
+        raise InputError(f"{join(url, REJECTS)} is damaged ({error}): copy it again, or ingest again") from None
 
 
 def write_tables(
@@ -186,7 +192,15 @@ def read_dataset(url: str) -> dict[str, Any]:
     path = join(url, DATASET)
     if not exists(path):
         raise InputError(f"{url} is not a training set (it has no {DATASET}): make one with infinitygan ingest")
-    dataset = read_json(path)
+    return checked_dataset(path, read_json(path))
+
+
+def checked_dataset(path: str, dataset: Any) -> dict[str, Any]:
+    """Returns the content of a ``dataset.json`` that this version can read.
+
+    Raises:
+        InputError: it has another format, or is damaged.
+    """
     version = dataset.get("format_version") if isinstance(dataset, dict) else None
     if version == 1:
         dataset = _upgrade(dataset)
@@ -261,30 +275,37 @@ def read_index(url: str) -> list[dict[str, Any]]:
     what = "index of a training set; copy it again, or ingest again"
     rows = read_rows(join(url, INDEX), what, INDEX_SCHEMA, _LATER_COLUMNS)
     for number, row in enumerate(rows):
-        if not _is_sample(row):
-            raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or is not the {what}")
+        try:
+            sample_of(row)
+        except InputError as error:
+            raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or is not the {what} ({error})") from None
     return rows
 
 
-def _is_sample(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row of the index, which may come from anyone, can describe a sample."""
-    sides = ("original_width_px", "original_height_px", "stored_width_px", "stored_height_px")
-    return (
-        all(row[name] for name in ("key", "source", "sha256"))
-        and SHARD_NAME.fullmatch(row["shard"] or "") is not None
-        and row["split"] in SPLITS
-        and all((row[name] or 0) > 0 for name in sides)
-        and row["offset"] is not None
-        and row["offset"] >= 0
-        and 0 < (row["size"] or 0) <= MOST_IMAGE_BYTES
-    )
+def sample_of(row: Mapping[str, Any]) -> Sample:
+    """Returns the sample that a row of the index, which may come from anyone, describes.
+
+    Raises:
+        InputError: a field is missing or out of range.
+    """
+    place = {name: row[name] for name in ("shard", "offset", "size")}
+    if not (
+        SHARD_NAME.fullmatch(place["shard"] or "")
+        and is_count(place["offset"])
+        and 0 < (place["size"] or 0) <= MOST_IMAGE_BYTES
+    ):
+        raise InputError(f"{place} cannot be the place of a picture")
+    return Sample.from_json({name: value for name, value in row.items() if name not in place})
 
 
 def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
     """Raises InputError if a field that readers rely on is missing, of a wrong type, or contradicts another."""
+    configuration = dataset.get("configuration")
     fields = {
         "full_height_px": is_count(dataset.get("full_height_px")),
         "patch_size_px": is_count(dataset.get("patch_size_px")),
+        "configuration": isinstance(configuration, dict)
+        and all(is_count(configuration.get(name)) for name in ("full_size_px", "patch_size_px")),
         "samples": _are_counts(dataset.get("samples")) and set(dataset["samples"]) == set(SPLITS),
         "rejects": _are_counts(dataset.get("rejects")),
         "shards": _are_shards(dataset.get("shards")),
@@ -311,6 +332,7 @@ def _are_shards(value: Any) -> bool:
         SHARD_NAME.fullmatch(name)
         and isinstance(shard, dict)
         and is_count(shard.get("samples"))
+        and shard["samples"] <= MOST_SAMPLES
         and is_count(shard.get("size_bytes"))
         for name, shard in value.items()
     )

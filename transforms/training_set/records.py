@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Final
 
+from model.checks import is_count
 from model.errors import one_line
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.text import clean_text
@@ -43,6 +44,7 @@ class Photograph:
     secret_url: str | None = None
 
     def __post_init__(self) -> None:
+        _check_texts(self, "source", *(["secret_url"] if self.secret_url is not None else []))
         _clean(self, "source", "licence", "author", "title")
         shown = redact(self.source)
         if shown != self.source:
@@ -80,6 +82,13 @@ class Photograph:
             archive_offset=piece.offset_bytes if piece else None,
             archive_size=piece.size_bytes if piece else None,
         )
+
+
+def _check_texts(record: "Photograph | Reject", *names: str) -> None:
+    """Raises TypeError if a field is not text, as in a damaged file."""
+    for name in names:
+        if not isinstance(getattr(record, name), str):
+            raise TypeError(f"{name} is {getattr(record, name)!r}; it must be text")
 
 
 def _clean(record: "Photograph | Reject", *names: str) -> None:
@@ -140,6 +149,9 @@ class Reject:
     archive_size: int | None = None
 
     def __post_init__(self) -> None:
+        _check_texts(self, "source", "stage", "reason", "message")
+        if not is_count(self.attempts):
+            raise TypeError(f"attempts is {self.attempts!r}; it must be a count")
         _clean(self, "source", "message", "licence", "author", "title")
         object.__setattr__(self, "source", redact(self.source))
         object.__setattr__(self, "message", redact(self.message))

@@ -133,7 +133,7 @@ class Sample:
             return cls(**fields)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"sample {value.get('key')}: its metadata is invalid ({error})") from None
 
 

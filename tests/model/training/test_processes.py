@@ -64,7 +64,7 @@ def test_after_each_step_all_processes_hold_the_same_networks_and_losses():
 @pytest.mark.parametrize(("batch", "accumulate"), [(5, 1), (6, 2)])
 def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(batch, accumulate):
     recipe = dataclasses.replace(RECIPE, batch=batch, accumulate=accumulate)
-    with pytest.raises(InputError, match=f"a batch of {batch} cannot be shared out to 2 processes of {accumulate}"):
+    with pytest.raises(InputError, match=f"a batch of {batch} cannot be split evenly over 2 processes of {accumulate}"):
         Trainer(PRESETS["tiny"], recipe, Thread(0))
 
 

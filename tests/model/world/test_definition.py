@@ -23,8 +23,8 @@ def refused(function, *arguments, **keywords):
 @pytest.mark.parametrize(
     ("kind", "values", "said"),
     [
-        (Style, {}, "either a seed or z_g"),
-        (Style, {"seed": 1, "z_g": (0.0,)}, "either a seed or z_g"),
+        (Style, {}, "a style needs a seed, z_g"),
+        (Style, {"seed": 1, "z_g": (0.0,)}, "a style needs a seed, z_g"),
         (Style, {"seed": -1}, "seed is -1"),
         (Style, {"seed": 1, "texture_seed": 2**64}, "2^64"),
         (Style, {"seed": True}, "seed is True"),
@@ -32,10 +32,14 @@ def refused(function, *arguments, **keywords):
         (Style, {"seed": 1, "x_px": 0.5}, "x_px is 0.5"),
         (Edit, {"box_px": (0, 0, 1), "seed": 1}, "box_px"),
         (Edit, {"box_px": (0, 0, 0, 1), "seed": 1}, "at least 1"),
-        (Edit, {"box_px": (2**31, 0, 1, 1), "seed": 1}, "positions are below"),
+        (Edit, {"box_px": (2**31, 0, 1, 1), "seed": 1}, "its magnitude must be below"),
         (Edit, {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ()}, "name some of z_l, noise"),
         (Edit, {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ("z_l", "z_l")}, "each once"),
-        (Edit, {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ("noise",), "like_box_px": (0, 0, 1, 1)}, "about z_l"),
+        (
+            Edit,
+            {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ("noise",), "like_box_px": (0, 0, 1, 1)},
+            "applies to z_l",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(kind, values, said):
@@ -53,7 +57,7 @@ def test_a_circle_of_half_a_period_or_more_closes(turn_px):
 
 
 def test_a_global_latent_of_another_length_is_refused():
-    assert "z_g has 3 numbers; this network's has 16" in refused(
+    assert "z_g has 3 numbers; this network needs 16" in refused(
         check_definition, Definition(1, styles=(Style(z_g=(0.0, 1.0, 2.0)),)), TINY
     )
 

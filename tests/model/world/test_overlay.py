@@ -136,7 +136,7 @@ def refused(function, *arguments):
         ({"z_g": torch.zeros(1, 3)}, None, SHA256, "z_g is torch.float32 [1, 3]"),
         ({"w": torch.full((9, 16), torch.nan)}, None, SHA256, "w holds values that are not finite"),
         ({"z_n": ()}, None, SHA256, "noise for 0 layers"),
-        ({"cyclic_px": 400}, 400, SHA256, "takes 528 px of the circle"),
+        ({"cyclic_px": 400}, 400, SHA256, "needs 528 px of the circle"),
     ],
 )
 def test_an_overlay_of_another_checkpoint_law_or_shape_is_refused(tiny, changes, turn_px, sha256, said):
@@ -149,4 +149,4 @@ def test_a_file_that_is_no_overlay_is_refused(tiny):
     for broken in (b"", b"nonsense", pickle.dumps({"z_g": 1}), content[:200], content[:-7]):
         assert refused(load_overlay, broken, "file").startswith("file")
     huge = save_overlay(dataclasses.replace(overlay_of(tiny, 5, (0, 0, 32, 32)), box_px=(0, 0, 10**6, 5)))
-    assert "sides may be 16384" in refused(load_overlay, huge, "file")
+    assert "sides must not exceed 16384" in refused(load_overlay, huge, "file")

@@ -152,3 +152,47 @@ def test_a_mark_that_no_run_makes_does_not_keep_the_folder(tmp_path, content):
     (tmp_path / ".staging" / "run.json").write_text(content)
     begin(tmp_path)
     assert os.listdir(tmp_path) == [".staging"]
+
+
+GOOD_PIECE = {"url": "/a.tar", "offset_bytes": 0, "size_bytes": 9}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"reject": {"source": "a"}}',
+        b'{"reject": 7}',
+        b'{"photograph": {"source": 5, "piece": null}}',
+        b'{"photograph": {"source": "a", "secret_url": 5, "piece": null}}',
+        json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"size_bytes": -1}}}).encode(),
+        json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"offset_bytes": "x"}}}).encode(),
+        json.dumps({"sample": {"full_rows_px": []}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
+    ],
+)
+@pytest.mark.parametrize("read", [staging.read_plan, staging.read_staged])
+def test_notes_of_an_unfinished_run_that_are_damaged_are_refused_in_one_line(tmp_path, read, line):
+    (tmp_path / ".staging").mkdir()
+    for name in ("plan.jsonl", "0.jsonl"):
+        (tmp_path / ".staging" / name).write_bytes(b"\n" + line + b"\n")
+    with pytest.raises(InputError, match=rf"jsonl is damaged at line 2 .*remove {tmp_path}/\.staging to begin anew"):
+        read(str(tmp_path))
+
+
+@pytest.mark.parametrize("base", [7, [], {}, {"format_version": 1, "shards": {}}])
+def test_notes_of_the_set_that_was_there_are_checked_as_a_set_is(tmp_path, base):
+    (tmp_path / ".staging").mkdir()
+    (tmp_path / ".staging" / "base.json").write_text(json.dumps(base))
+    with pytest.raises(InputError, match=r"base\.json"):
+        staging.read_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("configuration", [7, "x", ["a"]])
+def test_options_that_no_run_has_keep_no_run_from_going_on(tmp_path, configuration):
+    begin(tmp_path)
+    run = json.loads((tmp_path / ".staging" / "run.json").read_text())
+    (tmp_path / ".staging" / "run.json").write_text(json.dumps(run | {"configuration": configuration}))
+    check_out(tmp_path)

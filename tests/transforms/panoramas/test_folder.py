@@ -10,6 +10,7 @@ from transforms.panoramas.folder import (
     begin,
     check_plan,
     is_complete,
+    look_up,
     other_plans,
     panorama_path,
     read_record,
@@ -30,35 +31,35 @@ def finish(out, plan):
 
 def test_a_plan_is_written_down_once(plan_of, tmp_path):
     plan = plan_of(300, 200)
-    begin(str(tmp_path), plan)
+    begin(str(tmp_path), plan, look_up(str(tmp_path), plan))
     (path,) = tmp_path.rglob("plan.json")
     assert json.loads(path.read_text()) == plan.pixels_json()
     assert path.parent.name == plan.digest
     before = path.stat().st_mtime_ns
-    begin(str(tmp_path), plan)
+    begin(str(tmp_path), plan, look_up(str(tmp_path), plan))
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_panorama_is_complete_when_all_its_files_are_there(plan_of, tmp_path):
     plan, out = plan_of(300, 200), str(tmp_path)
-    assert not is_complete(out, plan)
+    assert not is_complete(out, plan, read_record(out, plan.request.id))
     finish(out, plan)
-    assert is_complete(out, plan)
-    assert not is_complete(out, plan_of(300, 208))
+    assert is_complete(out, plan, read_record(out, plan.request.id))
+    assert not is_complete(out, plan_of(300, 208), read_record(out, plan_of(300, 208).request.id))
     (tmp_path / "panoramas" / f"{plan.request.id}.png").unlink()
-    assert not is_complete(out, plan)
+    assert not is_complete(out, plan, read_record(out, plan.request.id))
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "0123456789ab.bak"])
 def test_what_others_put_beside_a_plan_is_left_alone(plan_of, tmp_path, name):
     plan, out = plan_of(300, 200), str(tmp_path)
-    begin(out, plan)
+    begin(out, plan, look_up(out, plan))
     folder = tmp_path / "patches" / plan.request.id
     (folder / "notes").mkdir()
     (folder / name).touch()
     assert other_plans(out, plan) == []
-    check_plan(out, plan)
-    begin(out, plan)
+    check_plan(out, plan, look_up(out, plan))
+    begin(out, plan, look_up(out, plan))
     assert (folder / name).exists()
     assert (folder / "notes").exists()
 
@@ -70,18 +71,18 @@ def test_a_forged_record_names_nothing_to_remove(plan_of, tmp_path, file):
     victim = tmp_path / "out" / "panoramas" / "victim.png"
     victim.touch()
     assert read_record(out, plan.request.id) == {}
-    begin(out, plan)
+    begin(out, plan, look_up(out, plan))
     assert victim.exists()
 
 
 def test_another_plan_goes_when_it_is_replaced(plan_of, tmp_path):
     plan, other, out = plan_of(300, 200), plan_of(300, 208), str(tmp_path)
-    begin(out, other)
+    begin(out, other, look_up(out, other))
     finish(out, other)
     with pytest.raises(InputError, match="--replace"):
-        check_plan(out, plan)
-    begin(out, plan)
-    check_plan(out, plan)
+        check_plan(out, plan, look_up(out, plan))
+    begin(out, plan, look_up(out, plan))
+    check_plan(out, plan, look_up(out, plan))
     assert [path.name for path in (tmp_path / "panoramas").iterdir()] == []
     assert len(list(tmp_path.rglob("plan.json"))) == 1
 
@@ -113,19 +114,19 @@ def test_a_forged_record_harms_nobody(forged, plan_of, tmp_path, capsys):
     record = read_record(out, "p")
     assert set(record.get("files", ())) <= set(FORMATS)
     assert record or "is not the JSON of panorama p; it is passed over" in capsys.readouterr().err
-    begin(out, plan)
+    begin(out, plan, look_up(out, plan))
     assert victim.exists()
     assert (tmp_path / "out" / "panoramas" / "victim.png").exists()
-    assert not is_complete(out, plan)
+    assert not is_complete(out, plan, read_record(out, plan.request.id))
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff", b'{"request": 5}', b"{}"])
 def test_a_damaged_plan_is_written_down_again(content, plan_of, tmp_path):
     plan, out = plan_of(300, 200), str(tmp_path)
-    begin(out, plan)
+    begin(out, plan, look_up(out, plan))
     (path,) = tmp_path.rglob("plan.json")
     path.write_bytes(content)
-    begin(out, plan)
+    begin(out, plan, look_up(out, plan))
     assert json.loads(path.read_text()) == plan.pixels_json()
 
 

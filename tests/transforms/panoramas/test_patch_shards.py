@@ -20,7 +20,7 @@ from transforms.panoramas.patch_shards import (
 )
 from transforms.panoramas.patches import decode, encode, pixel_checksum
 from transforms.panoramas.plan import Failure, PatchShard
-from transforms.render.tiles import missing_shards
+from transforms.render.work import missing_shards
 
 
 def store(out, plan, painted, tiles_per_shard=4):

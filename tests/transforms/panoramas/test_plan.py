@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from model.errors import InputError
 from model.geometry import LIMIT
 from model.world.definition import Edit, Style
-from transforms.panoramas.folder import check_plan, existing_shards, other_plans, plan_folder, record_path
+from transforms.panoramas.folder import check_plan, existing_shards, look_up, other_plans, plan_folder, record_path
 from transforms.panoramas.plan import PatchShard, Plan, Tile
 from transforms.panoramas.requests import RenderRequest
-from transforms.render.tiles import Found, PlanTiles, Work, missing_shards, shards_to_do, work_to_do
+from transforms.render.options import RenderOptions
+from transforms.render.planner import Planned
+from transforms.render.work import CutShards, Work, gaps_between, missing_shards, survey
 
 tile_sides = st.sampled_from([16, 32, 48, 64, 112])
 FAR = LIMIT - 10_000
@@ -202,25 +204,31 @@ def test_only_a_plans_own_shards_are_found(plan_of, tmp_path):
 def test_an_id_is_known_by_its_patches_and_by_its_panorama(scheme, plan_of, tmp_path):
     out = scheme or str(tmp_path)
     plan, other = plan_of(300, 200), plan_of(300, 200, seed=8)
-    check_plan(out, plan)
+    check_plan(out, plan, look_up(out, plan))
     fs = fsspec.filesystem("memory" if scheme else "file")
     fs.makedirs(plan_folder(out, other))
     fs.pipe(f"{plan_folder(out, other)}/0-9.tar", b"")
     assert other_plans(out, plan) == [plan_folder(out, other)]
     assert other_plans(out, other) == []
-    check_plan(out, other)
-    check_plan(out, plan_of(300, 200, id="q"))
+    check_plan(out, other, look_up(out, other))
+    check_plan(out, plan_of(300, 200, id="q"), look_up(out, plan_of(300, 200, id="q")))
     with pytest.raises(InputError, match=r"already holds panorama p by another plan.*add --replace to render it anew$"):
-        check_plan(out, plan)
+        check_plan(out, plan, look_up(out, plan))
     fs.rm(f"{out}/patches", recursive=True)
-    check_plan(out, plan)
+    check_plan(out, plan, look_up(out, plan))
     fs.makedirs(f"{out}/panoramas", exist_ok=True)
     fs.pipe(record_path(out, "p"), b'{"plan": "%s", "files": {}}' % other.digest.encode())
-    check_plan(out, other)
+    check_plan(out, other, look_up(out, other))
     with pytest.raises(InputError, match="already holds panorama p by another plan"):
-        check_plan(out, plan)
+        check_plan(out, plan, look_up(out, plan))
     fs.pipe(record_path(out, "p"), b'{"plan": "cut sho')
-    check_plan(out, plan)
+    check_plan(out, plan, look_up(out, plan))
+
+
+def planned_of(out, tiles_per_shard, *plans, known=True):
+    options = RenderOptions((), str(out), tiles_per_shard=tiles_per_shard)
+    held = {plan: look_up(str(out), plan) for plan in plans if known}
+    return Planned(options, dict.fromkeys(plans), held, {})
 
 
 def test_the_transform_outputs_what_is_missing(plan_of, tmp_path):
@@ -229,8 +237,9 @@ def test_the_transform_outputs_what_is_missing(plan_of, tmp_path):
     folder.mkdir(parents=True)
     (folder / "20-29.tar").touch()
     existing = existing_shards(str(tmp_path), plan)
+    work = survey(planned_of(tmp_path, 20, plan, other))
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        shards = pipeline | beam.Create([plan, other]) | PlanTiles(str(tmp_path), 20, Found(frozenset({"p", "q"})))
+        shards = pipeline | beam.Create(work) | CutShards()
         expected = [*missing_shards(plan, existing, 20), *missing_shards(other, [], 20)]
         assert_that(shards, equal_to(expected))
     assert [shard.name for shard in expected] == ["00-19.tar", "30-39.tar", "40-59.tar", "60-79.tar", "0-3.tar"]
@@ -250,19 +259,17 @@ def test_which_overlays_there_are_decides_a_plan_and_where_they_lie_does_not():
 @given(plans_with_shards(), st.integers(1, 9))
 def test_work_is_reckoned_as_it_would_be_listed(made, tiles_per_shard):
     plan, existing = made
-    found = Found(frozenset({plan.request.id}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.render.tiles.is_complete", lambda out, plan: False)
-        patch.setattr("transforms.render.tiles.existing_shards", lambda out, plan: existing)
-        listed = list(shards_to_do("none", plan, tiles_per_shard, found))
-        work = work_to_do("none", plan, tiles_per_shard, found)
-    assert work == Work(len(listed), sum(len(shard.indices) for shard in listed))
+    work = Work(plan, None, tuple(gaps_between(plan, existing)), tiles_per_shard)
+    listed = list(work.shards())
+    assert listed == list(missing_shards(plan, existing, tiles_per_shard))
+    assert (work.shard_count, work.tiles) == (len(listed), sum(len(shard.indices) for shard in listed))
+    assert not work.is_done
 
 
 def test_the_work_of_the_largest_panorama_is_reckoned_at_once(plan_of, tmp_path):
     plan = plan_of(2 * 10**9, 512, tile_px=256, formats=("tif",))
-    work = work_to_do(str(tmp_path), plan, 1, Found(frozenset()))
-    assert work == Work(plan.tiles, plan.tiles)
+    (work,) = survey(planned_of(tmp_path, 1, plan, known=False))
+    assert (work.shard_count, work.tiles) == (plan.tiles, plan.tiles)
     assert plan.tiles == 7_812_500 * 2
 
 

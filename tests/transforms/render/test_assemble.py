@@ -22,7 +22,7 @@ from transforms.panoramas.manifest import MANIFEST_SCHEMA, read_manifest, write_
 from transforms.panoramas.patch_shards import write_patch_shard
 from transforms.panoramas.plan import Failure, plan_from_json
 from transforms.render.assemble import AssemblePanoramas, assemble_panorama
-from transforms.render.tiles import missing_shards
+from transforms.render.work import missing_shards
 
 
 def store(out, plan, painted, lost=()):

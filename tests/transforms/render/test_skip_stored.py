@@ -8,7 +8,7 @@ import transforms.render.skip_stored
 import transforms.storage.retry
 from transforms.panoramas.folder import plan_folder
 from transforms.render.skip_stored import LOOKED_UP_AHEAD, SkipStored
-from transforms.render.tiles import missing_shards
+from transforms.render.work import missing_shards
 from transforms.storage.files import join, write_bytes
 
 

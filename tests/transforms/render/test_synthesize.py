@@ -17,7 +17,7 @@ from transforms.panoramas.patches import Patch, decode
 from transforms.panoramas.plan import Failure, PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, Synthesizer, patch
-from transforms.render.tiles import missing_shards
+from transforms.render.work import missing_shards
 from transforms.storage.tensor_files import read_tensors
 
 

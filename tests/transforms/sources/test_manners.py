@@ -3,9 +3,10 @@ import time
 from itertools import pairwise
 
 import pytest
+from protego import Protego
 
 from model.errors import InputError
-from transforms.sources.manners import Host, Manners, is_private, may_follow, opt_out
+from transforms.sources.manners import Host, Manners, is_private, may_follow, opt_out, robots_text
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,37 @@ def test_connections_to_a_host_are_few():
 def test_a_host_that_asks_for_silence_has_it():
     started, _ = times_of_turns(Manners(host_rate=1e6), 5, lambda host: host.be_silent(0.2))
     assert started[0] >= 0.2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\n" * 500_000,
+        b" \t" * 250_000,
+        b"user-agent" + b" " * 500_000 + b"x",
+        b"".join(b"User-agent: bot%d\n" % number for number in range(13_000)) + b"Disallow: /a\n" * 17_000,
+    ],
+)
+def test_the_longest_robots_txt_takes_no_time(content):
+    begin_s = time.process_time()
+    Protego.parse(robots_text(content))
+    assert time.process_time() - begin_s < 5
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize(
+    ("agents", "allowed"),
+    [
+        ("User-agent: infinitygan/1.0", False),
+        ("user-agent : InfinityGAN", False),
+        ("User-agent: *", False),
+        ("User-agent: otherbot\nUser-agent: infinitygan 2", False),
+        ("User-agent: otherbot/1.0", True),
+        ("User-agent: otherbot", True),
+        ("User-agent: 360spider", True),
+        ("User-agent: other", True),
+    ],
+)
+def test_rules_for_us_by_any_version_are_ours_and_those_for_others_are_not(agents, allowed, ends):
+    rules = Protego.parse(robots_text(f"{agents}\nDisallow: /\n".replace("\n", ends).encode()))
+    assert rules.can_fetch("https://a.example/b", "infinitygan") == allowed

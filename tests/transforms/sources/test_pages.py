@@ -73,8 +73,9 @@ def test_a_rendition_that_cannot_be_decoded_is_passed_over():
     html = (
         '<picture><source srcset="a.jxl 2000w" type="image/jxl"><img src=a.jpg></picture>'
         '<picture><source srcset="b.heic 2000w"><img src=b.jpg srcset="b-big.jpg 1000w"></picture>'
+        '<picture><source srcset="/c?2000 2000w" type="image/jxl"><img src=c.jpg></picture>'
     )
-    assert [url.rpartition("/")[2] for url in pictures(html)] == ["a.jpg", "b-big.jpg"]
+    assert [url.rpartition("/")[2] for url in pictures(html)] == ["a.jpg", "b-big.jpg", "c.jpg"]
 
 
 @pytest.mark.parametrize(

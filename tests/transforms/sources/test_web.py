@@ -348,6 +348,13 @@ def test_flickrs_answers_may_lack_anything(flickr, number):
     assert len(items) == sum(photo is not None for photo in photos[number:])
 
 
+@pytest.mark.parametrize("pages", [{"a": 1}, "two", -1, "1" * 5000, 2.5, [3], True])
+def test_a_number_of_pages_that_is_none_costs_no_photograph(flickr, pages):
+    document = {"stat": "ok", "photos": {"photo": [{"url_o": "https://h/a.jpg"}], "pages": pages}, "licenses": {}}
+    flickr.routes["/services/rest/"] = json.dumps(document).encode()
+    assert find("flickr:group/7@N00") == [Photograph("https://h/a.jpg")]
+
+
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 20x OK\r\n\r\n", b"HTTP/1.1 302 x\r\nLocation: /services/rest/?api_key=s3cret\r\n\r\n", b""]
 )

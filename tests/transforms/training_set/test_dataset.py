@@ -13,7 +13,14 @@ from model.errors import InputError
 from tests.transforms.training_set.test_samples import make_sample
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.tables import read_rows, write_rows
-from transforms.training_set.dataset import INDEX_SCHEMA, REJECTS_SCHEMA, read_dataset, read_index, write_tables
+from transforms.training_set.dataset import (
+    INDEX_SCHEMA,
+    REJECTS_SCHEMA,
+    read_dataset,
+    read_index,
+    read_training_set,
+    write_tables,
+)
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import Sample
 from transforms.training_set.shards import (
@@ -180,6 +187,9 @@ def test_a_set_of_version_1_is_read_as_one_of_version_2(made):
         ({"shards": {"train-000000.tar": {"samples": 0}}}, "shards"),
         ({"shards": {"train-../../x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
         ({"shards": {"/etc/x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
+        ({"shards": {"train-000000.tar": {"samples": 2**40, "size_bytes": 1}}}, "shards"),
+        ({"configuration": None}, "configuration"),
+        ({"configuration": {"full_size_px": 197}}, "configuration"),
         ({"shards": {}}, "samples, which differ from those of the shards"),
         ({"rejects": 1, "shards": 1}, "rejects, shards"),
     ],
@@ -208,6 +218,13 @@ def test_a_damaged_dataset_is_refused_in_one_line_that_names_the_field(made, cha
         {"stored_width_px": 0},
         {"original_height_px": None},
         {"key": None},
+        {"perceptual_hash": "á" * 16},
+        {"perceptual_hash": None},
+        {"detail_hash": "0"},
+        {"crop_box_px": [0, 0]},
+        {"full_rows_px": []},
+        {"patches": None},
+        {"patches": [None]},
     ],
 )
 def test_a_row_of_the_index_that_no_sample_can_have_is_refused_in_one_line(made, change):
@@ -215,6 +232,17 @@ def test_a_row_of_the_index_that_no_sample_can_have_is_refused_in_one_line(made,
     write_rows(str(made / "index.parquet"), [rows[0], {**rows[1], **change}, *rows[2:]], INDEX_SCHEMA)
     with pytest.raises(InputError, match=r"index\.parquet is damaged at row 1, or is not the index of a training set"):
         read_index(str(made))
+
+
+@pytest.mark.parametrize("change", [{"source": None}, {"message": None}, {"reason": None}, {"attempts": None}])
+def test_a_reject_without_what_each_has_is_refused_in_one_line(made, change):
+    row = dict.fromkeys(REJECTS_SCHEMA.names)
+    row |= {"source": "a.jpg", "stage": "read", "reason": "unreadable", "message": "x", "attempts": 1}
+    write_rows(str(made / "rejects.parquet"), [row], REJECTS_SCHEMA)
+    assert len(read_training_set(str(made), read_dataset(str(made))).rejects) == 1
+    write_rows(str(made / "rejects.parquet"), [row | change], REJECTS_SCHEMA)
+    with pytest.raises(InputError, match=r"rejects\.parquet is damaged"):
+        read_training_set(str(made), read_dataset(str(made)))
 
 
 def test_a_damaged_index_is_refused_in_one_line(made):

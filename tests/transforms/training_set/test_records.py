@@ -27,3 +27,21 @@ def test_a_fault_of_ours_is_the_items_reject_and_its_traceback_is_kept_once_a_pl
     assert all(log.name in reject.message for reject in (first, second))
     assert all(words in log.read_text() for words in ("a.jpg", "Traceback", "in fail"))
     assert not FAULTS
+
+
+def test_what_is_kept_of_a_fault_can_be_written_and_holds_no_secrets():
+    FAULTS.clear()
+    reject = internal_reject("a.jpg", "fetch", ValueError("http://alice:S3CRET@h/a.jpg?token=T0KEN \ud83d"))
+    (text,) = FAULTS.values()
+    for said in (text, reject.message):
+        assert "http://h/a.jpg?token=redacted-" in said
+        assert not any(secret in said for secret in ("alice", "S3CRET", "T0KEN"))
+        assert said.encode()
+
+
+def test_faults_at_two_places_are_kept_as_two():
+    FAULTS.clear()
+    for error in (caught("x"), caught("y"), KeyError("elsewhere")):
+        internal_reject("a.jpg", "fetch", error)
+    assert len(FAULTS) == 2
+    FAULTS.clear()

@@ -1,0 +1,378 @@
+"""What render, info and their kin read: requests, patch shards, and the files of a folder that they wrote."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import aiohttp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ingest_targets import mutate_tar
+from mutations import json_text, mutate, mutate_table, mutate_text, mutate_value, pack, unpack
+from target import Target, folder_of, refused
+from train_targets import CHECKPOINT_CONFIG, checkpoint_bytes
+
+from model.world.definition import Edit
+from pipelines.assemble import plans_to_assemble
+from pipelines.info import describe, told
+from pipelines.terminal.render_tables import show_cautions, show_refused, show_summary
+from transforms.applications.edit import find_request
+from transforms.formats.registry import FORMATS
+from transforms.panoramas.folder import begin, existing_shards, read_record
+from transforms.panoramas.manifest import (
+    FAILED,
+    MANIFEST,
+    MANIFEST_SCHEMA,
+    manifest_row,
+    read_manifest,
+    refused_row,
+    write_manifest,
+)
+from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
+from transforms.panoramas.patches import Patch, encode_patch
+from transforms.panoramas.plan import PatchShard, Plan
+from transforms.panoramas.requests import Refused, RenderRequest, list_requests, read_requests, short, write_requests
+from transforms.render.assemble import assemble_panorama
+from transforms.render.estimate import estimate
+from transforms.render.index_page import write_index
+from transforms.render.options import RenderOptions
+from transforms.render.planner import check_out, make_plans
+from transforms.render.repair import is_whole
+from transforms.render.reuse import adopt_patches
+from transforms.render.verify import finished_plans
+
+TILE_PX, OVERLAP_PX = 32, 3
+HOME = tempfile.TemporaryDirectory(prefix="fuzz-")
+
+
+@cache
+def checkpoint_file() -> str:
+    """A checkpoint of a very small network."""
+    path = Path(HOME.name) / "checkpoint.safetensors"
+    path.write_bytes(checkpoint_bytes())
+    return str(path)
+
+
+# Requests
+
+REQUESTS: list[dict[str, Any]] = [
+    {"id": "a", "seed": 7, "width_px": 4096, "height_px": 512, "formats": ["png", "tif"]},
+    {
+        "id": "b",
+        "seed": 2**64 - 1,
+        "width_px": 1152,
+        "height_px": 64,
+        "origin_x_px": -70,
+        "origin_y_px": 9,
+        "cyclic": True,
+    },
+    {
+        "id": "c-3",
+        "seed": 0,
+        "width_px": 100_000,
+        "height_px": 300,
+        "styles": [{"seed": 5, "x_px": 0, "y_px": 0}, {"z_g": [0.5], "x_px": 900, "y_px": 9, "texture_seed": 8}],
+        "fusion_px": 64,
+        "edits": [{"box_px": [0, 0, 64, 64], "seed": 3, "fields": ["z_l", "noise"], "like_box_px": [9, 9, 40, 40]}],
+    },
+    {"id": "d", "seed": 1, "width_px": 64, "height_px": 64, "overlays": ["o.safetensors"], "paste_px": 12},
+]
+FIELDS = [field.name for field in dataclasses.fields(RenderRequest)]
+REQUEST_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "checkpoint")),
+        *((name, pa.uint64()) for name in ("seed",)),
+        *(
+            (name, pa.int64())
+            for name in ("width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "paste_px")
+        ),
+        ("cyclic", pa.bool_()),
+        ("formats", pa.list_(pa.string())),
+        ("overlays", pa.list_(pa.string())),
+        ("styles", pa.list_(pa.struct([("seed", pa.uint64()), ("x_px", pa.int64()), ("y_px", pa.int64())]))),
+    ]
+)
+WORDS = (
+    *FIELDS,
+    *(
+        ",",
+        '"',
+        '""',
+        "\n",
+        "\r\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        '"id"',
+        '"x"',
+        "1e5",
+        "512.0",
+        "-1",
+        "18446744073709551616",
+    ),
+    *(
+        "true",
+        "TRUE",
+        "null",
+        "NaN",
+        "dzi zarr",
+        "webp",
+        "4294967296",
+        "9" * 30,
+        "2000000000",
+        "file://x",
+        "https://a:b@c/d",
+    ),
+)
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """Requests as the text of a CSV."""
+
+    def cell(name: str, value: Any) -> str:
+        if value is None:
+            return ""
+        text = " ".join(value) if name == "formats" else value if isinstance(value, str) else json.dumps(value)
+        return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n') else text
+
+    return "\n".join([",".join(FIELDS), *(",".join(cell(name, row.get(name)) for name in FIELDS) for row in rows)])
+
+
+def make_requests(random: Random) -> bytes:
+    kind = random.choice(("csv", "jsonl", "jsonl", "parquet"))
+    rows = [{**random.choice(REQUESTS), "id": f"r{number}"} for number in range(random.randrange(1, 5))]
+    if kind == "parquet":
+        content = mutate_table(random, rows, REQUEST_SCHEMA)
+    elif kind == "csv":
+        content = mutate_text(random, as_csv(rows), WORDS)
+    else:
+        content = b"\n".join(json_text(random, mutate_value(random, row)) for row in rows)
+    return pack({f"requests.{kind}": content})
+
+
+def check_requests(content: bytes) -> None:
+    """Each row is planned or refused, and all goes into the tables and files that say so."""
+    ((name, text),) = unpack(content).items()
+    with folder_of({name: text}) as folder, refused(), without_network():
+        rows = list_requests(str(folder / name), {"checkpoint": checkpoint_file()})
+        options = RenderOptions(tuple(rows), str(folder / "out"), checkpoint_file(), source=str(folder / name))
+        planned = make_plans(options)
+        check_reasons([*planned.refused.values(), *(row.reason for row in rows if isinstance(row, Refused))])
+        plans = list(planned.networks)
+        with silent():
+            show_refused(planned.refused)
+            show_cautions(plans)
+        estimate(options.out, planned.networks, options.tiles_per_shard)
+        for plan in plans:
+            json.dumps(plan.provenance()).encode()
+        refusals = [refused_row(key, reason) for key, reason in planned.refused.items()]
+        write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in plans] + refusals)
+        look_at_manifest(options.out)
+        again = str(folder / "again.jsonl")
+        write_requests(again, [plan.request for plan in plans])
+        assert (
+            [short(request) for request in read_requests(again)] == [short(plan.request) for plan in plans]
+            if plans
+            else True
+        )
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Lets nobody connect, nor wait to try again."""
+    error = aiohttp.ClientConnectionError("there is no network here")
+    with patch("aiohttp.ClientSession._request", side_effect=error), patch("time.sleep"):
+        yield
+
+
+def check_reasons(reasons: list[str]) -> None:
+    """Makes sure that nothing is refused for a fault of ours."""
+    for reason in reasons:
+        assert reason.strip(), reasons
+        assert "internal error" not in reason, reason
+
+
+def silent() -> Any:
+    """Writes stderr to a file that takes UTF-8 and goes nowhere."""
+    return redirect_stderr(open(os.devnull, "w", encoding="utf-8"))
+
+
+def look_at_manifest(out: str) -> None:
+    """Reads and shows a manifest."""
+    rows = read_manifest(out)
+    write_index(out, rows)
+    with silent():
+        show_summary(out, rows)
+
+
+# Patch shards
+
+
+def plan_of(**fields: Any) -> Plan:
+    """A plan of four tiles."""
+    values = {
+        "id": "p",
+        "seed": 7,
+        "width_px": 50,
+        "height_px": 40,
+        "origin_y_px": 0,
+        "formats": tuple(FORMATS),
+        **fields,
+    }
+    return Plan(RenderRequest(**values), checkpoint_file(), "0" * 64, TILE_PX)
+
+
+def patch_of(plan: Plan, index: int) -> Patch:
+    """A patch of random pixels."""
+    random = np.random.default_rng(index)
+    pixels = random.integers(0, 256, (*plan.cropped_px(index), 3), np.uint8)
+    return Patch(index, pixels, random.integers(0, 256, (4 * OVERLAP_PX, TILE_PX, 3), np.uint8))
+
+
+@cache
+def rendered() -> dict[str, bytes]:
+    """The files of a folder that render has written."""
+    plan = plan_of()
+    with folder_of({}) as folder:
+        out = str(folder)
+        begin(out, plan)
+        shard = PatchShard(plan, 0, plan.tiles - 1)
+        write_patch_shard(out, shard, [encode_patch(plan, patch_of(plan, index)) for index in shard.indices])
+        row = assemble_panorama(out, plan, [], "1")
+        assert row["state"] == "done", row
+        write_manifest(out, [row, refused_row("requests.csv, request 2", "it is no request")])
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def make_patches(random: Random) -> bytes:
+    files = {name: content for name, content in rendered().items() if name.startswith("patches/")}
+    (name,) = [name for name in files if name.endswith(".tar")]
+    files[name] = mutate_tar(random, files[name])
+    return pack(files)
+
+
+def check_patches(content: bytes) -> None:
+    """A shard is whole, or damaged and said to be: where it is read, repaired, adopted and assembled."""
+    plan = plan_of(formats=("jpg",))
+    with folder_of(unpack(content)) as folder, silent():
+        out, (shard,) = str(folder), existing_shards(str(folder), plan)
+        try:
+            list(PatchReader(out, plan).patches())
+            whole = True
+        except (DamagedShardError, FileNotFoundError):
+            whole = False
+        assert is_whole(out, shard) == whole
+        row = assemble_panorama(out, plan, [], "1")
+        assert (row["state"] == "done") == whole, row
+        adopt_patches(out, plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),)), CHECKPOINT_CONFIG)
+        with refused(OSError):
+            list(told(describe(str(folder / "patches/p" / plan.digest / shard.name))))
+
+
+# A folder that render has written
+
+
+def make_folder(random: Random) -> bytes:
+    files = {name: content for name, content in rendered().items() if name.endswith((".json", ".parquet", ".tar"))}
+    for _ in range(random.choice((1, 1, 2))):
+        name = random.choice([name for name in files if not name.endswith(".tar") and "zarr" not in name])
+        if name == MANIFEST:
+            rows = pq.read_table(pa.BufferReader(rendered()[name])).to_pylist()
+            files[random.choice((name, "manifest-00000000000000000001-0123abcd.part"))] = mutate_table(
+                random, rows, MANIFEST_SCHEMA
+            )
+        else:
+            files[name] = json_text(random, mutate_value(random, json.loads(rendered()[name])))
+    return pack(files)
+
+
+def check_folder(content: bytes) -> None:
+    """Whatever its files say, the commands refuse it, pass it over or go on, and touch nothing outside."""
+    plan, other = plan_of(formats=("jpg",)), plan_of(formats=("jpg",), seed=8)
+    with folder_of({"neighbour": b"", **{f"out/{name}": file for name, file in unpack(content).items()}}) as folder:
+        out = str(folder / "out")
+        with silent():
+            for use in (
+                lambda: list(told(describe(out))),
+                lambda: list(told(describe(f"{out}/panoramas/p.json"))),
+                lambda: list(told(describe(f"{out}/patches/p/{plan.digest}"))),
+                lambda: check_out(RenderOptions((plan.request,), out, checkpoint_file())),
+                lambda: look_at_plans(out, [plan.request, other.request]),
+                lambda: finished_plans(out, checkpoint_file()),
+                lambda: [assemble_panorama(out, found, (), "1") for found in plans_to_assemble(out, ["webp"], [])],
+                lambda: find_request(f"{out}/panoramas/p.json", None),
+                lambda: write_manifest(out, [assemble_panorama(out, plan, [], "1")]),
+                lambda: adopt_patches(out, other, CHECKPOINT_CONFIG),
+                lambda: begin(out, other),
+                lambda: look_at_manifest(out),
+            ):
+                with refused(OSError):
+                    use()
+        assert read_record(out, "p").get("plan", other.digest) == other.digest
+        assert (folder / "neighbour").exists()
+
+
+def look_at_plans(out: str, requests: list[RenderRequest]) -> None:
+    """Plans requests for a folder with and without what is there."""
+    for replace in (False, True):
+        planned = make_plans(RenderOptions(tuple(requests), out, checkpoint_file(), replace=replace))
+        check_reasons(list(planned.refused.values()))
+        estimate(out, planned.networks, 16)
+
+
+# Panoramas
+
+KINDS = [name for name in FORMATS if name not in ("dzi", "zarr")]
+
+
+def make_panorama(random: Random) -> bytes:
+    kind = random.choice((*KINDS, "dzi", "zarr", "json"))
+    files = {name: content for name, content in rendered().items() if name.startswith(f"panoramas/p.{kind}")}
+    if kind == "dzi":
+        files["panoramas/p.html"] = rendered()["panoramas/p.html"]
+    name = random.choice([name for name in files if not name.endswith((".jpg", "zarr/c/0/0/0")) or kind == "jpg"])
+    text = name.endswith(("json", "dzi", "html"))
+    words = (
+        "Width=",
+        "Height=",
+        '"',
+        "<Size ",
+        '<meta name="InfinityGAN" content="',
+        "&quot;",
+        "&#0;",
+        "{",
+        "}",
+        "shape",
+        "[",
+        "9" * 40,
+    )
+    files[name] = mutate_text(random, files[name].decode(), words) if text else mutate(random, files[name])
+    return pack(files)
+
+
+def check_panorama(content: bytes) -> None:
+    files = unpack(content)
+    name = next(iter(files))
+    name = name if "zarr" not in name else "panoramas/p.zarr"
+    with folder_of(files) as folder, refused(OSError):
+        list(told(describe(str(folder / (name.replace(".html", ".dzi"))))))
+
+
+TARGETS = {
+    "requests": Target(make_requests, check_requests, 5_000),
+    "patches": Target(make_patches, check_patches, 2_000),
+    "folders": Target(make_folder, check_folder, 1_500),
+    "panoramas": Target(make_panorama, check_panorama, 8_000),
+}

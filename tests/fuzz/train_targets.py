@@ -1,0 +1,463 @@
+"""What train, evaluate and their kin read: training sets, their shards, files of tensors, and folders of runs."""
+
+import dataclasses
+import io
+import json
+import struct
+import tarfile
+from collections.abc import Iterator
+from functools import cache
+from itertools import islice
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from ingest_targets import MANNERS, add, look_at, look_at_found, mutate_tar
+from mutations import json_text, mutate, mutate_table, mutate_text, mutate_value, pack, unpack
+from PIL import Image
+from target import Target, folder_of, refused
+
+from model import checkpoint as files
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.config import RECIPES, GeneratorConfig, check_tileable
+from model.inversion import Inversion
+from model.networks.ablations import build_generator
+from model.training.trainer import Trainer
+from model.world.footprint import footprint
+from model.world.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
+from pipelines.info import describe, told
+from pipelines.ingest import only_new, provenance, read_training_set_if_any, report, to_sample
+from transforms.evaluation.crops import Photographs
+from transforms.evaluation.settings import Evaluation
+from transforms.ingest import staging
+from transforms.ingest.duplicates import drop_duplicates
+from transforms.panoramas.overlays import read_overlay
+from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph
+from transforms.sources.find import Found, can_retry, find_again
+from transforms.storage.byte_ranges import Piece
+from transforms.storage.tensor_files import read_tensors
+from transforms.training import shard_reader
+from transforms.training.run_folder import CONFIG, ENVIRONMENT, LOG, RunFolder
+from transforms.training.stream import Patch, PatchStream
+from transforms.training_set.dataset import (
+    DATASET,
+    INDEX,
+    INDEX_SCHEMA,
+    REJECTS,
+    REJECTS_SCHEMA,
+    check_fits,
+    read_dataset,
+    read_index,
+    write_tables,
+)
+from transforms.training_set.records import Photograph, Reject
+from transforms.training_set.shards import StagedSample, assign_shards, write_shard
+
+FULL_PX, PATCH_PX = 197, 101
+CHECKPOINT_CONFIG = GeneratorConfig(
+    z_g_dim=1,
+    z_l_dim=1,
+    structure_channels=1,
+    w_dim=1,
+    mapping_layers=1,
+    texture_channels=(2, 2, 2, 2),
+    full_px=FULL_PX,
+)
+
+# Training sets
+
+
+@cache
+def training_set() -> dict[str, bytes]:
+    """The files of a small training set."""
+    how = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX, content_filters=False, suffix="png")
+    with folder_of({}) as folder:
+        staged = []
+        for number in range(14):
+            pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).resize((230, 200)).save(buffer, "PNG")
+            done = prepare_photograph(
+                Photograph(f"/photographs/{number}.png", "CC0-1.0", "N.", "A lake"), buffer.getvalue(), 1, how
+            )
+            assert isinstance(done, Prepared), done
+            (folder / f"{number}").write_bytes(done.image)
+            staged.append(
+                StagedSample(done.sample, Piece(str(folder / f"{number}"), 0, len(done.image)), done.crop_hashes)
+            )
+        out = folder / "set"
+        shards = [write_shard(str(out), shard) for shard in assign_shards(staged, 4)]
+        rejects = [
+            Reject("https://a.example/x.jpg", "fetch", "not_found", "404", 2, "CC0-1.0"),
+            Reject("/lists/a.csv#3", "find", "bad_row", "not UTF-8"),
+            Reject("b.jpg", "decode", "truncated", "cut", archive="/a.tar", archive_offset=512, archive_size=9),
+        ]
+        write_tables(
+            str(out), shards, rejects, {"configuration": {"full_height_px": FULL_PX, "patch_size_px": PATCH_PX}}
+        )
+        return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def make_set(random: Random) -> bytes:
+    found = dict(training_set())
+    for name in random.sample((DATASET, INDEX, REJECTS), random.choice((1, 1, 2))):
+        if name == DATASET:
+            found[name] = json_text(random, mutate_value(random, json.loads(found[name])))
+        else:
+            schema = INDEX_SCHEMA if name == INDEX else REJECTS_SCHEMA
+            found[name] = mutate_table(random, pq.read_table(pa.BufferReader(found[name])).to_pylist(), schema)
+    return pack(found)
+
+
+def check_set(content: bytes) -> None:
+    """Whatever its tables say, it is refused, or can be added to, repacked, shown, trained on and evaluated with."""
+    with folder_of(unpack(content)) as folder:
+        out = str(folder)
+        for use in (
+            add_to_set,
+            repack_set,
+            train_on_set,
+            evaluate_set,
+            report,
+            lambda out: list(told(describe(out))),
+        ):
+            with refused(OSError):
+                use(out)
+
+
+def add_to_set(out: str) -> None:
+    """As ingest does."""
+    staging.check_out(out, {})
+    base = read_training_set_if_any(out)
+    assert base is not None
+    new = Found(
+        [Photograph("/photographs/1.png"), Photograph("n.jpg")], [Reject("/lists/a.csv#3", "find", "bad_row", "x")]
+    )
+    only_new(new, base)
+    rejects = [reject for reject in base.rejects if can_retry(reject) and "://" not in reject.source]
+    look_at_found(only_new(find_again(rejects, out, MANNERS, 0), base))
+    [reject.photograph() for reject in base.rejects]
+    with folder_of(training_set()) as whole:
+        staged = [to_sample(row, str(whole)) for row in read_index(str(whole))[:3]]
+    for way in ("near", "off"):
+        outcomes = list(drop_duplicates(staged, base.rows, way))
+        assert not [item for item in outcomes if isinstance(item, Reject) and item.reason == "internal"], outcomes
+    assign_shards(staged, None, base.dataset)
+    with folder_of({}) as elsewhere:
+        write_tables(str(elsewhere), [], [], provenance(base.dataset, {"later": True}), base)
+
+
+def repack_set(out: str) -> None:
+    base = read_training_set_if_any(out)
+    assert base is not None
+    samples = [to_sample(row, out) for row in base.rows]
+    with folder_of({}) as elsewhere:
+        made = [write_shard(str(elsewhere), shard) for shard in assign_shards(samples, 3)]
+        write_tables(str(elsewhere), made, base.rejects, provenance(base.dataset, None))
+
+
+def train_on_set(out: str) -> None:
+    take(stream_of(out).patches(), 3)
+    sum(row["licence"] is None for row in read_index(out) if row["split"] == "train")
+
+
+def stream_of(out: str, strict: bool = False) -> PatchStream:
+    """Opens the stream of a set, as train does."""
+    dataset = read_dataset(out)
+    check_fits(out, dataset, PATCH_PX, FULL_PX)
+    return PatchStream(shard_reader.Shards(out, dataset["shards"], strict), PATCH_PX, FULL_PX)
+
+
+def take(patches: Iterator[Patch], count: int) -> None:
+    """Takes some patches of a stream."""
+    with patch.object(shard_reader, "RETRY_AFTER_S", ()):
+        for pixels, position in islice(patches, count):
+            assert pixels.dtype == np.float32, pixels.dtype
+            assert -1 <= position <= 1, position
+
+
+def evaluate_set(out: str) -> None:
+    rows = tuple(row for row in read_index(out) if row["split"] != "train")
+    read_dataset(out)
+    for _ in Photographs(out, CHECKPOINT_CONFIG, Evaluation(band_crops=2, frame_crops=2), rows[:2]):
+        pass
+
+
+NOTES = {"plan.jsonl": ["photograph", "reject", "mended"], "0.jsonl": ["sample", "staged reject"]}
+"""What an unfinished run has noted where."""
+
+
+@cache
+def notes() -> dict[str, Any]:
+    """A line of each kind."""
+    row = read_rows_of(INDEX)[0]
+    sample = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
+    photograph = Photograph("a.jpg", "CC0-1.0", "N.", "A lake", Piece("/a.tar", 512, 9)).to_json()
+    reject = read_rows_of(REJECTS)[0]
+    image = {"url": "/a.tar", "offset_bytes": 512, "size_bytes": 9}
+    return {
+        "photograph": {"photograph": photograph},
+        "reject": {"reject": reject},
+        "mended": {"mended": "b.jpg"},
+        "sample": {"sample": sample, "image": image, "crop_hashes": "0" * 36, "origin": None},
+        "staged reject": {"reject": reject},
+    }
+
+
+def read_rows_of(table: str) -> list[dict[str, Any]]:
+    """The rows of a table of the small training set."""
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(training_set()[table])).to_pylist()
+    return rows
+
+
+def make_unfinished(random: Random) -> bytes:
+    run = {"host": "elsewhere", "process": 5, "configuration": {"full_height_px": FULL_PX}}
+    run = mutate_value(random, run) if random.random() < 0.5 else {**run, "process": 1}
+    found = {".staging/run.json": json_text(random, run)}
+    for file, kinds in NOTES.items():
+        lines = [json_text(random, mutate_value(random, notes()[random.choice(kinds)])) for _ in range(2)]
+        found[f".staging/{file}"] = b"\n".join(lines) + b"\n"
+    dataset = json.loads(training_set()[DATASET])
+    found[".staging/base.json"] = json_text(random, random.choice((None, mutate_value(random, dataset))))
+    return pack(found)
+
+
+def check_unfinished(content: bytes) -> None:
+    """What an unfinished run has left is gone on with, or refused."""
+    with folder_of({**training_set(), **unpack(content)}) as folder:
+        out = str(folder)
+        for use in (
+            lambda: staging.check_out(out, {"full_height_px": FULL_PX}),
+            lambda: look_at_found(staging.read_plan(out)),
+            lambda: look_at_staged(list(staging.read_staged(out).values())),
+            lambda: staging.read_base(out),
+            lambda: staging.install_repacked(out),
+        ):
+            with refused(OSError):
+                use()
+
+
+def look_at_staged(staged: list[StagedSample | Reject]) -> None:
+    """Goes on with what has been done so far."""
+    look_at([item for item in staged if isinstance(item, Reject)])
+    samples = [item for item in staged if isinstance(item, StagedSample)]
+    assign_shards([item for item in drop_duplicates(samples, [], "near") if isinstance(item, StagedSample)], None)
+
+
+def make_shard(random: Random) -> bytes:
+    found = {name: content for name, content in training_set().items() if name == DATASET or name.startswith("train-")}
+    name = random.choice([name for name in found if name != DATASET])
+    found[name] = mutate_tar(random, found[name]) if random.random() < 0.6 else mutate_members(random, found[name])
+    dataset = json.loads(found[DATASET])
+    dataset["shards"] = {shard: about for shard, about in dataset["shards"].items() if shard == name}
+    dataset["samples"] = {"train": dataset["shards"][name]["samples"], "val": 0, "test": 0}
+    dataset["shards"][name]["sha256"] = files.sha256(found[name])
+    return pack({DATASET: json.dumps(dataset).encode(), name: found[name]})
+
+
+def mutate_members(random: Random, content: bytes) -> bytes:
+    """A shard with odd metadata or pictures in it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(content)) as before, tarfile.open(fileobj=buffer, mode="w") as tar:
+        for member in before:
+            text = before.extractfile(member).read()  # type: ignore[union-attr]
+            if random.random() < 0.4:
+                is_json = member.name.endswith(".json")
+                text = json_text(random, mutate_value(random, json.loads(text))) if is_json else mutate(random, text)
+            add(tar, member.name, text)
+    return buffer.getvalue()
+
+
+def check_shard(content: bytes) -> None:
+    with folder_of(unpack(content)) as folder:
+        name = next(path.name for path in folder.iterdir() if path.suffix == ".tar")
+        for use in (
+            lambda: take(stream_of(str(folder)).patches(), 5),
+            lambda: take(stream_of(str(folder), strict=True).frames(), 3),
+            lambda: list(told(describe(str(folder / name)))),
+        ):
+            with refused(OSError):
+                use()
+
+
+# Files of tensors
+
+
+def filled(shape: tuple[int, ...]) -> torch.Tensor:
+    """Some numbers."""
+    return torch.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+
+
+@cache
+def checkpoint_bytes() -> bytes:
+    """A checkpoint of a very small network."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = build_generator(CHECKPOINT_CONFIG)
+    return save_checkpoint(generator.state_dict(), CHECKPOINT_CONFIG, {"images_seen": 5, "version": "1"}, "CC0-1.0")
+
+
+@cache
+def trainer() -> Trainer:
+    """A trainer of the same network."""
+    with torch.random.fork_rng():
+        return Trainer(CHECKPOINT_CONFIG, RECIPES["paper"])
+
+
+@cache
+def state_bytes() -> bytes:
+    """Its state."""
+    return files.save(files.TRAINING_STATE, trainer().state(), {"steps": 3, "images_before": 0})
+
+
+OVERLAY_BOX = (0, -16, 32, 32)
+
+
+@cache
+def overlay_bytes() -> bytes:
+    """An overlay for the same network."""
+    windows = box_windows(OVERLAY_BOX)
+    place = footprint(CHECKPOINT_CONFIG, *windows)
+    z_n = tuple(filled((1, 1, *lengths(window))) for window in place.noise)
+    photograph = torch.zeros((3, 32, 32), dtype=torch.uint8)
+    w, z_l = filled((9, 1)), filled((1, 1, *lengths(place.latents)))
+    return save_overlay(
+        Overlay(OVERLAY_BOX, None, "0" * 64, filled((1, 1)), w, z_l, z_n, photograph, {"psnr_db": 20.0})
+    )
+
+
+@cache
+def inversion_bytes() -> bytes:
+    """The state of an inversion of one variable."""
+    tensors = {f"adam.{key}.w": filled((9, 1)) for key in ("exp_avg", "exp_avg_sq")}
+    tensors |= {"adam.step.w": torch.tensor(3.0), "variables.w": filled((9, 1)), "step": torch.tensor(3)}
+    return files.save("inversion state", tensors, {"job": {}})
+
+
+def make_tensors(random: Random) -> bytes:
+    kind = random.choice(("checkpoint", "state", "overlay", "inversion"))
+    content = {
+        "checkpoint": checkpoint_bytes,
+        "state": state_bytes,
+        "overlay": overlay_bytes,
+        "inversion": inversion_bytes,
+    }[kind]()
+    size = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + size]), bytearray(content[8 + size :])
+    if random.random() < 0.5:
+        document = json.loads(header["__metadata__"]["infinitygan"])
+        header["__metadata__"]["infinitygan"] = json_text(random, mutate_value(random, document)).decode(
+            "utf-8", "replace"
+        )
+    if random.random() < 0.4:
+        names = [name for name in header if name != "__metadata__"]
+        name = random.choice(names)
+        if random.random() < 0.5:
+            header[name] = mutate_value(random, header[name])
+        else:
+            header[random.choice(("z_n.99", "x", "ema.x", *names))] = header.pop(name)
+    if random.random() < 0.4:
+        at = random.randrange(max(1, len(data) // 4)) * 4
+        data[at : at + 4] = struct.pack("<f", random.choice((float("nan"), float("inf"), 1e38, -0.0)))
+    text = json.dumps(header).encode()
+    text = mutate(random, text) if random.random() < 0.1 else text
+    length = random.choice((0, 2**63, len(text) + 1, 2**24)) if random.random() < 0.03 else len(text)
+    whole = length.to_bytes(8, "little") + text + bytes(data)
+    return pack({f"{kind}.safetensors": mutate(random, whole) if random.random() < 0.1 else whole})
+
+
+def check_tensors(content: bytes) -> None:
+    """It is shown, and loaded for what it is used for, or refused."""
+    found = unpack(content)
+    (name,) = found
+    uses = {"checkpoint": use_checkpoint, "state": use_state, "overlay": use_overlay, "inversion": use_inversion}
+    with folder_of(found) as folder:
+        url = str(folder / name)
+        for use in (lambda url: list(told(describe(url))), uses[name.partition(".")[0]]):
+            with refused(OSError):
+                use(url)
+
+
+def use_checkpoint(url: str) -> None:
+    found = load_checkpoint(read_tensors(url), url)
+    check_tileable(found.generator.config, url)
+    json.dumps({**found.provenance, "licence": found.licence}).encode()
+    int(found.provenance.get("images_seen", 0))
+
+
+def use_state(url: str) -> None:
+    header, tensors = files.load_state(read_tensors(url, "the state"), url)
+    trainer().load_state(tensors, header["steps"], header["images_before"])
+    trainer().images  # noqa: B018 - it counts
+
+
+def use_overlay(url: str) -> None:
+    overlay = read_overlay(url)
+    check_overlay(overlay, url, CHECKPOINT_CONFIG, overlay.cyclic_px, "0" * 64)
+
+
+def use_inversion(url: str) -> None:
+    header, tensors = files.load("inversion state", read_tensors(url, "the state"), url)
+    header.get("job")
+    variables = {"w": torch.zeros(9, 1)}
+    fake = SimpleNamespace(variables=variables, optimiser=torch.optim.Adam(variables.values()), device="cpu", step=0)
+    Inversion.restore(fake, tensors)  # type: ignore[arg-type]
+    assert fake.step >= 0, fake.step
+
+
+# Folders of training runs
+
+
+@cache
+def run_config() -> dict[str, Any]:
+    parts = {"generator": dataclasses.asdict(CHECKPOINT_CONFIG), "training": dataclasses.asdict(RECIPES["paper"])}
+    data = {"url": "/sets/a", "samples": 11, "sha256": "0" * 64}
+    return json.loads(
+        json.dumps({**parts, "preset": "tiny", "data": data, "init": None, "version": "1", "processes": 1})
+    )
+
+
+LOG_LINES = [
+    {"images": images, "seconds": 1.5, "generator": 0.7, "measure": 20 - images / 100} for images in (16, 32, 48)
+]
+
+
+def make_run(random: Random) -> bytes:
+    log = b"\n".join(json_text(random, mutate_value(random, line)) for line in LOG_LINES)
+    return pack(
+        {
+            CONFIG: json_text(random, mutate_value(random, run_config())),
+            ENVIRONMENT: json_text(random, mutate_value(random, {"torch": "2", "device": "cpu", "command": ["train"]})),
+            LOG: log
+            if random.random() < 0.7
+            else mutate_text(random, log.decode("utf-8", "replace"), ("{", "}", "\n")),
+        }
+    )
+
+
+def check_run(content: bytes) -> None:
+    with folder_of(unpack(content)) as folder:
+        run = RunFolder(str(folder))
+        for use in (
+            lambda: list(told(describe(str(folder)))),
+            lambda: run.begin(run_config(), resume=True),
+            lambda: run.write_log(run.read_log(40)),
+            lambda: json.dumps(run.read_environment()).encode(),
+            lambda: run.drop_beyond(40),
+        ):
+            with refused(OSError):
+                use()
+
+
+TARGETS = {
+    "sets": Target(make_set, check_set, 1_000),
+    "unfinished": Target(make_unfinished, check_unfinished, 4_000),
+    "shards": Target(make_shard, check_shard, 2_000),
+    "tensors": Target(make_tensors, check_tensors, 6_000),
+    "runs": Target(make_run, check_run, 8_000),
+}

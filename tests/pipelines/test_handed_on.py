@@ -1,0 +1,146 @@
+"""What a job has read or worked out it hands on: a job asks for each thing once, whichever of its parts needs it."""
+
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from PIL import Image
+
+import model.checkpoint
+import pipelines.edit
+import pipelines.fuse
+import pipelines.outpaint
+import pipelines.render  # noqa: F401 - what the commands load later would keep what is patched here
+import transforms.panoramas.folder
+import transforms.panoramas.manifest
+import transforms.panoramas.overlays
+import transforms.render.planner
+from pipelines.cli import run
+
+COUNTED = (
+    (model.checkpoint, "load_checkpoint"),
+    (transforms.panoramas.folder, "known_ids"),
+    (transforms.panoramas.folder, "look_up"),
+    (transforms.panoramas.folder, "is_complete"),
+    (transforms.panoramas.folder, "existing_shards"),
+    (transforms.panoramas.folder, "read_record"),
+    (transforms.panoramas.manifest, "read_manifest"),
+    (transforms.panoramas.overlays, "read_overlay"),
+)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts calls by name, wherever a function has been imported to."""
+    counted: Counter[str] = Counter()
+
+    def counting(name, function):
+        def wrapper(*arguments, **named):
+            counted[name] += 1
+            return function(*arguments, **named)
+
+        return wrapper
+
+    ours = [
+        module for name, module in sys.modules.items() if name.split(".")[0] in ("model", "transforms", "pipelines")
+    ]
+    for owner, name in COUNTED:
+        function = getattr(owner, name)
+        for module in ours:
+            if vars(module).get(name) is function:
+                monkeypatch.setattr(module, name, counting(name, function))
+    plans, listed = transforms.render.planner.Planner.plans, LocalFileSystem.ls
+    monkeypatch.setattr(transforms.render.planner.Planner, "plans", counting("plans", plans))
+    monkeypatch.setattr(LocalFileSystem, "ls", counting("ls", listed))
+    return counted
+
+
+@pytest.fixture
+def start(calls, tiny_checkpoint):
+    """Runs a command; returns what it called, and how often."""
+
+    def start(*arguments):
+        calls.clear()
+        code = run([*map(str, arguments), "--checkpoint", tiny_checkpoint])
+        assert code == 0
+        return Counter(calls)
+
+    return start
+
+
+SIZE = ("--width", 300, "--height", 64, "--tile", 64)
+NEW = {"plans": 1, "load_checkpoint": 2, "known_ids": 1, "look_up": 0, "is_complete": 0, "read_manifest": 1}
+"""Of a job in an empty folder. One checkpoint is loaded to plan, one by the worker; the manifest is read at the end."""
+
+
+def of(called, *names):
+    return {name: called[name] for name in names}
+
+
+def test_a_new_job_asks_storage_for_nothing_about_its_panoramas(start, tmp_path):
+    called = start("render", *SIZE, "--out", tmp_path / "render")
+    assert of(called, *NEW) == NEW
+    assert of(called, "existing_shards", "read_record") == {"existing_shards": 1, "read_record": 1}  # by assembly
+    called = start("fuse", "--styles", "3,8", *SIZE, "--out", tmp_path / "fuse")
+    assert of(called, *NEW) == NEW
+
+
+def test_a_resume_surveys_its_folder_once(start, tmp_path):
+    flags = ("render", *SIZE, "--out", tmp_path)
+    start(*flags)
+    known = {"plans": 1, "known_ids": 1, "look_up": 1, "is_complete": 1, "read_manifest": 2}
+
+    called = start(*flags)
+    assert of(called, *known) == known
+    assert of(called, "read_record", "existing_shards", "load_checkpoint") == {
+        "read_record": 1,
+        "existing_shards": 0,
+        "load_checkpoint": 1,
+    }
+    finished_ls = called["ls"]
+
+    next((tmp_path / "panoramas").glob("*.json")).unlink()
+    next((tmp_path / "patches").rglob("*.tar")).unlink()
+    called = start(*flags)
+    assert of(called, *known) == known
+    assert of(called, "read_record", "existing_shards", "load_checkpoint") == {
+        "read_record": 2,  # by the survey and by assembly, minutes later
+        "existing_shards": 2,
+        "load_checkpoint": 2,
+    }
+    assert finished_ls < called["ls"]
+
+
+def test_a_survey_asks_once_for_each_panorama(start, tmp_path):
+    requests = tmp_path / "requests.csv"
+    requests.write_text("id,seed,width_px,height_px\n" + "".join(f"p{n},{n},64,64\n" for n in range(5)))
+    flags = ("render", "--requests", requests, "--tile", 64, "--out", tmp_path / "out")
+    first = start(*flags)
+    assert of(first, "plans", "known_ids", "is_complete", "load_checkpoint") == {
+        "plans": 1,
+        "known_ids": 1,
+        "is_complete": 0,
+        "load_checkpoint": 2,
+    }
+    again = start(*flags)
+    assert of(again, "is_complete", "look_up", "read_record") == {"is_complete": 5, "look_up": 5, "read_record": 5}
+
+
+def test_an_edit_plans_once(start, tmp_path):
+    start("render", *SIZE, "--out", tmp_path)
+    (record,) = (tmp_path / "panoramas").glob("*.json")
+    called = start("edit", record, "--box", "100,-20,40,40", "--seed", 5)
+    expected = {"plans": 1, "load_checkpoint": 2, "known_ids": 1, "look_up": 1, "is_complete": 1, "read_manifest": 2}
+    assert of(called, *expected) == expected
+
+
+def test_outpainting_reads_its_checkpoint_once_to_plan(start, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(levels).resize((256, 192)).save(tmp_path / "p.png")
+    flags = ("outpaint", tmp_path / "p.png", "--left", 100, "--size", "64x48", "--steps", 1, "--tile", 64)
+    called = start(*flags, "--out", tmp_path / "out")
+    # Planned without the photograph first, so that what cannot be is said before it is inverted.
+    assert of(called, *NEW) == {**NEW, "plans": 2, "known_ids": 2, "load_checkpoint": 3}
+    assert called["read_overlay"] == 2

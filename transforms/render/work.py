@@ -1,0 +1,123 @@
+"""What is still to be made of each panorama: one survey of the folder, for the manifest, the bar and the pipeline."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.typehints.decorators import no_annotations
+
+from model.geometry import Window
+from transforms.panoramas.folder import existing_shards, is_complete
+from transforms.panoramas.plan import PatchShard, Plan
+from transforms.render.planner import Planned
+from transforms.storage.prefetch import map_ahead
+from transforms.storage.retry import retried
+
+STORAGE_CALLS = 16
+"""Calls to storage at the same time, while a job begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is still to be made of a panorama.
+
+    Attributes:
+        plan: of the panorama.
+        record: the panorama's JSON if all its files are there, else None.
+        gaps: the first and the last of consecutive tiles to compute. Shards are cut from them only where they are
+            computed: a panorama may have millions.
+        tiles_per_shard: most tiles in a shard.
+    """
+
+    plan: Plan
+    record: Mapping[str, Any] | None
+    gaps: tuple[Window, ...]
+    tiles_per_shard: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is to be made."""
+        return self.record is not None and not self.gaps
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles are to be computed."""
+        return sum(last - first + 1 for first, last in self.gaps)
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards they make."""
+        return sum(last // self.tiles_per_shard - first // self.tiles_per_shard + 1 for first, last in self.gaps)
+
+    def shards(self) -> Iterator[PatchShard]:
+        """Yields the shards to make."""
+        for first, last in self.gaps:
+            yield from cut(self.plan, first, last, self.tiles_per_shard)
+
+
+def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None = None) -> list[Work]:
+    """Returns what is still to be made of each plan. Storage is not asked for ids that the folder does not know.
+
+    Args:
+        planned: the plans.
+        damaged: shards that a repair has removed. Of a complete panorama only these are made again, even if other
+            patches are gone.
+    """
+    out, tiles_per_shard = planned.options.out, planned.options.tiles_per_shard
+
+    def look_at(plan: Plan) -> Work:
+        held = planned.held.get(plan)
+        if held is not None and retried(is_complete, out, plan, held.record):
+            gaps = tuple((shard.first, shard.last) for shard in (damaged or {}).get(plan, ()))
+            return Work(plan, held.record, gaps, tiles_per_shard)
+        existing = () if held is None else retried(existing_shards, out, plan)
+        return Work(plan, None, tuple(gaps_between(plan, existing)), tiles_per_shard)
+
+    return list(map_ahead(look_at, planned.networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS))
+
+
+def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
+    """Shards of at most so many tiles for all tiles that no existing shard holds."""
+    for first, last in gaps_between(plan, existing):
+        yield from cut(plan, first, last, tiles_per_shard)
+
+
+def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[int, int]]:
+    """Yields the first and the last of consecutive tiles that no existing shard holds."""
+    free = 0
+    for shard in sorted(existing, key=lambda shard: shard.first):
+        if free < shard.first:
+            yield free, shard.first - 1
+        free = max(free, shard.last + 1)
+    if free < plan.tiles:
+        yield free, plan.tiles - 1
+
+
+def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:
+    """Shards for the tiles first to last, cut where a run with nothing there yet would cut."""
+    while first <= last:
+        end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
+        yield PatchShard(plan, first, end)
+        first = end + 1
+
+
+@dataclass(eq=False)
+class CutShards(beam.PTransform):
+    """Cuts the tiles that are still to be computed into shards, in random order.
+
+    So two runs of one job do not compute the same shards at the same time, but most of them once between them.
+    """
+
+    @no_annotations
+    def expand(self, work: beam.PCollection) -> beam.PCollection:
+        """Beam's hook."""
+        return work | "Cut" >> beam.FlatMap(shuffled_shards) | "Share out" >> beam.Reshuffle()
+
+
+def shuffled_shards(work: Work) -> list[PatchShard]:
+    """Returns the shards of some work in random order."""
+    shards = list(work.shards())
+    random.shuffle(shards)
+    return shards
