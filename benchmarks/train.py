@@ -120,13 +120,13 @@ def costs(trainer: Trainer, clock: Clock, pictures: Tensor, t: Tensor) -> dict[s
 def measure(preset: str, recipe: str, batch: int, turns: int) -> list[dict[str, float | str]]:
     """Ours and the grouped form, the cheapest of some turns each."""
     config = dataclasses.replace(RECIPES[recipe], batch=batch)
-    fabric = launch("tf32")
+    processes = launch("tf32")
     random = torch.Generator().manual_seed(0)
     side = PRESETS[preset].patch_px
     pictures = torch.rand(batch, 3, side, side, generator=random) * 2 - 1
     t = torch.rand(batch, generator=random) * 2 - 1
     forms = {"ours": ModulatedConvolution.forward, "grouped": grouped}
-    trainers = {name: Trainer(PRESETS[preset], config, fabric) for name in forms}
+    trainers = {name: Trainer(PRESETS[preset], config, processes) for name in forms}
     clocks = {name: Clock(trainer) for name, trainer in trainers.items()}
     trainers["grouped"].generator.to(memory_format=torch.contiguous_format)
     best: dict[str, dict[str, float]] = {}

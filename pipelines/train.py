@@ -11,7 +11,6 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from model import checkpoint as files
 from model.bundled import resolve
@@ -28,7 +27,7 @@ from model.config import (
 )
 from model.errors import InputError
 from model.memory import reuse_freed_memory
-from model.training.processes import launch
+from model.training.processes import Processes, launch
 from model.training.trainer import Trainer
 from model.version import __version__
 from pipelines.training_run import Metric, Run, say
@@ -40,7 +39,7 @@ from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
 from transforms.training_set.dataset import DATASET, check_fits, read_dataset, read_index
 
-PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
+PACKAGES = ("torch", "numpy", "pillow", "webdataset", "fsspec", "safetensors")
 """The packages that determine what a run computes."""
 
 
@@ -133,18 +132,30 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     """
     reuse_freed_memory()
     settings, network = options.settings, options.network
+<<<<<<< HEAD
     fabric = launch(settings.precision, options.deterministic)
     trainer = Trainer(network, settings, fabric)
     dataset = read_dataset(options.data)
     check_fits(options.data, dataset, network.patch_px, network.full_px, fabric.world_size)
+=======
+    processes = launch(settings.precision, options.deterministic)
+    trainer = Trainer(network, settings, processes)
+>>>>>>> main
     stream = PatchStream(
         Shards(options.data, dataset["shards"], options.strict),
         network.patch_px,
         network.full_px,
         options.seed,
+<<<<<<< HEAD
         beyond_share=settings.beyond_share,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
+=======
+        edge_share=settings.beyond_share,
+        rank=processes.rank,
+        ranks=processes.count,
+        strict=options.strict,
+>>>>>>> main
     )
     folder = RunFolder(options.out)
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
@@ -153,16 +164,16 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     images = options.images
     if images is None and options.minutes is None and settings.iterations:
         images = settings.iterations * settings.batch
-    with locked(options.out) if fabric.is_global_zero else nullcontext(lambda: None) as still_ours:
+    with locked(options.out) if processes.rank == 0 else nullcontext(lambda: None) as still_ours:
         run = Run(trainer, folder, origin, images, options.minutes, metric, still_ours)
-        if fabric.is_global_zero:
+        if processes.rank == 0:
             folder.begin(config, options.resume)
-            tell_processes(folder.read_environment().get("processes"), fabric.world_size)
-            folder.write_environment(environment(options, fabric))
-        fabric.barrier()
+            tell_processes(folder.read_environment().get("processes"), processes.count)
+            folder.write_environment(environment(options, processes))
+        processes.wait()
         if options.resume:
             run.resume()
-        elif fabric.is_global_zero:
+        elif processes.rank == 0:
             run.save()  # a run killed right away can then be resumed from its start
         run.go(stream)
     return trainer
@@ -212,18 +223,18 @@ def provenance(options: TrainOptions, dataset: dict[str, Any], parent: dict[str,
     }
 
 
-def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
+def environment(options: TrainOptions, processes: Processes) -> dict[str, Any]:
     """Describes the options, packages and hardware of a run."""
-    gpu = fabric.device.type == "cuda"
+    gpu = processes.device.type == "cuda"
     return {
         "options": dataclasses.asdict(options),
         "python": platform.python_version(),
         "packages": packages(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(fabric.device) if gpu else platform.machine(),
+        "device": torch.cuda.get_device_name(processes.device) if gpu else platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": fabric.world_size,
+        "processes": processes.count,
     }
 
 

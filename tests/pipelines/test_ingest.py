@@ -3,14 +3,15 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import forks
 import fsspec
 import numpy as np
 import pytest
@@ -332,7 +333,7 @@ KILLED_AT = {
 
 
 def killed_run(moment, sources, out, **options):
-    """Runs ingest in a process that is killed at that moment."""
+    """Runs ingest in a process of its own that is killed at that moment."""
     program = (
         f"import os, transforms.ingest.crawler\n{KILLED_AT[moment]}\n"
         "transforms.ingest.crawler.STAGE_EVERY_PHOTOGRAPHS = 5\n"
@@ -344,25 +345,33 @@ def killed_run(moment, sources, out, **options):
         "from pipelines.ingest import IngestOptions, ingest\n"
         f"ingest(IngestOptions(({str(sources)!r},), {str(out)!r}, **{options!r}))\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
-    assert killed.returncode == -9, killed.stderr
+    code, said = forks.run(program)
+    assert code == -signal.SIGKILL, said
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A folder of photographs, the set made when it held 8 of them, and that set with the rest added."""
+    folder, first, fresh = (tmp_path_factory.mktemp("grown") / name for name in ("photographs", "first", "fresh"))
+    folder.mkdir()
+    write_good_photographs(folder, 8)
+    make(folder, first, samples_per_shard=3)
+    write_good_photographs(folder, 24)
+    (folder / "bad.jpg").write_text("once upon a time")
+    shutil.copytree(first, fresh)
+    make(folder, fresh, samples_per_shard=3)
+    return folder, first, fresh
 
 
 @pytest.mark.parametrize("moment", KILLED_AT)
-def test_a_run_killed_at_any_moment_ends_as_if_never_killed(tmp_path, moment):
+def test_a_run_killed_at_any_moment_ends_as_if_never_killed(grown, tmp_path, moment):
     """Also if it was to add to a set, whose samples and shards stay as they are."""
-    folder, fresh, out = tmp_path / "photographs", tmp_path / "fresh", tmp_path / "out"
-    folder.mkdir()
-    write_good_photographs(folder, 8)
-    make(folder, fresh, samples_per_shard=3)
-    shutil.copytree(fresh, out)
-    before = contents(out)
-    write_good_photographs(folder, 24)
-    (folder / "bad.jpg").write_text("once upon a time")
-    make(folder, fresh, samples_per_shard=3)
+    folder, first, fresh = grown
+    out = shutil.copytree(first, tmp_path / "out")
     killed_run(moment, folder, out, samples_per_shard=3)
     make(folder, out, samples_per_shard=3)
     assert contents(out) == contents(fresh)
+    before = contents(first)
     assert all(contents(out)[name] == content for name, content in before.items() if name.endswith(".tar"))
     index = read_index(str(out))
     assert len({row["source"] for row in index}) == len(index) == 24
@@ -542,15 +551,14 @@ def test_a_file_that_vanishes_is_a_reject_and_a_huge_one_too(few):
         read(few / "good-00.jpg", 1_000)
 
 
-def test_ingest_imports_no_torch():
-    with tempfile.TemporaryDirectory() as folder:
-        write_good_photographs(Path(folder), 1)
-        program = (
-            "import sys\nfrom pipelines.ingest import IngestOptions, ingest\n"
-            f"ingest(IngestOptions(({folder!r},), {folder!r} + '/out'))\n"
-            "sys.exit(3 if 'torch' in sys.modules else 0)\n"
-        )
-        assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
+def test_ingest_imports_no_torch(tmp_path):
+    write_good_photographs(tmp_path, 1)
+    program = (
+        "import sys\nfrom pipelines.cli import run\n"
+        f"code = run(['ingest', {str(tmp_path)!r}, '--out', {str(tmp_path / 'out')!r}])\n"
+        "sys.exit(3 if 'torch' in sys.modules else code)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_the_summary_names_splits_and_reasons(made, capsys):

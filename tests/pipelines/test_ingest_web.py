@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +17,6 @@ from transforms.sources.manners import Manners
 from transforms.storage.tables import read_rows
 from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK = Manners(host_rate=1e4, deadline_s=2.5, attempts=3, allow_private=True, cap_bytes=300_000)
 
 
@@ -149,8 +146,8 @@ def test_a_killed_run_does_not_fetch_again_what_it_has(web_server, tmp_path):
         "from transforms.sources.manners import Manners\n"
         f"ingest(IngestOptions(({source!r},), {out!r}, manners=Manners(host_rate=1e4, allow_private=True)))\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
-    assert killed.returncode == -9, killed.stderr
+    code, said = forks.run(program)
+    assert code == -9, said
     staged = {
         json.loads(line)["sample"]["source"]
         for file in (tmp_path / "out" / ".staging").glob("*.jsonl")

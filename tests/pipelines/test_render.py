@@ -7,11 +7,11 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import apache_beam as beam
+import forks
 import fsspec
 import numpy as np
 import pytest
@@ -485,28 +485,14 @@ def test_a_damaged_shard_gives_no_wrong_picture(make, copy, rendered, contents):
     assert contents(copy) == contents(rendered)
 
 
-def command(checkpoint, out, module="pipelines.cli"):
-    words = ["-m", module, *(["render"] if module == "pipelines.cli" else [])]
-    return [sys.executable, *words, *FLAGS, "--tiles-per-shard=1", f"--checkpoint={checkpoint}", f"--out={out}"]
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def test_two_processes_at_once_make_one_panorama(tiny_checkpoint, rendered, contents, tmp_path):
-    started = [
-        subprocess.Popen(
-            command(tiny_checkpoint, tmp_path / "out", module),
-            cwd=REPOSITORY,
-            env=environment(),
-            stderr=subprocess.PIPE,
-        )
-        for module in ("pipelines.cli", "pipelines.render")
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said.decode()
+    """One by the command, one by the job's module."""
+    flags = [*FLAGS, "--tiles-per-shard=1", f"--checkpoint={tiny_checkpoint}", f"--out={tmp_path / 'out'}"]
+    by_command = forks.Fork("from pipelines.cli import main; main(sys.argv[1:])", "render", *flags)
+    by_module = forks.Fork("import runpy; runpy.run_module('pipelines.render', run_name='__main__')", *flags)
+    for process in (by_command, by_module):
+        code, said = process.end(200)
+        assert code == 0, said
     made, expected = contents(tmp_path / "out"), contents(rendered)
     name = "seed-7_300x200_at_-40_-100"
     assert {path.replace(name, "p") for path in made} == set(expected)
@@ -533,10 +519,8 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
         f"request = RenderRequest.from_json({REQUEST.to_json()!r})\n"
         f"render(RenderOptions((request,), {str(tmp_path / 'out')!r}, {tiny_checkpoint!r}, 64, 1))\n"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment(), capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    code, said = forks.run(program)
+    assert code == -signal.SIGKILL, said
     files = contents(tmp_path / "out")
     leftovers = [name for name in files if ".tmp-" in name]
     assert len(leftovers) == 1

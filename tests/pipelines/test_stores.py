@@ -1,16 +1,12 @@
 """A job against real object stores on this machine, whose calls fail now and then, and runs killed at any moment."""
 
 import json
-import os
 import random
 import re
-import resource
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import forks
 import fsspec
 import pytest
 
@@ -22,7 +18,6 @@ from transforms.panoramas.requests import RenderRequest
 from transforms.render.options import RenderOptions
 from transforms.render.synthesize import PATCHES_DONE
 
-REPOSITORY = Path(__file__).parents[2]
 REQUESTS = (
     RenderRequest(id="p", seed=7, width_px=300, height_px=150, formats=("png", "tif")),
     RenderRequest(id="q", seed=8, width_px=100, height_px=70, formats=("dzi", "jpg", "zarr")),
@@ -39,18 +34,6 @@ def words_for(folder, checkpoint):
     requests = folder / "requests.jsonl"
     requests.write_text("".join(json.dumps(request.to_json()) + "\n" for request in REQUESTS))
     return ["render", f"--requests={requests}", f"--out={folder / 'out'}", f"--checkpoint={checkpoint}", "--tile=64"]
-
-
-def in_a_process(*words, **settings):
-    """Python in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=False,
-        **settings,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +117,9 @@ def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, 
     )
     before, kept, kills = {}, 0, 0
     for _ in range(3):
-        process = in_a_process("-c", program, str(draw.uniform(0.05, 1.2)), *words, "--tiles-per-shard=1")
-        assert process.returncode in (0, -signal.SIGKILL), process.stderr.decode()
-        kills += process.returncode != 0
+        code, said = forks.run(program, draw.uniform(0.05, 1.2), *words, "--tiles-per-shard=1")
+        assert code in (0, -signal.SIGKILL), said
+        kills += code != 0
         now = {name: content for name, content in contents(out).items() if ".tmp-" not in name}
         lasting = {name: now.get(name) for name in before if name.endswith((".tar", ".png", ".tif", ".jpg", ".dzi"))}
         assert lasting == {name: before[name] for name in lasting}
@@ -159,12 +142,14 @@ def test_where_there_is_no_room_what_is_smaller_is_made_and_the_next_run_makes_t
     expected = contents(rendered)
     largest_bytes = sorted(len(content) for name, content in expected.items() if name.endswith(".tar"))[2]
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, resource.RLIM_INFINITY))
-
-    words = [*words_for(tmp_path, tiny_checkpoint), "--tiles-per-shard=4"]
-    process = in_a_process("-m", "pipelines.cli", *words, preexec_fn=limit)
-    assert process.returncode == 1, process.stderr.decode()
+    program = (
+        "import resource, sys\n"
+        "from pipelines.cli import run\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_bytes}, resource.RLIM_INFINITY))\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+    code, said = forks.run(program, *words_for(tmp_path, tiny_checkpoint), "--tiles-per-shard=4")
+    assert code == 1, said
     made = contents(tmp_path / "out")
     assert not [name for name in made if ".tmp-" in name]
     told = ("manifest.parquet", "index.html")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -233,13 +235,11 @@ def test_after_a_kill_all_that_shows_the_run_agrees_with_its_log(data, tmp_path,
 
 def start(data, out, *flags):
     """The command in a process of its own, saving after every step, once it has saved."""
-    code = "import sys; from pipelines import cli, training_run; training_run.TICK_S = 0.0; cli.main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "train", "--data", data, "--out", str(out), "--preset", "tiny", *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    program = "from pipelines import cli, training_run; training_run.TICK_S = 0.0; cli.main(sys.argv[1:])"
+    process = forks.Fork(program, "train", "--data", data, "--out", out, "--preset", "tiny", *flags)
     for _ in range(600):
         log = out / "log.jsonl"
-        if (log.exists() and log.read_text()) or process.poll() is not None:
+        if (log.exists() and log.read_text()) or process.ended:
             break
         time.sleep(0.1)
     return process
@@ -248,8 +248,9 @@ def start(data, out, *flags):
 def test_a_killed_run_goes_on(data, finished, tmp_path):
     out = tmp_path / "run"
     process = start(data, out)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send(signal.SIGKILL)
+    code, said = process.end()
+    assert code == -signal.SIGKILL, said
     seen = json.loads((out / "log.jsonl").read_text().splitlines()[-1])["images"]
     goal = max(4 * BATCH, seen)
     train(tiny(data, out, images=goal, resume=True))
@@ -271,9 +272,9 @@ def test_a_run_killed_before_its_first_step_keeps_its_start(data, finished, tmp_
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_finishes_its_step_and_saves(data, tmp_path, number):
     process = start(data, tmp_path / "run")
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    process.send(number)
+    code, errors = process.end()
+    assert code == 130, errors
     assert errors.strip().splitlines()[-1] == "infinitygan: interrupted"
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["images"]
     content = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
@@ -376,25 +377,35 @@ def test_an_ablation_is_trained_and_not_rendered_by_tiles(data, tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
-PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def in_two_processes(data, out, *flags):
-    """The command under torchrun, on two processes of this machine, over gloo."""
-    command = [sys.executable, *PROCESSES, "-m", "pipelines.train", "--data", data, "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [*command, "--preset", "tiny", *flags], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+def under_torchrun(data, out, *flags):
+    """The job by torchrun, on two processes of this machine, over gloo."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "pipelines.train", "--data", data, "--out", str(out), "--preset", "tiny", *flags]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+
+
+def as_under_torchrun(data, out, *flags):
+    """The same in processes that cost less, and are told what torchrun tells its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = ("train", "--data", data, "--out", out, "--preset", "tiny", *flags)
+    program = "from pipelines.cli import main; main(sys.argv[1:])"
+    processes = [forks.Fork(program, *words, **told, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    for process in processes:
+        code, said = process.end()
+        assert code == 0, said
 
 
 def test_two_processes_train_together_and_resume(data, tmp_path):
     """Bit for bit, as one does."""
-    for out, goals in (("whole", (32,)), ("parts", (16, 32))):
-        for start, goal in enumerate(goals):
-            flags = ("--images", str(goal), *(("--resume",) if start else ()))
-            done = in_two_processes(data, tmp_path / out, *flags)
-            assert done.returncode == 0, done.stderr
+    as_under_torchrun(data, tmp_path / "whole", "--images", "32")
+    under_torchrun(data, tmp_path / "parts", "--images", "16")
+    as_under_torchrun(data, tmp_path / "parts", "--images", "32", "--resume")
     for name in ("checkpoint.safetensors", "training.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     assert json.loads((tmp_path / "whole" / "environment.json").read_text())["processes"] == 2

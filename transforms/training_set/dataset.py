@@ -305,7 +305,7 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
         "full_height_px": is_count(dataset.get("full_height_px")),
         "patch_size_px": is_count(dataset.get("patch_size_px")),
         "configuration": isinstance(configuration, dict)
-        and all(is_count(configuration.get(name)) for name in ("full_size_px", "patch_size_px")),
+        and all(is_count(configuration.get(name)) for name in ("full_height_px", "patch_size_px")),
         "samples": _are_counts(dataset.get("samples")) and set(dataset["samples"]) == set(SPLITS),
         "rejects": _are_counts(dataset.get("rejects")),
         "shards": _are_shards(dataset.get("shards")),

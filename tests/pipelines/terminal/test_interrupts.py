@@ -2,12 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
+import forks
 import pytest
 
+from pipelines.cli import run
 from pipelines.terminal.interrupts import ended_by_signals
 from transforms.storage.files import TEMPORARY
 from transforms.storage.unfinished import remove_unfinished, unfinished
@@ -33,18 +34,12 @@ main(sys.argv[1:])
 
 def interrupted(number, *arguments):
     """What a command that hangs while it writes its first shard says when a signal comes, and its exit code."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HANGS_IN_A_SHARD, *map(str, arguments)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout.readline() == "a shard is being written\n"
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    return process.returncode, err
+    process = forks.Fork(HANGS_IN_A_SHARD, *arguments)
+    while not process.said:
+        assert not process.ended, process.end()
+        time.sleep(0.05)
+    process.send(number)
+    return process.end(30)
 
 
 def temporary_files(folder):
@@ -52,8 +47,7 @@ def temporary_files(folder):
 
 
 def finished(*arguments):
-    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
+    return run(list(map(str, arguments))) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
