@@ -132,30 +132,18 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     """
     reuse_freed_memory()
     settings, network = options.settings, options.network
-<<<<<<< HEAD
-    fabric = launch(settings.precision, options.deterministic)
-    trainer = Trainer(network, settings, fabric)
-    dataset = read_dataset(options.data)
-    check_fits(options.data, dataset, network.patch_px, network.full_px, fabric.world_size)
-=======
     processes = launch(settings.precision, options.deterministic)
     trainer = Trainer(network, settings, processes)
->>>>>>> main
+    dataset = read_dataset(options.data)
+    check_fits(options.data, dataset, network.patch_px, network.full_px, processes.count)
     stream = PatchStream(
         Shards(options.data, dataset["shards"], options.strict),
         network.patch_px,
         network.full_px,
         options.seed,
-<<<<<<< HEAD
         beyond_share=settings.beyond_share,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
-=======
-        edge_share=settings.beyond_share,
         rank=processes.rank,
         ranks=processes.count,
-        strict=options.strict,
->>>>>>> main
     )
     folder = RunFolder(options.out)
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)

@@ -189,7 +189,7 @@ def test_a_set_of_version_1_is_read_as_one_of_version_2(made):
         ({"shards": {"/etc/x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
         ({"shards": {"train-000000.tar": {"samples": 2**40, "size_bytes": 1}}}, "shards"),
         ({"configuration": None}, "configuration"),
-        ({"configuration": {"full_size_px": 197}}, "configuration"),
+        ({"configuration": {"full_height_px": 197}}, "configuration"),
         ({"shards": {}}, "samples, which differ from those of the shards"),
         ({"rejects": 1, "shards": 1}, "rejects, shards"),
     ],
