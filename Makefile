@@ -48,6 +48,7 @@ lint: $(TESTABLE)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/python -m codespell_lib
 
 clean:
 	rm -rf .venv demo fuzz-failures build dist *.egg-info

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -386,3 +387,14 @@ def test_another_value_than_a_flags_choices_is_one_line(infinitygan, tmp_path, c
     assert (code, len(err)) == (2, 1)
     assert f"Invalid value for '{flag}'" in err[0]
     assert f"'{value}' is not one of" in err[0]
+
+
+def test_a_shell_completes_commands_and_choices():
+    def completed(words, number):
+        environment = {**os.environ, "_INFINITYGAN_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        command = [sys.executable, "-m", "pipelines.cli"]
+        environment |= {"COMP_CWORD": str(number), "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY).stdout.split()
+
+    assert completed("infinitygan inv", 1) == ["invert"]
+    assert completed("infinitygan train --vertical-law ", 3) == ["crop", "paper"]
