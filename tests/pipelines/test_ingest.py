@@ -422,7 +422,7 @@ def test_a_set_of_version_1_is_extended_like_one_of_version_2(few, tmp_path):
 def test_what_is_added_has_the_sizes_of_the_set(few, tmp_path):
     make(few, tmp_path / "out")
     write_good_photographs(few, 8)
-    with pytest.raises(InputError, match="holds a set made with --full-size 197, not 389: give --full-size 197"):
+    with pytest.raises(InputError, match="contains a set made with --full-size 197, not 389: give --full-size 197"):
         make(few, tmp_path / "out", preparation=Preparation(full_height_px=389))
     later = make(few, tmp_path / "out", preparation=Preparation(quality=80))
     assert (later["configuration"]["quality"], later["later_configurations"][0]["quality"]) == (95, 80)
