@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
 """The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
 
-# The choices of flags stand here once more, because the modules that define them load packages that take seconds, and
+# The choices of flags are repeated here, because the modules that define them load packages that take seconds, and
 # type checkers need them spelled out. tests/pipelines/test_cli.py compares both.
 SampleFormat = Literal["jpg", "webp", "png"]
 Deduplication = Literal["near", "exact", "off"]
@@ -38,7 +38,7 @@ VerticalLaw = Literal["crop", "paper"]
 Protocol = Literal["antialiased", "paper"]
 TrainingPrecision = Literal["float32", "tf32", "bfloat16", "fp32", "bf16"]
 RenderPrecision = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
-"""The short names are accepted too, but help texts leave them out."""
+"""The short names are accepted too, but help texts omit them."""
 
 Checkpoint = Annotated[
     str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")

@@ -1,4 +1,4 @@
-"""What train, evaluate and their kin read: training sets, their shards, files of tensors, and folders of runs."""
+"""The inputs of train, evaluate and related commands: training sets, shards, tensor files, and run folders."""
 
 import dataclasses
 import io
@@ -74,7 +74,7 @@ CHECKPOINT_CONFIG = GeneratorConfig(
 
 @cache
 def training_set() -> dict[str, bytes]:
-    """The files of a small training set."""
+    """Returns the files of a small training set."""
     how = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX, content_filters=False, suffix="png")
     with folder_of({}) as folder:
         staged = []
@@ -115,7 +115,7 @@ def make_set(random: Random) -> bytes:
 
 
 def check_set(content: bytes) -> None:
-    """Whatever its tables say, it is refused, or can be added to, repacked, shown, trained on and evaluated with."""
+    """Checks that a set is refused, or can be extended, repacked, shown, trained on and evaluated with."""
     with folder_of(unpack(content)) as folder:
         out = str(folder)
         for use in (
@@ -131,7 +131,7 @@ def check_set(content: bytes) -> None:
 
 
 def add_to_set(out: str) -> None:
-    """As ingest does."""
+    """Adds to a set as ingest does."""
     staging.check_out(out, {})
     base = read_training_set_if_any(out)
     assert base is not None
@@ -189,12 +189,12 @@ def evaluate_set(out: str) -> None:
 
 
 NOTES = {"plan.jsonl": ["photograph", "reject", "mended"], "0.jsonl": ["sample", "staged reject"]}
-"""What an unfinished run has noted where."""
+"""The kinds of lines in the files of an unfinished run."""
 
 
 @cache
 def notes() -> dict[str, Any]:
-    """A line of each kind."""
+    """Returns a line of each kind."""
     row = read_rows_of(INDEX)[0]
     sample = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
     photograph = Photograph("a.jpg", "CC0-1.0", "N.", "A lake", Piece("/a.tar", 512, 9)).to_json()
@@ -210,7 +210,7 @@ def notes() -> dict[str, Any]:
 
 
 def read_rows_of(table: str) -> list[dict[str, Any]]:
-    """The rows of a table of the small training set."""
+    """Returns the rows of a table of the small training set."""
     rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(training_set()[table])).to_pylist()
     return rows
 
@@ -228,12 +228,12 @@ def make_unfinished(random: Random) -> bytes:
 
 
 def check_unfinished(content: bytes) -> None:
-    """What an unfinished run has left is gone on with, or refused."""
+    """Checks that the files of an unfinished run are refused, or that it can be resumed."""
     with folder_of({**training_set(), **unpack(content)}) as folder:
         out = str(folder)
         for use in (
             lambda: staging.check_out(out, {"full_height_px": FULL_PX}),
-            lambda: look_at_found(staging.read_plan(out)),
+            lambda: look_at(staging.read_plan(out).photographs),
             lambda: look_at_staged(list(staging.read_staged(out).values())),
             lambda: staging.read_base(out),
             lambda: staging.install_repacked(out),
@@ -243,8 +243,7 @@ def check_unfinished(content: bytes) -> None:
 
 
 def look_at_staged(staged: list[StagedSample | Reject]) -> None:
-    """Goes on with what has been done so far."""
-    look_at([item for item in staged if isinstance(item, Reject)])
+    """Continues from the results so far."""
     samples = [item for item in staged if isinstance(item, StagedSample)]
     assign_shards([item for item in drop_duplicates(samples, [], "near") if isinstance(item, StagedSample)], None)
 
@@ -261,7 +260,7 @@ def make_shard(random: Random) -> bytes:
 
 
 def mutate_members(random: Random, content: bytes) -> bytes:
-    """A shard with odd metadata or pictures in it."""
+    """Returns a shard with odd metadata or pictures in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(content)) as before, tarfile.open(fileobj=buffer, mode="w") as tar:
         for member in before:
@@ -289,13 +288,13 @@ def check_shard(content: bytes) -> None:
 
 
 def filled(shape: tuple[int, ...]) -> torch.Tensor:
-    """Some numbers."""
+    """Returns some numbers."""
     return torch.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
 
 
 @cache
 def checkpoint_bytes() -> bytes:
-    """A checkpoint of a very small network."""
+    """Returns a checkpoint of a very small network."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = build_generator(CHECKPOINT_CONFIG)
@@ -304,14 +303,14 @@ def checkpoint_bytes() -> bytes:
 
 @cache
 def trainer() -> Trainer:
-    """A trainer of the same network."""
+    """Returns a trainer of the same network."""
     with torch.random.fork_rng():
         return Trainer(CHECKPOINT_CONFIG, RECIPES["paper"])
 
 
 @cache
 def state_bytes() -> bytes:
-    """Its state."""
+    """Returns that trainer's state."""
     return files.save(files.TRAINING_STATE, trainer().state(), {"steps": 3, "images_before": 0})
 
 
@@ -320,7 +319,7 @@ OVERLAY_BOX = (0, -16, 32, 32)
 
 @cache
 def overlay_bytes() -> bytes:
-    """An overlay for the same network."""
+    """Returns an overlay for the same network."""
     windows = box_windows(OVERLAY_BOX)
     place = footprint(CHECKPOINT_CONFIG, *windows)
     z_n = tuple(filled((1, 1, *lengths(window))) for window in place.noise)
@@ -333,7 +332,7 @@ def overlay_bytes() -> bytes:
 
 @cache
 def inversion_bytes() -> bytes:
-    """The state of an inversion of one variable."""
+    """Returns the state of an inversion of one variable."""
     tensors = {f"adam.{key}.w": filled((9, 1)) for key in ("exp_avg", "exp_avg_sq")}
     tensors |= {"adam.step.w": torch.tensor(3.0), "variables.w": filled((9, 1)), "step": torch.tensor(3)}
     return files.save("inversion state", tensors, {"job": {}})
@@ -372,7 +371,7 @@ def make_tensors(random: Random) -> bytes:
 
 
 def check_tensors(content: bytes) -> None:
-    """It is shown, and loaded for what it is used for, or refused."""
+    """Checks that a tensor file is refused, or shown and loaded for its use."""
     found = unpack(content)
     (name,) = found
     uses = {"checkpoint": use_checkpoint, "state": use_state, "overlay": use_overlay, "inversion": use_inversion}

@@ -1,4 +1,4 @@
-"""Real object stores on this machine, and what a pipeline asks of its workers."""
+"""Real object stores on this machine, and the resources that a pipeline requests from its workers."""
 
 import os
 import threading
@@ -26,10 +26,10 @@ def files_read(monkeypatch):
 
 @pytest.fixture(scope="session")
 def gs():
-    """A bucket in fake-gcs-server."""
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
+    """Yields a bucket in fake-gcs-server."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # otherwise gcsfs asks another server about the bucket
     with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
-        # It says each call on a pipe that nobody reads, and waits when that is full.
+        # The server logs each call to a pipe that nobody reads, and blocks when the pipe is full.
         threading.Thread(target=server._process.stderr.read, daemon=True).start()
         patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
         fsspec.filesystem("gs").mkdir("bucket")
@@ -38,7 +38,7 @@ def gs():
 
 @pytest.fixture(scope="session")
 def s3():
-    """A bucket in moto's server."""
+    """Yields a bucket in moto's server."""
     server = ThreadedMotoServer(port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -52,7 +52,7 @@ def s3():
 
 @pytest.fixture(scope="session")
 def accelerators():
-    """Reads a pipeline's proto: the accelerator that each step asks for, "" for none."""
+    """Reads from a pipeline's proto the accelerator that each step requests, "" for none."""
 
     def accelerators(pipeline):
         parts = pipeline.components

@@ -41,7 +41,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def scene(seed: int, width: int = 320, height: int = 200) -> Image.Image:
-    """Smooth colours, brighter above than below."""
+    """Draws smooth colours, brighter above than below."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 120, (4, 7, 3)) + np.array([130, 90, 40, 0])[:, None, None]
     return Image.fromarray(small.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
@@ -53,7 +53,7 @@ def write_good_photographs(folder: Path, count: int) -> None:
 
 
 def write_odd_files(folder: Path) -> dict[str, str]:
-    """One file of each trying kind; returns the reasons by name, empty for those that are to be kept."""
+    """Writes one difficult file of each kind; returns the reject reasons by name, empty for those to be kept."""
     jpeg = io.BytesIO()
     scene(100).save(jpeg, "JPEG")
     (folder / "empty.jpg").write_bytes(b"")
@@ -351,7 +351,7 @@ def killed_run(moment, sources, out, **options):
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory):
-    """A folder of photographs, the set made when it held 8 of them, and that set with the rest added."""
+    """Returns a folder of photographs, the set made when it held 8 of them, and that set with the rest added."""
     folder, first, fresh = (tmp_path_factory.mktemp("grown") / name for name in ("photographs", "first", "fresh"))
     folder.mkdir()
     write_good_photographs(folder, 8)
@@ -365,7 +365,7 @@ def grown(tmp_path_factory):
 
 @pytest.mark.parametrize("moment", KILLED_AT)
 def test_a_run_killed_at_any_moment_ends_as_if_never_killed(grown, tmp_path, moment):
-    """Also if it was to add to a set, whose samples and shards stay as they are."""
+    """This also holds if it was to extend a set, whose samples and shards stay as they are."""
     folder, first, fresh = grown
     out = shutil.copytree(first, tmp_path / "out")
     killed_run(moment, folder, out, samples_per_shard=3)
@@ -489,7 +489,7 @@ def test_only_rejects_of_a_reason_are_tried_again(few, tmp_path):
 
 
 def read(path: Path, budget_bytes: int = 1 << 20) -> tuple[bytes, int]:
-    """A file as a photograph's, and how many attempts it took; its memory is given back."""
+    """Reads a file as a photograph; returns it and the number of attempts, and releases its memory."""
     budget = Budget(budget_bytes)
     with ExitStack() as held:
         answer = transforms.photographs.prepare.read_photograph(Photograph(str(path)), budget, held)
@@ -516,7 +516,7 @@ def test_a_store_that_answers_late_is_asked_again(few, monkeypatch):
 
 
 class BusyError(Exception):
-    """What a store of its own kind says: no OSError, and on two lines."""
+    """An error as a store may define it: not an OSError, and with a message of two lines."""
 
 
 @pytest.mark.parametrize(
@@ -666,7 +666,7 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
 
 
 def test_a_worker_stays_within_its_memory_whatever_the_pictures(tmp_path):
-    """Each of these takes 170 MB to decode, and there are 200 MB for all, so they take turns."""
+    """Each of these takes 170 MB to decode, and all share 200 MB, so they take turns."""
     source = tmp_path / "source"
     source.mkdir()
     for number in range(3):

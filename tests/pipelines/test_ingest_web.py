@@ -1,4 +1,4 @@
-"""Ingest from a real web server on loopback: good manners, faults, and what is fetched once."""
+"""Ingest from a real web server on loopback: polite behaviour, faults, and files that are fetched once."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def short_pauses(monkeypatch):
 
 
 def photograph(seed):
-    """A JPEG's bytes."""
+    """Returns a JPEG's bytes."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 120, (6, 9, 3)) + np.linspace(130, 0, 6).astype(int)[:, None, None]
     image = Image.fromarray(small.astype(np.uint8)).resize((320, 200), Image.Resampling.BICUBIC)

@@ -306,7 +306,7 @@ def _read_lines(url: str, use: Callable[[dict[str, Any]], _Read]) -> Iterator[_R
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             folder = f"{url.rpartition(f'/{STAGING}/')[0]}/{STAGING}"
             raise InputError(
-                f"{url} is damaged at line {number} ({one_line(error)}): remove {folder} to begin anew"
+                f"{url} is damaged at line {number} ({one_line(error)}): remove {folder} to start again"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""The ablations without G_S: what tells them from the network that tiles."""
+"""The ablations without G_S: how they differ from the network that tiles."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_one_shot_renders_any_number_of_cells(generator):
 
 
 ROWS, COLUMNS = (-7, 6), (20, 33)
-"""Of cells; pixels -112 to 111 and 320 to 543, of which a network without padding gives all but 30 on each side."""
+"""Windows of cells: pixels -112 to 111 and 320 to 543. Without padding, 30 of them on each side are not computed."""
 
 
 @pytest.mark.parametrize("columns", [(350, 365), (352, 480)])
@@ -62,7 +62,7 @@ def test_a_part_of_a_picture_is_what_the_whole_has_there(generator, rows, column
 
 @pytest.mark.parametrize("generator", ["nci"], indirect=True)
 def test_a_padded_picture_ends_where_it_is_told_to(generator):
-    """A longer one differs at the end, and nowhere else."""
+    """A longer picture differs only at the end."""
     longer = (ROWS[0], ROWS[1] + 5)
     for rows, same in (((100, 111), False), ((-50, -35), True)):
         one, other = (render_part(generator, 3, (extent, COLUMNS), rows, (380, 420)) for extent in (ROWS, longer))
@@ -70,7 +70,7 @@ def test_a_padded_picture_ends_where_it_is_told_to(generator):
 
 
 def test_only_a_padded_network_knows_where_its_picture_ends(generator):
-    """With constant inputs and no noise a network without padding paints one colour; zeros beyond a frame show."""
+    """With constant inputs and no noise, a network without padding paints one colour; zeros beyond the frame show."""
     config = generator.config
     z_l, coordinates, z_g, z_n = latents(config)
     pictures, _ = generator(torch.ones_like(z_l), coordinates, z_g, [torch.zeros_like(x) for x in z_n])
@@ -79,10 +79,10 @@ def test_only_a_padded_network_knows_where_its_picture_ends(generator):
 
 
 def test_a_padded_up_layer_is_stylegan2s():
-    """The whole transposed convolution, then its 4-tap blur with a pixel of padding."""
+    """It is the whole transposed convolution, then its 4-tap blur with a pixel of padding."""
     layer = PaddedLayer(TINY.z_l_dim, 16, TINY.w_dim, up=True).double().requires_grad_(False)
     x, w = torch.randn(2, TINY.z_l_dim, 6, 5).double(), torch.randn(2, TINY.w_dim).double()
-    weight = layer.convolution.weight * layer.convolution.affine(w)[:, None, :, None, None]  # one for each picture
+    weight = layer.convolution.weight * layer.convolution.affine(w)[:, None, :, None, None]  # one per picture
     weight = weight / weight.square().sum(dim=(2, 3, 4), keepdim=True).sqrt()
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]).double() / 4
     blur = (taps[:, None] * taps).expand(weight.shape[1], 1, 4, 4)

@@ -10,7 +10,7 @@ from transforms.training_set.dataset import read_dataset, read_index
 
 
 class Outline(HTMLParser):
-    """The tags of a page, and what they lead to."""
+    """The tags of a page, and the targets of its links."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ def test_the_report_is_one_whole_file_that_needs_no_network_and_runs_nothing(mad
 
 def test_the_report_says_what_is_there_and_what_is_not(made):
     page = (made / "report.html").read_text()
-    assert page.count("<img ") == 2  # of three, every second
+    assert page.count("<img ") == 2  # every second of three
     assert "CC &lt;b&gt;0&lt;/b&gt;</td><td>2</td>" in page
     assert "&lt;script&gt;x.jpg" in page
     assert re.search(r"<code>unreadable</code></td><td class=\"n\">1</td>", page)

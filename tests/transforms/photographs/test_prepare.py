@@ -10,7 +10,7 @@ from transforms.training_set.records import Photograph, Reject
 
 
 def photograph(width=800, height=400, **options):
-    """A JPEG's bytes: colours at several scales."""
+    """Returns a JPEG's bytes: colours at several scales."""
     rng = np.random.default_rng(0)
     levels = sum(
         np.asarray(Image.fromarray(rng.integers(0, 256, (n, 2 * n, 3), np.uint8)).resize((width, height)), float) / n
@@ -45,7 +45,7 @@ def test_a_higher_quality_takes_more_bytes():
 
 
 def test_the_papers_own_step_goes_through_128_pixels():
-    """What was at 128 px has no detail finer than that; the way round it is what Pillow makes of the two steps."""
+    """A picture from 128 px has no finer detail, and Pillow's two steps give the same result."""
     direct = np.asarray(opened(prepare(photograph(), square=True, suffix="png")), dtype=float)
     stepped = np.asarray(opened(prepare(photograph(), square=True, suffix="png", via_size_px=128)), dtype=float)
     expected = Image.open(io.BytesIO(photograph())).crop((200, 0, 600, 400))

@@ -1,4 +1,4 @@
-"""The stream of training patches: every photograph once an epoch, in an order that can be taken up anywhere."""
+"""The stream of training patches: every photograph once per epoch, in an order that can be resumed anywhere."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ PREPARATION = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A set of photographs, each of one blue, whose red tells the row and whose green tells the column."""
+    """Returns a set of photographs, each of one blue, whose red gives the row and whose green the column."""
     folder = tmp_path_factory.mktemp("photographs")
     for index in range(PHOTOGRAPHS):
         pixels = np.zeros((FULL_PX, FULL_PX + 40, 3), np.uint8)
@@ -59,7 +59,7 @@ def levels(pixels):
 
 
 def photographs(data, count, seed=0):
-    """Which photograph each of the first patches shows."""
+    """Returns the number of the photograph that each of the first patches shows."""
     patches = itertools.islice(stream(data, seed).patches(), count)
     return [round(levels(pixels)[2].mean() / 8) for pixels, _ in patches]
 
@@ -104,7 +104,7 @@ def test_the_position_is_where_the_patch_lies(data, samples):
 
 
 def test_whole_frames_are_as_high_as_the_photographs_and_anywhere_along_them(data, samples):
-    """Each photograph once an epoch, in an order that can be taken up anywhere."""
+    """Each photograph comes once per epoch, in an order that can be resumed anywhere."""
     frames = stream(data)
     seen, lefts = [], []
     for pixels, t in itertools.islice(frames.frames(), 3 * samples):
@@ -164,13 +164,13 @@ def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
 
 @pytest.fixture
 def copy(data, tmp_path):
-    """A copy of the set, to be damaged."""
+    """Returns a copy of the set, to be damaged."""
     return shutil.copytree(data, tmp_path / "copy")
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """No waiting between attempts."""
+    """Removes the pauses between attempts."""
     monkeypatch.setattr("transforms.training.shard_reader.RETRY_AFTER_S", (0.0, 0.0, 0.0))
 
 
@@ -181,7 +181,7 @@ def jpeg_of(size):
 
 
 def rewrite(copy, name, change):
-    """Changes the files of a shard's second sample, and notes the new shard's checksum as if it were right."""
+    """Changes the files of a shard's second sample, and stores the new shard's checksum as if it were right."""
     shard = copy / name
     with tarfile.open(shard) as tar:
         members = [(member.name, tar.extractfile(member).read()) for member in tar]
@@ -254,7 +254,7 @@ def test_windows_at_the_edges_lie_away_from_the_horizon(tmp_path):
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_processes_share_each_epoch_out_among_them(data, ranks):
-    """Each photograph once an epoch, at one process, whatever their paces."""
+    """Each photograph comes once per epoch, in one process, whatever the processes' speeds."""
     names = sorted(name for name in read_dataset(data)["shards"] if name.startswith("train-"))
     counts = {name: read_dataset(data)["shards"][name]["samples"] for name in names}
     seen = []
@@ -294,7 +294,7 @@ def test_more_processes_than_shards_are_refused_with_the_numbers_and_the_cure(da
 
 
 def first(data, count, after=0):
-    """The first patches, and t."""
+    """Returns the first patches, and t."""
     return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream(data).patches(after), count)]
 
 

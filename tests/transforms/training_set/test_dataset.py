@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_training_set_is_refused(tmp_path):
 
 @pytest.fixture
 def made(on_disk, tmp_path):
-    """A whole training set."""
+    """Returns a whole training set."""
     write_tables(str(tmp_path), [write_shard(str(tmp_path), s) for s in assign_shards(on_disk, 7)], [], PROVENANCE)
     return tmp_path
 
