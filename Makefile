@@ -9,12 +9,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help install demo test fuzz lint clean
 
 help:
-	@echo "make demo     photographs -> shards -> a minute of training -> an 8192x512 panorama, in demo/"
-	@echo "make test     the whole test suite, on all cores"
-	@echo "make fuzz     100,000 seeded inputs (SHARE= of them, SEED=) for all that reads bytes from outside"
-	@echo "make lint     style and types of the code"
-	@echo "make install  only the environment in .venv that both use; make test and make lint add what they need"
-	@echo "make clean    removes what these made"
+	@echo "make demo     turn photographs into shards, train for a minute, render an 8192x512 panorama, in demo/"
+	@echo "make test     run the whole test suite, on all cores"
+	@echo "make fuzz     test everything that reads outside bytes with 100,000 seeded inputs (SHARE= of them, SEED=)"
+	@echo "make lint     check style and types"
+	@echo "make install  create the environment in .venv; the other targets install what they need on top"
+	@echo "make clean    remove everything that these targets created"
 
 install: $(INSTALLED)
 
@@ -48,6 +48,7 @@ lint: $(TESTABLE)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/python -m codespell_lib
 
 clean:
 	rm -rf .venv demo fuzz-failures build dist *.egg-info

@@ -1,26 +1,25 @@
-"""The paper's ablation: what G_S and its coordinates are for, and what padding does (Section 4).
+"""The paper's ablation: the effect of G_S and its coordinates, and of padding (Section 4).
 
 python benchmarks/ablation.py DATA --out DIR [--images 16000] [--preset-family small|paper] [--precision NAME]
 
-StyleGAN2+NCI, +NCI+FCG and InfinityGAN are trained on the same photographs, as many of them, from the same seed, into
-DIR/PRESET. A run that is there already is taken as it is if it is finished, and gone on with if it is not; one that was
-begun with other settings is refused. Each one's pictures at 1, 2, 4 and 8 times the photographs' field of view, scaled
-down to their size (ScaleInv), are held against photographs that none was trained on, and so are patches of training's
-size. Photographs that were trained on stand below as the floor. DIR/ablation.json has all figures, with precision and
-recall; DIR/ablation.png shows one world of each.
+StyleGAN2+NCI, +NCI+FCG and InfinityGAN are trained on the same photographs, the same number of them, from the same
+seed, into DIR/PRESET. A finished run is reused, and an unfinished one is resumed; one with other settings is refused.
+Each network's pictures at 1, 2, 4 and 8 times the photographs' field of view, scaled down to their size (ScaleInv), are
+compared with held-out photographs, and so are patches of the training size. Training photographs give the floor.
+DIR/ablation.json has all figures, with precision and recall; DIR/ablation.png shows one world of each.
 
-All have the same seeds, and as many pictures. A world is looked at in the way that its network has:
+All networks use the same seeds and number of pictures. Each network's pictures are rendered as its kind allows:
 
 InfinityGAN   windows of the world, in rows around the horizon, as `infinitygan evaluate` takes them.
-+NCI+FCG      the same windows of the plane of its seed's latents. It does not pad, so that they are what one shot of
-              any size would have there; but it does not know a horizon, and no row differs from another.
++NCI+FCG      the same windows of the plane of its seed's latents. Without padding, they equal what one shot of
+              any size would give; but it has no horizon, and all rows are alike.
 +NCI          a picture of its own for each frame and patch, at its own size, since its layers pad and know where it
-              ends: whole cells, of which up to 7 px at each edge are left away. It is computed in parts that see zeros
-              beyond the picture's ends and the picture itself elsewhere, so that memory is that of a part.
+              ends: whole cells, minus up to 7 px at each edge. It is computed in parts that see zeros
+              beyond the picture's ends and the picture itself elsewhere, to save memory.
 
-Errors are of the choice of worlds and photographs; another training run may differ by more. The projected recipe's
-discriminator sees EfficientNet-Lite0's features, and no network was trained with AlexNet's. A Fréchet distance depends
-on the number of pictures, which falls with the scale and is another one for the floor: compare networks, not scales.
+Errors refer to the choice of worlds and photographs; another training run may differ by more. The projected recipe's
+discriminator sees EfficientNet-Lite0's features; AlexNet's were not used in any training. A Fréchet distance depends on
+the number of pictures, which falls with the scale and differs for the floor: compare networks, not scales.
 """
 
 import argparse
@@ -60,13 +59,13 @@ FAMILIES = {
     "paper": {"NCI": "stylegan2-nci", "NCI+FCG": "stylegan2-nci-fcg", "InfinityGAN": "paper"},
 }
 EVALUATION = Evaluation(bands_px=(0,), band_patches=1, band_crops=1)
-"""Bands of height mean something for InfinityGAN alone; the one that is asked for is not looked at."""
+"""Bands of height are meaningful only for InfinityGAN; the single band requested here is ignored."""
 
 FLOOR = "photographs trained on"
 
 
 def trained(options: TrainOptions) -> Checkpoint:
-    """The network of a run of so many images, which is begun, gone on with, or there already."""
+    """Returns the network of a run, which is started, resumed or reused."""
     if images_seen(options) < images_wanted(options):
         train(dataclasses.replace(options, resume=begun(options)))
     path = Path(options.out) / CHECKPOINT
@@ -74,24 +73,24 @@ def trained(options: TrainOptions) -> Checkpoint:
 
 
 def begun(options: TrainOptions) -> bool:
-    """Whether there is a run."""
+    """Returns whether a run exists."""
     return (Path(options.out) / CONFIG).exists()
 
 
 def images_seen(options: TrainOptions) -> int:
-    """How many images a run has seen by its log; 0 if there is none."""
+    """Returns the number of images a run has seen according to its log; 0 if there is none."""
     log = RunFolder(options.out).read_log(sys.maxsize)
     return int(log[-1]["images"]) if log else 0
 
 
 def images_wanted(options: TrainOptions) -> int:
-    """How many images a run ends with, in whole batches."""
+    """Returns the number of images at which a run ends, in whole batches."""
     batch = options.settings.batch
     return -(-(options.images or 0) // batch) * batch
 
 
 def check_run(options: TrainOptions) -> None:
-    """Raises InputError for a run that differs from the one that would be begun in more than its version."""
+    """Raises InputError for a run that differs from the requested one in more than its version."""
     if images_seen(options) > images_wanted(options):
         raise InputError(f"{options.out} holds a run of {images_seen(options)} images: more than --images")
     parts = {"generator": options.network, "training": options.settings}
@@ -103,7 +102,7 @@ def check_run(options: TrainOptions) -> None:
 
 
 def cut(generator: Generator) -> Iterator[PictureSets]:
-    """The patches and frames of each world, in the way that the network has."""
+    """Yields the patches and frames of each world, as the network's kind allows."""
     config, kind = generator.config, generator.config.kind
     if kind == "nci":
         for seed in range(EVALUATION.first_seed, EVALUATION.first_seed + EVALUATION.worlds):
@@ -115,18 +114,18 @@ def cut(generator: Generator) -> Iterator[PictureSets]:
 
 
 def compared(sets: DescribedSets, references: References, name: str, photographs: str) -> Results:
-    """A set's distances to a set of the held-out photographs."""
+    """Returns a set's distances to a set of the held-out photographs."""
     return distances(*references.compare(sets, name, photographs))
 
 
 def evaluated(generator: Generator, data: str, networks: Networks) -> tuple[DescribedSets, References]:
-    """The worlds, and the photographs as a network with such patches sees them."""
+    """Describes the worlds, and the photographs as a network with patches of this size sees them."""
     references = describe_photographs(data, generator.config, EVALUATION, networks)
     return describe(watched("Worlds", cut(generator), EVALUATION.worlds), networks), references
 
 
 def results_of(worlds: DescribedSets, references: References) -> tuple[Results, Results]:
-    """By set, the distances of a network's pictures, and of the photographs that it was trained on."""
+    """Returns, by set, the distances of a network's pictures and of its training photographs."""
     reals = {PATCH: PATCH, **{frame(scale): frame() for scale in EVALUATION.scales}}
     floor = {name: compared(references.trained, references, name, name) for name in (PATCH, frame())}
     own = {name: compared(worlds, references, name, photographs) for name, photographs in reals.items()}
@@ -134,7 +133,7 @@ def results_of(worlds: DescribedSets, references: References) -> tuple[Results, 
 
 
 def picture(shown: Mapping[str, DescribedSets], references: References) -> Image.Image:
-    """A row a network: one world at each scale, beside a photograph; all of the same size."""
+    """Draws one row per network: one world at each scale, next to a photograph; all of the same size."""
     photographs = references.held_out[frame()].examples
     rows = []
     for place, (name, worlds) in enumerate(shown.items()):
@@ -167,7 +166,7 @@ def show(results: Mapping[str, Results]) -> None:
 
 
 def compare(runs: Mapping[str, TrainOptions], data: str, out: Path) -> dict[str, Results]:
-    """Trains what is not trained yet, evaluates, and writes the report and the picture."""
+    """Trains the missing networks, evaluates all, and writes the report and the picture."""
     for options in filter(begun, runs.values()):
         check_run(options)
     checkpoints = {name: trained(options) for name, options in runs.items()}

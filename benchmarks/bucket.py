@@ -1,4 +1,4 @@
-"""A bucket on this machine, in fake-gcs-server, as the tests have one."""
+"""Provides a bucket on this machine with fake-gcs-server, as in the tests."""
 
 import os
 import threading
@@ -16,9 +16,9 @@ NAME = "panoramas"
 
 @contextmanager
 def bucket() -> Iterator[str]:
-    """A URL of an empty bucket, whose server ends with the block."""
+    """Yields the URL of an empty bucket, whose server stops at the end of the block."""
     with FakeGCSServer() as server:
-        # It says each call on a pipe that nobody reads, and waits when that is full.
+        # The server logs each call to a pipe, and would block when an unread pipe is full.
         threading.Thread(target=server._process.stderr.read, daemon=True).start()
         connect()
         fsspec.filesystem("gs").mkdir(NAME)
@@ -26,5 +26,5 @@ def bucket() -> Iterator[str]:
 
 
 def connect() -> None:
-    """Makes gs:// mean that server, in this process."""
+    """Makes gs:// refer to that server in this process."""
     fsspec.config.conf["gs"] = {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]}

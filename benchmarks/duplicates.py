@@ -1,9 +1,9 @@
-"""How well near-duplicates are known: the threshold is chosen on half of the photographs and scored on the other half.
+"""Measures how well near-duplicates are recognised: half of the photographs set the threshold, the others score it.
 
     python benchmarks/duplicates.py PHOTOGRAPHS
 
-Positives: a photograph against itself resized by a quarter or more, as JPEG of quality 30 or more, cropped by up to 5%
-a side, with colour, brightness and contrast changed by up to 10%, and all of these at once. Negatives: other
+Positives: a photograph and itself resized to a quarter or more, as JPEG of quality 30 or more, cropped by up to 5%
+per side, with colour, brightness and contrast changed by up to 10%, and all of these at once. Negatives: other
 photographs, and windows of the same one that share at most 0.3 of their union. Either may come first.
 """
 
@@ -33,7 +33,7 @@ NEVER = 145
 
 
 class Hashes:
-    """All that is compared of a picture."""
+    """All hashes of a picture that are compared."""
 
     def __init__(self, image: Image.Image) -> None:
         grid = grey_grid(image.resize((max(1, round(image.width * 197 / image.height)), 197), Image.Resampling.LANCZOS))
@@ -42,7 +42,7 @@ class Hashes:
         self.crops, self.detail = detail_words(crops), detail_words(bytes.fromhex(detail_hash(crops)))
 
     def distance(self, other: "Hashes") -> int:
-        """Bits of the detail hash, or `NEVER` if the perceptual hashes are too far apart to look."""
+        """Returns the differing bits of the detail hash, or `NEVER` if the perceptual hashes are too far apart."""
         if (self.perceptual ^ other.perceptual).bit_count() > PERCEPTUAL_DISTANCE:
             return NEVER
         return int(detail_distances(self.crops, other.detail)[0])
@@ -66,7 +66,7 @@ def positives(image: Image.Image, random: Random) -> Iterator[tuple[str, Image.I
 
 
 def windows(image: Image.Image) -> Iterator[tuple[Image.Image, Image.Image]]:
-    """Pairs of windows of a photograph whose intersection over union is 0.3 or less."""
+    """Yields pairs of windows of a photograph whose intersection over union is 0.3 or less."""
     yield image, cropped(image, [0, 0, 0.46, 0.46])  # 0.29 of the whole
     yield image, cropped(image, [0.72, 0, 0, 0])
     yield image, cropped(image, [0, 0.7, 0, 0])
@@ -93,7 +93,7 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]:
-    """The distances of all positives, by what was done to them, and of all negatives, in both orders."""
+    """Returns the distances of all positives, by kind of change, and of all negatives, in both orders."""
     same: dict[str, list[int]] = {}
     other: list[int] = []
     known: list[Hashes] = []
@@ -114,7 +114,7 @@ def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]
 
 
 def score(same: dict[str, list[int]], other: list[int], threshold: int) -> tuple[float, float]:
-    """Recall and precision."""
+    """Returns recall and precision."""
     values = np.concatenate([np.array(some) for some in same.values()])
     found, wrong = int((values <= threshold).sum()), int((np.array(other) <= threshold).sum())
     return found / len(values), found / max(1, found + wrong)

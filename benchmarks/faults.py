@@ -1,12 +1,12 @@
-"""What faults cost a render job: runs killed at any moment, a store that fails, a full disk, two copies at once.
+"""Measures what faults cost a render job: kills at random moments, a failing store, a full disk, two concurrent copies.
 
 python benchmarks/faults.py [--kills 20] [--panoramas 12] [--seed 1] [--out FILE.json]
 
-`tiny`, at its random start, in tiles of 64 px: it is files and calls that count, not pixels. The bucket is
-fake-gcs-server's, on this machine; the disk that fills is a small tmpfs, which only root may mount (another user does
-without that row). After every kill, and after the last run, each finished file is held, byte for byte, against those
-of a job that nothing disturbed; after the last run also the manifest and the page. Runs are processes forked from one
-that has imported everything, so that the moments of death are moments of work.
+The jobs use `tiny` with random weights and tiles of 64 px, since only files and calls matter here, not pixels. The
+bucket is served by fake-gcs-server on this machine; the disk that fills up is a small tmpfs, which only root may mount
+(for other users this row is omitted). After every kill, and after the last run, each finished file is compared byte for
+byte with that of an undisturbed job; after the last run also the manifest and the page. Runs are forked from a process
+that has imported everything, so that kills hit them at work.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from transforms.render.synthesize import Synthesizer
 
 FAILING_SHARE = 0.05
 TOLD = ("manifest.parquet", "index.html")
-"""Files that say how far a job is."""
+"""Files that show the progress of a job."""
 
 PRELOADED = ["gcsfs", "pipelines.render", "torch._dynamo", "torch.fx.experimental.symbolic_shapes"]
 
@@ -52,21 +52,21 @@ Files = Mapping[str, bytes]
 
 @dataclass
 class Outcome:
-    """What a fault did to a job.
+    """The effects of a fault on a job.
 
     Attributes:
-        fault: that it met.
-        store: where the files lay.
-        jobs: that were brought to their end.
-        runs: that it took.
-        shards: of all the jobs.
-        computed_again: shards that more than one run computed, or that one computed twice.
-        finished_again: of these, those that were whole in the store already when they were computed again.
-        files: of all the jobs.
-        wrong: whose bytes were not the undisturbed job's, at any check.
-        lost: that had been finished, and were gone at a later check.
-        completed: whether the last run of every job said that all is there, and all was.
-        note: how much of the fault there was.
+        fault: The fault.
+        store: The store of the files.
+        jobs: The number of jobs that were completed.
+        runs: The number of runs that this took.
+        shards: The number of shards in all jobs.
+        computed_again: The number of shards that were computed more than once.
+        finished_again: The number of these that were already complete in the store when they were computed again.
+        files: The number of files in all jobs.
+        wrong: The number of files whose bytes differed from the undisturbed job's at any check.
+        lost: The number of files that had been finished and were missing at a later check.
+        completed: Whether the last run of every job reported success, and everything was there.
+        note: The extent of the fault.
     """
 
     fault: str
@@ -84,13 +84,13 @@ class Outcome:
 
 
 class Job:
-    """A job in a folder of its own, whose runs are processes.
+    """A job in its own folder, whose runs are processes.
 
     Args:
-        out: the folder.
-        words: what the command is told beside.
-        outcome: that all runs and checks are counted in.
-        expected: the undisturbed job's files; none if this is that job.
+        out: The folder.
+        words: Further arguments of the command.
+        outcome: Counts the results of all runs and checks.
+        expected: The undisturbed job's files; empty if this is that job.
     """
 
     def __init__(self, out: str, words: list[str], outcome: Outcome, expected: Files):
@@ -98,18 +98,18 @@ class Job:
         self.log, self.before = Path(tempfile.mkstemp()[1]), set[str]()
 
     def start(self, failing: int | None = None) -> Any:
-        """A run, begun; with a seed for them, some of its calls to the store fail."""
+        """Starts a run; with a seed in `failing`, some of its calls to the store fail."""
         process = processes.Process(target=work, args=([*self.words, f"--out={self.out}"], str(self.log), failing))
         process.start()
         self.outcome.runs += 1
         return process
 
     def finish(self) -> None:
-        """Runs it once more, undisturbed, and counts what became of it."""
+        """Runs the job once more, undisturbed, and counts the result."""
         self.end(self.start())
 
     def end(self, *running: Any) -> None:
-        """Waits for the runs, after which all is there, and counts what became of the job."""
+        """Waits for the runs that complete the job, and counts the result."""
         for process in running:
             process.join()
         said = all(process.exitcode == 0 for process in running)
@@ -130,7 +130,7 @@ class Job:
         self.outcome.completed &= said and (not self.expected or files.keys() == self.expected.keys())
 
     def check(self, told: bool = False) -> Files:
-        """What is there now; files that are wrong or lost are counted."""
+        """Returns the files that exist now; counts those that are wrong or lost."""
         files = {name: content for name, content in stored(self.out).items() if ".tmp-" not in name}
         settled = {name for name in files if told or name not in TOLD}
         if self.expected:
@@ -141,7 +141,7 @@ class Job:
 
 
 def work(words: list[str], log: str, failing: int | None) -> None:
-    """A run, in a process of its own."""
+    """Does a run in its own process."""
     torch.set_num_threads(1)
     if "STORAGE_EMULATOR_HOST" in os.environ:
         connect()
@@ -168,7 +168,7 @@ def work(words: list[str], log: str, failing: int | None) -> None:
 
 
 def fail_calls(draw: random.Random, noted: int) -> None:
-    """Some of this process's calls to the store are answered by 503, or are done but never answered."""
+    """Makes some of this process's calls to the store return 503, or succeed without a response."""
     call = GCSFileSystem._call
 
     async def failing_call(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -186,7 +186,7 @@ def fail_calls(draw: random.Random, noted: int) -> None:
 
 
 def stored(url: str) -> Files:
-    """The bytes of all files below a URL, by relative path."""
+    """Returns the bytes of all files below a URL, by relative path."""
     fs, path = fsspec.core.url_to_fs(url)
     fs.invalidate_cache()
     names = fs.find(path)
@@ -195,7 +195,7 @@ def stored(url: str) -> Files:
 
 
 def killed(store: str, words: list[str], expected: Files, whole_s: float, kills: int, draw: random.Random) -> Outcome:
-    """Jobs whose every run is killed at a moment drawn from an undisturbed one's time, or ends before."""
+    """Kills every run of some jobs at a random moment within the time of an undisturbed one."""
     outcome, done = Outcome("kill -9 at a random moment", "bucket"), 0
     while done < kills:
         job, alive = Job(f"{store}/killed-{outcome.jobs}", words, outcome, expected), True
@@ -214,7 +214,7 @@ def killed(store: str, words: list[str], expected: Files, whole_s: float, kills:
 
 
 def failing(store: str, words: list[str], expected: Files, draw: random.Random) -> Outcome:
-    """A job, some of whose calls fail; should that be too many for it, it is run again."""
+    """Lets some calls of a job fail; if these are too many, the job is run again."""
     outcome = Outcome(f"{FAILING_SHARE:.0%} of calls fail or time out", "bucket")
     job = Job(f"{store}/failing", words, outcome, expected)
     process = job.start(draw.getrandbits(32))
@@ -230,7 +230,7 @@ def failing(store: str, words: list[str], expected: Files, draw: random.Random) 
 
 
 def full(words: list[str], expected: Files) -> Outcome:
-    """A job on a disk with room for six tenths of its patches and nothing else; then there is room for all."""
+    """Runs a job on a disk with room for six tenths of its patches, then frees enough room for everything."""
     outcome = Outcome("the disk fills", "tmpfs")
     room, whole = (
         sum(4096 * (-(-len(content) // 4096)) for name, content in expected.items() if name.endswith(wanted))
@@ -249,7 +249,7 @@ def full(words: list[str], expected: Files) -> Outcome:
 
 @contextmanager
 def small_disk(size: int) -> Iterator[str]:
-    """A folder on a disk of so many bytes."""
+    """Yields a folder on a disk of `size` bytes."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
         try:
@@ -259,7 +259,7 @@ def small_disk(size: int) -> Iterator[str]:
 
 
 def twice(store: str, words: list[str], expected: Files) -> Outcome:
-    """Two copies of one job, begun at the same time."""
+    """Runs two copies of one job at the same time."""
     outcome = Outcome("two copies at once", "bucket")
     job = Job(f"{store}/twice", words, outcome, expected)
     job.end(job.start(), job.start())
@@ -267,7 +267,7 @@ def twice(store: str, words: list[str], expected: Files) -> Outcome:
 
 
 def undisturbed(store: str, words: list[str]) -> tuple[Outcome, Files, float]:
-    """The job that all others are held against, and the seconds it takes."""
+    """Runs the job with which all others are compared; also returns its seconds."""
     outcome, begin = Outcome("none", "bucket"), time.monotonic()
     job = Job(f"{store}/undisturbed", words, outcome, {})
     process = job.start()
@@ -279,7 +279,7 @@ def undisturbed(store: str, words: list[str]) -> tuple[Outcome, Files, float]:
 
 
 def write_requests(file: Path, panoramas: int) -> None:
-    """Small panoramas, of every format but one."""
+    """Writes requests for small panoramas of every format but one."""
     formats = (("png", "tif"), ("dzi",), ("jpg", "zarr"))
     requests = (
         RenderRequest(id=f"p{n:03}", seed=n, width_px=600 + 7 * n, height_px=200, formats=formats[n % 3])
@@ -301,7 +301,7 @@ def main() -> None:
         write_requests(Path(name) / "requests.jsonl", arguments.panoramas)
         words = ["render", f"--requests={name}/requests.jsonl", f"--checkpoint={checkpoint('tiny', Path(name))}"]
         words += ["--tile=64", "--tiles-per-shard=4"]
-        undisturbed(f"{store}/warm", words)  # the first meets what is only made once
+        undisturbed(f"{store}/warm", words)  # the first run also does what happens only once
         outcome, expected, whole_s = undisturbed(store, words)
         outcome.note = f"{whole_s:.1f} s"
         outcomes = [outcome, killed(store, words, expected, whole_s, arguments.kills, draw)]

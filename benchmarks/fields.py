@@ -1,4 +1,4 @@
-"""What the world's randomness costs, of the whole time of one tile of 256 px.
+"""Measures the share of a 256 px tile's time that the world's randomness takes.
 
 python benchmarks/fields.py [--out FILE.json]
 """

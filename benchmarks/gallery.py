@@ -1,10 +1,10 @@
-"""All pictures of the documentation that come from the bundled checkpoint, made anew.
+"""Makes all pictures of the documentation that come from the bundled checkpoint.
 
 python benchmarks/gallery.py --work DIR [--only NAME...] [--pictures docs/images]
 
-Each is made by the commands that stand above it in README.md and docs/, from photographs in samples/, scaled down and
-put on one page. What stands in DIR is not made again; there each checkpoint has a folder of its own. Only when all are
-made are they copied to where the documentation shows them.
+Each picture is made by the commands above it in README.md and docs/, from photographs in samples/, scaled down and
+arranged on one page. Results in DIR are reused; each checkpoint has its own folder there. The pictures are copied to
+the documentation only when all of them are finished.
 """
 
 import argparse
@@ -33,7 +33,7 @@ INVERSION = ("--size", "256x128", "--steps", 200)
 
 
 def command(*arguments: object) -> None:
-    """Runs a command of the project; ends where it fails."""
+    """Runs a command of the project; stops if it fails."""
     words = [str(argument) for argument in arguments]
     print("  infinitygan", *words, file=sys.stderr)
     if code := run(words):
@@ -41,18 +41,18 @@ def command(*arguments: object) -> None:
 
 
 def opened(path: Path) -> Image.Image:
-    """A picture, in memory."""
+    """Opens a picture in memory."""
     with open_picture(path.read_bytes()) as image:
         return image.convert("RGB")
 
 
 def panoramas(folder: Path) -> list[Image.Image]:
-    """The panoramas of a render job, by name."""
+    """Returns the panoramas of a render job, by name."""
     return [opened(path) for path in sorted((folder / "panoramas").glob("*.png"))]
 
 
 def page(pictures: Sequence[Image.Image], columns: int = 1, gap_px: int = GAP_PX) -> Image.Image:
-    """Pictures of one size in rows, with white between them."""
+    """Arranges pictures of one size in rows, with white gaps."""
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (width + gap_px) - gap_px, rows * (height + gap_px) - gap_px), "white")
@@ -62,7 +62,7 @@ def page(pictures: Sequence[Image.Image], columns: int = 1, gap_px: int = GAP_PX
 
 
 def rolled(picture: Image.Image) -> Image.Image:
-    """A picture whose right half stands on the left."""
+    """Rolls a picture by half, so that its ends meet in the middle."""
     half = picture.width // 2
     turned = Image.new("RGB", picture.size)
     turned.paste(picture, (half - picture.width, 0))
@@ -71,13 +71,13 @@ def rolled(picture: Image.Image) -> Image.Image:
 
 
 def world_10(work: Path) -> Image.Image:
-    """README's window."""
+    """Makes README's picture."""
     command("render", "--seed", 10, "--width", 2048, "--height", 512, "--out", work)
     return panoramas(work)[0]
 
 
 def gallery(work: Path) -> Image.Image:
-    """Worlds of consecutive seeds, none left out."""
+    """Makes pictures of worlds with consecutive seeds."""
     requests = [RenderRequest(id=f"{seed:02}", seed=seed, width_px=1024, height_px=256) for seed in GALLERY_SEEDS]
     work.mkdir(parents=True, exist_ok=True)
     write_requests(str(work / "requests.jsonl"), requests)
@@ -86,7 +86,7 @@ def gallery(work: Path) -> Image.Image:
 
 
 def one_of_worlds(name: str) -> Callable[[Path], Image.Image]:
-    """One of the requests of docs/worlds.jsonl."""
+    """Returns a function that renders one of the requests of docs/worlds.jsonl."""
 
     def make(work: Path) -> Image.Image:
         (request,) = (one for one in read_requests(str(ROOT / "docs" / "worlds.jsonl")) if one.id == name)
@@ -99,7 +99,7 @@ def one_of_worlds(name: str) -> Callable[[Path], Image.Image]:
 
 
 def fused(width_px: int, height_px: int) -> Callable[[Path], Image.Image]:
-    """Four styles."""
+    """Returns a function that renders four styles."""
 
     def make(work: Path) -> Image.Image:
         size = ("--width", width_px, "--height", height_px)
@@ -110,7 +110,7 @@ def fused(width_px: int, height_px: int) -> Callable[[Path], Image.Image]:
 
 
 def edited(work: Path) -> Image.Image:
-    """A panorama before and after an edit."""
+    """Makes a panorama before and after an edit."""
     command("render", "--seed", 10, "--width", 1280, "--height", 256, "--out", work, "--replace")
     before = panoramas(work)
     command("edit", work / "panoramas" / "seed-10_1280x256.json", "--box", "520,-96,240,128", "--seed", 4)
@@ -118,13 +118,13 @@ def edited(work: Path) -> Image.Image:
 
 
 def inverted(work: Path) -> Image.Image:
-    """Photographs above what the world shows in their place."""
+    """Makes photographs above their reconstructions."""
     command("invert", *(SAMPLES / f"{name}.jpg" for name in INVERTED), *INVERSION, "--out", work)
     return page([opened(work / f"{name}.preview.jpg") for name in INVERTED], columns=len(INVERTED))
 
 
 def outpainted(name: str, more_px: int) -> Callable[[Path], Image.Image]:
-    """Variants of what lies beside a photograph."""
+    """Returns a function that makes variants of an outpainted photograph."""
 
     def make(work: Path) -> Image.Image:
         sides = ("--left", more_px, "--right", more_px, "--variants", 3)
@@ -135,14 +135,14 @@ def outpainted(name: str, more_px: int) -> Callable[[Path], Image.Image]:
 
 
 def joined(work: Path) -> Image.Image:
-    """From one photograph to the next."""
+    """Makes a panorama from one photograph to the next."""
     both = (SAMPLES / "mountain-lake.jpg", SAMPLES / "wheat-field.jpg")
     command("inbetween", *both, *INVERSION, "--width", 1280, "--out", work)
     return panoramas(work)[0]
 
 
 def closed(work: Path) -> Image.Image:
-    """A photograph around a circle, and the same rolled by half a turn."""
+    """Makes a cyclic panorama from one photograph, and the same rolled by half a turn."""
     command("inbetween", SAMPLES / "winter-coast.jpg", *INVERSION, "--width", 1280, "--cyclic", "--out", work)
     (circle,) = panoramas(work)
     return page([circle, rolled(circle)])
@@ -153,9 +153,9 @@ class Shown:
     """A picture of the documentation.
 
     Attributes:
-        make: makes it at its full size, in a folder of its own.
-        quality: of the JPEG, 1 to 95.
-        width_px: to which it is scaled down; None to show it as it is.
+        make: Makes it at its full size, in its own folder.
+        quality: The quality of the JPEG, 1 to 95.
+        width_px: The width to which it is scaled down; None to keep its size.
     """
 
     make: Callable[[Path], Image.Image]
@@ -181,11 +181,11 @@ SHOWN = {
     "inbetween": Shown(joined, 85),
     "inbetween-cyclic": Shown(closed, 85),
 }
-"""By their names in docs/images."""
+"""The pictures by their names in docs/images."""
 
 
 def save(shown: Shown, folder: Path, path: Path) -> None:
-    """Makes a picture and writes it as a JPEG, whole or not at all."""
+    """Makes a picture and writes it atomically as a JPEG."""
     picture = shown.make(folder)
     if shown.width_px is not None:
         size = shown.width_px, round(picture.height * shown.width_px / picture.width)
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SHOWN, default=list(SHOWN), metavar="NAME")
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     arguments = parser.parse_args()
-    logging.getLogger().setLevel(logging.CRITICAL)  # as the command line does, for Beam's sake
+    logging.getLogger().setLevel(logging.CRITICAL)  # as the command line does, because of Beam's warnings
     work = arguments.work / hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()[:12]
     made = {name: work / f"{name}.jpg" for name in arguments.only}
     work.mkdir(parents=True, exist_ok=True)

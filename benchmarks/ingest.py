@@ -1,11 +1,11 @@
-"""The speed and memory of ingest, side by side with img2dataset's where that has the same task.
+"""Measures the speed and memory of ingest, and of img2dataset on the same task.
 
     python benchmarks/ingest.py web PHOTOGRAPHS --img2dataset VENV/bin/img2dataset
     python benchmarks/ingest.py files PHOTOGRAPHS
     python benchmarks/ingest.py fifty-thousand PHOTOGRAPHS
 
-PHOTOGRAPHS is a folder of real ones; the files that are fetched are crops and enlargements of these. Prints a table and
-writes JSON to --work, where all else goes too.
+PHOTOGRAPHS is a folder of real photographs; the files to fetch are crops and enlargements of them. Prints a table and
+writes JSON to --work, along with all other files.
 """
 
 import argparse
@@ -33,7 +33,7 @@ FULL_PX, QUALITY = 197, 95
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """A server of a folder's files, in a process of its own; its URL."""
+    """Yields the URL of a server of a folder's files, which runs in its own process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=serve, args=(str(folder), theirs), daemon=True)
     process.start()
@@ -73,7 +73,7 @@ def theirs(program: str, urls: Path, out: Path, processes: int) -> list[str]:
 
 
 def compare_on_the_web(arguments: argparse.Namespace) -> dict[str, object]:
-    """Alternating runs on the same URLs; start-up is what a run of one URL takes."""
+    """Alternates runs on the same URLs; start-up is the time of a run on one URL."""
     work = Path(arguments.work)
     folder = work / "large"
     make_pictures(arguments.photographs, folder, arguments.count, (1, 12))
@@ -103,7 +103,7 @@ def compare_on_the_web(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def rates_of(count: int, costs: dict[str, list[Cost]], program: str) -> dict[str, float]:
-    """Pictures a second, medians of the runs, and the most memory."""
+    """Returns pictures per second as medians of the runs, and the peak memory."""
     runs, starts = costs[f"{program} all"], costs[f"{program} one"]
     wall_s, start_s = (statistics.median(cost.wall_s for cost in some) for some in (runs, starts))
     cpu_s, start_cpu_s = (statistics.median(cost.cpu_s for cost in some) for some in (runs, starts))
@@ -123,7 +123,7 @@ def count_made(out: Path) -> int:
 
 
 def compare_with_a_bare_loop(arguments: argparse.Namespace) -> dict[str, object]:
-    """Pictures a processor second on one core: ingest of files against draft decode, resize and encode alone."""
+    """Compares ingest of files with bare decoding, resizing and encoding, by processor time on one core."""
     work = Path(arguments.work)
     folder = work / "large"
     make_pictures(arguments.photographs, folder, arguments.count, (1, 12))
@@ -151,7 +151,7 @@ def compare_with_a_bare_loop(arguments: argparse.Namespace) -> dict[str, object]
 
 
 def ingest_fifty_thousand(arguments: argparse.Namespace) -> dict[str, object]:
-    """All of it end to end, near-duplicates dropped."""
+    """Ingests all of them end to end, dropping near-duplicates."""
     work = Path(arguments.work)
     folder = work / "small"
     make_pictures(arguments.photographs, folder, arguments.count, (0.1, 0.3))

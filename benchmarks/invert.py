@@ -1,10 +1,10 @@
-"""What a step of inversion costs, against the same loop written plainly.
+"""Measures the cost of a step of inversion, compared with the same loop written plainly.
 
 python benchmarks/invert.py [--checkpoint FILE] [--size 256x128] [--out FILE.json]
 
-Plainly means: both networks as they come, with gradients for their weights too, and the photograph's features computed
-anew in each step. Each way runs in a process of its own, the ways in turn. The time is the processor's, of one thread,
-so that a busy machine matters less; the least of the rounds counts.
+The plain loop uses both networks as they come, with gradients for their weights too, and computes the photograph's
+features again in each step. Each way runs in its own process, in turn. The time is processor time of one thread, so
+that a busy machine matters less; the fastest round counts.
 """
 
 import argparse
@@ -35,17 +35,17 @@ ROUNDS, STEPS = 3, 6
 
 
 class PlainInversion(Inversion):
-    """Looks at the photograph anew in each step."""
+    """Computes the photograph's features again in each step."""
 
     def advance(self) -> dict[str, float]:
-        """A step."""
+        """Takes one step."""
         for tile in self.tiles:
             tile.features[:] = self.lpips.features(tile.pixels)
         return super().advance()
 
 
 def measure(checkpoint: str, size: tuple[int, int], savings: set[str]) -> dict[str, float]:
-    """Seconds a step and peak memory, in this process."""
+    """Returns the seconds per step and the peak memory, measured in this process."""
     torch.set_num_threads(1)
     if "memory" in savings:
         reuse_freed_memory()
@@ -67,7 +67,7 @@ def measure(checkpoint: str, size: tuple[int, int], savings: set[str]) -> dict[s
 
 
 def measure_apart(arguments: argparse.Namespace, way: str) -> dict[str, float]:
-    """The same in a process of its own."""
+    """Measures the same in its own process."""
     command = [sys.executable, __file__, "--checkpoint", arguments.checkpoint, "--size", arguments.size, "--way", way]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=str(CHECKPOINT))
     parser.add_argument("--size", default="256x128")
     parser.add_argument("--out")
-    parser.add_argument("--way", choices=WAYS, help="measure this way alone")
+    parser.add_argument("--way", choices=WAYS, help="measure only this way")
     arguments = parser.parse_args()
     if arguments.way:
         width, height = map(int, arguments.size.split("x"))

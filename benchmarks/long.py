@@ -1,9 +1,9 @@
-"""What a very long panorama costs: rendered to a bucket on this machine, and put together there as BigTIFF and DZI.
+"""Measures a very long panorama, rendered to a bucket on this machine and assembled there as BigTIFF and DZI.
 
 python benchmarks/long.py [--width 1000000] [--preset small] [--out FILE.json]
 
-It is one job in this process, as `render` does it; the bucket is fake-gcs-server's, a process of its own. A million
-pixels take from ten minutes to an hour, and some 5 GB under `TMPDIR`: the bucket lies there, and the TIFF on its way.
+It is one job in this process, as with `render`; the bucket's server, fake-gcs-server, is a separate process. A million
+pixels take ten minutes to an hour, and about 5 GB under `TMPDIR` for the bucket and the unfinished TIFF.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SAMPLE_S = 0.05
 
 @contextmanager
 def most_open_files() -> Iterator[list[int]]:
-    """The most that this process has open at the same time, connections among them; looks twenty times a second."""
+    """Tracks the peak number of open files of this process, including connections, twenty times a second."""
     most, stop = [0], threading.Event()
 
     def watch() -> None:
@@ -57,7 +57,7 @@ def most_open_files() -> Iterator[list[int]]:
 
 @contextmanager
 def assembly_times() -> Iterator[dict[str, tuple[float, float]]]:
-    """When the making of each format began and ended."""
+    """Records when the assembly of each format starts and ends."""
     times: dict[str, tuple[float, float]] = {}
     original = transforms.render.assemble.write_file
 
@@ -72,7 +72,7 @@ def assembly_times() -> Iterator[dict[str, tuple[float, float]]]:
 
 
 def measure(width_px: int, preset: str) -> dict[str, Any]:
-    """Renders one panorama, and says what it took."""
+    """Renders one panorama and returns its cost."""
     asked = RenderRequest(id="long", seed=7, width_px=width_px, height_px=HEIGHT_PX, formats=FORMATS)
     with tempfile.TemporaryDirectory() as folder, bucket() as out:
         options = RenderOptions((asked,), out, checkpoint(preset, Path(folder)), TILE_PX)

@@ -1,14 +1,14 @@
-"""How good outpainting is: what lies beside photographs, and how it joins them.
+"""Measures the quality of outpainting: the pictures next to photographs, and the transition between them.
 
 python benchmarks/outpaint.py PHOTOGRAPHS OVERLAY... [--checkpoint FILE] [--out FILE.json]
 
-PHOTOGRAPHS is a folder of photographs that the network has not seen; OVERLAY are those of others it has not seen. To
-the left and the right of each overlay's photograph two squares of its height are taken: as outpainted in several
-variants, as plain worlds have them there, and as mirrored and replicated edges fill them. KID compares them with
-squares of the photographs, scaled to the same height; its error is the bootstrap's over photographs.
+PHOTOGRAPHS is a folder of photographs that the network has not seen; the OVERLAYs are made from others it has not
+seen. To the left and right of each overlay's photograph two squares of its height are taken: from several outpainted
+variants, from plain worlds at the same place, and from mirrored and replicated edges. KID compares them with squares
+of the photographs, scaled to the same height; its error is the bootstrap's over photographs.
 
 The step across the border is the mean absolute difference of neighbouring columns there, of 255, and of their
-differences to the columns next to them; beside it the same between columns inside the photographs.
+differences to the columns next to them. It is compared with the same between columns inside the photographs.
 """
 
 import argparse
@@ -39,7 +39,7 @@ VARIANTS, SQUARES, DRAWS = 4, 2, 200
 
 
 def widened(generator: Generator, overlay: Overlay, definition: Definition) -> npt.NDArray[np.int64]:
-    """The window of a world that is SQUARES wider on each side than the photograph: [h,w,3]."""
+    """Renders the window of a world that is SQUARES wider on each side than the photograph: [h,w,3]."""
     rows, (left, right) = box_windows(overlay.box_px)
     more = SQUARES * overlay.box_px[3]
     pixels = World(generator, definition, overlays={"o": overlay}).render(rows, (left - more, right + more))
@@ -47,14 +47,14 @@ def widened(generator: Generator, overlay: Overlay, definition: Definition) -> n
 
 
 def beside(picture: npt.NDArray[np.int64], side: int) -> Tensor:
-    """The squares on the left and the right of a widened picture: uint8 [N,3,side,side]."""
+    """Returns the squares on the left and right of a widened picture: uint8 [N,3,side,side]."""
     starts = [k * side for k in range(SQUARES)]
     starts += [picture.shape[1] - start - side for start in starts]
     return torch.stack([torch.from_numpy(picture[:, x : x + side].astype(np.uint8)).permute(2, 0, 1) for x in starts])
 
 
 def steps(picture: npt.NDArray[np.int64], columns: list[int]) -> npt.NDArray[np.float64]:
-    """Mean colour step and gradient step between each column and the one before."""
+    """Returns the mean colour step and gradient step between each column and the one before."""
     result = []
     for x in columns:
         step = picture[:, x] - picture[:, x - 1]
@@ -64,13 +64,13 @@ def steps(picture: npt.NDArray[np.int64], columns: list[int]) -> npt.NDArray[np.
 
 
 def sample(groups: list[Tensor], network: object, seed: int) -> Sample:
-    """The features of squares, each group drawn as one."""
+    """Returns the features of squares, where each group is resampled as one."""
     numbers = torch.cat([torch.full((len(group),), place) for place, group in enumerate(groups)])
     return Sample(network.features(torch.cat(groups)), numbers, bootstrap_weights(len(groups), DRAWS, seed))
 
 
 def squares(photographs: Path, side: int) -> list[Tensor]:
-    """The photographs in squares."""
+    """Cuts the photographs into squares."""
     groups = []
     for path in sorted(photographs.iterdir()):
         if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):

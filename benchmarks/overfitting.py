@@ -1,12 +1,12 @@
-"""Whether the number of photographs limits training: how the discriminator judges those it knows and those it does not.
+"""Measures whether the number of photographs limits training: how the discriminator judges known and unknown ones.
 
 python benchmarks/overfitting.py DATA [--init bundled|CHECKPOINT] [--out FILE.json]
 
-CHECKPOINT is a run's, with its training state beside it. Crops of all training photographs, of the held-out ones and
-new windows of the generator are judged without augmentation; a picture's verdict is the mean of its maps. r_v is the
-share of the way from training photographs to generated pictures at which held-out photographs lie: 0 where the
-discriminator has not learned its photographs by heart, 1 where it takes others for generated (Karras et al. 2020, ADA,
-Equation 1). Errors are the bootstrap's over photographs.
+CHECKPOINT belongs to a run, with its training state next to it. Crops of all training photographs, of the held-out
+ones and new windows of the generator are judged without augmentation; a picture's verdict is the mean of its maps. r_v
+tells where held-out photographs lie between training photographs and generated pictures: at 0 if the discriminator has
+not memorised its photographs, at 1 if it takes others for generated ones (Karras et al. 2020, ADA, Equation 1). Errors
+are the bootstrap's over photographs.
 """
 
 import argparse
@@ -36,7 +36,7 @@ BANDS_PX = (-48, 0, 48)
 
 
 def trainer_of(init: str) -> Trainer:
-    """A trainer with the networks of a checkpoint and its training state."""
+    """Returns a trainer with the networks of a checkpoint and its training state."""
     generator = load_checkpoint(read_bytes(resolve(init)), init).generator
     trainer = Trainer(generator.config, recipe_for(generator.config, default_recipe("small")))
     start_from(trainer, init)
@@ -46,7 +46,7 @@ def trainer_of(init: str) -> Trainer:
 
 @torch.inference_mode()
 def judge(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> Sample:
-    """The discriminator's verdicts on pictures in [-1, 1] and their t, each batch a group."""
+    """Returns the discriminator's verdicts on pictures in [-1, 1] and their t, each batch a group."""
     means = []
     for pictures, t in batches:
         position = vertical_label(trainer.generator_config, t)
@@ -57,7 +57,7 @@ def judge(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> Sample:
 
 
 def photographs(of: Photographs) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each photograph's crops at the top, the middle and the bottom."""
+    """Yields each photograph's crops at the top, the middle and the bottom."""
     for sets in of:
         bands = [sets[band(band_px)] for band_px in BANDS_PX]
         t = torch.tensor([-1.0, 0.0, 1.0]).repeat_interleave(len(bands[0]))
@@ -65,8 +65,8 @@ def photographs(of: Photographs) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def generated(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Windows within the photographs' frame."""
-    trainer.images_before = 0  # as at the start of training, when none lie beyond it
+    """Yields windows within the photographs' frame."""
+    trainer.images_before = 0  # as at the start of training, when no windows lie beyond it
     random = torch.Generator().manual_seed(0)
     for _ in range(GENERATED // BATCH):
         windows = trainer.draw(BATCH, random)

@@ -1,4 +1,4 @@
-"""Photographs for the benchmarks of ingest: crops and enlargements of real ones, as many as are wanted."""
+"""Makes photographs for the benchmarks of ingest: any number of crops and enlargements of real ones."""
 
 import io
 from concurrent.futures import ProcessPoolExecutor
@@ -12,7 +12,7 @@ from transforms.storage.pictures import open_picture
 
 
 def make_pictures(photographs: str, folder: Path, count: int, megapixels: tuple[float, float]) -> None:
-    """Writes so many JPEGs of sizes between two numbers of megapixels, where they are not there yet."""
+    """Writes `count` JPEGs with sizes between two numbers of megapixels, unless they exist."""
     originals = sorted(path for path in Path(photographs).iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(originals[index % len(originals)], folder / f"{index:05d}.jpg", index) for index in range(count)]
@@ -24,13 +24,13 @@ def make_pictures(photographs: str, folder: Path, count: int, megapixels: tuple[
 
 @lru_cache(maxsize=1)
 def open_photograph(path: Path) -> Image.Image:
-    """A photograph; the next jobs are of the same."""
+    """Opens a photograph; it is cached, because the next jobs use the same one."""
     with open_picture(path.read_bytes()) as image:
         return image.convert("RGB")
 
 
 def write_picture(job: tuple[Path, Path, int], megapixels: tuple[float, float]) -> None:
-    """A window of a photograph, flipped or not, scaled to a size of its own."""
+    """Writes a window of a photograph, randomly flipped and scaled."""
     original, path, number = job
     random = Random(number)
     opened = open_photograph(original)

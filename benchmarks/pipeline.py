@@ -1,12 +1,12 @@
-"""What the pipeline costs: a render job through Beam against a plain loop over the same tiles, shards and files.
+"""Measures the cost of the pipeline: a render job through Beam, and a plain loop over the same tiles, shards and files.
 
 python benchmarks/pipeline.py [--preset small] [--seconds 120] [--rounds 3] [--out FILE.json]
 
-Both compute the same tiles with the same engine and write the same shards and panoramas; the loop does so without Beam,
-one thing after the other but for what engine and writers overlap by themselves. They alternate, and the medians are
-over the rounds. Starting Beam up, the time of a job of one small panorama, is measured apart and taken off. Run it with
-OMP_NUM_THREADS=1. Then the same job with two of Beam's in-process workers against one. Beside each way stands how many
-cores it kept busy.
+Both compute the same tiles with the same engine and write the same shards and panoramas. The loop does so without Beam,
+one step after another except for what engine and writers overlap by themselves. They alternate, and results are medians
+over the rounds. The time to start Beam, measured as a job of one small panorama, is subtracted. Run it with
+OMP_NUM_THREADS=1. Then the same job runs with two of Beam's in-process workers and with one. The table also shows how
+many cores each way kept busy.
 """
 
 import argparse
@@ -44,7 +44,7 @@ TWO_WORKERS = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"
 
 
 def requests(count: int) -> tuple[RenderRequest, ...]:
-    """Panoramas of mixed sizes."""
+    """Returns requests for panoramas of mixed sizes."""
     sizes = [SIZES_PX[index % len(SIZES_PX)] for index in range(count)]
     return tuple(
         RenderRequest(
@@ -55,20 +55,20 @@ def requests(count: int) -> tuple[RenderRequest, ...]:
 
 
 def timed(job: Callable[..., None], *arguments: Any) -> tuple[float, float]:
-    """Seconds of a job, and the processor's seconds of all its threads."""
+    """Returns the seconds of a job, and the processor seconds of all its threads."""
     start, processor = time.monotonic(), time.process_time()
     job(*arguments)
     return time.monotonic() - start, time.process_time() - processor
 
 
 def through_beam(options: RenderOptions, flags: list[str]) -> None:
-    """A job."""
+    """Runs a job through Beam."""
     rows = render(options, beam_options(flags))
     assert all(row["state"] == "done" for row in rows)
 
 
 def plain_loop(options: RenderOptions) -> None:
-    """The same without Beam."""
+    """Runs the same job without Beam."""
     synthesizer = Synthesizer()
     for plan in make_plans(options).networks:
         begin(options.out, plan, None)
@@ -78,7 +78,7 @@ def plain_loop(options: RenderOptions) -> None:
 
 
 def checkpoint(preset: str, folder: Path) -> str:
-    """A checkpoint of a preset: the bundled one of `small`, else one at its random start."""
+    """Returns a checkpoint of a preset: the bundled one for `small`, otherwise one with random weights."""
     if preset == "small":
         return BUNDLED
     generator = Generator(PRESETS[preset])
@@ -88,7 +88,7 @@ def checkpoint(preset: str, folder: Path) -> str:
 
 
 def measure(preset: str, seconds: float, rounds: int) -> dict[str, float]:
-    """The figures of a preset."""
+    """Measures a preset."""
     with tempfile.TemporaryDirectory() as name:
         folder, numbers = Path(name), iter(range(10_000))
         url = checkpoint(preset, folder)
@@ -96,7 +96,7 @@ def measure(preset: str, seconds: float, rounds: int) -> dict[str, float]:
         def job(count: int) -> RenderOptions:
             return RenderOptions(requests(count), str(folder / f"{next(numbers)}"), url)
 
-        plain_loop(job(1))  # the first meets what is only made once
+        plain_loop(job(1))  # the first run also does what happens only once
         count = max(5, round(5 * seconds / timed(plain_loop, job(5))[0]))
         tiny = RenderRequest(id="p", seed=0, width_px=16, height_px=16)
         start_s = min(

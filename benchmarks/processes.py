@@ -1,4 +1,4 @@
-"""What a command costs: time, processor time, and the most memory that it and its descendants held at one moment."""
+"""Measures commands: time, processor time, and the peak memory of the command and its descendants."""
 
 import os
 import resource
@@ -13,12 +13,12 @@ _EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took.
+    """The cost of a command.
 
     Attributes:
-        wall_s: from its start to its end.
-        cpu_s: of all its processes; on a busy machine it says more than the wall time.
-        peak_mb: of memory, all its processes together.
+        wall_s: The time from its start to its end.
+        cpu_s: The processor time of all its processes; on a busy machine it is more reliable than the wall time.
+        peak_mb: The peak memory of all its processes together.
     """
 
     wall_s: float
@@ -30,12 +30,12 @@ class Cost:
 
 
 def measure(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> Cost:
-    """Runs a command to its end.
+    """Runs a command to its end and returns its cost.
 
-    Memory is the sum of proportional set sizes: pages that processes share count once.
+    Memory is the sum of proportional set sizes, so pages that processes share count once.
 
     Raises:
-        RuntimeError: it failed; what it said stands in the log.
+        RuntimeError: The command failed; the log contains its output.
     """
     peak_mb, before_s = 0.0, children_s()
     with log.open("wb") as output:
@@ -51,13 +51,13 @@ def measure(command: Sequence[str], log: Path, environment: dict[str, str] | Non
 
 
 def children_s() -> float:
-    """Processor time of all children that have ended, and of theirs."""
+    """Returns the processor time of all children that have ended, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def tree(root: int) -> list[int]:
-    """A process and all its descendants."""
+    """Returns a process and all its descendants."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -73,7 +73,7 @@ def tree(root: int) -> list[int]:
 
 
 def size_mb(process: int) -> float:
-    """A process's proportional set size; 0 when it has just ended."""
+    """Returns a process's proportional set size; 0 if it has just ended."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:

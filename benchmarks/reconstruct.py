@@ -1,14 +1,13 @@
-"""How well inversion gives photographs back that the network has not learned from.
+"""Measures how well inversion reconstructs photographs that the network has not learned from.
 
 python benchmarks/reconstruct.py DATA --out FILE.json [--photographs 10] [--steps 200] [--size 256x128]
                                  [--checkpoint FILE]
 
-DATA is a training set; the photographs are its held-out ones (val and test), evenly spaced, scaled so that the middle
-of each fills the size. PSNR and LPIPS are of what the world shows in a photograph's place. LPIPS flatters, since it
-was optimised. A step's time is the processor's, of all threads, averaged over the steps of
-a photograph.
+DATA is a training set; the photographs are its held-out ones (val and test), evenly spaced, scaled and cropped to the
+size. PSNR and LPIPS compare a photograph with its reconstruction. LPIPS is optimistic, because it was optimised. The
+time of a step is processor time of all threads, averaged over the steps of a photograph.
 
-FILE.json is written after every photograph; run again, the command does only those that are not in it.
+FILE.json is written after every photograph; run again, the command processes only photographs that are not in it.
 """
 
 import argparse
@@ -47,7 +46,7 @@ COLUMNS = {
 
 
 def held_out(data: str, count: int) -> Iterator[tuple[str, bytes]]:
-    """The key and the file of `count` held-out photographs, evenly spaced."""
+    """Yields the key and the file of `count` held-out photographs, evenly spaced."""
     rows = [row for row in read_index(data) if row["split"] in HELD_OUT]
     if not 1 <= count <= len(rows):
         sys.exit(f"--photographs {count}: {data} holds out {len(rows)}; give 1 to {len(rows)}")
@@ -57,7 +56,7 @@ def held_out(data: str, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def reconstruct(checkpoint: Checkpoint, content: bytes, size: tuple[int, int], config: InversionConfig) -> dict:
-    """What an inversion comes to."""
+    """Inverts a photograph and returns its measurements."""
     levels = torch.from_numpy(fit(content, size, size[1]).copy()).permute(2, 0, 1).contiguous()
     inversion = Inversion(checkpoint.generator, Target(levels, 0, -size[1] // 2), config)
     done, started = Tally(), time.process_time()
@@ -74,7 +73,7 @@ def reconstruct(checkpoint: Checkpoint, content: bytes, size: tuple[int, int], c
 
 
 def read_results(path: Path, setting: dict[str, Any]) -> dict[str, Any]:
-    """What has been found under this setting before."""
+    """Returns earlier results with the same settings."""
     if not path.exists():
         return {}
     content = json.loads(path.read_text())
@@ -84,7 +83,7 @@ def read_results(path: Path, setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(found: dict[str, dict[str, float]], setting: dict[str, Any]) -> None:
-    """The table: a photograph a row, and their mean with its standard error."""
+    """Prints the table: one row per photograph, and their mean with its standard error."""
     table = Table(title=f"Photographs given back after {setting['steps']} steps, {setting['size']} px")
     for name in ("photograph", *(title for title, _ in COLUMNS.values())):
         table.add_column(name)

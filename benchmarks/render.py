@@ -1,9 +1,9 @@
-"""What rendering costs: `infinitygan bench`, and beside it the patch-by-patch way on the same pixels.
+"""Measures rendering: `infinitygan bench`, and the patch-by-patch way on the same pixels.
 
 python benchmarks/render.py [--preset small] [--preset paper] [--out FILE.json]
 
-The patch-by-patch way is that of the authors' release, written fairly: patches of 101 px, 96 of which are new, each
-from its own window of cells; the style modulates and demodulates the weights for each patch; channels first.
+The patch-by-patch way follows the authors' release, in a fair implementation: patches of 101 px, 96 of which are new,
+each from its own window of cells; the style modulates and demodulates the weights for each patch; channels first.
 """
 
 import json
@@ -35,7 +35,7 @@ TARGET, FAIR = 1.35, 0.9
 
 
 def modulated(convolution: ModulatedConvolution, x: Tensor, style: Tensor) -> Tensor:
-    """A convolution whose weights the style scales, and scales back, for this patch."""
+    """Applies a convolution whose weights are modulated and demodulated by the style for this patch."""
     weight = convolution.weight * convolution.gain * convolution.affine(style)[0, :, None, None]
     if convolution.demodulate:
         weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
@@ -45,12 +45,12 @@ def modulated(convolution: ModulatedConvolution, x: Tensor, style: Tensor) -> Te
 
 
 def activated(x: Tensor, bias: Tensor) -> Tensor:
-    """Bias and leaky ReLU, in place."""
+    """Applies bias and leaky ReLU in place."""
     return F.leaky_relu_(x.add_(bias[:, None, None]), LEAK).mul_(GAIN)
 
 
 class PatchByPatch:
-    """Patches of a plain world, each computed alone."""
+    """Computes patches of a plain world independently."""
 
     def __init__(self, generator: Generator, world: World):
         self.generator, self.config, self.latents = generator, generator.config, world.latents
@@ -58,17 +58,17 @@ class PatchByPatch:
         self.side_px = self.config.cell_px * USEFUL_CELLS
 
     def windows(self, row: int, column: int) -> tuple[Window, Window]:
-        """The cells of z_S of a patch."""
+        """Returns the cells of z_S of a patch."""
         low_row, low_column = row * USEFUL_CELLS, column * USEFUL_CELLS
         last = self.config.visible_cells - 1
         return (low_row, low_row + last), (low_column, low_column + last)
 
     def patch(self, row: int, column: int) -> Tensor:
-        """Pixels [3,101,101]."""
+        """Computes pixels [3,101,101] of a patch."""
         return self.patches([(row, column)])[0]
 
     def patches(self, places: Sequence[tuple[int, int]]) -> Tensor:
-        """Pixels [N,3,101,101] of the patches at some rows and columns, computed as one batch."""
+        """Computes pixels [N,3,101,101] of the patches at some rows and columns as one batch."""
         texture, w = self.generator.texture, self.generator.mapping(self.z_g)
         fields = [self.fields(*self.windows(row, column)) for row, column in places]
         x, coordinates = (torch.cat([field[part] for field in fields]) for part in (0, 1))
@@ -88,7 +88,7 @@ class PatchByPatch:
         return rgb
 
     def fields(self, rows: Window, columns: Window) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Local latents, coordinates, and the noise of each layer, for a patch of these cells of z_S."""
+        """Returns local latents, coordinates, and the noise of each layer, for a patch of these cells of z_S."""
         latents = [geometry.backward(self.config.structure, window) for window in (rows, columns)]
         outputs = zip(*(geometry.outputs(self.config.texture, window) for window in (rows, columns)), strict=True)
         z_n = self.latents.z_n([(layer, *windows) for layer, windows in enumerate(outputs)])
@@ -97,7 +97,7 @@ class PatchByPatch:
 
 @torch.inference_mode()
 def convolution_rates(generator: Generator) -> tuple[float, float]:
-    """FLOP/s of the 3×3 convolutions of one patch taken alone, and of the fastest channels-first one of their width."""
+    """Returns FLOP/s of the 3×3 convolutions of a single patch, and of the fastest channels-first one as wide."""
     config, sides = generator.config, [generator.config.visible_cells]
     sides += [geometry.length(window) for window in geometry.outputs(config.texture, (0, sides[0] - 1))]
     calls, operations = [], []
@@ -113,7 +113,7 @@ def convolution_rates(generator: Generator) -> tuple[float, float]:
 
 
 def convolution(up: bool, x: Tensor, weight: Tensor) -> speed.Call:
-    """A convolution as a patch's layer runs it."""
+    """Returns a call of a convolution as a patch's layer runs it."""
     turned = weight.transpose(0, 1).flip(2, 3)
     if up:
         return lambda: F.conv_transpose2d(x, turned, stride=2, padding=1)
@@ -121,7 +121,7 @@ def convolution(up: bool, x: Tensor, weight: Tensor) -> speed.Call:
 
 
 def compare(preset: str) -> dict[str, float]:
-    """Tiles and patches in turn. The pixels that both compute are checked to be the same."""
+    """Measures tiles and patches in turn, and checks that the pixels that both compute are equal."""
     generator = speed.network(preset)
     world = World(generator, 7)
     patches = PatchByPatch(generator, world)
@@ -146,7 +146,7 @@ def compare(preset: str) -> dict[str, float]:
 
 
 def patch_margins(generator: Generator, side_px: int) -> float:
-    """The share of a patch's arithmetic that its new pixels do not need."""
+    """Returns the share of a patch's arithmetic that its new pixels do not need."""
     config = generator.config
     window = geometry.forward(config.texture, (0, config.visible_cells - 1))
     spent = cost.spent(config, window, window)

@@ -1,11 +1,11 @@
-"""Seconds a square picture, by resolution and by the way it is computed: the measurement of the paper's Table 4.
+"""Measures the seconds per square picture, by resolution and method: the measurement of the paper's Table 4.
 
 python benchmarks/resolutions.py [--preset paper] [--preset small] [--largest 8192] [--limit 20] [--out FILE.json]
 
-Three ways: the whole picture at once; patches of 101 px, some at a time, as the paper does; and tiles of several
-shapes, as `infinitygan render` does. A time runs from the first random number to the last byte of pixels in host
-memory, once everything is warm. A size is left out ("-") if the one before it tells that it would take longer than the
-limit, or if the memory does not suffice. The last lines tell whether a tile's shape changes its pixels.
+There are three methods: the whole picture at once; patches of 101 px, several at a time, as in the paper; and tiles of
+several shapes, as in `infinitygan render`. A time runs from the first random number to the last byte of pixels in host
+memory, after warming up. A size is omitted ("-") if the previous one implies that it would exceed the time limit, or if
+memory does not suffice. The last lines show whether a tile's shape changes its pixels.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from pipelines.bench import machine
 SMALLEST = 1024
 BATCHES = (1, 4, 16, 64)
 SHAPES = ((256, 256), (256, 1024), (512, 512), (512, 2048), (1024, 1024), (2048, 2048))
-"""Rows and columns of a tile, in pixels."""
+"""The rows and columns of a tile, in pixels."""
 
 GROWTH = 4
-"""How many times as long the next size takes."""
+"""The expected factor in time from one size to the next."""
 
 Way = Callable[[int], None]
-"""Computes a picture of so many pixels a side."""
+"""Computes a square picture with a side of this many pixels."""
 
 
 @torch.inference_mode()
 def in_tiles(world: World, rows_px: int, columns_px: int, side_px: int) -> None:
-    """A square picture in tiles, each brought to host memory."""
+    """Computes a square picture in tiles, each copied to host memory."""
     for y in range(0, side_px, rows_px):
         for x in range(0, side_px, columns_px):
             rows, columns = (y, min(y + rows_px, side_px) - 1), (x, min(x + columns_px, side_px) - 1)
@@ -50,7 +50,7 @@ def in_tiles(world: World, rows_px: int, columns_px: int, side_px: int) -> None:
 
 @torch.inference_mode()
 def in_patches(patches: PatchByPatch, batch: int, side_px: int) -> None:
-    """A square picture in patches, a batch at a time, each brought to host memory."""
+    """Computes a square picture in patches, a batch at a time, each copied to host memory."""
     steps = range(-(-side_px // (patches.config.cell_px * USEFUL_CELLS)))
     places = [(row, column) for row in steps for column in steps]
     for first in range(0, len(places), batch):
@@ -58,7 +58,7 @@ def in_patches(patches: PatchByPatch, batch: int, side_px: int) -> None:
 
 
 def ways(generator: Generator) -> Iterator[tuple[str, str, Way]]:
-    """What is compared: a name, a precision, and the way itself."""
+    """Yields the methods to compare: a name, a precision, and the method itself."""
     plain = World(generator, 7)
     patches = PatchByPatch(generator, plain)
     yield "whole picture", "float32", lambda side: in_tiles(plain, side, side, side)
@@ -75,7 +75,7 @@ def ways(generator: Generator) -> Iterator[tuple[str, str, Way]]:
 
 
 def times(way: Way, sides: Sequence[int], limit_s: float) -> tuple[dict[int, float], float]:
-    """The seconds of a way at each size that it can do within the limit, and its peak memory on a GPU, GiB."""
+    """Returns the seconds of a method at each size within the limit, and its peak memory on a GPU in GiB."""
     seconds: dict[int, float] = {}
     gpu = torch.cuda.is_available()
     if gpu:
@@ -96,7 +96,7 @@ def times(way: Way, sides: Sequence[int], limit_s: float) -> tuple[dict[int, flo
 
 @torch.inference_mode()
 def apart(generator: Generator, rows_px: int, columns_px: int) -> dict[str, float]:
-    """How a tile of a shape differs from the same pixels in tiles of 256 px: share of the values, and at most."""
+    """Returns how a tile of a shape differs from the same pixels in tiles of 256 px: share of values, and maximum."""
     world = World(generator, 7)
     whole = world.render((0, rows_px - 1), (0, columns_px - 1))
     most, changed, side = 0.0, 0, speed.TILE_PX
@@ -109,7 +109,7 @@ def apart(generator: Generator, rows_px: int, columns_px: int) -> dict[str, floa
 
 
 def measured(preset: str, sides: Sequence[int], limit_s: float) -> list[dict[str, Any]]:
-    """A row for each way."""
+    """Returns one row per method."""
     rows = []
     for name, precision, way in ways(speed.network(preset)):
         seconds, peak_gib = times(way, sides, limit_s)
@@ -120,7 +120,7 @@ def measured(preset: str, sides: Sequence[int], limit_s: float) -> list[dict[str
 
 
 def table(preset: str, rows: Sequence[dict[str, Any]], sides: Sequence[int]) -> Table:
-    """The rows of one preset."""
+    """Makes a table of the rows of one preset."""
     shown = Table(title=f"{preset}: seconds a picture")
     for name in ("way", "precision", *(f"{side}²" for side in sides), "Mpx/s", "peak GiB"):
         shown.add_column(name, justify="left" if name in ("way", "precision") else "right")
@@ -132,9 +132,11 @@ def table(preset: str, rows: Sequence[dict[str, Any]], sides: Sequence[int]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--preset", action="append", help="paper and small by default.")
+    parser.add_argument(
+        "--preset", action="append", help="Preset to measure; may be repeated. The default is paper and small."
+    )
     parser.add_argument("--largest", type=int, default=8192)
-    parser.add_argument("--limit", type=float, default=20.0, help="Seconds; a size that would take longer is left out.")
+    parser.add_argument("--limit", type=float, default=20.0, help="Time limit in seconds; larger sizes are omitted.")
     parser.add_argument("--out")
     arguments = parser.parse_args()
     reuse_freed_memory()

@@ -1,10 +1,10 @@
-"""What OpenMP's threads cost that spin while they wait: alone, beside other work, and in two processes at once.
+"""Measures the cost of OpenMP threads that spin while they wait: alone, next to other work, and in two processes.
 
 python benchmarks/spinning.py [--work render] [--work train] [--turns 3] [--counts 1000,10000]
 
-The settings take turns, so that what else the machine does meets all of them alike. Each figure is the median over the
-turns, as a share of that of OpenMP's own setting, alone. Times and processor times are of the work itself, without the
-start of a process.
+The settings take turns, so that other load on the machine affects all of them equally. Each figure is the median over
+the turns, relative to OpenMP's default alone. Times and processor times are those of the work itself, without the start
+of a process.
 """
 
 import json
@@ -23,11 +23,11 @@ from rich.table import Table
 from model.threads import SPINS
 
 TILES, STEPS = 4, 1
-"""What a process computes: tiles of 256 px, or training steps of 16 photographs, of the preset `small`."""
+"""The work of a process: tiles of 256 px, or training steps of 16 photographs, with the preset `small`."""
 
 
 def render() -> Callable[[], object]:
-    """Tiles of the bundled checkpoint's world."""
+    """Prepares rendering tiles of the bundled checkpoint's world."""
     from model.speed import network
     from model.world.definition import Definition
     from model.world.world import World
@@ -37,7 +37,7 @@ def render() -> Callable[[], object]:
 
 
 def train() -> Callable[[], object]:
-    """Training steps on noise."""
+    """Prepares training steps on noise."""
     import torch
 
     from model.config import PRESETS, default_recipe, recipe_for
@@ -55,7 +55,7 @@ WORK = {"render": render, "train": train}
 
 
 def measured(name: str) -> None:
-    """Does the work once to warm up, then prints how long it takes, and its processor time, in seconds."""
+    """Does the work once to warm up, then prints its time and processor time in seconds."""
     call = WORK[name]()
     call()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -64,13 +64,13 @@ def measured(name: str) -> None:
 
 
 def environment(setting: dict[str, str]) -> dict[str, str]:
-    """This process's, with a setting of OpenMP in place of what is there."""
+    """Returns this process's environment with another setting of OpenMP."""
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
     return {name: value for name, value in os.environ.items() if name not in names} | setting
 
 
 def at_once(name: str, setting: dict[str, str], copies: int, busy: int) -> tuple[float, float]:
-    """Time and processor time of a piece of work: means over copies that run at once beside busy loops."""
+    """Returns time and processor time of the work: means over `copies` concurrent copies next to `busy` busy loops."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     command = [sys.executable, __file__, "--measure", name]
     try:
@@ -87,17 +87,17 @@ def at_once(name: str, setting: dict[str, str], copies: int, busy: int) -> tuple
     return wall, cpu
 
 
-PLACES = {"alone": (1, 0), "beside two busy loops": (1, 2), "two at once": (2, 0)}
-"""How many processes do the work at once, and beside how many busy loops."""
+PLACES = {"alone": (1, 0), "next to two busy loops": (1, 2), "two at once": (2, 0)}
+"""The number of processes that do the work, and the number of busy loops."""
 
 
 def main(
     work: Annotated[list[str] | None, typer.Option(help=f"{', '.join(WORK)}; may be repeated.")] = None,
     turns: Annotated[int, typer.Option(help="How often each setting is measured.")] = 3,
-    counts: Annotated[str, typer.Option(help="Spin counts to be tried beside.")] = "",
-    measure: Annotated[str | None, typer.Option(help="Only do this work once and print what it takes.")] = None,
+    counts: Annotated[str, typer.Option(help="Further spin counts to measure, separated by commas.")] = "",
+    measure: Annotated[str | None, typer.Option(help="Only do this work once and print its time.")] = None,
 ) -> None:
-    """Measures OpenMP's own setting, the project's, passive waiting and others, side by side."""
+    """Compares OpenMP's default, the project's setting, passive waiting and others."""
     if measure:
         measured(measure)
         return

@@ -1,9 +1,9 @@
-"""How fast patches come from shards, against bare reading and decoding on the same cores, and worker processes.
+"""Measures the speed of the training stream, compared with bare decoding on the same cores and with worker processes.
 
 python benchmarks/stream.py DATA [--out FILE.json]
 
-DATA is a training set of 197 px photographs. All three take turns; each figure is the best of its turns, as others may
-be using the machine.
+DATA is a training set of 197 px photographs. The three methods take turns; each figure is the best of its turns,
+because others may be using the machine.
 """
 
 import json
@@ -31,7 +31,7 @@ BOUND = 0.8
 
 
 def bare(data: str) -> float:
-    """Images a second: every shard read as a tar and its pictures decoded, by as many threads as there are cores."""
+    """Returns images per second of reading tars and decoding pictures, with as many threads as there are cores."""
     shards = [name for name in read_dataset(data)["shards"] if name.startswith("train-")]
     samples = read_dataset(data)["samples"]["train"]
     paths = [filesystem(join(data, name))[1] for name in shards] * -(-PATCHES // samples)
@@ -53,12 +53,12 @@ def bare(data: str) -> float:
 
 
 def streamed(data: str) -> float:
-    """Patches a second of the training stream, in batches."""
+    """Returns patches per second of the training stream, in batches."""
     return rate(PatchStream(data, PATCH_PX, FULL_PX).batches(BATCH))
 
 
 def in_workers(data: str) -> float:
-    """Patches a second of webdataset in torch's worker processes, with the same windows; their order is free."""
+    """Returns patches per second of webdataset in torch's worker processes, with the same windows in any order."""
     urls = [filesystem(join(data, name))[1] for name in read_dataset(data)["shards"] if name.startswith("train-")]
     dataset = wds.WebDataset(urls, resampled=True, shardshuffle=False).map(patch)
     return rate(iter(DataLoader(dataset, batch_size=BATCH, num_workers=os.cpu_count() or 1)))
@@ -70,7 +70,7 @@ def patch(raw: dict) -> tuple:
 
 
 def rate(batches) -> float:
-    """Patches a second, from the second batch on."""
+    """Returns patches per second, from the second batch on."""
     next(batches)
     start = time.perf_counter()
     for _ in range(PATCHES // BATCH):

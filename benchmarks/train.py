@@ -1,10 +1,10 @@
-"""What a training step costs, by part, against StyleGAN2's grouped convolutions run eagerly in float32.
+"""Measures a training step by part, compared with StyleGAN2's grouped convolutions in eager float32.
 
 python benchmarks/train.py [--preset small|paper] [--recipe paper|projected] [--batch N] [--turns N] [--out FILE.json]
 
-Random pictures stand for photographs. Only the generator's convolutions and memory layout differ. The two forms take
-turns; each figure is the best of its turns. On a CPU one thread computes and its processor time is taken, as others may
-be using the machine. Lazy regularisers are charged by their share of the steps.
+Random pictures replace photographs. Only the generator's convolutions and memory layout differ. The two forms take
+turns; each figure is the best of its turns. On a CPU one thread computes and its processor time is measured, because
+others may be using the machine. Lazy regularisers count by their share of the steps.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TARGET = {"cpu": 1.1, "cuda": 2.0}
 
 
 def grouped(self: ModulatedConvolution, x: Tensor, style: Tensor) -> Tensor:
-    """A modulated convolution as StyleGAN2 has it: a weight a picture, convolved as groups (its Section 2.2)."""
+    """Applies a modulated convolution as in StyleGAN2: one weight per picture, convolved in groups (Section 2.2)."""
     n, channels, height, width = x.shape
     weight = self.weight * self.gain * self.affine(style)[:, None, :, None, None]  # [N,O,I,k,k]
     if self.demodulate:
@@ -46,7 +46,7 @@ def grouped(self: ModulatedConvolution, x: Tensor, style: Tensor) -> Tensor:
 
 @contextmanager
 def form(forward: Callable) -> Iterator[None]:
-    """In its block modulated convolutions are computed so."""
+    """Replaces the modulated convolutions within its block."""
     before = ModulatedConvolution.forward
     ModulatedConvolution.forward = forward
     try:
@@ -56,7 +56,7 @@ def form(forward: Callable) -> Iterator[None]:
 
 
 class Clock:
-    """Adds up the seconds spent in methods of a trainer."""
+    """Accumulates the seconds spent in methods of a trainer."""
 
     def __init__(self, trainer: Trainer):
         self.seconds: dict[str, float] = {}
@@ -68,7 +68,7 @@ class Clock:
             features.forward = self.timed("features", features.forward)
 
     def timed(self, name: str, method: Callable) -> Callable:
-        """The method, whose seconds are added up under a name."""
+        """Wraps a method so that its seconds are added up under a name."""
 
         def run(*arguments):
             start = self.now()
@@ -79,7 +79,7 @@ class Clock:
         return run
 
     def now(self) -> float:
-        """The time when a GPU has done all that it was given; of a CPU, the processor's, which others change less."""
+        """Returns the time after a GPU has finished its work; on a CPU, the processor time."""
         if not self.gpu:
             return time.process_time()
         torch.cuda.synchronize()
@@ -87,7 +87,7 @@ class Clock:
 
 
 def step_s(trainer: Trainer, clock: Clock, number: int, pictures: Tensor, t: Tensor) -> dict[str, float]:
-    """The seconds of a step of this number, as a whole and by part."""
+    """Returns the seconds of a step with this number, in total and by part."""
     trainer.steps = number
     clock.seconds.clear()
     start = clock.now()
@@ -96,7 +96,7 @@ def step_s(trainer: Trainer, clock: Clock, number: int, pictures: Tensor, t: Ten
 
 
 def costs(trainer: Trainer, clock: Clock, pictures: Tensor, t: Tensor) -> dict[str, float]:
-    """The mean seconds of a step, and of its parts, over the steps of which one has each lazy regulariser."""
+    """Returns the mean seconds of a step and of its parts, over steps of which one has each lazy regulariser."""
     config = trainer.config
     plain = step_s(trainer, clock, 1, pictures, t)
     parts = {
@@ -118,15 +118,15 @@ def costs(trainer: Trainer, clock: Clock, pictures: Tensor, t: Tensor) -> dict[s
 
 
 def measure(preset: str, recipe: str, batch: int, turns: int) -> list[dict[str, float | str]]:
-    """Ours and the grouped form, the cheapest of some turns each."""
+    """Measures our form and the grouped one, each as the fastest of some turns."""
     config = dataclasses.replace(RECIPES[recipe], batch=batch)
-    fabric = launch("tf32")
+    processes = launch("tf32")
     random = torch.Generator().manual_seed(0)
     side = PRESETS[preset].patch_px
     pictures = torch.rand(batch, 3, side, side, generator=random) * 2 - 1
     t = torch.rand(batch, generator=random) * 2 - 1
     forms = {"ours": ModulatedConvolution.forward, "grouped": grouped}
-    trainers = {name: Trainer(PRESETS[preset], config, fabric) for name in forms}
+    trainers = {name: Trainer(PRESETS[preset], config, processes) for name in forms}
     clocks = {name: Clock(trainer) for name, trainer in trainers.items()}
     trainers["grouped"].generator.to(memory_format=torch.contiguous_format)
     best: dict[str, dict[str, float]] = {}
@@ -134,7 +134,7 @@ def measure(preset: str, recipe: str, batch: int, turns: int) -> list[dict[str, 
         for name, forward in forms.items():
             with form(forward):
                 if turn == 0:
-                    trainers[name].step(pictures, t)  # is not counted
+                    trainers[name].step(pictures, t)  # warm-up, not counted
                     continue
                 found = costs(trainers[name], clocks[name], pictures, t)
             best[name] = min(best.get(name, found), found, key=lambda costs: costs["step"])
@@ -149,7 +149,12 @@ def measure(preset: str, recipe: str, batch: int, turns: int) -> list[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--preset", default="small", choices=["small", "paper"])
-    parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="Both by default.")
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        choices=list(RECIPES),
+        help="Recipe to measure; may be repeated. The default is both.",
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out")

@@ -1,13 +1,12 @@
-"""What writing costs: rendering a panorama to a file against computing its tiles alone, and the memory it takes.
+"""Measures the cost of writing: rendering a panorama to a file, compared with only computing its tiles; and its memory.
 
 python benchmarks/writing.py [--memory | --assembly] [--out FILE.json]
 
-Computing and rendering alternate; the medians are over the rounds. Beside the time on the wall stands that of the
-processors, which other programs disturb less: run it with OMP_NUM_THREADS=1, since threads that wait for each other
-count there too. With --memory instead the peak memory of rendering ever wider panoramas to BigTIFF, each in a process
-of its own; that takes from ten minutes to an hour. With --assembly one panorama of 512 × 60,000 px is put together
-from its patches, by all threads that assembly has and by one alone; with free cores it takes no less time than the
-caller's thread is at work.
+Computing and rendering alternate; results are medians over the rounds. Next to the wall time is the processor time,
+which other programs disturb less: run it with OMP_NUM_THREADS=1, because threads that wait for each other count there
+too. --memory measures the peak memory of rendering ever wider panoramas to BigTIFF instead, each in its own process,
+which takes ten minutes to an hour. --assembly assembles one panorama of 512 × 60,000 px from its patches, with all of
+assembly's threads and with one; on free cores it takes at least the time that the caller's thread works.
 """
 
 import json
@@ -57,14 +56,14 @@ def request(width_px: int, name: str) -> RenderRequest:
 
 
 def render_panorama(width_px: int, name: str) -> None:
-    """A render job, from request to manifest."""
+    """Runs a render job, from request to manifest."""
     with tempfile.TemporaryDirectory() as out:
         (row,) = render(RenderOptions((request(width_px, name),), out, tile_px=TILE_PX))
         assert row["state"] == "done", row["reason"]
 
 
 def compute_pixels(synthesizer: Synthesizer, plan: Plan) -> None:
-    """The same tiles' pixels, computed and thrown away."""
+    """Computes the same tiles' pixels and discards them."""
     for index in range(plan.tiles):
         tile = compute_tile(synthesizer.world_of(plan), plan, index)
     if tile.copied is not None:
@@ -72,7 +71,7 @@ def compute_pixels(synthesizer: Synthesizer, plan: Plan) -> None:
 
 
 def timed(work: Callable[[], None]) -> tuple[float, float, float]:
-    """Time on the wall, of the processors, and of these in the caller's thread, in seconds."""
+    """Returns wall time, processor time, and the caller's thread's share of it, in seconds."""
     clocks = time.perf_counter, time.process_time, time.thread_time
     before = [clock() for clock in clocks]
     work()
@@ -81,12 +80,12 @@ def timed(work: Callable[[], None]) -> tuple[float, float, float]:
 
 
 def speed() -> list[dict[str, Any]]:
-    """Megapixels a second to each format, and computed alone."""
+    """Measures megapixels per second to each format, and without writing."""
     synthesizer = Synthesizer()
     plan = Plan(request(WIDTH_PX, "png"), BUNDLED, sha256(read_bytes(resolve(BUNDLED))), TILE_PX)
     ways: dict[str, Callable[[], None]] = {"computing alone": lambda: compute_pixels(synthesizer, plan)}
     ways |= {f"to {name}": partial(render_panorama, WIDTH_PX, name) for name in WRITTEN}
-    render_panorama(TILE_PX, WRITTEN[0])  # loads what is only loaded once
+    render_panorama(TILE_PX, WRITTEN[0])  # also loads what is loaded only once
     compute_tile(synthesizer.world_of(plan), plan, 0)
     rounds = [{way: timed(work) for way, work in ways.items()} for _ in range(ROUNDS)]
     megapixels = WIDTH_PX * HEIGHT_PX / 1e6
@@ -102,7 +101,7 @@ def speed() -> list[dict[str, Any]]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Peak memory of rendering panoramas of several widths to BigTIFF."""
+    """Measures the peak memory of rendering panoramas of several widths to BigTIFF."""
     rows: list[dict[str, Any]] = []
     for width_px in MEMORY_WIDTHS_PX:
         child = subprocess.run(
@@ -115,13 +114,13 @@ def memory() -> list[dict[str, Any]]:
 
 
 def peak_mb(width_px: int) -> float:
-    """Of this process, which has no others, when it has rendered a panorama."""
+    """Returns the peak memory of this process after it has rendered a panorama."""
     render_panorama(width_px, "tif")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def assembly() -> list[dict[str, Any]]:
-    """Putting a panorama together in each format that holds it, in several threads and in one."""
+    """Measures the assembly of a panorama in each suitable format, with several threads and with one."""
     names = [name for name, form in FORMATS.items() if form.holds(ASSEMBLED_PX, HEIGHT_PX)]
     asked, rows = request(ASSEMBLED_PX, "png"), []
     with tempfile.TemporaryDirectory() as out:
@@ -148,7 +147,7 @@ def assembly() -> list[dict[str, Any]]:
 
 
 def alone(work: Callable[[], None]) -> tuple[float, float, float]:
-    """As `timed`, without further threads."""
+    """Like `timed`, without further threads."""
     modules = [
         transforms.formats.dzi,
         transforms.panoramas.patch_shards,
@@ -162,7 +161,7 @@ def alone(work: Callable[[], None]) -> tuple[float, float, float]:
 
 
 def map_here(function: Callable[[Any], Any], items: Iterable[Any], **_: int) -> Iterator[Any]:
-    """As `map_ahead`, one item ahead, but in the caller's own thread."""
+    """Like `map_ahead`, one item ahead, but in the caller's own thread."""
     done = deque[Any]()
     for item in items:
         done.append(function(item))

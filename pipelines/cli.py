@@ -49,7 +49,6 @@ def build() -> typer.Typer:
     app = typer.Typer(
         help="Turns photographs into training shards, trains a generator on them, and renders panoramas of any size.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

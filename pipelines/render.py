@@ -58,13 +58,8 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     options, plans = planned.options, list(planned.networks)
     planned.check_any()
     show_cautions(plans)
-    work = survey(planned, prepare(planned))
+    work = start(planned)
     to_do = [each for each in work if not each.is_done]
-    write_manifest(
-        options.out,
-        [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())],
-        anew=options.place(""),
-    )
     for tally in (PATCHES_DONE, PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
     PANORAMAS_DONE.add(len(work) - len(to_do))
@@ -80,6 +75,38 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     if len(rows) < len(ids):
         raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
     return rows
+
+
+class RenderPanoramas(beam.PTransform):
+    """Renders requests inside a pipeline of one's own; applied to a pipeline, or to its beginning.
+
+    The folder is prepared when the transform is applied, and completed when the pipeline runs. Its output is the
+    rows of the manifest of the panoramas that were not there before. It does not write ``index.html``.
+
+    Args:
+        options: The options of the render job.
+
+    Raises:
+        InputError: No request can be rendered. Nothing was written.
+    """
+
+    def __init__(self, options: RenderOptions):
+        super().__init__()
+        self.options = options
+
+    def expand(self, start_of_pipeline: Any) -> beam.PCollection:
+        """Beam's hook."""
+        planned = make_plans(self.options)
+        planned.check_any()
+        return build(start_of_pipeline, self.options, [each for each in start(planned) if not each.is_done])
+
+
+def start(planned: Planned) -> list[Work]:
+    """Writes the plans and the manifest as it is at first; returns the work of each plan, done or not."""
+    work = list(survey(planned, prepare(planned)))
+    rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
+    write_manifest(planned.options.out, rows, anew=planned.options.place(""))
+    return work
 
 
 def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
@@ -109,8 +136,8 @@ def first_row(work: Work) -> dict[str, Any]:
     return manifest_row(work.plan, DONE, None, work.record)
 
 
-def build(pipeline: beam.Pipeline, options: RenderOptions, work: Sequence[Work]) -> None:
-    """Adds the steps of a job to a pipeline."""
+def build(pipeline: Any, options: RenderOptions, work: Sequence[Work]) -> beam.PCollection:
+    """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out).with_resource_hints(**hints)
@@ -130,6 +157,7 @@ def build(pipeline: beam.Pipeline, options: RenderOptions, work: Sequence[Work])
         | "All rows" >> beam.combiners.ToList()
         | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
     )
+    return rows
 
 
 def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions) -> None:

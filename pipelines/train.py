@@ -11,7 +11,6 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from model import checkpoint as files
 from model.bundled import resolve
@@ -28,7 +27,7 @@ from model.config import (
 )
 from model.errors import InputError
 from model.memory import reuse_freed_memory
-from model.training.processes import launch
+from model.training.processes import Processes, launch
 from model.training.trainer import Trainer
 from model.version import __version__
 from pipelines.training_run import Metric, Run, say
@@ -40,7 +39,7 @@ from transforms.training.shard_reader import set_checksum
 from transforms.training.stream import PatchStream
 from transforms.training_set.dataset import DATASET, read_dataset, read_index
 
-PACKAGES = ("torch", "numpy", "pillow", "webdataset", "lightning-fabric", "fsspec", "safetensors")
+PACKAGES = ("torch", "numpy", "pillow", "webdataset", "fsspec", "safetensors")
 """The packages that determine what a run computes."""
 
 
@@ -133,16 +132,16 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     """
     reuse_freed_memory()
     settings, network = options.settings, options.network
-    fabric = launch(settings.precision, options.deterministic)
-    trainer = Trainer(network, settings, fabric)
+    processes = launch(settings.precision, options.deterministic)
+    trainer = Trainer(network, settings, processes)
     stream = PatchStream(
         options.data,
         network.patch_px,
         network.full_px,
         options.seed,
         edge_share=settings.beyond_share,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
+        rank=processes.rank,
+        ranks=processes.count,
         strict=options.strict,
     )
     folder = RunFolder(options.out)
@@ -152,16 +151,16 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     images = options.images
     if images is None and options.minutes is None and settings.iterations:
         images = settings.iterations * settings.batch
-    with locked(options.out) if fabric.is_global_zero else nullcontext(lambda: None) as still_ours:
+    with locked(options.out) if processes.rank == 0 else nullcontext(lambda: None) as still_ours:
         run = Run(trainer, folder, origin, images, options.minutes, metric, still_ours)
-        if fabric.is_global_zero:
+        if processes.rank == 0:
             folder.begin(config, options.resume)
-            tell_processes(folder.read_environment().get("processes"), fabric.world_size)
-            folder.write_environment(environment(options, fabric))
-        fabric.barrier()
+            tell_processes(folder.read_environment().get("processes"), processes.count)
+            folder.write_environment(environment(options, processes))
+        processes.wait()
         if options.resume:
             run.resume()
-        elif fabric.is_global_zero:
+        elif processes.rank == 0:
             run.save()  # a run killed right away can then be resumed from its start
         run.go(dataclasses.replace(stream, edge_after=trainer.patches_within_frame))
     return trainer
@@ -212,18 +211,18 @@ def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str
     }
 
 
-def environment(options: TrainOptions, fabric: Fabric) -> dict[str, Any]:
+def environment(options: TrainOptions, processes: Processes) -> dict[str, Any]:
     """Describes the options, packages and hardware of a run."""
-    gpu = fabric.device.type == "cuda"
+    gpu = processes.device.type == "cuda"
     return {
         "options": dataclasses.asdict(options),
         "python": platform.python_version(),
         "packages": packages(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(fabric.device) if gpu else platform.machine(),
+        "device": torch.cuda.get_device_name(processes.device) if gpu else platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": fabric.world_size,
+        "processes": processes.count,
     }
 
 

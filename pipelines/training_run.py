@@ -92,7 +92,7 @@ class Run:
     ):
         self.trainer, self.folder, self.provenance, self.metric = trainer, folder, provenance, metric
         self.images, self.minutes, self.still_ours = images, minutes, still_ours
-        self.first = trainer.fabric.is_global_zero
+        self.first = trainer.processes.rank == 0
         self.log: list[dict[str, Any]] = []
         self.images_this_run = 0
         self.since_tick, self.lately = Steps(), Steps(SHOWN_STEPS)

@@ -3,6 +3,7 @@
 What a package requires on another Python stands in the metadata of the one installed here, so nothing is downloaded.
 """
 
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = "infinitygan"
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
@@ -33,24 +40,35 @@ def pins(environment):
 
 def required(name, version, extras, environment):
     """What a package requires on a Python; nothing if this version is not the one that is installed here."""
-    try:
-        installed = metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return
-    if version not in (None, Version(installed.version).public):
-        return
-    for line in installed.requires or []:
+    for line in declared(extras) if name == PROJECT else installed(name, version):
         requirement = Requirement(line)
         marker = requirement.marker
         if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in (*extras, "")):
             yield requirement
 
 
+def declared(extras):
+    """What this project requires, by pyproject.toml."""
+    project = tomllib.loads((CONSTRAINTS.parent / "pyproject.toml").read_text())["project"]
+    yield from project["dependencies"]
+    for extra in extras:
+        yield from project["optional-dependencies"][extra]
+
+
+def installed(name, version):
+    """What a package requires, by its metadata."""
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return []
+    return found.requires or [] if version == Version(found.version).public else []
+
+
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_every_package_has_a_version_that_the_others_accept(python):
     environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
     versions = pins(environment)
-    seen, ahead = set(), [("infinitygan", ("dev", "s3", "dataflow"))]
+    seen, ahead = set(), [(PROJECT, ("dev", "s3", "dataflow"))]
     while ahead:
         name, extras = ahead.pop()
         for requirement in required(name, versions.get(name), extras, environment):

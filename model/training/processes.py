@@ -1,33 +1,78 @@
-"""This process's device, memory and rank among the processes that train together, by Lightning Fabric."""
+"""This process's device, memory and rank among the processes that train together."""
 
-import logging
+import atexit
 import os
 import sys
+from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
+import torch.distributed
+from torch import Tensor
+
+from model.errors import InputError
+
+CPU = torch.device("cpu")
 
 
-def launch(precision: str = "float32", deterministic: bool = False) -> Fabric:
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The processes that train together, as one of them sees them. By default there is one, on the CPU.
+
+    Attributes:
+        device: The device of this process.
+        rank: The number of this process, from 0.
+        count: The number of processes.
+    """
+
+    device: torch.device = CPU
+    rank: int = 0
+    count: int = 1
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Returns the mean over all processes, which must all call this. It may overwrite the values."""
+        if self.count == 1:
+            return values
+        if self.device.type == "cuda":
+            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.AVG)
+            return values
+        torch.distributed.all_reduce(values)  # gloo can only add
+        return values.div_(self.count)
+
+    def wait(self) -> None:
+        """Waits until all processes have come here."""
+        if self.count > 1:
+            torch.distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+
+ALONE = Processes()
+
+
+def launch(precision: str = "float32", deterministic: bool = False) -> Processes:
     """Joins torchrun's processes, or starts the only one; uses a GPU if torch finds one.
 
     Args:
         precision: The precision of products on a GPU; float32 forbids TF32.
         deterministic: Whether a GPU uses only kernels that reproduce the same bits, where they exist.
+
+    Raises:
+        InputError: The machine has more processes than GPUs.
     """
-    for name in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    gpu = torch.cuda.is_available()
-    if gpu:
+    here = int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    device = CPU
+    if torch.cuda.is_available():
         choose_kernels(precision, deterministic)
-    accelerator = "cuda" if gpu else "cpu"
+        gpus = torch.cuda.device_count()
+        if here >= gpus:
+            raise InputError(
+                f"this machine has {gpus} GPUs, one for each process; give torchrun --nproc-per-node {gpus}"
+            )
+        device = torch.device("cuda", here)
+        torch.cuda.set_device(device)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Fabric(accelerator=accelerator, devices=1)
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    machines = int(os.environ["WORLD_SIZE"]) // here
-    fabric = Fabric(accelerator=accelerator, strategy="ddp", devices=here, num_nodes=machines)
-    fabric.launch()
-    return fabric
+        return Processes(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    atexit.register(torch.distributed.destroy_process_group)
+    return Processes(device, torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 def choose_kernels(precision: str, deterministic: bool) -> None:

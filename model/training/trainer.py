@@ -14,12 +14,11 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from model.config import GeneratorConfig, TrainingConfig
@@ -32,6 +31,7 @@ from model.networks.projected import ProjectedDiscriminator, enlarge_at_random
 from model.training.augment import augment
 from model.training.losses import ADVERSARIAL, diversity, path_length_penalty, r1_penalty, vertical_task
 from model.training.optimizer_state import below, load_second_moments, second_moments
+from model.training.processes import ALONE, Processes
 
 STATE_PARTS = (
     *("generator", "ema", "discriminator", "frame_discriminator"),
@@ -114,19 +114,19 @@ class Trainer:
     Args:
         generator_config: The network's configuration.
         config: The recipe's configuration.
-        fabric: This process's device and rank; by default a single process on the CPU.
+        processes: The processes that train together; by default a single one on the CPU.
 
     Raises:
         InputError: The batch cannot be split evenly.
     """
 
-    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, fabric: Fabric | None = None):
+    def __init__(self, generator_config: GeneratorConfig, config: TrainingConfig, processes: Processes = ALONE):
         self.generator_config, self.config = generator_config, config
-        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        if config.batch % (self.fabric.world_size * config.accumulate):
-            shares = f"{self.fabric.world_size} processes of {config.accumulate} parts each"
+        self.processes = processes
+        if config.batch % (self.processes.count * config.accumulate):
+            shares = f"{self.processes.count} processes of {config.accumulate} parts each"
             raise InputError(f"a batch of {config.batch} cannot be split evenly over {shares}; give a multiple of both")
-        self.device = str(self.fabric.device)
+        self.device = str(self.processes.device)
         torch.manual_seed(config.seed)
         self.generator = placed(build_generator(generator_config), self.device)
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -181,7 +181,7 @@ class Trainer:
     @property
     def share(self) -> int:
         """The number of photographs of each batch that this process takes."""
-        return self.config.batch // self.fabric.world_size
+        return self.config.batch // self.processes.count
 
     def step(self, photographs: Tensor, t: Tensor) -> dict[str, float]:
         """Takes one step of a discriminator and one of the generator.
@@ -230,7 +230,7 @@ class Trainer:
         n = len(photographs) // self.config.accumulate
         parts = []
         for number, (some_photographs, some_t) in enumerate(zip(photographs.split(n), t.split(n), strict=True)):
-            random = step_generator(self.config.seed, self.steps, self.fabric.global_rank, number)
+            random = step_generator(self.config.seed, self.steps, self.processes.rank, number)
             windows = self.draw(n, random, critic.sees_frames)
             parts.append(Part(critic, some_photographs, some_t, windows, random))
         return parts
@@ -349,11 +349,11 @@ class Trainer:
 
     def reduced_precision(self) -> AbstractContextManager[None]:
         """Computes the networks' products in bfloat16 within its block, if the recipe says so."""
-        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replaces the gradients with their mean over all processes."""
-        if self.fabric.world_size == 1:
+        if self.processes.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         mean = self.mean(torch.cat([x.flatten() for x in gradients]))
@@ -371,7 +371,7 @@ class Trainer:
 
     def mean(self, values: Tensor) -> Tensor:
         """Returns the mean over all processes."""
-        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+        return self.processes.mean(values)
 
     def average(self) -> None:
         """Updates the averaged generator. Its half-life is a tenth of the images seen, within the recipe's bounds."""

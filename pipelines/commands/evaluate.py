@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.terminal.flags import Quiet
+from pipelines.terminal.flags import Protocol, Quiet
 
 
 def evaluate(
@@ -15,7 +15,7 @@ def evaluate(
     ],
     out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and the pictures.")],
     protocol: Annotated[
-        str, typer.Option(help="How pictures are scaled: antialiased, or paper for both this and the paper's way.")
+        Protocol, typer.Option(help="How pictures are scaled: antialiased, or paper for both this and the paper's way.")
     ] = "antialiased",
     inception: Annotated[
         str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.terminal.flags import Quiet, beam_flags, split_flags
+from pipelines.terminal.flags import Deduplication, Quiet, SampleFormat, beam_flags, split_flags
 from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES
 
@@ -30,7 +30,7 @@ def ingest(
     via_size: Annotated[
         int | None, typer.Option(help="Height in pixels to scale to first. The paper uses 128, with --square.")
     ] = None,
-    suffix: Annotated[str, typer.Option("--format", help="Image format of the set: jpg, webp or png.")] = "jpg",
+    suffix: Annotated[SampleFormat, typer.Option("--format", help="Image format of the set.")] = "jpg",
     quality: Annotated[int, typer.Option(help="Quality of stored jpg or webp images, 1 to 100.")] = 95,
     min_side: Annotated[
         int | None, typer.Option(help="Smallest allowed short side, in pixels.", show_default="the patch size")
@@ -43,7 +43,7 @@ def ingest(
         int | None, typer.Option(help="Number of samples in each shard.", show_default="at least 16 train shards")
     ] = None,
     dedup: Annotated[
-        str,
+        Deduplication,
         typer.Option(help="near drops photographs that look alike, exact those with equal bytes, off none."),
     ] = "near",
     depth: Annotated[int, typer.Option(help="How deep to follow links from a web page, on its own site.")] = 1,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from pipelines.terminal.flags import FORMATS, Quiet, beam_flags
+from pipelines.terminal.flags import Formats, Quiet, RenderPrecision, beam_flags
 
 FIELDS = {
     "seed": ("seed",),
@@ -41,13 +41,13 @@ def render(
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile in pixels; a multiple of the network's cell.")] = 256,
     tiles_per_shard: Annotated[int, typer.Option(help="Number of patches in each shard.")] = 16,
-    format: Annotated[
-        list[str] | None, typer.Option(help=f"File format: {FORMATS}; may be repeated.", show_default="png")
-    ] = None,
+    format: Formats = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16, float16.")] = "float32",
+    precision: Annotated[
+        RenderPrecision, typer.Option(metavar="<float32|bfloat16|float16>", help="Precision of the convolutions.")
+    ] = "float32",
     repair: Annotated[bool, typer.Option("--repair", help="Check existing shards; render damaged ones again.")] = False,
     accelerator: Annotated[
         str | None,

@@ -1,20 +1,19 @@
 """The flags of ``infinitygan train``."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from model.config import PRECISIONS, PRESETS, RECIPES, VERTICAL_LAWS
-from pipelines.terminal.flags import Quiet
+from pipelines.terminal.flags import Preset, Quiet, Recipe, TrainingPrecision, VerticalLaw
 
 
 def train(
     data: Annotated[str, typer.Option(help="Training set made by ingest: a folder or URL.")],
     out: Annotated[str, typer.Option(help="Folder or URL for the run.")],
-    preset: Annotated[str, typer.Option(help=f"Network: {', '.join(PRESETS)}.")] = "small",
-    recipe: Annotated[
-        str | None, typer.Option(help=f"Training settings: {', '.join(RECIPES)}.", show_default="the preset's")
-    ] = None,
+    preset: Annotated[
+        Preset, typer.Option(metavar="<name>", help=f"Network: {', '.join(get_args(Preset))}.")
+    ] = "small",
+    recipe: Annotated[Recipe | None, typer.Option(help="Training settings.", show_default="the preset's")] = None,
     images: Annotated[int | None, typer.Option(help="Stop when the run has seen this many photographs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this many minutes.")] = None,
     init: Annotated[
@@ -27,14 +26,18 @@ def train(
     ] = None,
     accumulate: Annotated[int, typer.Option(help="Number of parts of a batch; one at a time is held in memory.")] = 1,
     precision: Annotated[
-        str | None,
-        typer.Option(help=f"Precision: {', '.join(PRECISIONS)}.", show_default="float32 on a CPU, tf32 on a GPU"),
+        TrainingPrecision | None,
+        typer.Option(
+            metavar="<float32|tf32|bfloat16>",
+            help="Precision of the networks' products.",
+            show_default="float32 on a CPU, tf32 on a GPU",
+        ),
     ] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Use only GPU kernels that reproduce the same bits.")
     ] = False,
     vertical_law: Annotated[
-        str, typer.Option(help=f"Distribution of training windows along the height: {', '.join(VERTICAL_LAWS)}.")
+        VerticalLaw, typer.Option(help="Distribution of training windows along the height.")
     ] = "crop",
     strict: Annotated[bool, typer.Option("--strict", help="Stop if a shard cannot be read.")] = False,
     quiet: Quiet = False,

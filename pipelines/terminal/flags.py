@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,28 @@ if TYPE_CHECKING:
 
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
 """The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
+
+# The choices of flags stand here once more, because the modules that define them load packages that take seconds, and
+# type checkers need them spelled out. tests/pipelines/test_cli.py compares both.
+SampleFormat = Literal["jpg", "webp", "png"]
+Deduplication = Literal["near", "exact", "off"]
+Preset = Literal[
+    "paper",
+    "paper-197",
+    "paper-389",
+    "stylegan2-nci",
+    "stylegan2-nci-fcg",
+    "small",
+    "small-nci",
+    "small-nci-fcg",
+    "tiny",
+]
+Recipe = Literal["paper", "projected"]
+VerticalLaw = Literal["crop", "paper"]
+Protocol = Literal["antialiased", "paper"]
+TrainingPrecision = Literal["float32", "tf32", "bfloat16", "fp32", "bf16"]
+RenderPrecision = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
+"""The short names are accepted too, but help texts leave them out."""
 
 Checkpoint = Annotated[
     str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")

@@ -236,8 +236,9 @@ def plan_of(**fields: Any) -> Plan:
 def patch_of(plan: Plan, index: int) -> Patch:
     """A patch of random pixels."""
     random = np.random.default_rng(index)
-    pixels = random.integers(0, 256, (*plan.cropped_px(index), 3), np.uint8)
-    return Patch(index, pixels, random.integers(0, 256, (4 * OVERLAP_PX, TILE_PX, 3), np.uint8))
+    (top, bottom), (left, right) = plan.cropped(plan.tile(index))
+    pixels = random.integers(0, 256, (bottom - top + 1, right - left + 1, 3), np.uint8)
+    return Patch(index, left, top, pixels, random.integers(0, 256, (4 * OVERLAP_PX, TILE_PX, 3), np.uint8))
 
 
 @cache
@@ -246,7 +247,7 @@ def rendered() -> dict[str, bytes]:
     plan = plan_of()
     with folder_of({}) as folder:
         out = str(folder)
-        begin(out, plan)
+        begin(out, plan, None)
         shard = PatchShard(plan, 0, plan.tiles - 1)
         write_patch_shard(out, shard, [encode_patch(plan, patch_of(plan, index)) for index in shard.indices])
         row = assemble_panorama(out, plan, [], "1")

@@ -1,21 +1,28 @@
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
 import pipelines.cli
 import transforms.panoramas.patch_shards
 import transforms.storage.tables
+from model.config import PRECISIONS as TRAINING_PRECISIONS
+from model.config import PRESETS, RECIPES, SHORT_NAMES, VERTICAL_LAWS
 from model.errors import InputError
 from model.version import __version__
 from model.world.engine import PRECISIONS
 from pipelines.cli import COMMANDS, main
+from pipelines.terminal import flags
+from transforms.evaluation.settings import PROTOCOLS
 from transforms.formats.registry import FORMATS
+from transforms.ingest.duplicates import DEDUP_WAYS
 from transforms.panoramas.manifest import read_manifest
+from transforms.photographs.codec import LONGEST_SIDE_PX
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -343,3 +350,51 @@ def test_no_message_shows_a_password_or_a_token(capfd):
     shown = capfd.readouterr().err
     assert shown.count("infinitygan: ") == 2
     assert not any(secret in shown for secret in ("S3CRET", "T0KEN", "alice"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "choices"),
+    [
+        (flags.SampleFormat, LONGEST_SIDE_PX),
+        (flags.Deduplication, DEDUP_WAYS),
+        (flags.Preset, PRESETS),
+        (flags.Recipe, RECIPES),
+        (flags.VerticalLaw, VERTICAL_LAWS),
+        (flags.Protocol, PROTOCOLS),
+        (flags.TrainingPrecision, (*TRAINING_PRECISIONS, "fp32", "bf16")),
+        (flags.RenderPrecision, (*PRECISIONS, *SHORT_NAMES)),
+    ],
+)
+def test_the_choices_of_a_flag_are_those_of_the_code(flag, choices):
+    assert get_args(flag) == tuple(choices)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        (("ingest", "x"), "--format", "gif"),
+        (("ingest", "x"), "--dedup", "some"),
+        (("train", "--data=x"), "--preset", "huge"),
+        (("train", "--data=x"), "--recipe", "secret"),
+        (("train", "--data=x"), "--precision", "float64"),
+        (("train", "--data=x"), "--vertical-law", "none"),
+        (("evaluate", "x", "y"), "--protocol", "blurred"),
+        (("render",), "--precision", "tf32"),
+    ],
+)
+def test_another_value_than_a_flags_choices_is_one_line(infinitygan, tmp_path, command, flag, value):
+    code, _, err = infinitygan(*command, f"--out={tmp_path}", f"{flag}={value}")
+    assert (code, len(err)) == (2, 1)
+    assert f"Invalid value for '{flag}'" in err[0]
+    assert f"'{value}' is not one of" in err[0]
+
+
+def test_a_shell_completes_commands_and_choices():
+    def completed(words, number):
+        environment = {**os.environ, "_INFINITYGAN_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        command = [sys.executable, "-m", "pipelines.cli"]
+        environment |= {"COMP_CWORD": str(number), "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY).stdout.split()
+
+    assert completed("infinitygan inv", 1) == ["invert"]
+    assert completed("infinitygan train --vertical-law ", 3) == ["crop", "paper"]

@@ -108,11 +108,11 @@ def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, 
         "import sys, threading, os, signal, random\n"
         "from pipelines.cli import run\n"
         "import pipelines.render\n"
-        "original = pipelines.render.run\n"
+        "original = pipelines.render.build\n"
         "def killed(*arguments):\n"
         "    threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
         "    original(*arguments)\n"
-        "pipelines.render.run = killed\n"
+        "pipelines.render.build = killed\n"
         "sys.exit(run(sys.argv[2:]))\n"
     )
     before, kept, kills = {}, 0, 0

@@ -67,10 +67,11 @@ class StoredShard:
         """Returns the patch of a tile, checked against its checksums."""
         about = self.about(index)
         pixels = self.picture(index, PIXELS, about.get("sha256"))
-        if pixels.shape[:2] != self.plan.cropped_px(index):
+        (top, bottom), (left, right) = self.plan.cropped(self.plan.tile(index))
+        if pixels.shape[:2] != (bottom - top + 1, right - left + 1):
             raise DamagedShardError(f"{self.url} is damaged at {PIXELS} of tile {index}; remove it")
         edges = self.picture(index, EDGES, about.get("edges_sha256"))
-        return Patch(index, pixels, edges, self.difference(index, about.get("difference")))
+        return Patch(index, left, top, pixels, edges, self.difference(index, about.get("difference")))
 
     def difference(self, index: int, values: Any) -> Difference | None:
         """Returns what a patch says of its precision."""

@@ -35,6 +35,8 @@ class Patch:
 
     Attributes:
         index: of the tile in its plan.
+        x_px: world pixel of its left edge.
+        y_px: world pixel of its top edge.
         pixels: uint8 [h,w,3], cropped to the panorama.
         edges: uint8 [4·overlap,tile,3], the strips that this tile and each neighbour both compute, as this tile has
             them, left, right, top and bottom; the first two are turned to lie along the rows.
@@ -42,6 +44,8 @@ class Patch:
     """
 
     index: int
+    x_px: int
+    y_px: int
     pixels: npt.NDArray[np.uint8]
     edges: npt.NDArray[np.uint8]
     difference: Difference | None = None
@@ -52,19 +56,18 @@ def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
     return {
         "__key__": plan.member(patch.index),
         PIXELS: encode(patch.pixels),
-        ABOUT: json.dumps(describe(plan, patch), sort_keys=True).encode(),
+        ABOUT: json.dumps(describe(patch), sort_keys=True).encode(),
         EDGES: encode(patch.edges),
     }
 
 
-def describe(plan: Plan, patch: Patch) -> dict[str, Any]:
+def describe(patch: Patch) -> dict[str, Any]:
     """Returns what stands beside a patch: where in the world it lies, and the checksums of its pixels."""
-    (top, _), (left, _) = plan.cropped(plan.tile(patch.index))
     height, width, _ = patch.pixels.shape
     return {
         "index": patch.index,
-        "world_x_px": left,
-        "world_y_px": top,
+        "world_x_px": patch.x_px,
+        "world_y_px": patch.y_px,
         "width_px": width,
         "height_px": height,
         "sha256": pixel_checksum(patch.pixels),

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from model import geometry
@@ -38,7 +39,7 @@ class Tile:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A request with all else that decides its pixels.
 
@@ -84,7 +85,7 @@ class Plan:
         """Returns the plan of the same panorama with other edits."""
         return dataclasses.replace(self, request=dataclasses.replace(self.request, edits=edits))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """12 hex digits that name the plan: of all that decides the pixels, and of nothing else."""
         return hashlib.sha256(json.dumps(self.pixels_json(), sort_keys=True).encode()).hexdigest()[:12]
@@ -168,11 +169,6 @@ class Plan:
         assert met_rows is not None
         assert met_columns is not None
         return met_rows, met_columns
-
-    def cropped_px(self, index: int) -> tuple[int, int]:
-        """Returns the height and width of the part of a tile that lies inside the panorama."""
-        (top, bottom), (left, right) = self.cropped(self.tile(index))
-        return bottom - top + 1, right - left + 1
 
     @property
     def layout(self) -> TileLayout:

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,20})(\.0*)?")
 _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RenderRequest:
     """A panorama to be made.
 
@@ -115,7 +116,7 @@ class RenderRequest:
         for name in self.formats:
             check_format(name, self.width_px, self.height_px)
 
-    @property
+    @cached_property
     def definition(self) -> Definition:
         """The world that it is a window of."""
         turn_px = self.width_px if self.cyclic else None

@@ -137,7 +137,7 @@ class ComputedTile:
         rows, columns = plan.cropped(tile)
         pixels = levels[geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
         before = plan.pixels(tile)[0][0] - self.rows[0]
-        return Patch(self.index, pixels, shared_strips(levels, before, plan.tile_px))
+        return Patch(self.index, columns[0], rows[0], pixels, shared_strips(levels, before, plan.tile_px))
 
 
 def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:

@@ -8,26 +8,25 @@ import torch
 
 from model.config import PRESETS, RECIPES
 from model.errors import InputError
-from model.training.processes import choose_kernels, launch
+from model.training.processes import Processes, choose_kernels, launch
 from model.training.trainer import Trainer
 
 RECIPE = dataclasses.replace(RECIPES["paper"], batch=4, path_every=2)
 
 
 class Thread:
-    """Stands for Fabric in one of two threads, so that both can be looked into."""
+    """Stands for `Processes` in one of two threads, so that both can be looked into."""
 
-    world_size = 2
+    count = 2
     device = torch.device("cpu")
     barrier = threading.Barrier(2, timeout=60)
     given: tuple[list, list] = ([], [])
 
     def __init__(self, rank):
-        self.global_rank = rank
+        self.rank = rank
 
-    def all_reduce(self, values, reduce_op):
-        assert reduce_op == "mean"
-        mine, other = self.given[self.global_rank], self.given[1 - self.global_rank]
+    def mean(self, values):
+        mine, other = self.given[self.rank], self.given[1 - self.rank]
         mine.append(values)
         self.barrier.wait()
         mean = (values + other[len(mine) - 1]) / 2
@@ -69,8 +68,7 @@ def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(batch, accumulate):
 
 
 def test_without_torchrun_there_is_one_process():
-    fabric = launch()
-    assert (fabric.world_size, fabric.global_rank, fabric.is_global_zero) == (1, 0, True)
+    assert launch() == Processes(torch.device("cpu"), 0, 1)
 
 
 def test_kernels_are_chosen_as_asked_for(monkeypatch):

@@ -22,7 +22,7 @@ def all_edges(plan, painted):
 def audit_seams(plan, read_edges):
     """The audit of a panorama whose patches have these edges."""
     audit = SeamAudit()
-    patches = [Patch(index, np.zeros((1, 1, 3), np.uint8), read_edges(index)) for index in range(plan.tiles)]
+    patches = [Patch(index, 0, 0, np.zeros((1, 1, 3), np.uint8), read_edges(index)) for index in range(plan.tiles)]
     assert list(audited(plan, iter(patches), audit)) == patches
     return audit
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import threading
 
@@ -37,9 +38,10 @@ def synthesize(plan, first, last):
     shard = PatchShard(plan, first, last)
     samples = Synthesizer().samples(shard)
     assert [sample["__key__"] for sample in samples] == [plan.member(index) for index in shard.indices]
+    about = [json.loads(sample["json"]) for sample in samples]
     return [
-        Patch(index, decode(sample["png"]), decode(sample["edge.png"]))
-        for index, sample in zip(shard.indices, samples, strict=True)
+        Patch(index, text["world_x_px"], text["world_y_px"], decode(sample["png"]), decode(sample["edge.png"]))
+        for index, sample, text in zip(shard.indices, samples, about, strict=True)
     ]
 
 
