@@ -112,7 +112,7 @@ def main() -> None:
     network = feature_networks(None, None, "cpu")["EffNetLite0"]
     reference = sample(squares(arguments.photographs, side), network, 0)
     distances = {way: estimate(kernel_distance(sample(found[way], network, 1), reference)) for way in ways}
-    table = Table("beside the photographs", "KID (EffNetLite0)", "±")
+    table = Table("next to the photographs", "KID (EffNetLite0)", "±")
     for way, distance in distances.items():
         table.add_row(way, f"{distance.value:.3f}", f"{distance.error:.3f}")
     borders = Table("step between columns, of 255", "colour", "gradient")

@@ -300,8 +300,11 @@ class Inversion:
                     "step": adam["step"],
                     **{key: adam[key].to(self.device).reshape(variable.shape) for key in ("exp_avg", "exp_avg_sq")},
                 }
-            self.step = int(state["step"])
-        except (KeyError, RuntimeError) as error:
+            step = int(state["step"])
+            if step < 0:
+                raise ValueError(f"step is {step}")
+            self.step = step
+        except (KeyError, RuntimeError, ValueError, OverflowError) as error:
             raise InputError(f"the state does not fit: {error}") from None
 
 

@@ -60,10 +60,10 @@ def build() -> typer.Typer:
 
 
 class Command(TyperCommand):
-    """A command whose numbers are numbers."""
+    """A command that refuses numbers that are not finite."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Click's hook.
+        """Checks the numbers, then runs the command.
 
         Raises:
             InputError: a flag's value is infinite, or `nan`.

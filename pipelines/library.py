@@ -1,4 +1,4 @@
-"""The names to use from Python, beside the command line. ``docs/python.md`` shows them at work."""
+"""The names to use from Python; ``docs/python.md`` shows examples."""
 
 import numpy as np
 import numpy.typing as npt

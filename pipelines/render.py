@@ -78,10 +78,10 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
 
 
 class RenderPanoramas(beam.PTransform):
-    """Renders requests inside a pipeline of one's own; applied to a pipeline, or to its beginning.
+    """Renders requests inside your own pipeline; apply it to a pipeline, or to its beginning.
 
     The folder is prepared when the transform is applied, and completed when the pipeline runs. Its output is the
-    rows of the manifest of the panoramas that were not there before. It does not write ``index.html``.
+    rows of the manifest of the panoramas that did not exist before. It does not write ``index.html``.
 
     Args:
         options: The options of the render job.
@@ -95,14 +95,14 @@ class RenderPanoramas(beam.PTransform):
         self.options = options
 
     def expand(self, start_of_pipeline: Any) -> beam.PCollection:
-        """Beam's hook."""
+        """Adds the steps of the job to the pipeline."""
         planned = make_plans(self.options)
         planned.check_any()
         return build(start_of_pipeline, self.options, [each for each in start(planned) if not each.is_done])
 
 
 def start(planned: Planned) -> list[Work]:
-    """Writes the plans and the manifest as it is at first; returns the work of each plan, done or not."""
+    """Writes the plans and the initial manifest; returns the work of each plan, whether done or not."""
     work = list(survey(planned, prepare(planned)))
     rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
     write_manifest(planned.options.out, rows, anew=planned.options.place(""))
@@ -130,7 +130,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
 
 
 def first_row(work: Work) -> dict[str, Any]:
-    """Returns what the manifest says of a panorama when a job begins."""
+    """Returns a panorama's row of the manifest at the start of a job."""
     if work.record is None:
         return manifest_row(work.plan, FAILED, "not finished", {})
     return manifest_row(work.plan, DONE, None, work.record)

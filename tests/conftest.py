@@ -1,4 +1,4 @@
-"""What tests share: a tiny checkpoint, a world painted without a network, and a web server on loopback."""
+"""Shared fixtures: a tiny checkpoint, a world painted without a network, and a web server on loopback."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from transforms.training_set.records import FAULTS
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """The networks here are too small to share out, and one thread leaves the other cores alone."""
+    """Limits torch to one thread: the networks here are too small to share out, and the other cores stay free."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -34,7 +34,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def own_faults():
-    """A test's faults are its own: what they would leave behind, another's run would store."""
+    """Clears a test's faults afterwards, because the run of another test would store them."""
     yield
     FAULTS.clear()
 
@@ -44,7 +44,7 @@ def build():
     """Makes generators."""
 
     def make(config, seed=0):
-        """A generator at its random start, but with noise and biases, which start at 0, and pictures within [-1, 1]."""
+        """Returns a generator at its random start, but with nonzero noise and biases, and pictures in [-1, 1]."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             generator = Generator(config)
@@ -61,7 +61,7 @@ def build():
 
 
 def write_checkpoint(folder, generator):
-    """Path of a new checkpoint file."""
+    """Writes a new checkpoint file; returns its path."""
     path = folder / "tiny.safetensors"
     path.write_bytes(save_checkpoint(generator.state_dict(), generator.config, {"images": 0}, "CC0-1.0"))
     return str(path)
@@ -69,18 +69,18 @@ def write_checkpoint(folder, generator):
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory, build):
-    """Path of a checkpoint of the tiny network, with noise."""
+    """Returns the path of a checkpoint of the tiny network, with noise."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), build(PRESETS["tiny"]))
 
 
 @pytest.fixture(scope="session")
 def other_checkpoint(tmp_path_factory, build):
-    """Path of a checkpoint of the tiny network with other weights."""
+    """Returns the path of a checkpoint of the tiny network with other weights."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), build(PRESETS["tiny"], seed=1))
 
 
 class PaintedWorld:
-    """A world whose pixels tell their position. Like a real one it computes a few more than it is asked for."""
+    """A world whose pixels tell their position. Like a real one, it computes a few more pixels than requested."""
 
     before, after = 3, 2
 
@@ -91,7 +91,7 @@ class PaintedWorld:
         return Picture(levels / 127.5 - 1, rows, columns)
 
     def levels(self, plan):
-        """The panorama as uint8 [h,w,3]."""
+        """Returns the panorama as uint8 [h,w,3]."""
         picture = self.compute(plan.request.rows, plan.request.columns)
         return quantise(picture.crop(plan.request.rows, plan.request.columns)).permute(1, 2, 0).numpy()
 
@@ -129,12 +129,12 @@ def contents():
 
 
 class LocalServer:
-    """A real web server on loopback, in a thread of its own, that answers as its routes say.
+    """A real web server on loopback, in a separate thread, that answers as its routes say.
 
     Attributes:
-        routes: a path's answer: bytes, a (status, headers, body) triple, or a coroutine function of the request.
-        log: the time and path of each request, as they came.
-        most_at_once: so many requests were being answered at the same time.
+        routes: the answer for each path: bytes, a (status, headers, body) triple, or a coroutine function.
+        log: the time and path of each request, in order.
+        most_at_once: the largest number of requests that were answered at the same time.
     """
 
     def __init__(self):
@@ -169,11 +169,11 @@ class LocalServer:
             self._now -= 1
 
     def asked(self, path):
-        """How often a path was asked for."""
+        """Returns the number of requests for a path."""
         return sum(entry[1] == path for entry in self.log)
 
     def close(self):
-        """Ends the server, whatever it is busy with."""
+        """Stops the server, even if it is busy."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -184,12 +184,12 @@ class LocalServer:
 
     @staticmethod
     async def stall(request):
-        """Never answers."""
+        """Waits forever without answering."""
         await asyncio.sleep(600)
 
     @staticmethod
     async def trickle(request):
-        """A byte a second."""
+        """Sends a byte per second."""
         response = web.StreamResponse(headers={"Content-Length": "100"})
         await response.prepare(request)
         for _ in range(100):
@@ -205,7 +205,7 @@ class LocalServer:
 
     @staticmethod
     async def cut(request):
-        """Hangs up before all that was announced has been sent."""
+        """Hangs up before the announced content has been sent."""
         response = web.StreamResponse(headers={"Content-Length": "1000"})
         await response.prepare(request)
         await response.write(b"x" * 10)
@@ -214,7 +214,7 @@ class LocalServer:
 
     @staticmethod
     async def endless(request):
-        """Ten megabytes of unannounced length."""
+        """Sends ten megabytes of unannounced length."""
         response = web.StreamResponse()
         await response.prepare(request)
         for _ in range(1000):

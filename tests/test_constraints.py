@@ -1,6 +1,6 @@
 """The exact versions in ``constraints.txt`` fit each other on every Python that the project promises.
 
-What a package requires on another Python stands in the metadata of the one installed here, so nothing is downloaded.
+The metadata of the installed packages state the requirements for other versions of Python, so nothing is downloaded.
 """
 
 import sys
@@ -23,7 +23,7 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def pins(environment):
-    """The version of each package on a Python."""
+    """Returns the version of each package on a Python."""
     found = {}
     for line in CONSTRAINTS.read_text().splitlines():
         if line.startswith("#"):
@@ -39,7 +39,7 @@ def pins(environment):
 
 
 def required(name, version, extras, environment):
-    """What a package requires on a Python; nothing if this version is not the one that is installed here."""
+    """Returns a package's requirements on a Python; empty if this version is not the installed one."""
     for line in declared(extras) if name == PROJECT else installed(name, version):
         requirement = Requirement(line)
         marker = requirement.marker
@@ -48,7 +48,7 @@ def required(name, version, extras, environment):
 
 
 def declared(extras):
-    """What this project requires, by pyproject.toml."""
+    """Yields what this project requires, by pyproject.toml."""
     project = tomllib.loads((CONSTRAINTS.parent / "pyproject.toml").read_text())["project"]
     yield from project["dependencies"]
     for extra in extras:
@@ -56,7 +56,7 @@ def declared(extras):
 
 
 def installed(name, version):
-    """What a package requires, by its metadata."""
+    """Returns what a package requires, by its metadata."""
     try:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What pip installs, and Beam sends to its workers, is complete."""
+"""The package that pip installs, and that Beam sends to its workers, is complete."""
 
 import shutil
 import subprocess

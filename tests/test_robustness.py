@@ -1,4 +1,4 @@
-"""docs/robustness.md promises nothing that no test holds."""
+"""docs/robustness.md promises only what tests check."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ PAGE = REPOSITORY / "docs" / "robustness.md"
 
 
 def named_tests():
-    """The file and the function of each test that the page names; ``::test_x`` alone is in the file named before it."""
+    """Yields the file and function of each test that the page names; ``::test_x`` is in the file last named."""
     file = None
     for path, name in re.findall(r"`([\w/]*(?:\.py)?)::(test_\w+)`", PAGE.read_text()):
         file = path or file

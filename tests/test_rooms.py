@@ -1,4 +1,4 @@
-"""The rules between the rooms of the house hold. ``docs/design.md`` states them in two tables, which are read here."""
+"""The rules between the rooms of the house hold. Two tables in ``docs/design.md`` state them, and are read here."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 LAYERS = ("model", "transforms", "pipelines")
 DYNAMIC = ("import_module", "__import__")
 IN_A_STRING = re.compile(rf"\b(?:from|import) ((?:{'|'.join(LAYERS)})(?:\.\w+)*)")
-"""Code that is handed to another process."""
+"""Matches code that is passed to another process."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Room:
 
     Attributes:
         places: folders, which end in a slash, and single files.
-        imports: the rooms that it may import from, apart from itself.
+        imports: the rooms that it may import from, in addition to itself.
     """
 
     places: tuple[str, ...]
@@ -37,7 +37,7 @@ class House:
     unloaded: dict[str, set[str]]
 
     def room_of(self, file: str) -> str:
-        """The innermost place wins: ``pipelines/terminal/`` before ``pipelines/``."""
+        """Returns the room of a file. The innermost place wins: ``pipelines/terminal/`` before ``pipelines/``."""
         places = [(place, name) for name, room in self.rooms.items() for place in room.places if holds(place, file)]
         assert places, f"{file} has no room in docs/design.md"
         return max(places, key=lambda found: len(found[0]))[1]
@@ -80,7 +80,7 @@ def modules(root: Path) -> list[str]:
 
 @cache
 def imports(root: Path, file: str, on_loading: bool = False) -> frozenset[str]:
-    """Dotted names that a file imports: anywhere in it, or only those that loading it imports."""
+    """Returns the dotted names that a file imports: all of them, or only those that loading it imports."""
     return frozenset(find_imports(root, file, on_loading))
 
 
@@ -100,7 +100,7 @@ def find_imports(root: Path, file: str, on_loading: bool) -> Iterator[str]:
 
 
 def walk(tree: ast.AST, on_loading: bool) -> Iterator[ast.AST]:
-    """The nodes of a tree, but for what runs only when the file is the program itself."""
+    """Yields the nodes of a tree, except for code that runs only if the file is the main program."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
             continue
@@ -113,13 +113,13 @@ def walk(tree: ast.AST, on_loading: bool) -> Iterator[ast.AST]:
 
 
 def beginning(argument: ast.expr) -> str:
-    """The constant beginning of a module's name that is put together: ``f"pipelines.commands.{name}"``."""
+    """Returns the constant start of a module's name that is composed: ``f"pipelines.commands.{name}"``."""
     first = argument.values[0] if isinstance(argument, ast.JoinedStr) and argument.values else argument
     return str(first.value).rstrip(".") if isinstance(first, ast.Constant) else ""
 
 
 def file_of(root: Path, name: str) -> str | None:
-    """The file of a module, or of the module that a dotted name is taken from; None if it is not one of ours."""
+    """Returns the file of a module, or of the module that holds a name; None if it is not in this repository."""
     parts = name.split(".")
     while parts and parts[0] in LAYERS:
         path = "/".join(parts)
@@ -131,7 +131,7 @@ def file_of(root: Path, name: str) -> str | None:
 
 
 def forbidden_imports(root: Path, house: House) -> list[str]:
-    """Imports of ours that the first table does not allow."""
+    """Returns the imports within the repository that the first table does not allow."""
     found = []
     for file in modules(root):
         if file.endswith("/__init__.py"):
@@ -148,7 +148,7 @@ def forbidden_imports(root: Path, house: House) -> list[str]:
 
 
 def loaded_packages(root: Path, house: House) -> list[str]:
-    """Packages from outside that a room loads, directly or by way of others, though the second table forbids it."""
+    """Returns the external packages that a room loads, directly or indirectly, although the second table forbids it."""
     found = []
     for file in modules(root):
         for package, names in house.unloaded.items():
@@ -163,7 +163,7 @@ def takes(root: Path, file: str, package: str, on_loading: bool) -> bool:
 
 
 def closure(root: Path, file: str) -> set[str]:
-    """The other files of ours that loading a file loads."""
+    """Returns the other files of the repository that loading a file loads."""
     seen, left = {file}, [file, *packages_of(file)]
     while left:
         for name in imports(root, left.pop(), on_loading=True):
@@ -175,7 +175,7 @@ def closure(root: Path, file: str) -> set[str]:
 
 
 def packages_of(file: str) -> list[str]:
-    """The packages that are loaded before a module."""
+    """Returns the packages that are loaded before a module."""
     parts = file.split("/")
     return ["/".join([*parts[:depth], "__init__.py"]) for depth in range(1, len(parts))]
 
@@ -199,7 +199,7 @@ def test_every_place_of_the_map_exists(house):
 
 
 def test_packages_hold_a_docstring_and_nothing_else():
-    """So that a module of a room is loaded without the others. A layer also sets what must be set before torch."""
+    """So a module of a room is loaded without the others. A layer may also make settings that must precede torch."""
     packages = [file for file in modules(REPOSITORY) if file.endswith("__init__.py")]
     assert {file.split("/")[0] for file in packages} == set(LAYERS)
     for file in packages:
@@ -211,7 +211,7 @@ def test_packages_hold_a_docstring_and_nothing_else():
     assert all((folder / "__init__.py").exists() for folder in folders)
 
 
-# The same checks on a house made up here, with one rule broken at a time.
+# The same checks on a made-up house, with one rule broken at a time.
 
 PAGE = """
 ## The house

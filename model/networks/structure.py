@@ -11,7 +11,7 @@ from model.networks.layers import ModulatedConvolution, activate
 class StructureBlock(nn.Module):
     """A modulated convolution without padding over features and coordinates: feature unfolding in its CoordConv form.
 
-    The style is z_g itself. There is no noise.
+    The style is z_g itself, and no noise is added.
     """
 
     def __init__(self, inputs: int, config: GeneratorConfig):

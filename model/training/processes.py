@@ -39,7 +39,7 @@ class Processes:
         return values.div_(self.count)
 
     def wait(self) -> None:
-        """Waits until all processes have come here."""
+        """Waits until all processes have called this."""
         if self.count > 1:
             torch.distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 

@@ -1,12 +1,21 @@
 """The flags of ``infinitygan render``."""
 
 import posixpath
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from model.errors import InputError
-from pipelines.terminal.flags import Formats, Quiet, RenderPrecision, beam_flags
+from pipelines.terminal.flags import (
+    Checkpoint,
+    Formats,
+    Quiet,
+    RenderFolder,
+    RenderPrecision,
+    Replace,
+    TileSide,
+    beam_flags,
+    whole_numbers,
+)
 
 FIELDS = {
     "seed": ("seed",),
@@ -21,10 +30,8 @@ FIELDS = {
 
 def render(
     context: typer.Context,
-    out: Annotated[str, typer.Option(help="Folder or URL for patches, panoramas and the manifest.")],
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")
-    ] = None,
+    out: RenderFolder,
+    checkpoint: Checkpoint = None,
     seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
     width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 8192,
     height: Annotated[int, typer.Option(help="Height of the panorama in pixels.")] = 512,
@@ -39,12 +46,10 @@ def render(
             metavar="FILE", help="Render many panoramas: a .jsonl, .csv or .parquet file with one request per row."
         ),
     ] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile in pixels; a multiple of the network's cell.")] = 256,
+    tile: TileSide = 256,
     tiles_per_shard: Annotated[int, typer.Option(help="Number of patches in each shard.")] = 16,
     format: Formats = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")
-    ] = False,
+    replace: Replace = False,
     precision: Annotated[
         RenderPrecision, typer.Option(metavar="<float32|bfloat16|float16>", help="Precision of the convolutions.")
     ] = "float32",
@@ -71,34 +76,27 @@ def render(
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
 
-    x_px, y_px = parse_origin(origin)
+    x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
+    values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
+    values |= {"origin_x_px": x_px, "origin_y_px": y_px}
+    values |= {"cyclic": cyclic, "formats": format or ["png"]}
     if requests:
-        values: dict[str, object] = {
-            "seed": seed,
-            "width_px": width,
-            "height_px": height,
-            "cyclic": cyclic,
-            "formats": format,
-        }
-        values |= {"origin_x_px": x_px, "origin_y_px": y_px}
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
         asked: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
-        values = {"id": name, "seed": seed, "width_px": width, "height_px": height, "formats": format or ["png"]}
-        values |= {"origin_x_px": x_px, "origin_y_px": y_px, "cyclic": cyclic}
-        asked = [RenderRequest.from_json(values)]
+        asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
-        tuple(asked),
-        out,
-        checkpoint,
-        tile,
-        tiles_per_shard,
-        replace,
-        precision,
-        repair,
-        accelerator,
-        model_copies,
+        requests=tuple(asked),
+        out=out,
+        checkpoint=checkpoint,
+        tile_px=tile,
+        tiles_per_shard=tiles_per_shard,
+        replace=replace,
+        precision=precision,
+        repair=repair,
+        accelerator=accelerator,
+        model_copies=model_copies,
         source=posixpath.basename(requests) if requests else "",
     )
     planned = make_plans(options)
@@ -112,14 +110,3 @@ def is_given(context: typer.Context, flag: str) -> bool:
     """Tells whether a flag was given on the command line."""
     source = context.get_parameter_source(flag)
     return source is not None and source.name != "DEFAULT"
-
-
-def parse_origin(text: str | None) -> tuple[int, int | None]:
-    """Parses X,Y as two whole numbers."""
-    if text is None:
-        return 0, None
-    try:
-        x_px, y_px = (int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--origin {text}: give two whole numbers, such as --origin 0,-256") from None
-    return x_px, y_px

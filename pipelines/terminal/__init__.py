@@ -1,1 +1,1 @@
-"""What the commands share on a terminal: flags, progress and tables."""
+"""Flags, progress and tables that the commands share."""

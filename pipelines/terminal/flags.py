@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
 """The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
 
-# The choices of flags stand here once more, because the modules that define them load packages that take seconds, and
+# The choices of flags are repeated here, because the modules that define them load packages that take seconds, and
 # type checkers need them spelled out. tests/pipelines/test_cli.py compares both.
 SampleFormat = Literal["jpg", "webp", "png"]
 Deduplication = Literal["near", "exact", "off"]
@@ -38,15 +38,18 @@ VerticalLaw = Literal["crop", "paper"]
 Protocol = Literal["antialiased", "paper"]
 TrainingPrecision = Literal["float32", "tf32", "bfloat16", "fp32", "bf16"]
 RenderPrecision = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
-"""The short names are accepted too, but help texts leave them out."""
+"""The short names are accepted too, but help texts omit them."""
 
 Checkpoint = Annotated[
-    str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")
+    str | None,
+    typer.Option(metavar="FILE", help="Checkpoint of the generator, a .safetensors file.", show_default="bundled"),
 ]
-RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and the manifest.")]
+RenderFolder = Annotated[
+    str, typer.Option("--out", metavar="DIR", help="Folder or URL for patches, panoramas and the manifest.")
+]
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", help=f"File format: {FORMATS}; may be repeated.", show_default="png"),
+    typer.Option("--format", metavar="FORMAT", help=f"File format: {FORMATS}; may be repeated.", show_default="png"),
 ]
 TileSide = Annotated[int, typer.Option("--tile", help="Side of a tile in pixels; a multiple of the network's cell.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]

@@ -1,4 +1,4 @@
-"""What a render job prints: next to the progress bar, before the job and at its end."""
+"""Output of a render job: next to the progress bar, before the job and at its end."""
 
 import sys
 import time

@@ -1,7 +1,7 @@
-"""Fuzzing: many small, seeded inputs for what reads bytes from outside.
+"""Fuzzing: many small, seeded inputs for code that reads bytes from outside.
 
 Inputs are handled in a process that may take 2 GiB of memory and, for each input, 10 seconds. An input that raises,
-hangs, or ends the process is saved, and a test that tries it again is printed.
+hangs, or ends the process is saved, and a test that repeats it is printed.
 
     python tests/fuzz/driver.py [TARGET...] [--seed N] [--share X] [--out FOLDER]
 """
@@ -22,9 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from faulty import FAULTY
+from target import Target
+
 LIMIT_S = 10.0
 MOST_WAITS, LEAST_SHARE = 10, 0.8
-"""An input may take as many times the limit while its process has had less than such a share of it."""
+"""The multiple of the limit that an input may take while its process gets less than such a share of a processor."""
 
 START_S = 300.0
 LIMIT_BYTES = 2 << 30
@@ -36,10 +39,10 @@ class Failure:
     """An input that was not handled.
 
     Attributes:
-        target: what it was for.
-        number: of the input.
+        target: the name of its target.
+        number: the number of the input.
         content: the input.
-        reason: the traceback, or what became of the process.
+        reason: the traceback, or how the process ended.
     """
 
     target: str
@@ -48,7 +51,7 @@ class Failure:
     reason: str
 
     def save(self, folder: Path) -> str:
-        """Saves the input; a test that tries it again."""
+        """Saves the input; returns a test that repeats it."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.target}-{self.number}.bin"
         path.write_bytes(self.content)
@@ -58,26 +61,31 @@ class Failure:
 
 
 def make(target: str, seed: int, number: int) -> bytes:
-    """An input: always the same for the same numbers."""
-    from targets import FAULTY, TARGETS
-
-    return (TARGETS | FAULTY)[target].make(Random(f"{target} {seed} {number}"))
+    """Returns an input, always the same for the same numbers."""
+    return _named(target).make(Random(f"{target} {seed} {number}"))
 
 
 def check(target: str, content: bytes) -> None:
-    """Raises whatever handling an input raises, if that should not be."""
-    from targets import FAULTY, TARGETS
+    """Handles an input; raises any error that should not occur."""
+    _named(target).check(content)
 
-    (TARGETS | FAULTY)[target].check(content)
+
+def _named(target: str) -> Target:
+    """The target of a name. All that it is for is loaded only where it is one of those."""
+    if target in FAULTY:
+        return FAULTY[target]
+    from targets import TARGETS
+
+    return TARGETS[target]
 
 
 @dataclass
 class Outcome:
-    """What came of some inputs.
+    """The outcome of some inputs.
 
     Attributes:
         failures: the inputs that were not handled.
-        peak_bytes: the most memory that a process had in use.
+        peak_bytes: the most memory that a process has used.
     """
 
     failures: list[Failure] = field(default_factory=list)
@@ -85,7 +93,7 @@ class Outcome:
 
 
 def fuzz(targets: Sequence[str], seed: int, count: int, limit_s: float = LIMIT_S) -> Outcome:
-    """Tries so many inputs of the targets in turn. A new process goes on where one had to be stopped."""
+    """Tries `count` inputs of the targets in turn. If a process had to be stopped, a new one goes on."""
     outcome = Outcome()
     first = 0
     while first < count:
@@ -100,7 +108,7 @@ def fuzz(targets: Sequence[str], seed: int, count: int, limit_s: float = LIMIT_S
 
 
 def _work(targets: Sequence[str], seed: int, first: int, count: int, limit_s: float) -> tuple[int, str | None, int]:
-    """Handles inputs until one fails; its number and why, or None at the end, and the memory in use."""
+    """Handles inputs until one fails; returns its number, the reason (None at the end), and the memory used."""
     command = [sys.executable, str(HERE), *targets, "--seed", str(seed), "--count", str(count), "--first", str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         lines: queue.Queue[str] = queue.Queue()
@@ -129,10 +137,10 @@ def _work(targets: Sequence[str], seed: int, first: int, count: int, limit_s: fl
 
 
 def _next_line(lines: "queue.Queue[str]", pid: int, limit_s: float) -> str:
-    """What the worker says next. On a busy machine it is given more time, as long as it has not had its own.
+    """Returns the worker's next line. On a busy machine the worker gets more time, until it has had its share.
 
     Raises:
-        queue.Empty: it hangs.
+        queue.Empty: the worker hangs.
     """
     begin_s = _processor_s(pid)
     for _ in range(MOST_WAITS):
@@ -145,17 +153,17 @@ def _next_line(lines: "queue.Queue[str]", pid: int, limit_s: float) -> str:
 
 
 def _processor_s(pid: int) -> float:
-    """The processor time that a process has had."""
+    """Returns the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _be_worker(targets: Sequence[str], seed: int, first: int, count: int) -> None:
-    """Says the number of each input before it is handled, and the count at the end; and the most memory so far."""
+    """Prints the number of each input before it is handled, and finally the count, with the most memory so far."""
     warnings.simplefilter("ignore")
     logging.disable()
     for target in targets:
-        make(target, seed, first)  # what is loaded for it, and for what it is for, is not part of its memory
+        make(target, seed, first)  # loads all that it needs, which does not count to the input's memory
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + LIMIT_BYTES,) * 2)
     for number in range(first, count):
@@ -170,16 +178,14 @@ def _be_worker(targets: Sequence[str], seed: int, first: int, count: int) -> Non
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had in use."""
+    """Returns the most memory that this process has used."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:
-    """Fuzzes, or handles inputs for the one who does."""
-    from targets import TARGETS
-
+    """Fuzzes, or handles inputs as the worker of a run that does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)}; by default all")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="by default all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the inputs that each target has")
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
@@ -189,6 +195,8 @@ def main() -> None:
     if arguments.first is not None:
         _be_worker(arguments.targets, arguments.seed, arguments.first, arguments.count)
         return
+    from targets import TARGETS
+
     failed = 0
     for target in arguments.targets or TARGETS:
         count, begin_s = max(1, round(TARGETS[target].inputs * arguments.share)), time.monotonic()

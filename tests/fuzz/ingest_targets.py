@@ -1,4 +1,4 @@
-"""What ingest reads: pictures, pages, answers of servers and APIs, lists, inventories and tars."""
+"""The inputs of ingest: pictures, pages, answers of servers and APIs, lists, inventories and tars."""
 
 import asyncio
 import io
@@ -43,7 +43,7 @@ ROWS = [
 
 
 def look_at(items: Iterable[Photograph | Reject]) -> None:
-    """Does with what was found what a run does, and makes sure that no fault of ours is among it."""
+    """Uses the items as a run does, and checks that none of them reports a fault of this program."""
     rows = []
     for item in items:
         if isinstance(item, Reject):
@@ -55,7 +55,7 @@ def look_at(items: Iterable[Photograph | Reject]) -> None:
         assert Photograph.from_json(json.loads(json.dumps(item.to_json()))) == item
         crawler_of(item, 3)
         host_key(item.url)
-        with suppress(ValueError):  # where it is asked for, that refuses it
+        with suppress(ValueError):  # raised when the URL is requested
             asked_url(item.url)
     pa.Table.from_pylist(
         rows, schema=pa.schema([field for field in REJECTS_SCHEMA if field.name in rows[0]] if rows else [])
@@ -63,7 +63,7 @@ def look_at(items: Iterable[Photograph | Reject]) -> None:
 
 
 def look_at_found(found: Found) -> None:
-    """Likewise, and tries the rejects again."""
+    """Uses the found items likewise, and tries the rejects again."""
     look_at([*found.photographs, *found.rejects])
     json.dumps(sorted(found.gone(found.rejects)))
 
@@ -73,7 +73,7 @@ def look_at_found(found: Found) -> None:
 
 @cache
 def pictures() -> list[bytes]:
-    """A small picture of every kind of file, with all that such a file may carry."""
+    """Returns a small picture of every kind of file, with all the metadata that such a file may hold."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a lake"
     about = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
@@ -111,13 +111,13 @@ def make_picture(random: Random) -> bytes:
 
 
 def check_picture(content: bytes) -> None:
-    """A photograph becomes a training image or a reject with a reason of its own."""
+    """Checks that a photograph becomes a training image, or a reject with a specific reason."""
     outcome = prepare_photograph(Photograph("a.jpg"), content, 1, Preparation())
     assert isinstance(outcome, (Prepared, Reject))
     look_at([outcome] if isinstance(outcome, Reject) else [])
 
 
-# Pages, and all else that a server may say
+# Pages, and all other answers of servers
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Lakes &amp; hills</title>
 <base href="https://a.example/photos/"><meta name="robots" content="index, max-snippet:5">
@@ -219,7 +219,7 @@ HEADER_WORDS = (
 
 
 def make_headers(random: Random) -> dict[str, str]:
-    """Headers as a client gets them: Latin-1 with whatever is not taken for surrogates."""
+    """Returns headers as a client gets them: Latin-1, with surrogates for other bytes."""
     headers = {}
     for name, value in HEADERS.items():
         if name != "content-length" or random.random() < 0.1:
@@ -234,7 +234,7 @@ def make_page(random: Random) -> bytes:
 
 
 class Answers:
-    """Stands for a `Fetcher`: answers with the same few files over and over, and then no more."""
+    """A stand-in for a `Fetcher`: answers with the same few files repeatedly, and then no more."""
 
     def __init__(self, *files: Fetched):
         self.files, self.asked = files, 0
@@ -309,7 +309,7 @@ def make_server(random: Random) -> bytes:
 
 
 class Response:
-    """What aiohttp makes of an answer."""
+    """An answer as aiohttp presents it."""
 
     def __init__(self, status: int, reason: str, headers: dict[str, str], body: bytes):
         self.status, self.reason, self.headers, self._body, self.content = (
@@ -327,7 +327,7 @@ class Response:
 
 
 class Session:
-    """Answers with the rules first, and then with the other answer for ever."""
+    """A session that answers first with the rules, and then always with the other answer."""
 
     def __init__(self, *responses: Response):
         self.responses = list(responses)
@@ -341,14 +341,14 @@ class Session:
 
 
 async def ask(about: dict[str, Any], robots: bytes, body: bytes) -> None:
-    """Asks a server for its rules, and then for a file."""
+    """Requests a server's rules, and then a file."""
     answer = Response(about["status"], about["reason"], about["headers"], body)
     fetcher = Fetcher(Manners(attempts=1, host_rate=1e9))
     fetcher._session = Session(Response(200, "OK", about["headers"], robots), answer)
     outcomes = []
     for url in ("http://a.example/private/b.jpg?x=1", "http://a.example/c"):
         try:
-            if url.endswith("c"):  # without the rules, whose delay nobody wants to wait for
+            if url.endswith("c"):  # without the rules, whose delay would take too long
                 fetcher._manners = Manners(attempts=1, host_rate=1e9, heed_robots=False)
                 fetcher._hosts.clear()
                 file = await fetcher.fetch(url, web._itself)
@@ -467,7 +467,7 @@ WEB_LIST = "https://a.example/lists/"
 
 
 def written(kind: str, rows: list[dict[str, Any]]) -> str:
-    """Rows as the text of a list."""
+    """Returns rows as the text of a list."""
     if kind == "jsonl":
         return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     if kind == "txt":
@@ -494,7 +494,7 @@ def make_list(random: Random) -> bytes:
 
 
 def check_list(content: bytes) -> None:
-    """A list of a folder, and the same from the web."""
+    """Reads a list in a folder, and the same list on the web."""
     ((name, text),) = unpack(content).items()
     with folder_of({name: text}) as folder:
         found = search([str(folder / name)], [], "/elsewhere", MANNERS, 0)
@@ -552,7 +552,7 @@ def make_tar(random: Random) -> bytes:
 
 
 def mutate_tar(random: Random, content: bytes) -> bytes:
-    """A tar whose headers have odd fields, with right checksums; or bytes changed; or both."""
+    """Returns a tar whose headers have odd fields, with right checksums; or bytes changed; or both."""
     data = bytearray(content)
     for _ in range(random.randint(0, 3)):
         at = 512 * random.randrange(max(1, len(data) // 512))
@@ -581,7 +581,7 @@ def mutate_tar(random: Random, content: bytes) -> bytes:
 
 
 def check_tar(content: bytes) -> None:
-    """Its pictures are found, and their bytes read or refused."""
+    """Finds the pictures of a tar, and reads their bytes unless they are refused."""
     with folder_of({"set.tar": content}) as folder:
         found = search([str(folder / "set.tar")], [], "/elsewhere", MANNERS, 0)
         look_at_found(found)

@@ -1,4 +1,4 @@
-"""How valid examples are broken: as bytes, as text, as JSON, and as tables."""
+"""Mutations of valid examples: of bytes, of text, of JSON, and of tables."""
 
 import io
 import json
@@ -45,7 +45,7 @@ NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 def mutate(random: Random, content: bytes) -> bytes:
-    """Content with up to eight faults: bytes and numbers changed, parts cut, doubled or moved, and the end cut off."""
+    """Returns content with up to eight faults: bytes and numbers changed, parts cut, doubled or moved."""
     data = bytearray(content)
     for _ in range(random.randint(1, 8)):
         at, size = random.randrange(len(data) + 1), min(random.choice((1, 2, 4, 8, 64, 1024)), len(data))
@@ -68,8 +68,10 @@ def mutate(random: Random, content: bytes) -> bytes:
 
 
 def mutate_text(random: Random, text: str, tokens: Sequence[str]) -> bytes:
-    """Text with up to ten faults at the borders of its words: tokens of its language and odd ones put in, parts
-    doubled, nested, moved or cut. One in five has bytes changed as well, and one in twenty another encoding.
+    """Returns text with up to ten faults at the borders of its words.
+
+    Tokens of its language and odd ones are put in, and parts are doubled, nested, moved or cut. One text in five also
+    has changed bytes, and one in twenty another encoding.
     """
     borders = [0, *(i for i in range(1, len(text)) if text[i].isalnum() != text[i - 1].isalnum()), len(text)]
     for _ in range(random.randint(0, 10)):
@@ -97,7 +99,7 @@ def mutate_text(random: Random, text: str, tokens: Sequence[str]) -> bytes:
 
 
 def mutate_value(random: Random, value: Any) -> Any:
-    """A JSON value with up to four of its parts changed, taken away, or given another name."""
+    """Returns a JSON value with up to four of its parts changed, removed or renamed."""
     value = json.loads(json.dumps(value))
     for _ in range(random.randint(0, 4)):
         holders = [value, *_holders(value)]
@@ -125,14 +127,14 @@ def _holders(value: Any) -> list[Any]:
 
 
 def _near(random: Random, value: Any) -> Any:
-    """Something of the same kind."""
+    """Returns another value of the same type."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value * 2 if isinstance(value, (str, list)) else None
     return random.choice((value + 1, value - 1, -value, value * 2, float(value), str(value), value + 0.5))
 
 
 def json_text(random: Random, value: Any) -> bytes:
-    """A JSON document of a value that may hold surrogates; now and then not quite JSON, or very deep."""
+    """Returns a JSON document of a value that may hold surrogates; now and then not quite JSON, or very deep."""
     text = json.dumps(value, ensure_ascii=random.random() < 0.5)
     if random.random() < 0.1:
         return mutate_text(random, text, ("{", "}", "[", "]", ":", ",", '"', "\\u", DEEP, "NaN", "1" * 5000, "1e999"))
@@ -140,7 +142,7 @@ def json_text(random: Random, value: Any) -> bytes:
 
 
 def mutate_table(random: Random, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
-    """A Parquet file of rows with odd values; some columns have other types or names, and some files other bytes."""
+    """Returns a Parquet file of rows with odd values; some columns have other types or names."""
     names = list(schema.names)
     columns = {name: [_cell(random, row.get(name)) for row in rows] for name in names}
     arrays, found = [], []
@@ -176,7 +178,7 @@ def _cell(random: Random, value: Any) -> Any:
 
 
 def _array(random: Random, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A column: of its own type as far as its values fit it, and now and then of another."""
+    """Returns a column: of its own type as far as its values fit it, and now and then of another."""
     others = (pa.string(), pa.large_string(), pa.binary(), pa.int8(), pa.uint64(), pa.float32(), pa.bool_(), pa.null())
     times = (pa.timestamp("ns", tz="Nowhere/Here"), pa.timestamp("us", tz="+25:00"), pa.date64(), pa.duration("s"))
     chosen = random.choice((*others, *times, pa.list_(kind), pa.decimal128(38, 10))) if random.random() < 0.05 else kind
@@ -194,7 +196,7 @@ def _array(random: Random, values: Sequence[Any], kind: pa.DataType) -> pa.Array
 
 
 def _fit(value: Any, kind: pa.DataType) -> Any:
-    """A value that a column of a type can hold; null for one that it cannot."""
+    """Returns a value that a column of a type can hold; null for one that it cannot."""
     candidates = (value, str(value).encode("utf-8", "replace").decode())
     for candidate in candidates:
         try:
@@ -205,13 +207,13 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Several files as one input."""
+    """Packs several files into one input."""
     sizes = json.dumps({name: len(content) for name, content in files.items()})
     return sizes.encode() + b"\n" + b"".join(files.values())
 
 
 def unpack(content: bytes) -> dict[str, bytes]:
-    """The files of an input."""
+    """Returns the files of an input."""
     sizes, _, rest = content.partition(b"\n")
     files = {}
     for name, size in json.loads(sizes).items():

@@ -1,4 +1,4 @@
-"""What render, info and their kin read: requests, patch shards, and the files of a folder that they wrote."""
+"""The inputs of render, info and related commands: requests, patch shards, and the files of a render folder."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ from pipelines.info import describe, told
 from pipelines.terminal.render_tables import show_cautions, show_refused, show_summary
 from transforms.applications.edit import find_request
 from transforms.formats.registry import FORMATS
-from transforms.panoramas.folder import begin, existing_shards, read_record
+from transforms.panoramas.folder import begin, existing_shards, look_up, read_record
 from transforms.panoramas.manifest import (
     FAILED,
     MANIFEST,
@@ -49,6 +49,7 @@ from transforms.render.planner import check_out, make_plans
 from transforms.render.repair import is_whole
 from transforms.render.reuse import adopt_patches
 from transforms.render.verify import finished_plans
+from transforms.render.work import survey
 
 TILE_PX, OVERLAP_PX = 32, 3
 HOME = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -56,7 +57,7 @@ HOME = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 @cache
 def checkpoint_file() -> str:
-    """A checkpoint of a very small network."""
+    """Returns a checkpoint of a very small network."""
     path = Path(HOME.name) / "checkpoint.safetensors"
     path.write_bytes(checkpoint_bytes())
     return str(path)
@@ -138,7 +139,7 @@ WORDS = (
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
-    """Requests as the text of a CSV."""
+    """Returns requests as the text of a CSV."""
 
     def cell(name: str, value: Any) -> str:
         if value is None:
@@ -162,7 +163,7 @@ def make_requests(random: Random) -> bytes:
 
 
 def check_requests(content: bytes) -> None:
-    """Each row is planned or refused, and all goes into the tables and files that say so."""
+    """Checks that each row is planned or refused, and that the tables and files that report it can be written."""
     ((name, text),) = unpack(content).items()
     with folder_of({name: text}) as folder, refused(), without_network():
         rows = list_requests(str(folder / name), {"checkpoint": checkpoint_file()})
@@ -173,7 +174,7 @@ def check_requests(content: bytes) -> None:
         with silent():
             show_refused(planned.refused)
             show_cautions(plans)
-        estimate(options.out, planned.networks, options.tiles_per_shard)
+        estimate(survey(planned), planned.networks)
         for plan in plans:
             json.dumps(plan.provenance()).encode()
         refusals = [refused_row(key, reason) for key, reason in planned.refused.items()]
@@ -190,21 +191,21 @@ def check_requests(content: bytes) -> None:
 
 @contextmanager
 def without_network() -> Iterator[None]:
-    """Lets nobody connect, nor wait to try again."""
+    """Prevents connections and pauses between attempts."""
     error = aiohttp.ClientConnectionError("there is no network here")
     with patch("aiohttp.ClientSession._request", side_effect=error), patch("time.sleep"):
         yield
 
 
 def check_reasons(reasons: list[str]) -> None:
-    """Makes sure that nothing is refused for a fault of ours."""
+    """Checks that nothing is refused for a fault of this program."""
     for reason in reasons:
         assert reason.strip(), reasons
         assert "internal error" not in reason, reason
 
 
 def silent() -> Any:
-    """Writes stderr to a file that takes UTF-8 and goes nowhere."""
+    """Returns a stderr that accepts UTF-8 and discards it."""
     return redirect_stderr(open(os.devnull, "w", encoding="utf-8"))
 
 
@@ -220,7 +221,7 @@ def look_at_manifest(out: str) -> None:
 
 
 def plan_of(**fields: Any) -> Plan:
-    """A plan of four tiles."""
+    """Returns a plan of four tiles."""
     values = {
         "id": "p",
         "seed": 7,
@@ -234,7 +235,7 @@ def plan_of(**fields: Any) -> Plan:
 
 
 def patch_of(plan: Plan, index: int) -> Patch:
-    """A patch of random pixels."""
+    """Returns a patch of random pixels."""
     random = np.random.default_rng(index)
     (top, bottom), (left, right) = plan.cropped(plan.tile(index))
     pixels = random.integers(0, 256, (bottom - top + 1, right - left + 1, 3), np.uint8)
@@ -243,7 +244,7 @@ def patch_of(plan: Plan, index: int) -> Patch:
 
 @cache
 def rendered() -> dict[str, bytes]:
-    """The files of a folder that render has written."""
+    """Returns the files of a folder that render has written."""
     plan = plan_of()
     with folder_of({}) as folder:
         out = str(folder)
@@ -252,7 +253,7 @@ def rendered() -> dict[str, bytes]:
         write_patch_shard(out, shard, [encode_patch(plan, patch_of(plan, index)) for index in shard.indices])
         row = assemble_panorama(out, plan, [], "1")
         assert row["state"] == "done", row
-        write_manifest(out, [row, refused_row("requests.csv, request 2", "it is no request")])
+        write_manifest(out, [row, refused_row("requests.csv, request 2", "it is not a request")])
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -265,7 +266,7 @@ def make_patches(random: Random) -> bytes:
 
 
 def check_patches(content: bytes) -> None:
-    """A shard is whole, or damaged and said to be: where it is read, repaired, adopted and assembled."""
+    """Checks that a shard is complete or reported as damaged, where it is read, repaired, reused and assembled."""
     plan = plan_of(formats=("jpg",))
     with folder_of(unpack(content)) as folder, silent():
         out, (shard,) = str(folder), existing_shards(str(folder), plan)
@@ -277,7 +278,8 @@ def check_patches(content: bytes) -> None:
         assert is_whole(out, shard) == whole
         row = assemble_panorama(out, plan, [], "1")
         assert (row["state"] == "done") == whole, row
-        adopt_patches(out, plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),)), CHECKPOINT_CONFIG)
+        edited = plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),))
+        adopt_patches(out, edited, look_up(out, edited).others, CHECKPOINT_CONFIG)
         with refused(OSError):
             list(told(describe(str(folder / "patches/p" / plan.digest / shard.name))))
 
@@ -300,7 +302,7 @@ def make_folder(random: Random) -> bytes:
 
 
 def check_folder(content: bytes) -> None:
-    """Whatever its files say, the commands refuse it, pass it over or go on, and touch nothing outside."""
+    """Checks that the commands refuse, ignore or use a folder's files, and touch nothing outside it."""
     plan, other = plan_of(formats=("jpg",)), plan_of(formats=("jpg",), seed=8)
     with folder_of({"neighbour": b"", **{f"out/{name}": file for name, file in unpack(content).items()}}) as folder:
         out = str(folder / "out")
@@ -309,14 +311,13 @@ def check_folder(content: bytes) -> None:
                 lambda: list(told(describe(out))),
                 lambda: list(told(describe(f"{out}/panoramas/p.json"))),
                 lambda: list(told(describe(f"{out}/patches/p/{plan.digest}"))),
-                lambda: check_out(RenderOptions((plan.request,), out, checkpoint_file())),
+                lambda: check_out(out),
                 lambda: look_at_plans(out, [plan.request, other.request]),
                 lambda: finished_plans(out, checkpoint_file()),
                 lambda: [assemble_panorama(out, found, (), "1") for found in plans_to_assemble(out, ["webp"], [])],
                 lambda: find_request(f"{out}/panoramas/p.json", None),
                 lambda: write_manifest(out, [assemble_panorama(out, plan, [], "1")]),
-                lambda: adopt_patches(out, other, CHECKPOINT_CONFIG),
-                lambda: begin(out, other),
+                lambda: replace_by(out, other),
                 lambda: look_at_manifest(out),
             ):
                 with refused(OSError):
@@ -326,11 +327,18 @@ def check_folder(content: bytes) -> None:
 
 
 def look_at_plans(out: str, requests: list[RenderRequest]) -> None:
-    """Plans requests for a folder with and without what is there."""
+    """Plans requests for a folder with and without its contents."""
     for replace in (False, True):
         planned = make_plans(RenderOptions(tuple(requests), out, checkpoint_file(), replace=replace))
         check_reasons(list(planned.refused.values()))
-        estimate(out, planned.networks, 16)
+        estimate(survey(planned), planned.networks)
+
+
+def replace_by(out: str, plan: Plan) -> None:
+    """Begins another plan in the place of the one that is there."""
+    held = look_up(out, plan)
+    adopt_patches(out, plan, held.others, CHECKPOINT_CONFIG)
+    begin(out, plan, held)
 
 
 # Panoramas

@@ -1,4 +1,4 @@
-"""What a target of fuzzing is, and what several of them check."""
+"""The definition of a target of fuzzing, and checks that several of them share."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +12,12 @@ from model.errors import InputError
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads bytes from outside.
+    """Code that reads bytes from outside.
 
     Attributes:
-        make: an input.
-        check: handles an input, and raises if anything is wrong with how that went.
-        inputs: how many of them ``make fuzz`` tries.
+        make: the function that makes an input.
+        check: the function that handles an input, and raises if that goes wrong.
+        inputs: the number of inputs that ``make fuzz`` tries.
     """
 
     make: Callable[[Random], bytes]
@@ -27,7 +27,7 @@ class Target:
 
 @contextmanager
 def folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A folder with these files, while the block runs."""
+    """Yields a folder with these files, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         folder = Path(name)
         for file, content in files.items():
@@ -39,7 +39,7 @@ def folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
 
 @contextmanager
 def refused(*kinds: type[Exception]) -> Iterator[None]:
-    """Lets a refusal pass that says why."""
+    """Allows a refusal that states its reason."""
     try:
         yield
     except (InputError, *kinds) as error:

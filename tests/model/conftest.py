@@ -34,7 +34,7 @@ def paper(build):
 
 @pytest.fixture(scope="session")
 def five_pairs(build):
-    """The tiny network with one pair more."""
+    """Returns the tiny network with one pair more."""
     tiny = PRESETS["tiny"]
     return build(dataclasses.replace(tiny, texture_channels=(*tiny.texture_channels, 6), full_px=389))
 
@@ -51,13 +51,13 @@ def ablated(request):
 
 @pytest.fixture(scope="session")
 def centred():
-    """One channel, and every kernel only its centre, so that each layer hands on what lies at its own position."""
+    """Sets all kernels of one channel to their centre alone, so that each layer passes values on at their position."""
     return one_channel(centre_tap)
 
 
 @pytest.fixture(scope="session")
 def spreading():
-    """One channel and equal weights everywhere, so that all that can be reached is reached, in one direction."""
+    """Sets all kernels of one channel to equal weights, so that a value reaches all it can, in one direction."""
     return one_channel(torch.ones_like)
 
 
@@ -77,7 +77,7 @@ def one_channel(kernel_like):
 
 @pytest.fixture(scope="session")
 def latents_of():
-    """What the network is given for windows of z_S: z_l, coordinates and each layer's noise, in float64."""
+    """Returns the network's inputs for windows of z_S: z_l, coordinates and each layer's noise, in float64."""
 
     def latents_of(config, seed, rows, columns):
         z_l_windows = [geometry.backward(config.structure, window) for window in (rows, columns)]
@@ -105,7 +105,7 @@ class OneStyle:
 
 
 def whole(field):
-    """Rows and columns of a field, counted from 0."""
+    """Returns the rows and columns of a field, counted from 0."""
     return [(0, n - 1) for n in field.shape[2:]]
 
 
@@ -116,7 +116,7 @@ def one_style():
 
 @pytest.fixture(scope="session")
 def fold_float64():
-    """A generator folded for a style's seed, in float64."""
+    """Returns a generator folded for a style's seed, in float64."""
 
     def fold(generator, seed):
         copy = Generator(generator.config).double().requires_grad_(False)

@@ -34,7 +34,7 @@ def content(tiny):
 
 
 def split(content):
-    """The safetensors header and the tensors' bytes."""
+    """Splits a file into its safetensors header and the tensors' bytes."""
     (size,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + size]), content[8 + size :]
 
@@ -45,7 +45,7 @@ def join(header, data):
 
 
 def with_document(content, change):
-    """The file with our JSON document changed in place by a function."""
+    """Changes this project's JSON document in a file in place, by a function."""
     header, data = split(content)
     document = json.loads(header["__metadata__"]["infinitygan"])
     change(document)
@@ -54,12 +54,12 @@ def with_document(content, change):
 
 
 def with_numbers(content, **numbers):
-    """The file with other numbers in its generator's configuration."""
+    """Returns the file with other numbers in its generator's configuration."""
     return with_document(content, lambda document: document["generator"].update(numbers))
 
 
 def with_types(content, dtype):
-    """The file whose tensors say that they are of a type of one byte or less."""
+    """Returns the file with its tensors declared as a type of one byte or less."""
     header, data = split(content)
     for name, entry in header.items():
         if name != "__metadata__":
@@ -88,7 +88,7 @@ def test_a_loaded_checkpoint_renders_the_same_bits(tiny, content):
 
 
 def test_the_same_content_gives_the_same_bytes(tiny, content):
-    """Whatever the order in which tensors and provenance come, and their memory's layout."""
+    """The order of tensors and provenance, and their memory's layout, make no difference."""
     tensors = {name: tiny.state_dict()[name] for name in reversed(tiny.state_dict())}
     laid_out = {name: x.clone().mT.contiguous().mT if x.ndim > 1 else x for name, x in tensors.items()}
     provenance = {name: PROVENANCE[name] for name in reversed(PROVENANCE)}
@@ -133,7 +133,7 @@ UNPICKLED = []
 
 
 class Trap:
-    """Leaves a mark where it is unpickled."""
+    """An object that leaves a mark when it is unpickled."""
 
     def __reduce__(self):
         return UNPICKLED.append, (1,)
@@ -148,7 +148,7 @@ def torch_file():
 OTHER_FILES = {
     "empty": lambda: b"",
     "one byte": lambda: b"\x01",
-    "text": lambda: b"This is no checkpoint, but it is long enough to be one.\n" * 30,
+    "text": lambda: b"This is not a checkpoint, but long enough to be one.\n" * 30,
     "json": lambda: b'{"kind": "checkpoint"}',
     "png": png,
     "pickle": lambda: pickle.dumps(Trap()),
@@ -218,7 +218,7 @@ NUMBERS = {
 
 
 def assert_refused(content, *expected):
-    """One line of bounded length that names the file."""
+    """Checks for one line of bounded length that names the file."""
     with pytest.raises(InputError) as caught:
         load_checkpoint(content, NAME)
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Presets and recipes: the paper's numbers, and what does not fit is refused in one line."""
+"""Presets and recipes: the paper's numbers, and invalid values that are refused in one line."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def test_the_ablations_render_in_one_shot_only():
 
 
 def test_the_papers_recipe_is_the_papers():
-    """Section 3.4 and Appendix C."""
+    """The numbers are those of Section 3.4 and Appendix C."""
     paper = RECIPES["paper"]
     assert (paper.vertical_weight, paper.diversity_weight) == (1, 1)
     assert (paper.r1_weight, paper.r1_every, paper.path_weight, paper.path_every) == (10, 16, 2, 4)

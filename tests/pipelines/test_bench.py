@@ -11,7 +11,7 @@ from pipelines.commands.bench import bench
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two tiles instead of sixteen, and a small convolution."""
+    """Reduces the benchmark to two tiles instead of sixteen, and a small convolution."""
     monkeypatch.setattr(speed, "TILES", 2)
     monkeypatch.setattr(speed, "CHANNELS", 64)
 
@@ -47,7 +47,7 @@ def test_the_place_far_away_is_a_billion_pixels_away_and_within_the_world():
 
 
 def test_the_fused_panorama_meets_all_four_styles():
-    """Else it would measure a plain one."""
+    """Otherwise it would measure a plain one."""
     world = speed.World(speed.network("tiny"), speed.Definition(7, styles=speed.STYLES))
     rows, met = speed.tile_window(-1), set()
     for column in range(speed.TILES):

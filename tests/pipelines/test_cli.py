@@ -123,9 +123,9 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         (["--width"], "--width"),
         (["--seed=-1"], "seed is -1; it must be from 0 to 2^64 - 1"),
         (["--seed=18446744073709551616"], "seed is 18446744073709551616"),
-        (["--origin=5"], "--origin 5: give two whole numbers, such as --origin 0,-256"),
-        (["--origin=a,b"], "--origin a,b: give two whole numbers"),
-        (["--origin=1,2,3"], "--origin 1,2,3: give two whole numbers"),
+        (["--origin=5"], "--origin 5: give 2 whole numbers, such as --origin 0,-256"),
+        (["--origin=a,b"], "--origin a,b: give 2 whole numbers"),
+        (["--origin=1,2,3"], "--origin 1,2,3: give 2 whole numbers"),
         (["--origin=0,3000000000"], "leaves the world"),
         (["--tile=100"], "--tile 100: give a multiple of 16, the network's cell, up to 4096"),
         (["--tile=0"], "--tile 0: give a multiple of 16"),
@@ -178,7 +178,7 @@ def test_a_number_that_is_not_one_is_refused_by_every_flag(command, flag, value,
 
 
 WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"]}
-"""What a command needs beside its flags of numbers."""
+"""The arguments that a command needs in addition to its numeric flags."""
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_known_id_is_refused_unless_replaced(render):
     assert render()[0] == 0
     code, _, err = render("--tile=64")
     assert (code, len(err)) == (2, 1)
-    assert "add --replace to render it anew" in err[0]
+    assert "add --replace to render it again" in err[0]
     assert render("--tile=64", "--replace")[0] == 0
 
 
@@ -320,7 +320,7 @@ WORDS = {
     "verify": ("o",),
     "info": ("o",),
 }
-"""What each command needs besides, so that only the flag is wrong."""
+"""The other arguments that each command needs, so that only the flag is wrong."""
 
 
 def test_help_names_what_the_modules_behind_it_take(infinitygan):

@@ -1,4 +1,4 @@
-"""A render job staged for Dataflow, as Beam itself stages it: to gs://, by its own client, in gcp-storage-emulator."""
+"""A render job staged for Dataflow with Beam's own client, to gs:// in gcp-storage-emulator."""
 
 import io
 import json
@@ -20,12 +20,12 @@ ACCELERATOR = "type:nvidia-l4;count:1;install-nvidia-driver"
 
 @pytest.fixture
 def staging(monkeypatch):
-    """A bucket that Beam's own client finds, and what is in it at the end."""
+    """Yields a bucket that Beam's own client finds, and its contents at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)  # else it looks for credentials for 20 s
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)  # otherwise it looks for credentials for 20 s
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="staging")
     server.start()
     bucket = storage.Client.create_anonymous_client().bucket("staging")
@@ -39,7 +39,7 @@ def test_a_job_is_staged_with_all_that_workers_need(staging, accelerators, tiny_
     dataflow = ["--runner=DataflowRunner", "--project=my-project", "--region=us-central1", "--no_auth"]
     bucket = ["--temp_location=gs://staging/temporary", "--template_location=gs://staging/template.json"]
     code = run([*words, *dataflow, *bucket, "--setup_file=./setup.py", f"--accelerator={ACCELERATOR}"])
-    assert code == 1, "nothing has run, so the panorama is not there"
+    assert code == 1, "nothing has run, so the panorama does not exist"
     staged = staging()
     assert json.loads(staged["template.json"])["environment"]["version"]["job_type"]
     wanted = accelerators(beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"]))

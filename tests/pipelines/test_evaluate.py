@@ -1,4 +1,4 @@
-"""The evaluate job: what it writes and prints, that photographs are near to photographs, and what it refuses."""
+"""The evaluate job: its files and output, the distances of photographs from themselves, and refused input."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ FEW = Evaluation(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The photographs of samples/."""
+    """Returns a training set of the photographs in samples/."""
     out = str(tmp_path_factory.mktemp("set") / "shards")
     ingest(IngestOptions((str(SAMPLES),), out), PipelineOptions(["--runner=FnApiRunner"]))
     return out
@@ -40,7 +40,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(data, tiny_checkpoint, tmp_path_factory):
-    """The folder of an evaluation, and what it returned."""
+    """Returns the folder of an evaluation, and what it returned."""
     out = tmp_path_factory.mktemp("evaluated") / "out"
     return out, evaluate(EvaluateOptions(tiny_checkpoint, data, str(out), evaluation=FEW))
 
@@ -85,7 +85,7 @@ def test_a_trained_network_is_nearer_to_photographs_than_an_untrained_one(evalua
 
 
 def test_photographs_are_at_no_distance_from_themselves(references):
-    """They pose as worlds."""
+    """The photographs are compared as if they were worlds."""
     posing = dict(references.held_out)
     posing |= {f"frame {scale}x": posing["frame"] for scale in FEW.scales}
     posing |= {f"band {band_px:+d}": posing[f"band {48 * np.sign(band_px):+d}"] for band_px in FEW.bands_px}

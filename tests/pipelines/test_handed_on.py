@@ -72,7 +72,7 @@ def start(calls, tiny_checkpoint):
 
 SIZE = ("--width", 300, "--height", 64, "--tile", 64)
 NEW = {"plans": 1, "load_checkpoint": 2, "known_ids": 1, "look_up": 0, "is_complete": 0, "read_manifest": 1}
-"""Of a job in an empty folder. One checkpoint is loaded to plan, one by the worker; the manifest is read at the end."""
+"""The calls of a job in an empty folder: plan and worker load a checkpoint each; the manifest is read at the end."""
 
 
 def of(called, *names):

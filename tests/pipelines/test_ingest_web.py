@@ -1,4 +1,4 @@
-"""Ingest from a real web server on loopback: good manners, faults, and what is fetched once."""
+"""Ingest from a real web server on loopback: polite behaviour, faults, and files that are fetched once."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def short_pauses(monkeypatch):
 
 
 def photograph(seed):
-    """A JPEG's bytes."""
+    """Returns a JPEG's bytes."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 120, (6, 9, 3)) + np.linspace(130, 0, 6).astype(int)[:, None, None]
     image = Image.fromarray(small.astype(np.uint8)).resize((320, 200), Image.Resampling.BICUBIC)
@@ -175,7 +175,9 @@ def test_sources_of_all_kinds_are_mixed_at_will(web_server, tmp_path):
     index = read_index(str(tmp_path / "one"))
     assert sorted(row["source"] for row in index) == sorted([*urls, str(tmp_path / "folder" / "a.jpg")])
     assert next(row["title"] for row in index if row["source"] == urls[2]) == "Two"
-    made = ingest(IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), Preparation(150)))
+    made = ingest(
+        IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), preparation=Preparation(full_height_px=150))
+    )
     assert sum(made["samples"].values()) == 5
     again = {row["source"]: row for row in read_index(str(tmp_path / "two"))}
     assert set(again) == {row["source"] for row in index}

@@ -1,4 +1,4 @@
-"""Other formats from the patches there are, and patches repaired."""
+"""Further formats from existing patches, and repaired patches."""
 
 import shutil
 
@@ -29,7 +29,7 @@ def options_for(out, checkpoint, **others):
 
 @pytest.fixture(scope="module")
 def rendered(tiny_checkpoint, tmp_path_factory):
-    """A folder with two panoramas; not to be changed."""
+    """Renders two panoramas to a folder, which tests must not change."""
     out = tmp_path_factory.mktemp("rendered")
     assert [row["state"] for row in render(options_for(out, tiny_checkpoint))] == ["done", "done"]
     return out
@@ -42,7 +42,7 @@ def copy(rendered, tmp_path):
 
 @pytest.fixture
 def never(monkeypatch):
-    """Nothing is rendered."""
+    """Makes any rendering an error."""
 
     def refuse(*_):
         raise AssertionError("something was rendered")

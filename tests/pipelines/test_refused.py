@@ -1,4 +1,4 @@
-"""Requests that cannot be rendered: rows of the manifest with their reasons, while the others are made."""
+"""Requests that cannot be rendered become rows of the manifest with their reasons, while the others are rendered."""
 
 import csv
 import json
@@ -36,13 +36,13 @@ BAD = (
     ({"id": "b", **SIZE, "width_px": -1}, None, "width_px is -1"),
     ({"id": "up/../there", **SIZE}, None, "request id 'up/../there': use 1 to 200 of the characters"),
     (SIZE, None, "id is missing"),
-    ("not an object", None, "it is no object with fields"),
+    ("not an object", None, "it is not an object with fields"),
 )
 
 
 @pytest.fixture
 def job(tiny_checkpoint, tmp_path):
-    """Runs a job of the rows of requests.jsonl; returns its exit code."""
+    """Runs a job on the rows of requests.jsonl; returns its exit code."""
 
     def job(rows, *flags, name="requests.jsonl"):
         lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
@@ -54,7 +54,7 @@ def job(tiny_checkpoint, tmp_path):
 
 
 def reasons(folder):
-    """State and reason of each row of the manifest."""
+    """Returns the state and reason of each row of the manifest."""
     return {row["id"]: (row["state"], row["reason"]) for row in read_manifest(str(folder))}
 
 
@@ -106,7 +106,7 @@ def test_a_refusal_takes_no_row_from_a_panorama_or_another_file(job, tmp_path, c
         "second.jsonl, request 1",
         "second.jsonl, request 2",
     }
-    assert "already holds panorama a by another plan" in found["second.jsonl, request 1"][1]
+    assert "already holds panorama a with another plan" in found["second.jsonl, request 1"][1]
     assert found["b"] == ("done", None)
     unlike = ("manifest.parquet", "index.html")
     assert {n: c for n, c in before.items() if n not in unlike}.items() <= contents(tmp_path / "out").items()

@@ -57,13 +57,13 @@ def read_png(path):
 
 
 def results(files):
-    """Of a folder's contents, all but the patches, which may be cut into other shards."""
+    """Returns a folder's contents without the patches, which may be cut into other shards."""
     return {name: content for name, content in files.items() if not name.startswith("patches")}
 
 
 @pytest.fixture
 def make(tiny_checkpoint, tmp_path):
-    """Renders into a folder of its own."""
+    """Returns a function that renders to a separate folder."""
 
     def make(*requests, flags=(), out=tmp_path / "out", checkpoint=tiny_checkpoint, **others):
         return render(options_for(out, checkpoint, *requests, **others), beam_options(list(flags)))
@@ -73,7 +73,7 @@ def make(tiny_checkpoint, tmp_path):
 
 @pytest.fixture(scope="module")
 def rendered(tiny_checkpoint, tmp_path_factory):
-    """A panorama whose every tile is a shard; not to be changed."""
+    """Renders a panorama in which every tile is a shard; tests must not change it."""
     out = tmp_path_factory.mktemp("rendered")
     (row,) = render(options_for(out, tiny_checkpoint, tiles_per_shard=1))
     assert row["state"] == "done"
@@ -87,13 +87,13 @@ def pixels(rendered):
 
 @pytest.fixture
 def copy(rendered, tmp_path):
-    """A copy of the panorama, which may be changed."""
+    """Returns a copy of the panorama, which may be changed."""
     subprocess.run(["cp", "-r", str(rendered), str(tmp_path / "out")], check=True)
     return tmp_path / "out"
 
 
 def assert_promise_2(one, other):
-    """At most one level, and fewer than 1 in 1000 values at all."""
+    """Checks that values differ by at most one level, and fewer than 1 in 1000 differ at all."""
     difference = np.abs(one.astype(int) - other)
     assert difference.max() <= 1
     assert np.count_nonzero(difference) < max(difference.size / 1000, 1)
@@ -167,7 +167,7 @@ def test_networks_that_workers_share_change_no_byte(copies, flags, make, rendere
 
 
 def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_checkpoint, tmp_path, accelerators):
-    """Of one kind of worker, or a runner would cut the pipeline between them."""
+    """They request the same kind of worker; otherwise a runner would cut the pipeline between them."""
     hint = "type:nvidia-l4;count:1;install-nvidia-driver"
     options = options_for(tmp_path / "out", tiny_checkpoint, accelerator=hint)
     pipeline = beam.Pipeline(options=beam_options([]))
@@ -180,7 +180,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
 
 
 def failing_once(function, mark):
-    """Does its work, but is lost before it says so, the first time."""
+    """Does its work, but fails before returning, the first time."""
 
     @functools.wraps(function)
     def wrapper(*arguments):
@@ -275,7 +275,7 @@ def test_another_plan_under_a_known_id_is_refused_and_replaced_if_asked(make, co
         ((), {"checkpoint": other_checkpoint}),
     ]
     for requests, changed in others:
-        with pytest.raises(InputError, match=r"already holds panorama p by another plan .* add --replace"):
+        with pytest.raises(InputError, match=r"already holds panorama p with another plan .* add --replace"):
             make(*requests, **changed)
     assert contents(copy) == before
     (row,) = make(dataclasses.replace(REQUEST, formats=("png",)), checkpoint=other_checkpoint, replace=True)
@@ -330,7 +330,7 @@ def test_any_folder_will_do(out, make, rendered, contents, tmp_path):
 
 @pytest.fixture
 def crossing(monkeypatch):
-    """Counts the bytes that Beam's in-process runner holds between two stages: what a shuffle would carry."""
+    """Counts the bytes that Beam's in-process runner holds between two stages, which a shuffle would carry."""
     counted = [0]
     for buffer in (execution.ListBuffer, execution.GroupingBuffer):
 
@@ -344,7 +344,7 @@ def crossing(monkeypatch):
 
 @pytest.mark.parametrize("accelerator", [None, "type:nvidia-l4;count:1"])
 def test_pixels_never_cross_a_shuffle(accelerator, make, crossing, tmp_path, monkeypatch):
-    """Promise 5: sixteen times the pixels, and not a byte more between the stages."""
+    """This is promise 5: sixteen times the pixels add not a byte between the stages."""
     square = {"id": "p", "seed": 7, "origin_y_px": 0, "formats": ("png",)}
     counts = []
     for tile_px in (32, 128):
@@ -392,7 +392,7 @@ def test_a_full_disk_costs_one_shard_and_the_next_run_makes_it(make, rendered, c
 
 
 def test_a_disk_that_takes_only_small_files_keeps_them_and_no_halves(make, contents, tmp_path):
-    """The system itself breaks writes off, in the middle of a file."""
+    """The operating system itself interrupts writes in the middle of a file."""
     make(tiles_per_shard=10, out=tmp_path / "undisturbed")
     expected = contents(tmp_path / "undisturbed")
     small, large, _ = sorted(len(content) for name, content in expected.items() if name.endswith(".tar"))
@@ -532,7 +532,7 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
     make(tiles_per_shard=1)
     assert PATCHES_DONE.count == TILES - 9
     made = contents(tmp_path / "out")
-    assert made.pop(leftovers[0]) is not None  # it might have been another run's, still at work
+    assert made.pop(leftovers[0]) is not None  # it might belong to another run that is still at work
     assert made == contents(rendered)
     hours_ago = time.time() - 2 * 3600
     os.utime(tmp_path / "out" / leftovers[0], (hours_ago, hours_ago))
@@ -552,7 +552,7 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
         ({"checkpoint": "/none/x.safetensors"}, "checkpoint /none/x.safetensors: there is no such file"),
         ({"checkpoint": "/tmp"}, "checkpoint /tmp is a folder; give a .safetensors file"),
         ({"checkpoint": __file__}, "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
-        ({"accelerator": "nvidia-l4"}, "--accelerator 'nvidia-l4': give type:NAME;count:N, if need be with ;install"),
+        ({"accelerator": "nvidia-l4"}, "--accelerator 'nvidia-l4': give type:NAME;count:N, perhaps with ;install"),
         ({"accelerator": "type:nvidia-l4;count:0"}, "--accelerator 'type:nvidia-l4;count:0': give"),
         ({"accelerator": ""}, "--accelerator '': give"),
         ({"model_copies": 0}, "--model-copies 0: give 1 to 64"),

@@ -1,4 +1,4 @@
-"""A job against real object stores on this machine, whose calls fail now and then, and runs killed at any moment."""
+"""Jobs on real object stores on this machine, whose calls fail now and then, and jobs killed at any moment."""
 
 import json
 import random
@@ -30,7 +30,7 @@ def options_for(out, checkpoint, **others):
 
 
 def words_for(folder, checkpoint):
-    """The command line of the job, to `out` in a folder."""
+    """Returns the command line of the job, writing to `out` in a folder."""
     requests = folder / "requests.jsonl"
     requests.write_text("".join(json.dumps(request.to_json()) + "\n" for request in REQUESTS))
     return ["render", f"--requests={requests}", f"--out={folder / 'out'}", f"--checkpoint={checkpoint}", "--tile=64"]
@@ -38,14 +38,14 @@ def words_for(folder, checkpoint):
 
 @pytest.fixture(scope="module")
 def rendered(tiny_checkpoint, tmp_path_factory):
-    """What a job on disk makes; not to be changed."""
+    """Renders a job to disk; tests must not change the result."""
     out = tmp_path_factory.mktemp("rendered")
     assert [row["state"] for row in render(options_for(out, tiny_checkpoint))] == ["done", "done"]
     return out
 
 
 def contents_of(url):
-    """The bytes of all files below a URL, by relative path."""
+    """Returns the bytes of all files below a URL, by relative path."""
     fs, path = fsspec.core.url_to_fs(url)
     fs.invalidate_cache()
     return {name.removeprefix(f"{path}/"): fs.cat_file(name) for name in fs.find(path)}
@@ -68,7 +68,7 @@ def test_a_bucket_holds_what_a_folder_would(bucket, tiny_checkpoint, rendered, c
 
 
 def test_one_call_in_twenty_may_fail(bucket, tiny_checkpoint, rendered, contents, monkeypatch):
-    """Calls are lost before they reach the store, or after, when the store has done what was asked."""
+    """Calls are lost before they reach the store, or after the store has done the work."""
     draw, lost = random.Random(1), []
     fs, _ = fsspec.core.url_to_fs(bucket)
     monkeypatch.setattr(transforms.storage.retry, "WAITS_S", (0.0,) * 6)
@@ -102,7 +102,7 @@ def test_two_copies_of_a_job_at_once_do_each_other_no_harm(bucket, tiny_checkpoi
 
 
 def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, rendered, contents, tmp_path):
-    """Killed again and again at random, each time begun again, the job ends with the same bytes."""
+    """Killed at random moments and started again each time, the job ends with the same bytes."""
     words, out, draw = words_for(tmp_path, tiny_checkpoint), tmp_path / "out", random.Random(2)
     program = (
         "import sys, threading, os, signal, random\n"
@@ -138,7 +138,7 @@ def test_whatever_the_moment_of_death_nothing_finished_is_lost(tiny_checkpoint, 
 def test_where_there_is_no_room_what_is_smaller_is_made_and_the_next_run_makes_the_rest(
     tiny_checkpoint, rendered, contents, tmp_path
 ):
-    """A limit that the system itself keeps: writing more to one file fails, as on a disk that is full."""
+    """The system enforces a limit: writing more to one file fails, as on a full disk."""
     expected = contents(rendered)
     largest_bytes = sorted(len(content) for name, content in expected.items() if name.endswith(".tar"))[2]
 

@@ -1,4 +1,4 @@
-"""The train job: what it leaves behind, and that a run cut short goes on as if it had not been."""
+"""The train job: its files, and interrupted runs that continue as if they had not been interrupted."""
 
 import errno
 import json
@@ -29,6 +29,7 @@ from model.training.trainer import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, packages, train
+from tests.transforms.training_set.test_dataset import write_as_version_1
 from transforms.render.options import RenderOptions
 from transforms.training import run_folder
 from transforms.training.run_lock import locked
@@ -40,7 +41,7 @@ BATCH = 16
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A training set of twenty skies over twenty lands."""
+    """Returns a training set of twenty skies over twenty lands."""
     folder = tmp_path_factory.mktemp("photographs")
     random = np.random.default_rng(0)
     for index in range(20):
@@ -59,7 +60,7 @@ def tiny(data, out, **options):
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """The folder of a run of four steps that nothing cut short."""
+    """Returns the folder of an uninterrupted run of four steps."""
     out = tmp_path_factory.mktemp("finished") / "run"
     train(tiny(data, out, images=4 * BATCH))
     return out
@@ -82,7 +83,7 @@ def test_the_folder_explains_itself(finished):
 
 
 def test_the_environment_has_what_torch_says_of_itself(monkeypatch):
-    """A build for a GPU may say more than its metadata does."""
+    """A build for a GPU may report more than its metadata does."""
     monkeypatch.setattr(torch, "__version__", f"{metadata.version('torch').split('+')[0]}+cu130")
     assert packages()["torch"].endswith("+cu130")
 
@@ -137,7 +138,7 @@ def test_a_damaged_checkpoint_is_written_again_from_the_state(data, finished, tm
 
 
 def test_a_run_is_not_resumed_on_other_photographs(data, finished, tmp_path):
-    """As many of them, under the same licences."""
+    """The other photographs have the same number and the same licences."""
     other = Path(shutil.copytree(data, tmp_path / "other"))
     dataset = json.loads((other / "dataset.json").read_text())
     dataset["shards"]["train-000000.tar"]["sha256"] = "0" * 64
@@ -161,7 +162,7 @@ def test_another_number_of_processes_is_told(data, finished, tmp_path, capsys, e
 
 
 def test_a_folder_in_use_is_refused(data, finished, tmp_path, capsys):
-    """For a run that is resumed, and for a new one; and what is in use stays as it is."""
+    """This holds for a resumed run and for a new one; and the folder stays as it is."""
     out = shutil.copytree(finished, tmp_path / "run")
     with locked(str(out)):
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -188,7 +189,7 @@ def test_a_run_that_has_lost_its_folder_writes_there_no_more(data, finished, tmp
 
 
 def shown(out):
-    """The images seen at each tick, by the log, by TensorBoard, and by each kind of picture."""
+    """Returns the images seen at each tick, by the log, by TensorBoard, and by each kind of picture."""
     log = [json.loads(line)["images"] for line in (out / "log.jsonl").read_text().splitlines()]
     curves = [int(path.name.rsplit(".", 1)[1]) for path in sorted((out / "tensorboard").iterdir())]
     pictures = [[int(path.stem.rsplit("-", 1)[1]) for path in sorted(out.glob(f"{x}-*"))] for x in ("samples", "strip")]
@@ -196,7 +197,7 @@ def shown(out):
 
 
 def test_a_run_that_ends_at_any_write_goes_on_as_if_it_had_not(data, finished, tmp_path, monkeypatch):
-    """The disk is full at the first write of the run that goes on, then at the second, and so on to the last."""
+    """The disk is full at the first write of the resumed run, then at the second, and so on to the last."""
     out, write = tmp_path / "run", run_folder.write_bytes
     train(tiny(data, out, images=3 * BATCH))
     for writes in range(30):
@@ -218,7 +219,7 @@ def test_a_run_that_ends_at_any_write_goes_on_as_if_it_had_not(data, finished, t
 
 
 def test_after_a_kill_all_that_shows_the_run_agrees_with_its_log(data, tmp_path, monkeypatch):
-    """The kill comes when a tick is shown but not yet saved; the run that goes on ticks elsewhere."""
+    """The kill comes when a tick is shown but not yet saved; the resumed run ticks elsewhere."""
     out = tmp_path / "run"
     train(tiny(data, out, images=BATCH))
     with monkeypatch.context() as patch:
@@ -233,7 +234,7 @@ def test_after_a_kill_all_that_shows_the_run_agrees_with_its_log(data, tmp_path,
 
 
 def start(data, out, *flags):
-    """The command in a process of its own, saving after every step, once it has saved."""
+    """Starts the command in a separate process, saving after every step; returns once it has saved."""
     program = "from pipelines import cli, training_run; training_run.TICK_S = 0.0; cli.main(sys.argv[1:])"
     process = forks.Fork(program, "train", "--data", data, "--out", out, "--preset", "tiny", *flags)
     for _ in range(600):
@@ -291,7 +292,7 @@ def test_a_terminal_that_is_gone_is_spoken_to_without_an_error(monkeypatch):
 
 
 def test_a_signal_that_is_ignored_stays_so():
-    """Under nohup a run outlives its terminal."""
+    """Under nohup, a run outlives its terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with pipelines.training_run.stop_between_steps() as asked:
@@ -342,7 +343,7 @@ def test_a_state_that_is_not_finite_never_replaces_one_that_is(data, tmp_path, m
 
 
 def test_the_best_checkpoint_is_that_of_the_least_measure(data, tmp_path, monkeypatch):
-    """Also over a restart: what was measured before stands in the log."""
+    """This holds across a restart, because earlier measures are in the log."""
     monkeypatch.setattr(pipelines.training_run, "TICK_S", 0.0)
     measures = iter([3.0, 1.0, 2.0, 1.5])
     best = tmp_path / "run" / "best.safetensors"
@@ -377,7 +378,7 @@ def test_an_ablation_is_trained_and_not_rendered_by_tiles(data, tmp_path, monkey
 
 
 def under_torchrun(data, out, *flags):
-    """The job by torchrun, on two processes of this machine, over gloo."""
+    """Returns the job by torchrun, on two processes of this machine, over gloo."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "pipelines.train", "--data", data, "--out", str(out), "--preset", "tiny", *flags]
     done = subprocess.run(
@@ -387,7 +388,7 @@ def under_torchrun(data, out, *flags):
 
 
 def as_under_torchrun(data, out, *flags):
-    """The same in processes that cost less, and are told what torchrun tells its own."""
+    """Returns the same in processes that cost less, and are told what torchrun tells its own."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     told = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
@@ -401,7 +402,7 @@ def as_under_torchrun(data, out, *flags):
 
 
 def test_two_processes_train_together_and_resume(data, tmp_path):
-    """Bit for bit, as one does."""
+    """The resumed run is equal bit for bit, as with one process."""
     as_under_torchrun(data, tmp_path / "whole", "--images", "32")
     under_torchrun(data, tmp_path / "parts", "--images", "16")
     as_under_torchrun(data, tmp_path / "parts", "--images", "32", "--resume")
@@ -412,9 +413,19 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
     assert [entry["images"] for entry in log] == [32]
 
 
+def test_a_training_set_of_either_version_is_read_once(data, tmp_path, files_read):
+    train(tiny(data, tmp_path / "run", images=BATCH))
+    assert (files_read["dataset.json"], files_read["index.parquet"]) == (1, 1)
+    files_read.clear()
+    old = shutil.copytree(data, tmp_path / "version 1")
+    write_as_version_1(old)
+    train(tiny(str(old), tmp_path / "run", resume=True))
+    assert (files_read["dataset.json"], files_read["index.parquet"]) == (1, 1)
+
+
 @pytest.mark.parametrize("name", ["bfloat16", "bf16"])
 def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
-    """It is that of ``render``; a run's folder says bf16, as it always has."""
+    """The name is that of ``render``; a run's folder says bf16, as it always has."""
     options = tiny(data="set", out=tmp_path / "run", precision=name)
     assert (options.precision, options.settings.precision) == ("bfloat16", "bf16")
     assert RenderOptions((), "out", precision=name).precision == "bfloat16"

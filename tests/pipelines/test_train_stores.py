@@ -1,4 +1,4 @@
-"""Training from shards in object stores and on a web server, and into buckets: as from a folder and into one."""
+"""Training from shards in object stores and on a web server, and to buckets, with the same results as on disk."""
 
 import itertools
 from pathlib import Path
@@ -16,33 +16,36 @@ from pipelines.train import TrainOptions, train
 from transforms.photographs.prepare import Preparation
 from transforms.storage.files import list_files
 from transforms.training import run_lock
+from transforms.training.shard_reader import Shards
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, INDEX
+from transforms.training_set.dataset import DATASET, INDEX, read_dataset
 
 BATCH = 4
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A training set of 24 photographs, three a shard."""
+    """Returns a training set of 24 photographs, three per shard."""
     folder, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     for index in range(24):
         Image.fromarray(random.integers(0, 256, (197, 250, 3), np.uint8)).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), samples_per_shard=3, dedup="off")
+    options = IngestOptions(
+        (str(folder),), out, preparation=Preparation(content_filters=False), samples_per_shard=3, dedup="off"
+    )
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """No waiting between attempts."""
+    """Removes the pauses between attempts."""
     monkeypatch.setattr("transforms.training.shard_reader.RETRY_AFTER_S", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
 def stored(data, bucket):
-    """The same set in a bucket."""
+    """Returns the same set in a bucket."""
     fs, path = fsspec.core.url_to_fs(f"{bucket}/shards")
     for file in Path(data).iterdir():
         fs.pipe_file(f"{path}/{file.name}", file.read_bytes())
@@ -51,14 +54,14 @@ def stored(data, bucket):
 
 @pytest.fixture
 def served(data, web_server):
-    """The same set on a web server."""
+    """Returns the same set on a web server."""
     web_server.routes |= {f"/shards/{file.name}": file.read_bytes() for file in Path(data).iterdir()}
     return f"{web_server.url}/shards"
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """The folder of a run of two steps, from a folder."""
+    """Returns the folder of a run of two steps, from a local set."""
     out = tmp_path_factory.mktemp("finished") / "run"
     train(options_for(data, out))
     return out
@@ -69,13 +72,13 @@ def options_for(data, out, images=2 * BATCH, **others):
 
 
 def patches(data, after=0):
-    """Two epochs of patches, and what was skipped."""
-    stream = PatchStream(data, 101, 197)
-    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream.patches(after), 48)], stream.skipped
+    """Returns two epochs of patches, and the skipped shards."""
+    stream = PatchStream(Shards(data, read_dataset(data)["shards"]), 101, 197)
+    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream.patches(after), 48)], stream.shards.skipped
 
 
 def same_run(url, folder):
-    """Whether two run folders hold the same networks and training state, bit for bit."""
+    """Returns whether two run folders hold the same networks and training state, bit for bit."""
     names = ("checkpoint.safetensors", "training.safetensors")
     contents = [fsspec.open(f"{url}/{name}").open().read() for name in names]
     return contents == [(folder / name).read_bytes() for name in names]
@@ -106,7 +109,7 @@ def test_a_run_folder_in_a_bucket_is_one_runs_until_that_is_dead(bucket, monkeyp
         with pytest.raises(InputError, match="is in use by another run"), run_lock.locked(out):
             pass
         check()
-    run_lock.Lease(out).take()  # and nothing more is heard of it
+    run_lock.Lease(out).take()  # and never renewed
     with run_lock.locked(out) as check:
         check()
     assert not list_files(out)

@@ -1,4 +1,4 @@
-"""Every kind of world through `render`: promises 1 to 3, edits that cost only their own tiles, and `verify`."""
+"""Every kind of world through `render`: promises 1 to 3, edits that affect only their own tiles, and `verify`."""
 
 import dataclasses
 import shutil
@@ -36,7 +36,7 @@ KINDS = {
 
 
 def run(out, checkpoint, request, flags=(), **options):
-    """The manifest's row of a request and its pixels."""
+    """Returns the manifest's row of a request and its pixels."""
     settings = RenderOptions((request,), str(out), checkpoint, **{"tile_px": 64, **options})
     (row,) = render(settings, beam_options(list(flags)))
     assert row["state"] == "done", row["reason"]
@@ -45,7 +45,7 @@ def run(out, checkpoint, request, flags=(), **options):
 
 
 def assert_promise_2(one, other):
-    """At most one level, and fewer than 1 in 1000 values at all."""
+    """Checks that values differ by at most one level, and fewer than 1 in 1000 differ at all."""
     difference = np.abs(one.astype(int) - other)
     assert difference.max() <= 1
     assert np.count_nonzero(difference) < max(difference.size / 1000, 1)
@@ -53,7 +53,7 @@ def assert_promise_2(one, other):
 
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request, tiny_checkpoint, tmp_path_factory):
-    """A request, its manifest row, its pixels and the folder, which is not to be changed."""
+    """Renders a request; returns it, its manifest row, its pixels and the folder, which tests must not change."""
     out = tmp_path_factory.mktemp("kind")
     return (KINDS[request.param], *run(out, tiny_checkpoint, KINDS[request.param]), out)
 
@@ -86,7 +86,7 @@ def test_verify_finds_the_same_bits(kind, tiny_checkpoint):
 @pytest.mark.parametrize(("cells", "exact"), [(4, True), (-8, True), (72, True), (1, False), (37, False)])
 @pytest.mark.parametrize("kind", [name for name in KINDS if KINDS[name].cyclic], indirect=True)
 def test_a_rolled_cyclic_panorama_is_the_one_rendered_from_there(tiny_checkpoint, tmp_path, kind, cells, exact):
-    """Bit for bit where the tiles lie alike; else as another tiling may."""
+    """They are equal bit for bit where the tiles coincide; otherwise as with another tile size."""
     request, _, pixels, _ = kind
     moved = dataclasses.replace(request, origin_x_px=16 * cells)
     _, there = run(tmp_path, tiny_checkpoint, moved)
@@ -96,7 +96,7 @@ def test_a_rolled_cyclic_panorama_is_the_one_rendered_from_there(tiny_checkpoint
 
 
 def touched_tiles(plan, config):
-    """Tiles of which an edit can change a pixel or a strip around it, by the pixels that they compute."""
+    """Returns the tiles of which an edit can change a pixel or a shared strip, by the pixels that they compute."""
     rows, columns = EDIT.reach(config)
     tiles = []
     for index in range(plan.tiles):
@@ -204,7 +204,7 @@ def verify_by_command(folder, *flags):
 
 
 def test_verify_says_which_tiles_are_not_what_they_should_be(rendered, tmp_path, tiny_checkpoint, capsys):
-    """Whole shards, but with the pixels of another world."""
+    """The shards are valid, but hold the pixels of another world."""
     assert verify_by_command(rendered, "--tiles=1000") == 0
     assert "36 equal, 0 equal to rounding, 0 different" in capsys.readouterr().err
     other, _ = run(tmp_path / "other", tiny_checkpoint, dataclasses.replace(PLAIN, seed=8), tiles_per_shard=1)
@@ -215,7 +215,7 @@ def test_verify_says_which_tiles_are_not_what_they_should_be(rendered, tmp_path,
     assert verify_by_command(rendered, "--tiles=1000") == 1
     said = capsys.readouterr().err
     assert "p, tile 5: up to " in said
-    assert "tile 7 is not there" in said
+    assert "tile 7 is missing" in said
     assert "09-09.tar is damaged" in said
     assert "33 equal, 0 equal to rounding, 3 different" in said
 
@@ -228,7 +228,7 @@ def test_verify_refuses_what_it_cannot_verify(rendered, tmp_path, capsys):
     record = rendered / "panoramas" / "p.json"
     record.write_text(record.read_text().replace('"seed": 7', '"seed": 8'))
     assert verify_by_command(rendered) == 2
-    assert "does not agree with its own plan" in capsys.readouterr().err
+    assert "does not match its own plan" in capsys.readouterr().err
 
 
 def test_a_cyclic_panorama_by_flag(tiny_checkpoint, tmp_path):

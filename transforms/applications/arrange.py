@@ -1,4 +1,4 @@
-"""Where photographs lie in the panoramas around and between them (paper, Section 4.C, Appendices H and I)."""
+"""Places photographs in the panoramas around and between them (paper, Section 4.C, Appendices H and I)."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from model.world.overlay import Overlay
 from transforms.panoramas.requests import RenderRequest
 
 PASTE_PX = 16
-"""Over so many pixels a photograph's own pixels are blended in."""
+"""The width over which a photograph's own pixels are blended in."""
 
 
 def panorama(
@@ -26,13 +26,13 @@ def panorama(
     """Returns a panorama with photographs in it, each with its own style, fused between them.
 
     Args:
-        name: its id.
-        overlays: of the photographs, by URL; all for the world without end, or for this panorama's circle.
-        box_px: the panorama's.
-        seed: of the world around the photographs.
-        paste: whether their own pixels are shown.
-        checkpoint: URL of the generator.
-        formats: as of a request.
+        name: the panorama's id.
+        overlays: the overlays of the photographs, by URL; all for the endless world, or for this panorama's circle.
+        box_px: the panorama's box.
+        seed: the seed of the world around the photographs.
+        paste: whether the photographs' own pixels are shown.
+        checkpoint: the URL of the generator.
+        formats: the panorama's formats, as in a request.
     """
     x_px, y_px, width_px, height_px = box_px
     return RenderRequest(
@@ -52,14 +52,14 @@ def panorama(
 
 
 def grown(box: Box, left_px: int, right_px: int, up_px: int, down_px: int) -> Box:
-    """Returns a box that goes so much further on each side.
+    """Extends a box by a distance on each side.
 
     Raises:
         InputError: a distance is negative, or all are 0.
     """
     if min(left_px, right_px, up_px, down_px) < 0 or not any((left_px, right_px, up_px, down_px)):
         raise InputError(
-            f"--left {left_px} --right {right_px} --up {up_px} --down {down_px}: give pixels, and for one side at least"
+            f"--left {left_px} --right {right_px} --up {up_px} --down {down_px}: give pixels for at least one side"
         )
     x, y, width, height = box
     return x - left_px, y - up_px, width + left_px + right_px, height + up_px + down_px
@@ -72,10 +72,10 @@ def style_of(overlay: Overlay, url: str) -> Style:
 
 
 def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: GeneratorConfig) -> list[int]:
-    """Returns the left edges of photographs along a panorama, in equal gaps.
+    """Returns the left edges of photographs along a panorama, with equal gaps.
 
-    The outermost ones lie at the panorama's ends; in a circle there is a gap there too, half on each side. A gap is so
-    wide that all that makes a photograph is of its own style, and of no other's fields.
+    The outermost ones lie at the panorama's ends; in a circle there is a gap there too, half on each side. Gaps must be
+    wide enough that each photograph depends only on its own style and fields.
 
     Raises:
         InputError: the panorama is too narrow.
@@ -99,7 +99,7 @@ def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: Genera
 
 
 def margin_px(config: GeneratorConfig) -> int:
-    """Returns how far around a window of pixels the cells lie that it is made from, wherever it begins."""
+    """Returns the largest distance from a window of pixels to the cells that it is computed from."""
     cell_px = config.cell_px
     windows = [(x, footprint(config, (x, x), (x, x)).latents[0]) for x in range(cell_px)]
     return max(max(x - low * cell_px, high * cell_px + cell_px - x) for x, (low, high) in windows)

@@ -1,4 +1,4 @@
-"""A contact sheet: several pictures on one page, each below the other."""
+"""A contact sheet: several pictures on one page, one below the other."""
 
 import io
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from transforms.storage.pictures import open_picture
 
 WIDTH_PX, GAP_PX = 1280, 8
 MOST_PX = 64_000_000
-"""A larger picture is not decoded for it: Pillow holds it whole."""
+"""The largest picture that is put on a contact sheet, because Pillow decodes it whole."""
 
 
 def write_contact_sheet(url: str, pictures: Sequence[str]) -> bool:
-    """Writes a JPEG of PNG pictures scaled to one width; returns whether there was any small enough to go on it."""
+    """Writes a JPEG of PNG pictures scaled to the same width; returns whether any was small enough to be included."""
     shown = [small for small in map(scaled, pictures) if small is not None]
     if not shown:
         return False
@@ -31,7 +31,7 @@ def write_contact_sheet(url: str, pictures: Sequence[str]) -> bool:
 
 
 def scaled(url: str) -> Image.Image | None:
-    """Returns a picture, no wider than the sheet; None for one that is too large."""
+    """Returns a picture, at most as wide as the sheet; None if the picture is too large."""
     with open_picture(read_bytes(url), ["PNG"]) as image:
         if image.width * image.height > MOST_PX:
             return None

@@ -1,4 +1,4 @@
-"""Edits of requests: those in a request file, and those of rendered panoramas."""
+"""Edits of requests, in a request file or of a rendered panorama."""
 
 import dataclasses
 import posixpath
@@ -20,16 +20,16 @@ JSON, JSONL = ".json", ".jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """A request to be edited, and what it was rendered with.
+    """A request to be edited, and the settings that it was rendered with.
 
     Attributes:
-        request: as it is.
-        others: the requests before it and after it in its file.
-        file: where the edited request goes.
-        out: the folder of the render job; None where only the request is known.
-        tile_px: side of its tiles, if so.
-        precision: of the network, if so.
-        checkpoint_sha256: of the generator, if so.
+        request: the request before the edit.
+        others: the requests before and after it in its file.
+        file: the file for the edited request.
+        out: the folder of the render job; None if only the request is known.
+        tile_px: the side of its tiles, if known.
+        precision: the precision of the network, if known.
+        checkpoint_sha256: the SHA-256 of the generator, if known.
     """
 
     request: RenderRequest
@@ -41,21 +41,21 @@ class Edited:
     checkpoint_sha256: str | None = None
 
     def requests(self, edited: RenderRequest) -> list[RenderRequest]:
-        """Returns what the file then holds."""
+        """Returns the content of the file after the edit."""
         before, after = self.others
         return [*before, edited, *after]
 
 
 def find_request(url: str, request_id: str | None) -> Edited:
-    """Returns the request of a panorama's JSON, or one of a .jsonl of requests.
+    """Finds the request of a panorama's record, or one in a .jsonl of requests.
 
     Raises:
-        InputError: there is none, or several and no id is given.
+        InputError: there is no request, or there are several and no id is given.
     """
     if url.endswith(JSONL):
         requests = read_requests(url)
         if request_id is None and len(requests) > 1:
-            raise InputError(f"{url} holds {len(requests)} requests; say which by --id")
+            raise InputError(f"{url} holds {len(requests)} requests; choose one with --id")
         places = [place for place, request in enumerate(requests) if request_id in (None, request.id)]
         if not places:
             raise InputError(f"{url} holds no request {request_id}")
@@ -69,17 +69,15 @@ def find_request(url: str, request_id: str | None) -> Edited:
     folder, file = posixpath.split(url)
     out, name = posixpath.split(folder)
     if name != PANORAMAS or file != f"{plan.request.id}{JSON}":
-        raise InputError(
-            f"{url} does not lie in the folder {PANORAMAS} of a render job; give the .jsonl of its request"
-        )
+        raise InputError(f"{url} is not in the folder {PANORAMAS} of a render job; give the .jsonl of its request")
     if request_id not in (None, plan.request.id):
-        raise InputError(f"{url} is of request {plan.request.id}, not {request_id}")
+        raise InputError(f"{url} is for request {plan.request.id}, not {request_id}")
     file = join(out, "requests", f"{plan.request.id}{JSONL}")
     return Edited(plan.request, ((), ()), file, out or ".", plan.tile_px, plan.precision, plan.checkpoint_sha256)
 
 
 def with_edit(request: RenderRequest, edit: Edit) -> RenderRequest:
-    """Returns a request with one edit more.
+    """Adds an edit to a request.
 
     Raises:
         InputError: a box of the edit does not meet the panorama.
@@ -88,17 +86,17 @@ def with_edit(request: RenderRequest, edit: Edit) -> RenderRequest:
         if box is not None and not meets(box, request):
             (top, bottom), (left, right) = request.rows, request.columns
             raise InputError(
-                f"{name} {','.join(map(str, box))} lies outside of panorama {request.id}, which has the world's pixels "
+                f"{name} {','.join(map(str, box))} lies outside panorama {request.id}, which covers the world's pixels "
                 f"{left} to {right} across and {top} to {bottom} down"
             )
     return dataclasses.replace(request, edits=(*request.edits, edit))
 
 
 def without_last_edit(request: RenderRequest) -> RenderRequest:
-    """Returns a request with its last edit undone.
+    """Undoes the last edit of a request.
 
     Raises:
-        InputError: it has none.
+        InputError: the request has no edit.
     """
     if not request.edits:
         raise InputError(f"request {request.id} has no edit to undo")
@@ -106,7 +104,7 @@ def without_last_edit(request: RenderRequest) -> RenderRequest:
 
 
 def meets(box: Sequence[int], request: RenderRequest) -> bool:
-    """Returns whether a box meets a panorama, around the circle if it is one."""
+    """Returns whether a box overlaps a panorama, across the ends of a circle too."""
     x, y, width, height = box
     rows, columns = box_windows((x, y, width, height))
     turn_px = request.definition.cyclic_px

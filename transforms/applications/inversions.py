@@ -1,4 +1,4 @@
-"""The table of a batch of inversions: one row a photograph."""
+"""The table of a batch of inversions: one row per photograph."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ SCHEMA = pa.schema(
 
 
 def write_inversions(out: str, rows: Iterable[Inverted]) -> None:
-    """Writes the table into a folder, by photograph."""
+    """Writes the table to a folder, sorted by photograph."""
     ordered = sorted(rows, key=lambda row: row.photograph)
     write_rows(join(out, INVERSIONS), (dataclasses.asdict(row) for row in ordered), SCHEMA)
 
 
 def read_inversions(out: str) -> list[Inverted]:
-    """Returns the table's rows, by photograph."""
+    """Reads the table's rows, sorted by photograph."""
     return [Inverted(**row) for row in read_rows(join(out, INVERSIONS), "table of invert; remove it", SCHEMA)]

@@ -1,8 +1,8 @@
-"""Photographs to overlays: what an inversion reads and writes.
+"""Photographs to overlays: the files that an inversion reads and writes.
 
 <out>.safetensors                 the overlay; written last
-<out>.preview.jpg                 the photograph above what the world shows in its place so far
-<out>.state.safetensors           where a killed run goes on; removed in the end
+<out>.preview.jpg                 the photograph above the world's current picture of it
+<out>.state.safetensors           the state from which a killed run resumes; removed at the end
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ from transforms.training_set.records import Reject, Rejection
 SUFFIX = ".safetensors"
 STATE = "inversion state"
 SAVE_EVERY = 100
-"""Steps from one saved state and preview to the next."""
+"""The number of steps between saved states and previews."""
 
 STEPS_DONE = Tally()
 INVERTED_DONE = Tally()
@@ -57,17 +57,17 @@ class InversionJob:
     """A photograph to be inverted.
 
     Attributes:
-        photograph: its path or URL.
-        out: where the overlay goes, a .safetensors file.
-        checkpoint: URL of the generator.
-        config: of the inversion.
-        size_px: width and height to which it is scaled and cut; None for the network's full height, uncut.
-        x_px: world pixel of its left edge.
-        y_px: world pixel of its top edge; None to lay its middle on the horizon.
-        cyclic_px: of the world that the overlay is for.
+        photograph: the path or URL of the photograph.
+        out: the path of the overlay, a .safetensors file.
+        checkpoint: the URL of the generator.
+        config: the settings of the inversion.
+        size_px: the width and height to which it is scaled and cropped; None for the network's full height, uncropped.
+        x_px: the world pixel of its left edge.
+        y_px: the world pixel of its top edge; None to lay its middle on the horizon.
+        cyclic_px: the circumference of the world that the overlay is for.
 
     Raises:
-        InputError: the name of the file or the place is wrong.
+        InputError: the file's name or the position is invalid.
     """
 
     photograph: str
@@ -81,7 +81,7 @@ class InversionJob:
 
     def __post_init__(self) -> None:
         if not self.out.endswith(SUFFIX):
-            raise InputError(f"--out {self.out}: an overlay is a file named *{SUFFIX}")
+            raise InputError(f"--out {self.out}: an overlay's file must be named *{SUFFIX}")
         check_position("x", self.x_px)
         check_position("y", self.y_px or 0)
 
@@ -92,10 +92,10 @@ class InversionJob:
 
 
 def photographs_at(places: Iterable[str]) -> list[str]:
-    """Returns the photographs at some places, in order: files, those in folders, and those that lists name.
+    """Returns the photographs at some places, in order: files, files in folders, and those that lists name.
 
     Raises:
-        InputError: a folder or a list holds none, or a list cannot be read.
+        InputError: a folder or list holds no photograph, or a list cannot be read.
     """
     found: list[str] = []
     for place in places:
@@ -107,7 +107,7 @@ def photographs_at(places: Iterable[str]) -> list[str]:
         else:
             inside = [place]
         if not inside:
-            raise InputError(f"{place} holds no photograph; give files, folders or lists of them")
+            raise InputError(f"{place} holds no photographs; give files, folders or lists of them")
         found += inside
     return list(dict.fromkeys(found))
 
@@ -121,10 +121,10 @@ def is_folder(place: str) -> bool:
 
 
 def listed(url: str) -> list[str]:
-    """Returns the photographs that a list names, as ingest reads it.
+    """Returns the photographs that a list names, read as ingest reads it.
 
     Raises:
-        InputError: there is no such list, it cannot be read, or a row of it names none.
+        InputError: the list is missing or cannot be read, or one of its rows names no photograph.
     """
     try:
         content = read_file(url)
@@ -139,10 +139,10 @@ def listed(url: str) -> list[str]:
 
 
 def invert(job: InversionJob) -> Overlay:
-    """Inverts a photograph, or goes on where a run was killed; does nothing where the overlay is there.
+    """Inverts a photograph, or resumes a killed run; does nothing if the overlay exists.
 
     Raises:
-        InputError: the photograph or the checkpoint cannot be used, or the overlay that is there is of another job.
+        InputError: the photograph or the checkpoint cannot be used, or the existing overlay is that of another job.
     """
     checkpoint = load_generator(job.checkpoint)
     target = read_target(job, checkpoint.generator.config)
@@ -169,24 +169,24 @@ def invert(job: InversionJob) -> Overlay:
 
 
 def finished(job: InversionJob, identity: dict[str, Any]) -> Overlay:
-    """Returns the overlay that is there already, if it is this job's."""
+    """Returns the existing overlay, if it is this job's."""
     overlay = read_overlay(job.out)
     if overlay.provenance.get("job") != identity:
         raise InputError(
-            f"{job.out} is of another photograph, place, checkpoint or setting; remove it, or name another"
+            f"{job.out} was made with another photograph, place, checkpoint or setting; remove it, or choose another"
         )
     return overlay
 
 
 def resume(inversion: Inversion, job: InversionJob, identity: dict[str, Any]) -> None:
-    """Goes on from the state of a killed run, if there is one of this job."""
+    """Resumes from the state of a killed run of this job, if there is one."""
     url = f"{job.stem}.state{SUFFIX}"
     if not exists(url):
         return
     header, tensors = safetensors.load(STATE, read_tensors(url, "the state"), url)
     if header.get("job") != identity:
         raise InputError(
-            f"{url} is of another photograph, place, checkpoint or setting; remove it, or name another --out"
+            f"{url} was made with another photograph, place, checkpoint or setting; remove it, or choose another --out"
         )
     try:
         inversion.restore(tensors)
@@ -202,15 +202,15 @@ def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[
         "box_px": list(target.box_px),
         "cyclic_px": target.cyclic_px,
         **dataclasses.asdict(job.config),
-        "network": "alex",  # older overlays could be of LPIPS with VGG16
+        "network": "alex",  # older overlays could use LPIPS with VGG16
     }
 
 
 def read_file(url: str) -> bytes:
-    """Returns a file. One on the web is asked for with ingest's manners, because a list may name any server.
+    """Reads a file. One on the web is fetched within ingest's limits, because a list may name any server.
 
     Raises:
-        Rejection: it cannot be had from the web.
+        Rejection: the file cannot be fetched from the web.
         InputError: there is no such file.
     """
     if is_web(url):
@@ -222,10 +222,10 @@ def read_file(url: str) -> bytes:
 
 
 def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
-    """Returns the photograph of a job, scaled and cut.
+    """Reads the photograph of a job, scaled and cropped.
 
     Raises:
-        InputError: there is none, or it cannot be decoded.
+        InputError: the photograph is missing or cannot be decoded.
     """
     try:
         content = read_file(job.photograph)
@@ -241,23 +241,23 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
 
 
 def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:
-    """Returns a photograph uint8 [h,w,3]: scaled to a height, or so that its middle fills a width and a height.
+    """Scales a photograph to uint8 [h,w,3]: to a height, or so that its middle fills a width and a height.
 
     Raises:
-        Rejection: it cannot be decoded.
-        InputError: it would be too small or too large.
+        Rejection: the photograph cannot be decoded.
+        InputError: the result would be too small or too large.
     """
     photograph = decode(content, max(size_px or (height_px,)))
     image = photograph.image
     if min(photograph.width_px, photograph.height_px) < LEAST_SIDE_PX:
         raise InputError(
-            f"the photograph has {photograph.width_px}×{photograph.height_px} px; give one of {LEAST_SIDE_PX} px or "
-            "more a side"
+            f"the photograph has {photograph.width_px}×{photograph.height_px} px; give one with at least "
+            f"{LEAST_SIDE_PX} px per side"
         )
     width, height = size_px or (max(1, round(image.width * height_px / image.height)), height_px)
     check_sides(width, height)
     scale = max(width / image.width, height / image.height)
-    # Rounding must not take the cut beyond the picture, which Pillow refuses.
+    # Rounding must not move the box beyond the picture, which Pillow refuses.
     cut_px = min(width / scale, image.width), min(height / scale, image.height)
     left, top = (image.width - cut_px[0]) / 2, (image.height - cut_px[1]) / 2
     box = (left, top, min(left + cut_px[0], image.width), min(top + cut_px[1], image.height))
@@ -265,7 +265,7 @@ def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.
 
 
 def preview(inversion: Inversion) -> bytes:
-    """Returns a JPEG of the photograph above what the world shows in its place."""
+    """Returns a JPEG of the photograph above the world's picture of it."""
     both = torch.cat([inversion.target.pixels, quantise(inversion.picture()).cpu()], dim=1)
     buffer = io.BytesIO()
     Image.fromarray(both.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=90)
@@ -274,8 +274,8 @@ def preview(inversion: Inversion) -> bytes:
 
 @lru_cache(maxsize=2)
 def load_generator(url: str) -> Checkpoint:
-    """Returns a checkpoint on this process's device: the GPU where there is one."""
-    reuse_freed_memory()  # a step takes up to twice as long without
+    """Loads a checkpoint on this process's device: the GPU if there is one."""
+    reuse_freed_memory()  # otherwise a step takes up to twice as long
     exact_kernels()
     checkpoint = load_checkpoint(read_tensors(resolve(url)), url)
     check_tileable(checkpoint.generator.config, url)
@@ -285,14 +285,14 @@ def load_generator(url: str) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Inverted:
-    """What became of a photograph.
+    """The outcome of inverting a photograph.
 
     Attributes:
-        photograph: its path or URL.
-        out: where its overlay is.
-        reason: why there is none; empty where there is.
-        psnr_db: of what the world shows in its place.
-        lpips: of the same.
+        photograph: the path or URL of the photograph.
+        out: the path of its overlay.
+        reason: the reason why there is no overlay; empty if there is one.
+        psnr_db: the PSNR of the world's picture of it.
+        lpips: the LPIPS distance of the world's picture of it.
     """
 
     photograph: str
@@ -304,16 +304,16 @@ class Inverted:
 
 @dataclass(eq=False)
 class InvertPhotographs(beam.PTransform):
-    """Inverts the photographs of jobs; outputs an `Inverted` each, whatever became of it."""
+    """Inverts the photographs of jobs; outputs an `Inverted` for each, whether it succeeded or not."""
 
     @no_annotations
     def expand(self, jobs: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return jobs | "Share out" >> beam.Reshuffle() | "Invert" >> beam.FlatMap(inverted)
 
 
 def inverted(job: InversionJob) -> Iterator[Inverted]:
-    """Inverts a photograph; the others go on where this one cannot be."""
+    """Inverts a photograph; if it fails, the others go on."""
     try:
         quality = invert(job).provenance
     except (InputError, DivergenceError, OSError) as error:

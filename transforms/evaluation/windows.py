@@ -1,6 +1,6 @@
-"""The windows of worlds that photographs are held against. From one large window of each world everything is cut.
+"""The windows of worlds that photographs are compared with, all cut from one large window of each world.
 
-A network that pads has no world, only pictures that end: each is rendered at its own size (`cut_pictures`).
+A network with padding has no world, only finite pictures: each is rendered at its own size (`cut_pictures`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,13 +34,13 @@ from transforms.evaluation.settings import (
 TILE_PX = 256
 
 Renderer = Callable[[Window, Window], Tensor]
-"""Of a world: windows of rows and columns to pixels [3,h,w], about -1 to 1."""
+"""A function that renders windows of a world, from rows and columns to pixels [3,h,w], about -1 to 1."""
 
 
 def cut_worlds(
     worlds: Callable[[int], Renderer], config: GeneratorConfig, evaluation: Evaluation
 ) -> Iterator[PictureSets]:
-    """Yields the windows of each world in turn; `worlds` gives the renderer of a seed's."""
+    """Yields the windows of each world in turn; `worlds` returns the renderer for a seed."""
     for seed in range(evaluation.first_seed, evaluation.first_seed + evaluation.worlds):
         yield cut_world(worlds(seed), config, evaluation, np.random.default_rng((evaluation.seed, seed)))
 
@@ -48,7 +48,7 @@ def cut_worlds(
 def cut_world(
     render: Renderer, config: GeneratorConfig, evaluation: Evaluation, random: np.random.Generator
 ) -> PictureSets:
-    """Windows of a world: patches by the vertical law of training, patches of each band, frames at each scale."""
+    """Cuts windows of a world: patches by the vertical law of training, patches of each band, frames at each scale."""
     size, full = config.patch_px, config.full_px
     widest = full * max(evaluation.scales)
     top = min(-(widest // 2), min(evaluation.bands_px) - size // 2, -full)
@@ -75,10 +75,10 @@ def cut_world(
 
 
 def cut_pictures(generator: Generator, seed: int, evaluation: Evaluation, random: np.random.Generator) -> PictureSets:
-    """Pictures of a padded network, whose layers know where a picture ends: patches, and frames at each scale.
+    """Renders pictures of a padded network, whose layers know a picture's borders: patches, and frames at each scale.
 
-    Each is rendered as one picture of its own, at its own size, from other columns of the seed's latents. A frame is
-    the middle of the smallest picture that holds it: cells are whole, so up to 7 px beyond each edge are left away.
+    Each is rendered as a separate picture, at its own size, from other columns of the seed's latents. A frame is the
+    middle of the smallest picture that contains it: cells are whole, so up to 7 px beyond each edge are dropped.
     """
     config, full = generator.config, generator.config.full_px
     left = int(random.integers(evaluation.world_columns)) // config.cell_px
@@ -106,7 +106,7 @@ def open_world(generator: Generator, seed: int) -> Renderer:
 
 
 def render_window(render: Renderer, rows: Window, columns: Window) -> Tensor:
-    """Returns a window of a world in tiles, uint8 [3,h,w]: memory is that of the result and one tile."""
+    """Renders a window of a world in tiles, uint8 [3,h,w]; memory holds only the result and one tile."""
     (top, bottom), (left, right) = rows, columns
     picture = torch.empty(3, bottom - top + 1, right - left + 1, dtype=torch.uint8)
     for y in range(top, bottom + 1, TILE_PX):
@@ -117,7 +117,7 @@ def render_window(render: Renderer, rows: Window, columns: Window) -> Tensor:
 
 
 def scale_down_as_the_paper(pictures: Tensor, scale: int, base_px: int) -> Tensor:
-    """Frames [N,3,h,h] first by the field of view, then by the scale, both times bilinear without antialiasing."""
+    """Scales frames [N,3,h,h] by the field of view, then by the scale, both bilinear without antialiasing."""
     side = base_px * scale
     view = F.interpolate(pictures.float(), size=(side, side), mode="bilinear", align_corners=True)
     return F.interpolate(view, size=(base_px, base_px), mode="bilinear").round().to(torch.uint8)

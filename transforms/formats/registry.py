@@ -45,7 +45,7 @@ class Format:
 
 
 def check_format(name: str, width_px: int, height_px: int) -> None:
-    """Checks, before any work is done, that a panorama can be stored in a format.
+    """Checks before any work is done that a panorama can be stored in a format.
 
     Raises:
         InputError: the format is unknown, or cannot hold a panorama of that size.

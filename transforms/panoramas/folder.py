@@ -1,11 +1,11 @@
-"""What a render job keeps in its folder, and what is already there of a plan.
+"""The files of a render job's folder, and which of a plan's files exist.
 
 patches/<id>/<plan>/plan.json              the plan
 patches/<id>/<plan>/<first>-<last>.tar     patches of consecutive tiles
-panoramas/<id>.{png,tif,…}                 the panorama, in each format asked for
-panoramas/<id>.json                        what it is; written last
-thumbnails/<id>.jpg                        a small picture of it
-manifest.parquet                           one row a request
+panoramas/<id>.{png,tif,…}                 the panorama, in each requested format
+panoramas/<id>.json                        its record; written last
+thumbnails/<id>.jpg                        its thumbnail
+manifest.parquet                           one row per request
 index.html                                 the same as a page with the thumbnails
 """
 
@@ -23,44 +23,44 @@ from transforms.storage.notes import say_once
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
 FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
-"""Where a job writes, beside the folder itself."""
+"""The folders that a job writes to, below its own."""
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 
 KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
-"""The fields of a panorama's JSON that a job keeps in memory for each panorama that is there."""
+"""The fields of a panorama's record that a job keeps in memory for each existing panorama."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the folder holds under the id of a plan.
+    """The contents of the folder under the id of a plan.
 
     Attributes:
-        others: URLs of the folders of its other plans.
-        record: what the JSON of its panorama says, as far as `KEPT`; empty if there is none.
+        others: the URLs of the folders of its other plans.
+        record: the fields `KEPT` of its panorama's record; empty if there is none.
     """
 
     others: tuple[str, ...]
     record: Mapping[str, Any]
 
     def is_of(self, plan: Plan) -> bool:
-        """Returns whether nothing is there of another plan."""
+        """Returns whether there is nothing of another plan."""
         return not self.others and self.record.get("plan", plan.digest) == plan.digest
 
 
 def plan_folder(out: str, plan: Plan) -> str:
-    """Returns where a plan's patch shards are."""
+    """Returns the folder of a plan's patch shards."""
     return join(out, PATCHES, plan.request.id, plan.digest)
 
 
 def panorama_path(out: str, file: str) -> str:
-    """Returns where a file of a panorama is."""
+    """Returns the path of a panorama's file."""
     return join(out, PANORAMAS, file)
 
 
 def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
-    """Returns the plan's shards on storage, of whatever sizes, by their first tiles. One that exists is whole."""
+    """Returns the plan's shards on storage, of any size, by their first tiles. A shard that exists is complete."""
     names = set(list_files(plan_folder(out, plan)))
     ranges = {(int(match[1]), int(match[2])) for match in map(_SHARD_NAME.fullmatch, names) if match}
     shards = [PatchShard(plan, first, last) for first, last in ranges if first <= last < plan.tiles]
@@ -68,14 +68,14 @@ def existing_shards(out: str, plan: Plan) -> list[PatchShard]:
 
 
 def is_stored(out: str, shard: PatchShard) -> bool:
-    """Returns whether a shard is there by now."""
+    """Returns whether a shard exists."""
     fs, path = filesystem(join(plan_folder(out, shard.plan), shard.name))
     fs.invalidate_cache(fs._parent(path))
     return fs.exists(path)
 
 
 def other_plans(out: str, plan: Plan) -> list[str]:
-    """URLs of the folders of other plans under the same id."""
+    """Returns the URLs of the folders of other plans with the same id."""
     fs, path = filesystem(join(out, PATCHES, plan.request.id))
     if not fs.isdir(path):
         return []
@@ -85,35 +85,35 @@ def other_plans(out: str, plan: Plan) -> list[str]:
 
 
 def thumbnail_path(out: str, request_id: str) -> str:
-    """Returns where the thumbnail of a panorama is."""
+    """Returns the path of a panorama's thumbnail."""
     return join(out, THUMBNAILS, f"{request_id}.jpg")
 
 
 def record_path(out: str, request_id: str) -> str:
-    """Returns where the JSON of a panorama is."""
+    """Returns the path of a panorama's record."""
     return panorama_path(out, f"{request_id}.json")
 
 
 def read_record(out: str, request_id: str) -> dict[str, Any]:
-    """Returns a panorama's record; nothing if there is none or, after a line on stderr, if it is damaged."""
+    """Returns a panorama's record; empty if there is none or, after a line on stderr, if it is damaged."""
     url = record_path(out, request_id)
     try:
         record = read_json(url)
     except FileNotFoundError:
         return {}
     except InputError as error:
-        say_once(f"{error}; it is passed over")
+        say_once(f"{error}; it is ignored")
         return {}
     if not _is_record(record, request_id):
-        say_once(f"{url} is not the JSON of panorama {request_id}; it is passed over")
+        say_once(f"{url} is not the record of panorama {request_id}; it is ignored")
         return {}
     return {**record, "files": {name: file for name, file in record["files"].items() if name in FORMATS}}
 
 
 def _is_record(record: Any, request_id: str) -> bool:
-    """Returns whether a job can have written a record.
+    """Returns whether a record can come from a job.
 
-    Anybody may have put it there, and --replace removes the files that it names.
+    Anyone may have put it there, and --replace removes the files that it names.
     """
     if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
         return False
@@ -127,13 +127,13 @@ def _is_record(record: Any, request_id: str) -> bool:
 
 
 def look_up(out: str, plan: Plan) -> Held:
-    """Looks up what is there under the id of a plan."""
+    """Looks up the contents of the folder under the id of a plan."""
     record = read_record(out, plan.request.id)
     return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
 
 
 def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
-    """Returns whether all files asked for of a panorama, whose JSON is given, are there by this plan."""
+    """Returns whether all requested files of a panorama, whose record is given, exist for this plan."""
     if record.get("plan") != plan.digest:
         return False
     files = [record["files"].get(name) for name in plan.request.formats]
@@ -141,7 +141,7 @@ def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
 
 
 def known_ids(out: str) -> frozenset[str]:
-    """Returns the ids that the folder holds anything of."""
+    """Returns the ids for which the folder holds any files."""
     fs, path = filesystem(join(out, PATCHES))
     fs.invalidate_cache(path)
     folders = fs.ls(path, detail=False) if fs.isdir(path) else []
@@ -150,10 +150,10 @@ def known_ids(out: str) -> frozenset[str]:
 
 
 def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:
-    """Returns the plan of a panorama by what its patches' folder says, with further formats beside those it has.
+    """Reads a panorama's plan from its patches' folder, with further formats in addition to its own.
 
     Raises:
-        InputError: it is not there or damaged, or a format cannot hold the panorama.
+        InputError: the plan is missing or damaged, or a format cannot hold the panorama.
     """
     record, url = read_record(out, request_id), join(out, PATCHES, request_id, digest, PLAN_FILE)
     try:
@@ -162,28 +162,28 @@ def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) 
         raise InputError(f"{url} is missing: the patches of {request_id} are gone; render it again") from None
     known = record["files"] if record.get("plan") == digest else {}
     if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
-        raise InputError(f"{url} is no plan; render the panorama again")
+        raise InputError(f"{url} is not a plan; render the panorama again")
     checkpoint = record.get("request", {}).get("checkpoint")
     request = {**values["request"], "id": request_id, "formats": sorted({*known, *formats}), "checkpoint": checkpoint}
     return plan_from_json({**values, "request": request, "plan": digest}, checkpoint or "", url)
 
 
 def check_plan(out: str, plan: Plan, held: Held) -> None:
-    """Raises InputError if the request's id is known under another plan."""
+    """Raises InputError if the request's id exists with another plan."""
     if not held.is_of(plan):
         raise InputError(
-            f"{out} already holds panorama {plan.request.id} by another plan (another seed, size, origin, checkpoint "
-            "or tile); choose another id or --out, or add --replace to render it anew"
+            f"{out} already holds panorama {plan.request.id} with another plan (another seed, size, origin, checkpoint "
+            "or tile); choose another id or --out, or add --replace to render it again"
         )
 
 
 def begin(out: str, plan: Plan, held: Held | None) -> None:
-    """Writes the plan down; removes all of the plans that it replaces.
+    """Writes the plan, and removes all files of the plans that it replaces.
 
     Args:
-        out: folder of the job.
+        out: the folder of the job.
         plan: the plan.
-        held: what the folder holds under its id; None if it does not know the id.
+        held: the contents of the folder under its id; None if the id is new to it.
     """
     path = join(plan_folder(out, plan), PLAN_FILE)
     if held is not None and not held.is_of(plan):
@@ -193,7 +193,7 @@ def begin(out: str, plan: Plan, held: Held | None) -> None:
 
 
 def _says(url: str, plan: Plan) -> bool:
-    """Returns whether a plan is written down at a URL."""
+    """Returns whether the file at a URL is this plan."""
     try:
         return read_json(url) == plan.pixels_json()
     except (FileNotFoundError, InputError):
@@ -201,7 +201,7 @@ def _says(url: str, plan: Plan) -> bool:
 
 
 def remove_replaced(out: str, plan: Plan, held: Held) -> None:
-    """Removes all of other plans under the same id."""
+    """Removes all files of other plans with the same id."""
     for folder in held.others:
         remove(folder)
     if held.record.get("plan", plan.digest) != plan.digest:

@@ -1,10 +1,11 @@
-"""The manifest: one row a request, with its state.
+"""The manifest: one row per request, with its state.
 
-Several runs may write it at the same time, to stores that know no locks. So each writes its rows first to a part of its
-own, ``manifest-<stamp>-<random>.part``, and then the manifest out of what is there: the manifest and all parts, in the
-order of their stamps. Whoever sees a part afterwards that it did not know of does that again, and whoever reads the
-manifest reads the parts too; so no row is lost, whatever the moments. While a run is at it, a file
-``manifest-<stamp>-<random>.writing`` says so; whoever ends and sees none removes the parts, which all are in by then.
+Several runs may write it at the same time, to stores without locks. So each run first writes its rows to a separate
+part, ``manifest-<stamp>-<random>.part``, and then writes the manifest from the existing manifest and all parts, in the
+order of their stamps. A run that afterwards sees a part that it did not know writes the manifest again, and readers of
+the manifest read the parts too, so no row is lost, whatever the timing. While a run is at work, a file
+``manifest-<stamp>-<random>.writing`` announces it; a run that finishes and sees no such file removes the parts, which
+the manifest then contains.
 """
 
 import random
@@ -30,10 +31,10 @@ from transforms.storage.tables import read_rows, write_rows
 MANIFEST = "manifest.parquet"
 DONE, FAILED, REFUSED = "done", "failed", "refused"
 GONE = "gone"
-"""The state of a row in a part that is to be taken out of the manifest."""
+"""The state of a row in a part that removes the row from the manifest."""
 
 ATTEMPTS, ATTEMPT_AFTER_S = 16, 1.0
-"""How often a manifest is written that other runs write too, and the longest wait between."""
+"""The number of attempts to write a manifest that other runs write too, and the longest pause between them."""
 
 _PART = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.part")
 _WRITING = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.writing")
@@ -60,7 +61,7 @@ MANIFEST_SCHEMA = pa.schema(
 
 
 def manifest_row(plan: Plan, state: str, reason: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the manifest says of a request."""
+    """Returns the manifest's row for a request."""
     audit, precision = record.get("seam_audit", {}), record.get("precision_difference") or {}
     return {
         "id": plan.request.id,
@@ -81,16 +82,16 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: Mapping[str
 
 
 def refused_row(name: str, reason: str) -> dict[str, Any]:
-    """Returns what the manifest says of a request that cannot be rendered as it is."""
+    """Returns the manifest's row for a request that cannot be rendered."""
     return {**dict.fromkeys(MANIFEST_SCHEMA.names), "id": name, "state": REFUSED, "reason": reason, "files": []}
 
 
 def write_manifest(out: str, rows: Iterable[dict[str, Any]], anew: str | None = None) -> None:
-    """Writes one row a request, by id, keeping those of other runs, but not those whose id begins with `anew`.
+    """Writes one row per request, by id; keeps other runs' rows, except those whose id begins with `anew`.
 
     Raises:
-        InputError: what is there is damaged, or no manifest of ours.
-        OSError: others write it all the time.
+        InputError: the existing file is damaged or is not a manifest.
+        OSError: other runs keep overwriting it.
     """
     with _announced(out):
         _write_part(out, list(rows), anew)
@@ -104,17 +105,17 @@ def write_manifest(out: str, rows: Iterable[dict[str, Any]], anew: str | None = 
                     break
             time.sleep(random.uniform(0, ATTEMPT_AFTER_S))
         else:
-            raise OSError(f"other runs write the manifest of {out} all the time; run again when they have ended")
+            raise OSError(f"other runs keep overwriting the manifest of {out}; run again when they have ended")
     _tidy(out)
 
 
 def read_manifest(out: str) -> list[dict[str, Any]]:
-    """Returns the manifest's rows, by id, with those of runs that are about to write theirs.
+    """Reads the manifest's rows, by id, including those that runs at work are about to write.
 
-    Rows that cannot be ours are passed over, with a line on stderr.
+    Invalid rows are ignored, with a line on stderr.
 
     Raises:
-        InputError: there is none, or the file is damaged, or no manifest of ours.
+        InputError: the file is missing, is damaged or is not a manifest.
     """
     if not retried(exists, join(out, MANIFEST)):
         raise InputError(f"{join(out, MANIFEST)} is missing; it should be the {_WHAT}")
@@ -122,12 +123,12 @@ def read_manifest(out: str) -> list[dict[str, Any]]:
         merged = _merged(out, _named(out, _PART))
         if merged is not None:
             return [merged[key] for key in sorted(merged)]
-    raise OSError(f"other runs write the manifest of {out} all the time; try again when they have ended")
+    raise OSError(f"other runs keep overwriting the manifest of {out}; try again when they have ended")
 
 
 @contextmanager
 def _announced(out: str) -> Iterator[None]:
-    """Says to others that this run is about to write the manifest."""
+    """Announces to other runs that this one is about to write the manifest."""
     url = join(out, f"manifest-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.writing")
     retried(write_bytes, url, b"a run is about to write the manifest\n")
     try:
@@ -137,13 +138,13 @@ def _announced(out: str) -> Iterator[None]:
 
 
 def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
-    """Returns the files of a pattern and their stamps, by stamp."""
+    """Returns the names of files that match a pattern, with their stamps, in the order of the stamps."""
     stamps = {name: int(match[1]) for name in retried(list_files, out) if (match := pattern.fullmatch(name))}
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
 
 def _write_part(out: str, rows: list[dict[str, Any]], anew: str | None) -> None:
-    """Writes the part of a run, whose stamp is above all that are there, whatever the clocks of machines say."""
+    """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say."""
     parts = _named(out, _PART)
     if anew is not None:
         ours, known = {row["id"] for row in rows}, _merged(out, parts) or {}
@@ -155,10 +156,10 @@ def _write_part(out: str, rows: list[dict[str, Any]], anew: str | None) -> None:
 
 
 def _merged(out: str, parts: Iterable[str]) -> dict[str, dict[str, Any]] | None:
-    """Returns the rows of the manifest and of parts, by id; None if a part has just been merged by another run.
+    """Returns the rows of the manifest and of parts, by id; None if another run has just merged one of the parts.
 
     Raises:
-        InputError: the manifest is damaged, or none of ours.
+        InputError: the manifest is damaged or is not a manifest.
     """
     url = join(out, MANIFEST)
     there = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA) if retried(exists, url) else []
@@ -170,14 +171,14 @@ def _merged(out: str, parts: Iterable[str]) -> dict[str, dict[str, Any]] | None:
         except InputError as error:
             if not retried(exists, url):
                 return None
-            say_once(f"{error}; it is passed over")
+            say_once(f"{error}; it is ignored")
             continue
         merged |= {row["id"]: row for row in _trusted(url, rows)}
     return {key: row for key, row in merged.items() if row["state"] != GONE}
 
 
 def _tidy(out: str) -> None:
-    """Removes the parts, unless another run is about to write the manifest: it may not know of them yet."""
+    """Removes the parts, unless another run is about to write the manifest and may not know them yet."""
     parts, writing = _named(out, _PART), _named(out, _WRITING)
     dead_ns = ANOTHER_RUN_IS_DEAD_S * 1e9
     if any(abs(time.time_ns() - stamp) < dead_ns for stamp in writing.values()):
@@ -187,15 +188,15 @@ def _tidy(out: str) -> None:
 
 
 def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows that a job can have written: anybody may have put the file there."""
+    """Returns the rows that can come from a job, because anyone may have put the file there."""
     trusted = [row for row in map(_checked, rows) if row is not None]
     if len(trusted) < len(rows):
-        say_once(f"{url}: {len(rows) - len(trusted)} of its {len(rows)} rows are damaged and are passed over")
+        say_once(f"{url}: {len(rows) - len(trusted)} of its {len(rows)} rows are damaged and are ignored")
     return trusted
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns a row, its files named anew by its id and their formats; nothing if it is no row of ours."""
+    """Returns a row with its files named by its id and their formats; None if the row is invalid."""
     if not row["id"] or row["state"] not in (DONE, FAILED, REFUSED, GONE):
         return None
     if row["state"] in (REFUSED, GONE):

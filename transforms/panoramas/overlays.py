@@ -10,10 +10,10 @@ def read_overlay(url: str, sha256: str | None = None) -> Overlay:
 
     Args:
         url: the file.
-        sha256: of the file that a plan is made with; None to take whatever is there.
+        sha256: the SHA-256 of the file in the plan; None to accept any.
 
     Raises:
-        InputError: there is no such file, it is none or too large, or another one than the plan's.
+        InputError: the file is missing, is not an overlay, is too large, or is not the one that the plan names.
     """
     overlay = load_overlay(read_tensors(url, "overlay"), url)
     if sha256 not in (None, overlay.sha256):

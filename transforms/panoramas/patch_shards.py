@@ -1,4 +1,4 @@
-"""Patch shards on storage: a tar of the patches of consecutive tiles, whole or not there."""
+"""Patch shards on storage: a tar of the patches of consecutive tiles, either complete or absent."""
 
 import io
 import json
@@ -31,15 +31,15 @@ SHARDS_KEPT = 2
 SHARDS_ON_THEIR_WAY = 2
 NOT_WRITTEN = "not written"
 PICTURE_TILES = 8
-"""No picture of a tile has the pixels of so many tiles: what claims more is not decoded."""
+"""The area, in tiles, that no stored picture of a tile exceeds; a larger one is not decoded."""
 
 
 class DamagedShardError(ValueError):
-    """A shard on storage is not what was written there."""
+    """Raised for a stored shard that differs from what was written."""
 
 
 def write_patch_shard(out: str, shard: PatchShard, samples: Iterable[dict[str, Any]]) -> None:
-    """Writes a shard of encoded patches; the same bytes whenever it is done again."""
+    """Writes a shard of encoded patches; writing it again gives the same bytes."""
     with (
         open_atomic(join(plan_folder(out, shard.plan), shard.name)) as file,
         wds.TarWriter(file, encoder=False, mtime=0, user="infinitygan", group="infinitygan") as tar,
@@ -49,10 +49,10 @@ def write_patch_shard(out: str, shard: PatchShard, samples: Iterable[dict[str, A
 
 
 class StoredShard:
-    """A shard as storage has it, in memory.
+    """A stored shard, read into memory.
 
     Raises:
-        DamagedShardError: it is no tar, or is cut short.
+        DamagedShardError: the file is not a tar, or is cut short.
     """
 
     def __init__(self, plan: Plan, url: str):
@@ -64,7 +64,7 @@ class StoredShard:
             raise self.damaged(error) from None
 
     def patch(self, index: int) -> Patch:
-        """Returns the patch of a tile, checked against its checksums."""
+        """Reads the patch of a tile and compares it with its checksums."""
         about = self.about(index)
         pixels = self.picture(index, PIXELS, about.get("sha256"))
         (top, bottom), (left, right) = self.plan.cropped(self.plan.tile(index))
@@ -74,7 +74,7 @@ class StoredShard:
         return Patch(index, left, top, pixels, edges, self.difference(index, about.get("difference")))
 
     def difference(self, index: int, values: Any) -> Difference | None:
-        """Returns what a patch says of its precision."""
+        """Reads a patch's difference from full precision."""
         if values is None:
             return None
         numbers: list[Any] = [values.get(name) if isinstance(values, dict) else None for name in ("max", "mean")]
@@ -83,7 +83,7 @@ class StoredShard:
         return Difference(*numbers)
 
     def about(self, index: int) -> dict[str, Any]:
-        """Returns what stands beside a patch."""
+        """Reads a patch's metadata."""
         try:
             document = json.loads(self.file(index, ABOUT))
         except (ValueError, RecursionError):
@@ -93,31 +93,31 @@ class StoredShard:
         return document
 
     def picture(self, index: int, file: str, checksum: Any) -> npt.NDArray[np.uint8]:
-        """Returns a picture of a tile, if it is what was written."""
+        """Reads a picture of a tile and compares it with its checksum."""
         content = self.file(index, file)
         try:
             pixels = decode(content, PICTURE_TILES * self.plan.tile_px**2)
             whole = pixel_checksum(pixels) == checksum
-        except Exception:  # what a decoder raises of a damaged file is anybody's guess
+        except Exception:  # decoders raise errors of any type on damaged files
             whole = False
         if not whole:
             raise DamagedShardError(f"{self.url} is damaged at {file} of tile {index}; remove it")
         return pixels
 
     def file(self, index: int, file: str) -> bytes:
-        """Returns the content of a file of a tile."""
+        """Returns the content of one of a tile's files."""
         try:
             return self.files[f"{self.plan.member(index)}.{file}"]
         except KeyError as error:
             raise self.damaged(error) from None
 
     def damaged(self, error: Exception) -> DamagedShardError:
-        """Returns what is said of a shard that cannot be read."""
+        """Returns the error for a shard that cannot be read."""
         return DamagedShardError(f"{self.url} is damaged ({type(error).__name__}: {error}); remove it")
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Returns the content of a file in a tar; nothing of a sparse one, which may claim any size."""
+    """Reads a file in a tar; returns nothing for a sparse one, which may claim any size."""
     file = None if member.issparse() else tar.extractfile(member)
     return file.read() if file else b""
 
@@ -129,12 +129,12 @@ class PatchReader:
         self.out, self.folder, self.plan = out, plan_folder(out, plan), plan
         self.shards: list[PatchShard] = []
         for shard in retried(existing_shards, out, plan):
-            if not self.shards or shard.last > self.shards[-1].last:  # else it adds no tile
+            if not self.shards or shard.last > self.shards[-1].last:  # otherwise it adds no tile
                 self.shards.append(shard)
         self.stored = lru_cache(maxsize=SHARDS_KEPT)(self._stored)
 
     def missing(self) -> int:
-        """Returns how many tiles no shard holds."""
+        """Returns the number of tiles that no shard holds."""
         return self.plan.tiles - sum(len(indices) for _, indices in self.parts())
 
     def parts(self) -> Iterator[tuple[PatchShard, range]]:
@@ -145,22 +145,22 @@ class PatchReader:
             free = shard.last + 1
 
     def patch(self, index: int) -> Patch:
-        """Returns the patch of a tile; the last few shards that were asked for stay in memory.
+        """Reads the patch of a tile; the last few shards read stay in memory.
 
         Raises:
-            FileNotFoundError: it is not there.
-            DamagedShardError: it is not what was written.
+            FileNotFoundError: the patch does not exist.
+            DamagedShardError: it differs from what was written.
         """
         place = bisect_right(self.shards, index, key=lambda shard: shard.first) - 1
         if place < 0 or self.shards[place].last < index:
-            raise FileNotFoundError(f"{self.folder}: tile {index} is not there")
+            raise FileNotFoundError(f"{self.folder}: tile {index} is missing")
         return self.stored(self.shards[place]).patch(index)
 
     def patches(self) -> Iterator[Patch]:
-        """Returns all patches that are there, by index. Each shard is read once, and while the one before is decoded.
+        """Yields all existing patches, by index. Each shard is read once, while the previous one is decoded.
 
         Raises:
-            DamagedShardError: one is not what was written.
+            DamagedShardError: a patch differs from what was written.
         """
         read = map_ahead(lambda part: (self._stored(part[0]), part[1]), self.parts(), threads=1, ahead=1)
         return map_ahead(
@@ -179,12 +179,12 @@ class WritePatchShards(beam.PTransform):
 
     @no_annotations
     def expand(self, pairs: beam.PCollection) -> pvalue.DoOutputsTuple:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return pairs | "Write" >> beam.ParDo(_Write(self.out)).with_outputs(NOT_WRITTEN, main="written")
 
 
 class _Write(beam.DoFn):
-    """Writes a few shards at a time while the next are computed; a bundle is done when all of its shards are.
+    """Writes a few shards at a time while the next ones are computed; a bundle ends when all its shards are written.
 
     A bundle that is tried again writes the same files.
     """
@@ -215,7 +215,7 @@ class _Write(beam.DoFn):
         self.pool.shutdown()
 
     def counted(self, result: Any) -> Any:
-        """Returns a result, told to Beam's metrics: here, since Beam knows nothing of the threads that write."""
+        """Returns a result, and counts it in Beam's metrics, which the writing threads cannot do."""
         if isinstance(result, PatchShard):
             Metrics.counter("infinitygan_render", "tiles_written").inc(len(result.indices))
         else:
@@ -223,10 +223,10 @@ class _Write(beam.DoFn):
         return result
 
     def write(self, shard: PatchShard, samples: Sequence[dict[str, Any]]) -> Any:
-        """Returns the shard if it could be written, or the failure."""
+        """Writes a shard; returns it, or the failure."""
         try:
             retried(write_patch_shard, self.out, shard, samples)
-        except Exception as error:  # stores raise classes of their own; the other shards go on
+        except Exception as error:  # stores raise errors of their own classes; the other shards go on
             failure = Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}")
             return pvalue.TaggedOutput(NOT_WRITTEN, failure)
         return shard

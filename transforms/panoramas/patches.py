@@ -1,4 +1,4 @@
-"""Patches, the pixels of tiles, and the files that a patch shard keeps of each."""
+"""Patches (the pixels of tiles) and the files that a patch shard holds for each."""
 
 import dataclasses
 import hashlib
@@ -15,15 +15,15 @@ from transforms.panoramas.plan import Plan
 from transforms.storage.pictures import open_picture
 
 PIXELS, EDGES, ABOUT = "png", "edge.png", "json"
-"""The files of a patch."""
+"""The suffixes of a patch's files."""
 
 MOST_PX = 2**27
-"""What claims more pixels is not decoded."""
+"""The most pixels that are decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far a reduced precision is from float32 on a tile: the largest and the mean difference, of 255."""
+    """The difference between a reduced precision and float32 on a tile: the largest and the mean, of 255."""
 
     max: int
     mean: float
@@ -34,13 +34,13 @@ class Patch:
     """A tile's pixels.
 
     Attributes:
-        index: of the tile in its plan.
+        index: the index of the tile in its plan.
         x_px: world pixel of its left edge.
         y_px: world pixel of its top edge.
         pixels: uint8 [h,w,3], cropped to the panorama.
-        edges: uint8 [4·overlap,tile,3], the strips that this tile and each neighbour both compute, as this tile has
-            them, left, right, top and bottom; the first two are turned to lie along the rows.
-        difference: from float32, where it was measured.
+        edges: uint8 [4·overlap,tile,3], this tile's pixels of the strips shared with each neighbour: left, right,
+            top and bottom; the first two are transposed to lie along the rows.
+        difference: the difference from float32, if it was measured.
     """
 
     index: int
@@ -52,7 +52,7 @@ class Patch:
 
 
 def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
-    """Returns a patch as a sample of its shard: its key and its files, the same bytes whenever it is done again."""
+    """Encodes a patch as a sample of its shard: its key and its files; encoding it again gives the same bytes."""
     return {
         "__key__": plan.member(patch.index),
         PIXELS: encode(patch.pixels),
@@ -62,7 +62,7 @@ def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
 
 
 def describe(patch: Patch) -> dict[str, Any]:
-    """Returns what stands beside a patch: where in the world it lies, and the checksums of its pixels."""
+    """Returns a patch's metadata: its position in the world, and the checksums of its pixels."""
     height, width, _ = patch.pixels.shape
     return {
         "index": patch.index,
@@ -87,11 +87,11 @@ def decode(content: bytes, most_px: int = MOST_PX) -> npt.NDArray[np.uint8]:
     """Decodes a PNG to uint8 [h,w,3].
 
     Raises:
-        ValueError: it has more pixels than it may have. A damaged one raises whatever Pillow does.
+        ValueError: the picture has too many pixels. A damaged one raises the error that Pillow does.
     """
     with open_picture(content, ["PNG"]) as image:
         if image.width * image.height > most_px:
-            raise ValueError(f"{image.width} x {image.height} px are more than {most_px}")
+            raise ValueError(f"{image.width} x {image.height} px are more than the {most_px} allowed")
         return np.asarray(image.convert("RGB"))
 
 

@@ -1,4 +1,4 @@
-"""Plans: what decides a panorama's bits, and how it is cut into tiles and patch shards.
+"""Plans: all that decides a panorama's bits, and its division into tiles and patch shards.
 
 Tiles are the cells of the world's fixed square grid, so a panorama's outermost tiles may lie partly outside it: they
 are computed whole and stored cropped.
@@ -22,18 +22,18 @@ from transforms.formats.layout import TileLayout
 from transforms.panoramas.requests import RenderRequest, without_secrets
 
 REFERENCE = "float32"
-"""The precision of promise 2; a plan of another one says how far it is from it."""
+"""The precision of promise 2; a plan of another precision records how far it is from this one."""
 
 MOST_TILES_PER_SHARD = 256
 MOST_TILE_PX = 4096
 
 MOST_TILES = 2**25
-"""Of a panorama: the tiles of 256 px of one as wide as the world, 2^32 px, and 512 px high. Each is listed."""
+"""The most tiles of a panorama, all of which are listed: 256 px tiles for 2^32 px, the world's width, by 512 px."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A cell of the world's grid, counted from world pixel (0, 0) in tiles, signed."""
+    """A cell of the world's grid, in tiles from world pixel (0, 0), signed."""
 
     row: int
     column: int
@@ -44,11 +44,11 @@ class Plan:
     """A request with all else that decides its pixels.
 
     Attributes:
-        request: what is asked for.
-        checkpoint_url: where the generator is.
-        checkpoint_sha256: which it is.
-        tile_px: side of a tile, a multiple of the network's cell.
-        precision: of the network's convolutions, one of `engine.PRECISIONS`.
+        request: the request.
+        checkpoint_url: the URL of the generator.
+        checkpoint_sha256: the SHA-256 of the generator's file.
+        tile_px: the side of a tile, a multiple of the network's cell.
+        precision: the precision of the network's convolutions, one of `engine.PRECISIONS`.
         overlays: the sha256 of each of the request's overlays, in the order of `Definition.overlay_names`.
 
     Raises:
@@ -64,21 +64,21 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not is_integer(self.tile_px) or not 1 <= self.tile_px <= MOST_TILE_PX:
-            raise InputError(f"request {self.request.id}: a tile of {self.tile_px!r} px; give 1 to {MOST_TILE_PX}")
+            raise InputError(f"request {self.request.id}: tile size {self.tile_px!r} px; give 1 to {MOST_TILE_PX}")
         if self.tiles > MOST_TILES:
             raise InputError(
                 f"request {self.request.id}: {self.shape[1]} x {self.shape[0]} tiles of {self.tile_px} px are more "
                 f"than the {MOST_TILES} that a job lists for one panorama: ask for a smaller one or larger tiles, "
-                "or cut it into several requests by their origins, which fit together without a seam"
+                "or cut it by origins into several requests, which fit together without a seam"
             )
         if len(self.overlays) != len(self.request.definition.overlay_names):
-            raise InputError(f"request {self.request.id}: the plan does not say which file each of its overlays is")
+            raise InputError(f"request {self.request.id}: the plan does not identify the file of each of its overlays")
         for tiles in (self.tile_rows, self.tile_columns):
             low, high = whole(tiles[0], self.tile_px)[0], whole(tiles[1], self.tile_px)[1]
             if not -LIMIT < low <= high < LIMIT:
                 raise InputError(
                     f"request {self.request.id}: its tiles of {self.tile_px} px, pixels {low} to {high}, leave the "
-                    f"world, whose positions are below {LIMIT}; move its origin by a tile, or take another --tile"
+                    f"world, whose positions are below {LIMIT}; move its origin by a tile, or choose another --tile"
                 )
 
     def with_edits(self, edits: tuple[Edit, ...]) -> "Plan":
@@ -87,15 +87,15 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits that name the plan: of all that decides the pixels, and of nothing else."""
+        """12 hex digits that identify the plan, computed from all that decides the pixels and nothing else."""
         return hashlib.sha256(json.dumps(self.pixels_json(), sort_keys=True).encode()).hexdigest()[:12]
 
     def pixels_json(self) -> dict[str, Any]:
-        """Returns all that decides the pixels: what stands in plan.json."""
+        """Returns all that decides the pixels: the content of plan.json."""
         content = self.to_json()
         for name in ("id", "formats", "checkpoint"):
             del content["request"][name]
-        # Which file an overlay is decides the pixels; where it lies does not.
+        # The content of an overlay's file decides the pixels; its location does not.
         sha256 = content.pop("overlays")
         request = content["request"]
         request["overlays"] = [sha256[name] for name in request["overlays"]]
@@ -117,8 +117,8 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """Returns `to_json` for files that others will see: without user names, passwords and tokens in URLs.
 
-        A checkpoint whose URL has such is not named in the request, as nobody could fetch it from there; its URL
-        without them stands beside it.
+        A checkpoint whose URL contains secrets is not named in the request, because nobody could fetch it from there;
+        its URL is given separately, without them.
         """
         content = without_secrets(self.to_json())
         if content["request"]["checkpoint"] != self.request.checkpoint:
@@ -127,27 +127,27 @@ class Plan:
 
     @property
     def tile_rows(self) -> Window:
-        """First and last row of tiles."""
+        """The first and last row of tiles."""
         return self.request.rows[0] // self.tile_px, self.request.rows[1] // self.tile_px
 
     @property
     def tile_columns(self) -> Window:
-        """First and last column of tiles."""
+        """The first and last column of tiles."""
         return self.request.columns[0] // self.tile_px, self.request.columns[1] // self.tile_px
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns of tiles."""
+        """The number of rows and columns of tiles."""
         (top, bottom), (left, right) = self.tile_rows, self.tile_columns
         return bottom - top + 1, right - left + 1
 
     @property
     def tiles(self) -> int:
-        """How many tiles."""
+        """The number of tiles."""
         return self.shape[0] * self.shape[1]
 
     def tile(self, index: int) -> Tile:
-        """Returns the tile of an index, which is row-major in the panorama's rectangle of tiles."""
+        """Returns the tile with an index, which is row-major in the panorama's rectangle of tiles."""
         row, column = divmod(index, self.shape[1])
         return Tile(self.tile_rows[0] + row, self.tile_columns[0] + column)
 
@@ -158,11 +158,11 @@ class Plan:
         return f"{row:0{len(str(rows - 1))}d}_{column:0{len(str(columns - 1))}d}"
 
     def pixels(self, tile: Tile) -> tuple[Window, Window]:
-        """Rows and columns of world pixels of a whole tile."""
+        """Returns the rows and columns of world pixels of a whole tile."""
         return whole(tile.row, self.tile_px), whole(tile.column, self.tile_px)
 
     def cropped(self, tile: Tile) -> tuple[Window, Window]:
-        """Rows and columns of world pixels of a tile inside the panorama."""
+        """Returns the rows and columns of world pixels of the part of a tile that lies inside the panorama."""
         rows, columns = self.pixels(tile)
         met_rows = geometry.overlap(rows, self.request.rows)
         met_columns = geometry.overlap(columns, self.request.columns)
@@ -172,7 +172,7 @@ class Plan:
 
     @property
     def layout(self) -> TileLayout:
-        """Where the panorama is cut."""
+        """The cuts of the panorama into tiles."""
         return TileLayout(
             edges(self.request.columns, self.tile_columns, self.tile_px),
             edges(self.request.rows, self.tile_rows, self.tile_px),
@@ -184,9 +184,9 @@ class PatchShard:
     """The patches of consecutive tiles of one panorama: the unit of work, of retry and of resume.
 
     Attributes:
-        plan: of the panorama.
-        first: index of its first tile.
-        last: index of its last tile.
+        plan: the plan of the panorama.
+        first: the index of its first tile.
+        last: the index of its last tile.
     """
 
     plan: Plan
@@ -204,14 +204,14 @@ class PatchShard:
 
     @property
     def name(self) -> str:
-        """Its file name."""
+        """The name of its file."""
         digits = len(str(self.plan.tiles - 1))
         return f"{self.first:0{digits}d}-{self.last:0{digits}d}.tar"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A shard that could not be made, and why."""
+    """A shard that could not be made, with the reason."""
 
     request_id: str
     part: str
@@ -219,20 +219,20 @@ class Failure:
 
 
 def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) -> Plan:
-    """Returns the plan that a panorama's JSON tells.
+    """Restores the plan from a panorama's record.
 
     Args:
-        values: the JSON.
-        checkpoint_url: where its checkpoint is now.
-        name: what to call it in an error.
+        values: the record's JSON.
+        checkpoint_url: the current URL of its checkpoint.
+        name: the name of the record in an error.
 
     Raises:
-        InputError: it is no plan, or one that another version of this program made.
+        InputError: the record is not a plan, or is one by another version of this program.
     """
     if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
-        raise InputError(f"{name} is no panorama's JSON")
+        raise InputError(f"{name} is not the record of a panorama")
     if values.get("scheme_version") != SCHEME_VERSION:
-        raise InputError(f"{name} is of scheme {values.get('scheme_version')}; this version's is {SCHEME_VERSION}")
+        raise InputError(f"{name} has scheme version {values.get('scheme_version')}; it should be {SCHEME_VERSION}")
     try:
         fields = {field: values[field] for field in ("checkpoint_sha256", "tile_px", "precision")}
         request = RenderRequest.from_json(values["request"])
@@ -240,10 +240,10 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} lacks {error}") from None
     if not all(isinstance(text, str) for text in (fields["checkpoint_sha256"], fields["precision"], *overlays)):
-        raise InputError(f"{name} does not name the checkpoint, the precision or the overlays by text")
+        raise InputError(f"{name} does not give the checkpoint, the precision or the overlays as text")
     plan = Plan(request, checkpoint_url, **fields, overlays=overlays)
     if plan.digest != values.get("plan"):
-        raise InputError(f"{name} does not agree with its own plan, {values.get('plan')}: it has been changed")
+        raise InputError(f"{name} does not match its own plan, {values.get('plan')}: it has been changed")
     return plan
 
 
@@ -253,6 +253,6 @@ def whole(index: int, tile_px: int) -> Window:
 
 
 def edges(pixels: Window, tiles: Window, tile_px: int) -> tuple[int, ...]:
-    """Cuts of a panorama, in its own pixels: 0, the inner borders of its tiles, and its size."""
+    """Returns the cuts of a panorama, in its own pixels: 0, the inner borders of its tiles, and its size."""
     inner = (index * tile_px - pixels[0] for index in range(tiles[0] + 1, tiles[1] + 1))
     return 0, *inner, pixels[1] - pixels[0] + 1

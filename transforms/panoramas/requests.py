@@ -1,4 +1,4 @@
-"""Render requests: which rectangle of which world a person wants, and the files that list them."""
+"""Render requests: rectangles of worlds to render, and the files that list them."""
 
 import dataclasses
 import json
@@ -6,8 +6,9 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cache, cached_property
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,18 +27,13 @@ from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LISTS = ("formats", "styles", "edits", "overlays", "z_g", "fields", "box_px", "like_box_px")
-"""Fields that are lists in JSON."""
-
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
-WHOLE = (*INTEGERS, "paste_px", "texture_seed", "x_px", "y_px", "box_px", "like_box_px")
-"""Fields of requests, styles and edits whose numbers are whole, so that 512.0 is 512."""
 
 MOST_REQUESTS = 1_000_000
-"""Of a file."""
+"""The most requests in a file."""
 
 LONGEST_REASON = 1000
-"""Characters that are kept of why a row is refused."""
+"""The number of characters kept of the reason why a row is refused."""
 
 _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,20})(\.0*)?")
 _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
@@ -45,22 +41,22 @@ _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
 
 @dataclass(frozen=True, kw_only=True)
 class RenderRequest:
-    """A panorama to be made.
+    """A request for a panorama.
 
     Attributes:
-        id: names its files.
-        seed: of the world, 0 to 2^64 - 1.
-        width_px: its size.
-        height_px: its size.
-        origin_x_px: world pixel of its left edge.
-        origin_y_px: world pixel of its top edge; by default the horizon runs through its middle.
+        id: the name of its files.
+        seed: the seed of the world, 0 to 2^64 - 1.
+        width_px: its width.
+        height_px: its height.
+        origin_x_px: the world pixel of its left edge.
+        origin_y_px: the world pixel of its top edge; by default the horizon runs through its middle.
         cyclic: whether its right end meets its left.
-        styles: of the world, with their centres; by default the one of its seed.
-        fusion_px: side of the box over which styles blend.
-        edits: boxes that are drawn anew.
-        overlays: paths or URLs of the overlays that lie in the world.
-        paste_px: how narrowly their photographs are blended in; None to leave them out.
-        checkpoint: URL of the generator; None for the bundled one.
+        styles: the styles of the world, with their centres; by default the single style of its seed.
+        fusion_px: the side of the box over which styles blend.
+        edits: the boxes that are drawn again.
+        overlays: the paths or URLs of the overlays in the world.
+        paste_px: the width over which their photographs are blended in; None to leave them out.
+        checkpoint: the URL of the generator; None for the bundled one.
         formats: the files to make, of `formats.FORMATS`.
 
     Raises:
@@ -124,13 +120,13 @@ class RenderRequest:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """First and last world pixel, downwards."""
+        """The first and last world pixel, downwards."""
         assert self.origin_y_px is not None
         return self.origin_y_px, self.origin_y_px + self.height_px - 1
 
     @property
     def columns(self) -> tuple[int, int]:
-        """First and last world pixel, to the right."""
+        """The first and last world pixel, to the right."""
         return self.origin_x_px, self.origin_x_px + self.width_px - 1
 
     def to_json(self) -> dict[str, Any]:
@@ -139,71 +135,71 @@ class RenderRequest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
-        """Returns a request from JSON values.
+        """Restores a request from JSON values.
 
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
         name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
-        given = known_fields(cls, values, name)
-        if isinstance(given.get("styles"), tuple):
-            given["styles"] = parts(Style, given["styles"], f"{name}: styles")
-        if isinstance(given.get("edits"), tuple):
-            given["edits"] = parts(Edit, given["edits"], f"{name}: edits")
-        return cls(**given)
+        return cls(**fields_from_json(cls, values, name))
 
 
-def known_fields(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the fields given of a dataclass, lists as tuples.
+def fields_from_json(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the fields of a dataclass that JSON values give, each as the type that the class declares for it.
 
     Raises:
-        InputError: a field is unknown or missing.
+        InputError: a field is unknown or missing, or, within styles and edits, out of range.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields, types = {field.name: field for field in dataclasses.fields(cls)}, declared_types(cls)
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
-    given = {key: value for key, value in values.items() if value is not None}
-    given |= {key: whole(value) for key, value in given.items() if key in WHOLE}
-    given |= {key: tuple(value) for key, value in given.items() if key in LISTS and isinstance(value, list)}
+    given = {key: from_json(types[key], value, f"{name}: {key}") for key, value in values.items() if value is not None}
     for field in fields.values():
         if field.default is dataclasses.MISSING and field.name not in given:
             raise InputError(f"{name}: {field.name} is missing")
     return given
 
 
-def whole(value: Any) -> Any:
-    """Turns whole numbers that are written as decimals, alone or in a list, into integers; keeps all else."""
-    if isinstance(value, list):
-        return [whole(number) for number in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+@cache
+def declared_types(cls: type) -> dict[str, Any]:
+    """Returns the type of each field of a dataclass, without None."""
+    types = get_type_hints(cls)
+    return {
+        name: next((kind for kind in get_args(hint) if get_args(hint)[-1] is NoneType), hint)
+        for name, hint in types.items()
+    }
 
 
-Part = TypeVar("Part", Style, Edit)
+def from_json(kind: Any, value: Any, name: str) -> Any:
+    """Returns a JSON value as a type: lists become tuples, objects dataclasses, and 512.0 is the integer 512.
+
+    A value that does not fit the type stays as it is; the class that takes it names what is wrong.
+    """
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(from_json(get_args(kind)[0], item, name) for item in value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return object_from_json(kind, value, name) if kind in (Style, Edit) else value
 
 
-def parts(kind: type[Part], values: Iterable[Any], name: str) -> tuple[Part, ...]:
-    """Returns the styles or edits of a request from their JSON values.
+def object_from_json(kind: type, values: Any, name: str) -> Any:
+    """Returns a style or an edit from its JSON values.
 
     Raises:
         InputError: a field is unknown, missing or out of range.
     """
-    return tuple(part(kind, value, name) for value in values)
-
-
-def part(kind: type[Part], values: Any, name: str) -> Part:
-    """Returns a style or an edit from its JSON values."""
     if not isinstance(values, dict):
-        raise InputError(f"{name}: {str(values)[:60]!r} is no object with fields")
+        raise InputError(f"{name}: {str(values)[:60]!r} is not an object with fields")
     try:
-        return kind(**known_fields(kind, values, name))
+        return kind(**fields_from_json(kind, values, name))
     except InputError as error:
         message = str(error)
         raise InputError(message if message.startswith(name) else f"{name}: {message}") from None
 
 
 def as_lists(value: Any) -> Any:
-    """Tuples within a JSON value as lists."""
+    """Converts the tuples within a JSON value to lists."""
     if isinstance(value, dict):
         return {key: as_lists(inner) for key, inner in value.items()}
     return [as_lists(inner) for inner in value] if isinstance(value, tuple | list) else value
@@ -211,11 +207,11 @@ def as_lists(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row of a request file that asks for nothing that can be made.
+    """A row of a request file that cannot be rendered.
 
     Attributes:
-        id: that it gives; None where that is none.
-        reason: what is wrong with it.
+        id: the row's id; None if it is missing or invalid.
+        reason: the reason.
     """
 
     id: str | None
@@ -236,17 +232,17 @@ def refused_by(error: Exception, request_id: Any) -> Refused:
 
 
 def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[RenderRequest | Refused]:
-    """Returns the rows of a .jsonl, .csv or .parquet file: each a request, or why it is none.
+    """Reads the rows of a .jsonl, .csv or .parquet file; each becomes a request or a refusal.
 
-    In CSV the first line names the fields, an empty value is the default, formats are separated by spaces, and styles,
-    edits and overlays are JSON.
+    In CSV the first line names the fields, an empty value means the default, formats are separated by spaces, and
+    styles, edits and overlays are JSON.
 
     Args:
-        url: of the file.
-        defaults: JSON values of the fields that a row does not give.
+        url: the URL of the file.
+        defaults: the JSON values of fields that a row does not give.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or it has no row or too many.
+        InputError: the file is missing or cannot be read, or has no rows or too many.
     """
     if not exists(url):
         raise InputError(f"--requests {url}: there is no such file")
@@ -259,17 +255,17 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
     except (ValueError, OverflowError, OSError, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
     if not rows:
-        raise InputError(f"--requests {url} lists no request")
+        raise InputError(f"--requests {url} lists no requests")
     if len(rows) > MOST_REQUESTS:
         raise InputError(f"--requests {url} lists more than {MOST_REQUESTS} requests; cut it into several files")
     return [parse(row, url, defaults or {}) for row in rows]
 
 
 def read_requests(url: str) -> list[RenderRequest]:
-    """Returns the requests of a file that `list_requests` reads.
+    """Reads the requests of a file, as `list_requests` does.
 
     Raises:
-        InputError: it cannot be read, a request in it is wrong, or two have one id.
+        InputError: the file cannot be read, a request in it is invalid, or two have the same id.
     """
     requests = []
     for number, row in enumerate(list_requests(url), start=1):
@@ -281,7 +277,7 @@ def read_requests(url: str) -> list[RenderRequest]:
 
 
 def write_requests(url: str, requests: Iterable[RenderRequest]) -> None:
-    """Writes a .jsonl of requests, atomically; what is not set is left out."""
+    """Writes a .jsonl of requests, atomically; fields that are not set are left out."""
     write_bytes(url, "".join(json.dumps(short(request), ensure_ascii=False) + "\n" for request in requests).encode())
 
 
@@ -295,9 +291,9 @@ def without_secrets(value: Any) -> Any:
 
 
 def short(request: RenderRequest) -> dict[str, Any]:
-    """Returns the JSON values of a request without those that are none or empty, and without secrets.
+    """Returns the JSON values of a request without empty ones and without secrets.
 
-    A checkpoint whose URL holds a password or a token is left out: it is given by --checkpoint again.
+    A checkpoint whose URL holds a password or a token is left out; give it again with --checkpoint.
     """
 
     def set_only(values: dict[str, Any]) -> dict[str, Any]:
@@ -310,11 +306,11 @@ def short(request: RenderRequest) -> dict[str, Any]:
 
 
 def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) -> RenderRequest | Refused:
-    """Returns one row of a request file at a URL, which decides where the row's checkpoint and overlays may be."""
+    """Parses one row of a request file, whose URL decides where the row's checkpoint and overlays may be."""
     if isinstance(row, Refused):
         return row
     if not isinstance(row, dict):
-        return Refused(None, "it is no object with fields")
+        return Refused(None, "it is not an object with fields")
     filled = {name: value for name, value in (defaults or {}).items() if row.get(name) is None}
     try:
         request = RenderRequest.from_json({**row, **filled})
@@ -322,12 +318,12 @@ def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) ->
             if place != BUNDLED:
                 check_scheme(place, url)
         return request
-    except Exception as error:  # one row's fault ends no other's work
+    except Exception as error:  # a fault of one row must not end the others' work
         return refused_by(error, row.get("id"))
 
 
 def check_ids(requests: Iterable[RenderRequest]) -> None:
-    """Raises InputError if two requests have one id."""
+    """Raises InputError if two requests have the same id."""
     seen: set[str] = set()
     for request in requests:
         if request.id in seen:
@@ -336,7 +332,7 @@ def check_ids(requests: Iterable[RenderRequest]) -> None:
 
 
 def read_jsonl(content: bytes) -> list[Any]:
-    """Returns a JSON value a line, or what is wrong with it; empty lines are passed over."""
+    """Reads a JSON value per line, or a refusal if the line is invalid; empty lines are skipped."""
     values: list[Any] = []
     for number, line in enumerate(read_lines(content), start=1):
         try:
@@ -350,14 +346,14 @@ def read_jsonl(content: bytes) -> list[Any]:
 
 
 def read_csv(content: bytes) -> list[Any]:
-    """Returns a request a row, under a header; rows of empty fields are passed over."""
+    """Reads a request per row, under a header; rows of empty fields are skipped."""
     records = read_records(read_lines(content), ",")
     header = next(records, None)
     names = check_columns(header or [])
     rows: list[Any] = []
     for number, fields in enumerate(records, start=2):
         if fields is None:
-            rows.append(Refused(None, f"row {number} cannot be told from what follows: a quotation mark is not closed"))
+            rows.append(Refused(None, f"row {number} cannot be separated from the next: an open quotation mark"))
         elif not all(map(is_decodable, fields)):
             rows.append(Refused(None, f"row {number} is not UTF-8"))
         elif any(fields):
@@ -382,7 +378,7 @@ def check_columns(names: list[str]) -> list[str]:
     """Returns the names of a table's columns.
 
     Raises:
-        ValueError: one stands there twice.
+        ValueError: a name occurs twice.
     """
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
@@ -391,13 +387,13 @@ def check_columns(names: list[str]) -> list[str]:
 
 
 def whole_number(text: str) -> int | str:
-    """Returns the number that a text is; a text that is none stays, for the request to refuse by its name."""
+    """Converts a text to an integer; other text is returned unchanged, and the request's own check reports it."""
     match = _WHOLE_NUMBER.fullmatch(text)
     return int(match[1]) if match else text
 
 
 def json_value(text: str) -> Any:
-    """Returns the JSON value that a text is; a text that is none stays, for the request to refuse by its name."""
+    """Parses a text as JSON; other text is returned unchanged, and the request's own check reports it."""
     try:
         return read_json_text(text)
     except ValueError:
@@ -405,10 +401,10 @@ def json_value(text: str) -> Any:
 
 
 def read_parquet(content: bytes) -> list[Any]:
-    """Returns a request a row; null is the default. The index that pandas writes beside the columns is passed over."""
+    """Reads a request per row, with null for the default. The index column that pandas writes is ignored."""
     rows = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).metadata.num_rows
     if rows > MOST_REQUESTS:
-        raise ValueError(f"it has {rows} rows; {MOST_REQUESTS} are the most")
+        raise ValueError(f"it has {rows} rows; at most {MOST_REQUESTS} are allowed")
     table = parse_table(content)
     names = check_columns([name for name in table.column_names if not _PANDAS_INDEX.fullmatch(name)])
     known = {field.name for field in dataclasses.fields(RenderRequest)}
@@ -421,7 +417,7 @@ def values_of(table: pa.Table) -> list[Any]:
     """Returns the rows of a table; a row with an unreadable value, such as a time in an unknown zone, is refused."""
     try:
         return table.to_pylist()
-    except Exception:  # of any kind, and of some row
+    except Exception:  # of any type, for any row
         if len(table) <= 1:
             return [Refused(None, "it has a value that cannot be read")]
     return [row for number in range(len(table)) for row in values_of(table.slice(number, 1))]

@@ -1,4 +1,4 @@
-"""The seam audit: neighbouring tiles each compute the strip around their border; here the two are compared."""
+"""The seam audit: neighbouring tiles each compute the strip around their border, and the two are compared."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,21 +13,21 @@ from transforms.panoramas.plan import Plan
 SIDES = ("left", "right", "top", "bottom")
 
 MEMORY_BYTES = 1 << 20
-"""The strips of a row of tiles that are more than this wait in a local file for the row below."""
+"""The size above which the strips of a row of tiles are kept in a temporary file until the row below."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
-    """Returns what a tile and each of its neighbours both compute, as `Patch.edges`.
+    """Returns the pixels that a tile and each of its neighbours both compute, as `Patch.edges`.
 
-    A tile computes `before` pixels beyond its first row and column and a few beyond its last; so does its neighbour,
-    and the strip that both have is as wide as the two together, around their border.
+    A tile computes `before` pixels beyond its first row and column and a few beyond its last. So does its neighbour,
+    and the strip that both compute is as wide as the two together, around their border.
 
     Args:
         levels: the computed pixels [h,w,3].
-        before: how many of them lie beyond the tile's first row, and first column.
-        tile_px: side of the tile.
+        before: the number of them beyond the tile's first row, and first column.
+        tile_px: the side of the tile.
     """
     inside, first, last = slice(before, before + tile_px), slice(len(levels) - tile_px), slice(tile_px, None)
     columns = [levels[inside, part].swapaxes(0, 1) for part in (first, last)]
@@ -35,19 +35,19 @@ def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
 
 
 def strip(edges: Pixels, side: str) -> Pixels:
-    """Returns the strip of one side out of a patch's edges."""
+    """Returns the strip of one side from a patch's edges."""
     return np.split(edges, len(SIDES))[SIDES.index(side)]
 
 
 @dataclass(slots=True)
 class SeamAudit:
-    """How far apart neighbours are where both know the answer.
+    """The differences between neighbouring tiles where both compute the same pixels.
 
     Attributes:
-        borders: how many pairs of neighbours were compared.
-        max_difference: the largest, of 255.
-        differing: how many values differ at all.
-        values: how many there are.
+        borders: the number of pairs of neighbours that were compared.
+        max_difference: the largest difference, of 255.
+        differing: the number of values that differ at all.
+        values: the number of values.
     """
 
     borders: int = 0
@@ -56,7 +56,7 @@ class SeamAudit:
     values: int = 0
 
     def compare(self, ours: Pixels, theirs: Pixels) -> None:
-        """Takes note of a border, as both of its sides have it."""
+        """Adds a border, as each of its two sides computed it."""
         difference = np.abs(ours.astype(np.int16) - theirs)
         self.borders += 1
         self.max_difference = max(self.max_difference, int(difference.max()))
@@ -73,9 +73,9 @@ class SeamAudit:
 
 
 def audited(plan: Plan, patches: Iterable[Patch], audit: SeamAudit) -> Iterator[Patch]:
-    """Passes a panorama's patches on, all of them by index, and compares each with those to its left and above.
+    """Passes on a panorama's patches, all of them by index, and compares each with those to its left and above.
 
-    Where both ends of a cyclic panorama are borders of tiles the last tile of a row is compared with its first, too.
+    If both ends of a cyclic panorama are borders of tiles, the last tile of a row is compared with its first, too.
     """
     columns = plan.shape[1]
     ends = plan.request.columns[0], plan.request.width_px

@@ -1,4 +1,4 @@
-"""Panoramas out of patches, when all of them are there."""
+"""Assembles panoramas from patches when all of them exist."""
 
 import dataclasses
 import hashlib
@@ -28,11 +28,11 @@ PANORAMAS_DONE, PANORAMAS_FAILED = Tally(), Tally()
 
 
 def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> dict[str, Any]:
-    """Makes a panorama's files if its patches are all there; returns its row of the manifest."""
+    """Writes a panorama's files if all its patches exist; returns its row of the manifest."""
     reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
     try:
         record = write_files(out, plan, reasons, version)
-    except Exception as error:  # whatever it is, it is this panorama's state, and others go on
+    except Exception as error:  # any error is recorded as this panorama's state, and the others go on
         PANORAMAS_FAILED.add()
         return manifest_row(plan, FAILED, one_line(error), {})
     PANORAMAS_DONE.add()
@@ -40,13 +40,13 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
 
 
 def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> dict[str, Any]:
-    """Makes those of a panorama's files that are not there yet, then the JSON beside them; returns that.
+    """Writes the files of a panorama that are missing, then its record; returns the record.
 
     Args:
-        out: folder of the job.
-        plan: of the panorama; files by another are made anew.
-        reasons: why patches may be missing.
-        version: of this package.
+        out: the folder of the job.
+        plan: the plan of the panorama; files of another plan are written again.
+        reasons: the reasons why patches may be missing.
+        version: the version of this package.
 
     Raises:
         FileNotFoundError: patches are missing.
@@ -81,7 +81,7 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
 
 
 def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[str, Any]:
-    """Makes a file of a panorama in one pass over its patches; returns the checksum and the seam audit of that pass."""
+    """Writes a file of a panorama in one pass over its patches; returns the pass's checksum and seam audit."""
     plan, audit, digest = reader.plan, SeamAudit(), hashlib.sha256()
     metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.provenance(), sort_keys=True)}
     patches = audited(plan, reader.patches(), audit)
@@ -94,9 +94,9 @@ def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[s
 
 @dataclass(eq=False)
 class AssemblePanoramas(beam.PTransform):
-    """Makes each panorama when all its shards have been dealt with; outputs rows of the manifest.
+    """Assembles each panorama when all its shards are finished; outputs rows of the manifest.
 
-    Takes the plans, the shards written or found, and the failures; only these small values are shuffled.
+    The inputs are the plans, the shards written or found, and the failures; only these small values are shuffled.
     """
 
     out: str
@@ -104,7 +104,7 @@ class AssemblePanoramas(beam.PTransform):
 
     @no_annotations
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         plans, written, failures = inputs
         keyed = {
             "plans": plans | "Plans by id" >> beam.WithKeys(lambda plan: plan.request.id),
@@ -121,5 +121,5 @@ class AssemblePanoramas(beam.PTransform):
 
 
 def shard_by_id(shard: PatchShard) -> tuple[str, str]:
-    """Returns a shard's name under its request's id: all that assembly waits for."""
+    """Returns a shard's name under its request's id, which is all that assembly waits for."""
     return shard.plan.request.id, shard.name

@@ -1,4 +1,4 @@
-"""What a render job would do and store, before it does."""
+"""Estimates what a render job will do and store, before it starts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
@@ -11,22 +11,22 @@ from transforms.render.work import Work
 
 SHARD_BYTES_PER_PX = 1.9
 BYTES_PER_PX = {"png": 1.7, "tif": 2.4, "dzi": 0.5, "zarr": 2.2, "jpg": 0.3, "webp": 0.26}
-"""Measured on 2048×512 px of the bundled checkpoint's world 7."""
+"""The bytes per pixel of each format, measured on 2048×512 px of the bundled checkpoint's world 7."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a job would do.
+    """The amount of a job's work.
 
     Attributes:
-        requests: panoramas asked for.
-        complete: those of them that are there.
-        shards: to be made.
-        tiles: to be computed.
-        pixels: of all panoramas.
-        shard_bytes: that the shards to be made take, roughly.
-        panorama_bytes: that the files of panoramas not there yet take, roughly.
-        multiply_adds: of the convolutions of the tiles to be computed.
+        requests: the number of requested panoramas.
+        complete: the number of those that are complete.
+        shards: the number of shards to make.
+        tiles: the number of tiles to compute.
+        pixels: the number of pixels of all panoramas.
+        shard_bytes: the approximate size of the shards to make.
+        panorama_bytes: the approximate size of the panorama files that are missing.
+        multiply_adds: the number of multiply-adds in the convolutions of the tiles to compute.
     """
 
     requests: int
@@ -40,7 +40,7 @@ class Estimate:
 
 
 def estimate(survey: Iterable[Work], networks: Mapping[Plan, GeneratorConfig]) -> Estimate:
-    """Returns what rendering would do, by what is still to be made of each plan, and the network of each."""
+    """Estimates the work left on each plan, given the network of each."""
     tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
     def of(work: Work) -> Estimate:
@@ -55,5 +55,5 @@ def estimate(survey: Iterable[Work], networks: Mapping[Plan, GeneratorConfig]) -
 
 
 def added(one: Estimate, other: Estimate) -> Estimate:
-    """Returns what two jobs would do."""
+    """Adds two estimates."""
     return Estimate(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))

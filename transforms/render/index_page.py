@@ -18,14 +18,14 @@ def write_index(out: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def page(rows: list[Mapping[str, Any]]) -> str:
-    """Returns the page."""
+    """Renders the page."""
     done = sum(row["state"] == DONE for row in rows)
     shown = [figure(row) for row in rows[:MOST_SHOWN]]
     return fill("index.html", done=done, total=len(rows), most_shown=MOST_SHOWN, figures=shown)
 
 
 def figure(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the page shows of one panorama."""
+    """Returns the template's values for one panorama."""
     done = row["state"] == DONE
     return {
         "id": row["id"],
@@ -37,5 +37,5 @@ def figure(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def opened(file: str) -> str:
-    """Returns what to open for a file: for a pyramid, the page that shows it."""
+    """Returns the file to open for a link: for a pyramid, the page that shows it."""
     return f"{file.removesuffix('.dzi')}.html" if file.endswith(".dzi") else file

@@ -1,4 +1,4 @@
-"""What a person asks of a render job."""
+"""The options of a render job, with their checks."""
 
 import re
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]?(;install-nvidia-dri
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """What a person asks of a render job.
+    """The options of a render job.
 
     Attributes:
-        requests: the panoramas, and the rows of a file that ask for none.
-        out: URL of the folder for everything.
-        checkpoint: URL of the generator for requests that name none; None for the bundled one.
-        tile_px: side of a tile.
-        tiles_per_shard: how many patches go into one file.
-        replace: render panoramas anew whose id is known under another plan.
-        repair: check the shards that are there, and make the bad ones again.
-        precision: of the network's convolutions.
-        accelerator: that the workers that compute need, as Beam's resource hint has it; None for none.
-        model_copies: networks that the processes of a worker machine share; None for one in each process.
-        source: name of the file that the requests stand in; empty where there is none.
+        requests: the panoramas, and the rows of a file that were refused.
+        out: the URL of the folder for all output.
+        checkpoint: the URL of the generator for requests that name none; None for the bundled one.
+        tile_px: the side of a tile.
+        tiles_per_shard: the number of patches per file.
+        replace: whether to render panoramas again whose id exists with another plan.
+        repair: whether to check the existing shards, and make damaged ones again.
+        precision: the precision of the network's convolutions.
+        accelerator: the accelerator of the workers that compute, as Beam's resource hint; None for none.
+        model_copies: the number of networks that the processes of a worker machine share; None for one in each process.
+        source: the name of the file with the requests; empty if there is none.
     """
 
     requests: tuple[RenderRequest | Refused, ...]
@@ -54,7 +54,7 @@ class RenderOptions:
         if self.tiles_per_shard * self.tile_px**2 > MOST_SHARD_PX:
             raise InputError(
                 f"--tiles-per-shard {self.tiles_per_shard} of --tile {self.tile_px}: a shard, which a worker holds in "
-                f"memory, may have {MOST_SHARD_PX} pixels at the most; make one of the two smaller"
+                f"memory, may have at most {MOST_SHARD_PX} pixels; make one of the two smaller"
             )
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
@@ -63,7 +63,7 @@ class RenderOptions:
     def _check_workers(self) -> None:
         if self.accelerator is not None and not ACCELERATOR.fullmatch(self.accelerator):
             raise InputError(
-                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, if need be with ;install-nvidia-driver, "
+                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, perhaps with ;install-nvidia-driver, "
                 "such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
             )
         copies = self.model_copies
@@ -71,5 +71,5 @@ class RenderOptions:
             raise InputError(f"--model-copies {copies}: give 1 to {MOST_MODEL_COPIES}")
 
     def place(self, number: int | str) -> str:
-        """Returns what a row of the requests' file is called that has no id of its own: never an id."""
+        """Returns a name for a row of the requests' file that has no id of its own; it is never a valid id."""
         return f"{self.source}, request {number}".removeprefix(", ")

@@ -1,4 +1,4 @@
-"""Requests to plans: the one place that says which requests can be rendered, and why others cannot."""
+"""From requests to plans: the one place that decides which requests can be rendered, and why others cannot."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from transforms.storage.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Planned:
-    """What becomes of the requests of a job, as far as it is known before anything is rendered.
+    """The plans of a job's requests, before anything is rendered.
 
     Attributes:
-        options: of the job.
-        networks: a plan for each request that can be rendered, with the network that it is for.
-        held: what the folder holds under the ids of these plans; nothing for an id that is new to it.
-        refused: why each other request cannot be rendered, by its name in the manifest.
+        options: the options of the job.
+        networks: a plan for each request that can be rendered, with its network.
+        held: the contents of the folder under the ids of these plans; None for an id that is new to it.
+        refused: the reason for each other request, by its name in the manifest.
     """
 
     options: RenderOptions
@@ -55,7 +55,7 @@ class Planned:
 
 
 def make_plans(options: RenderOptions) -> Planned:
-    """Plans the requests of a job, of which some may be refused; see `Planner.plans`."""
+    """Plans the requests of a job, some of which may be refused; see `Planner.plans`."""
     return Planner().plans(options)
 
 
@@ -64,14 +64,14 @@ class Planner:
 
     def __init__(self) -> None:
         self.checkpoint = cache(self._checkpoint)
-        self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have those of the one before
+        self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have the same ones as the previous request
 
     def plans(self, options: RenderOptions) -> Planned:
-        """Plans the requests of a job, of which some may be refused. Writes nothing.
+        """Plans the requests of a job, some of which may be refused. Writes nothing.
 
         Raises:
-            InputError: the folder of the job is a file, or holds a manifest that is none.
-            OSError: storage failed where it is no single request's matter.
+            InputError: the folder of the job is a file, or holds a damaged manifest.
+            OSError: storage failed in a way that concerns more than a single request.
         """
         check_out(options.out)
         known = retried(known_ids, options.out)
@@ -93,7 +93,7 @@ class Planner:
                     planned.held[plan] = held
             except OSError:
                 raise
-            except Exception as error:  # one request's fault ends no other's work
+            except Exception as error:  # a fault of one request must not end the others' work
                 refused[number] = refused_by(error, request.id)
             else:
                 taken.add(request.id)
@@ -102,11 +102,11 @@ class Planner:
         return planned
 
     def plan(self, options: RenderOptions, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
-        """Returns the plan of a request, and the network that it is for.
+        """Returns the plan and the network of a request.
 
         Raises:
-            InputError: the request's checkpoint is missing or is none, the tile or the world does not fit that, or an
-                overlay is missing or of another world.
+            InputError: the request's checkpoint is missing or invalid, the tile or the world does not fit it, or an
+                overlay is missing or for another world.
         """
         url = request.checkpoint or options.checkpoint or BUNDLED
         found = self.checkpoint(url)
@@ -127,7 +127,7 @@ class Planner:
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str
     ) -> tuple[str, ...]:
-        """Returns the sha256 of each overlay of a request, all of which fit its world."""
+        """Returns the sha256 of each overlay of a request, after checking that all of them fit its world."""
         checksums = []
         for name in request.definition.overlay_names:
             overlay = self.overlay(name)
@@ -136,10 +136,10 @@ class Planner:
         return tuple(checksums)
 
     def _overlay(self, url: str) -> Overlay:
-        """Returns an overlay.
+        """Reads an overlay.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the overlay cannot be read.
         """
         try:
             return read_overlay(url)
@@ -149,7 +149,7 @@ class Planner:
             raise InputError(f"overlay {url} cannot be read: {one_line(error)}") from None
 
     def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
-        """Returns a checkpoint's sha256 and network, or what is wrong with it: that too is found out once."""
+        """Returns a checkpoint's sha256 and network, or the error, which is found only once too."""
         try:
             found = load_checkpoint(retried(read_tensors, resolve(url)), url)
             check_tileable(found.generator.config, url)
@@ -161,7 +161,7 @@ class Planner:
 
 
 def check_out(out: str) -> None:
-    """Raises InputError if the folder for everything is a file, or holds a manifest that is none."""
+    """Raises InputError if the output folder is a file, or holds a file that is not a manifest in its place."""
     check_folder(out)
     if retried(exists, join(out, MANIFEST)):
         retried(read_manifest, out)

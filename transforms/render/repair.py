@@ -1,4 +1,4 @@
-"""Repair: stored shards held against their checksums, and the bad ones taken away."""
+"""Checks stored shards against their checksums and removes damaged ones."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,12 +13,12 @@ Damaged = dict[Plan, tuple[PatchShard, ...]]
 
 
 def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], None]) -> Damaged:
-    """Removes the shards that are not what was written; returns them, by plan.
+    """Removes damaged shards; returns them, by plan.
 
     Args:
-        out: folder of a render job.
-        shards: that are there.
-        done: called after each.
+        out: the folder of a render job.
+        shards: the existing shards.
+        done: the function called after each shard.
     """
     damaged: Damaged = {}
     for shard, whole in map_ahead(lambda shard: (shard, is_whole(out, shard)), shards):
@@ -30,7 +30,7 @@ def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], No
 
 
 def is_whole(out: str, shard: PatchShard) -> bool:
-    """Returns whether every patch of a shard agrees with its checksums."""
+    """Returns whether every patch of a shard matches its checksums."""
     try:
         stored = StoredShard(shard.plan, join(plan_folder(out, shard.plan), shard.name))
         for index in shard.indices:

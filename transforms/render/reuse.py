@@ -1,4 +1,4 @@
-"""Patches of an earlier plan that an edit leaves as they are, taken over instead of computed again."""
+"""Patches of an earlier plan that an edit leaves unchanged, copied instead of computed again."""
 
 import itertools
 import operator
@@ -14,22 +14,22 @@ from transforms.panoramas.folder import PLAN_FILE, existing_shards
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
 from transforms.panoramas.patches import encode_patch
 from transforms.panoramas.plan import MOST_TILES_PER_SHARD, PatchShard, Plan
-from transforms.panoramas.requests import parts
+from transforms.panoramas.requests import from_json
 from transforms.render.work import missing_shards
 from transforms.storage.files import join, read_json
 from transforms.storage.notes import say_once
 
 
 def adopt_patches(out: str, plan: Plan, others: Iterable[str], config: GeneratorConfig) -> int:
-    """Copies patches from plans of the same id that differ in edits only; returns how many.
+    """Copies patches from plans of the same id that differ only in edits; returns their number.
 
-    A tile is taken over if no edit that only one of the two plans has reaches it, or the strips around it.
+    A tile is copied if no edit that only one of the two plans has reaches it, or the strips around it.
 
     Args:
-        out: folder of the job.
-        plan: to be made.
-        others: URLs of the folders of the other plans.
-        config: the network of the plan.
+        out: the folder of the job.
+        plan: the plan to render.
+        others: the URLs of the folders of the other plans.
+        config: the configuration of the plan's network.
     """
     adopted = 0
     for donor in donors(others, plan):
@@ -49,24 +49,26 @@ def adopt_patches(out: str, plan: Plan, others: Iterable[str], config: Generator
 
 
 def donors(folders: Iterable[str], plan: Plan) -> Iterator[Plan]:
-    """The plans of folders under the same id that differ from this one in edits only."""
+    """Yields the plans of folders with the same id that differ from this one only in edits."""
     for folder in folders:
         try:
-            donor = plan.with_edits(parts(Edit, read_json(join(folder, PLAN_FILE))["request"]["edits"], folder))
+            donor = plan.with_edits(
+                from_json(tuple[Edit, ...], read_json(join(folder, PLAN_FILE))["request"]["edits"], folder)
+            )
         except (FileNotFoundError, InputError, KeyError, TypeError):
-            continue  # not written by this version, or damaged: of no use here
+            continue  # not written by this version, or damaged, so of no use here
         if folder.endswith(f"/{donor.digest}"):
             yield donor
 
 
 def shared(plan: Plan, donor: Plan) -> int:
-    """Returns how many edits two plans begin with alike."""
+    """Returns the number of edits that two plans have in common at the start."""
     pairs = zip(plan.request.edits, donor.request.edits, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def touches(edit: Edit, plan: Plan, index: int, config: GeneratorConfig) -> bool:
-    """Returns whether an edit can change any pixel that a tile computes, those beyond its border among them."""
+    """Returns whether an edit can change any pixel that a tile computes, including those beyond its border."""
     rows, columns = (computed(window, config) for window in plan.pixels(plan.tile(index)))
     reach_rows, reach_columns = edit.reach(config)
     turn_px = plan.request.definition.cyclic_px
@@ -84,7 +86,7 @@ def computed(window: Window, config: GeneratorConfig) -> Window:
 
 
 def runs(plan: Plan, indices: list[int]) -> Iterator[PatchShard]:
-    """Shards of consecutive tiles."""
+    """Yields shards of consecutive tiles."""
     key = operator.itemgetter(0)
     numbered = [((index - place, index // MOST_TILES_PER_SHARD), index) for place, index in enumerate(indices)]
     for _, group in itertools.groupby(numbered, key=key):

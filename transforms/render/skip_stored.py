@@ -1,4 +1,4 @@
-"""Shards that are there by now: another run of the job, or an earlier attempt at the same bundle, has made them."""
+"""Skips shards that another run of the job, or an earlier attempt at the same bundle, has made in the meantime."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -17,22 +17,22 @@ LOOKED_UP_AHEAD = 2
 
 
 def is_wanted(out: str, shard: PatchShard) -> bool:
-    """Returns whether a shard is still to be made, as far as storage says."""
+    """Returns whether a shard is still to be made, as far as storage can tell."""
     try:
         return not retried(is_stored, out, shard)
-    except Exception:  # to make it again does no harm, and writing it will tell what is wrong
+    except Exception:  # making it again does no harm, and writing it will show the error
         return True
 
 
 @dataclass(eq=False)
 class SkipStored(beam.PTransform):
-    """Passes on the shards that are not there when their turn comes."""
+    """Passes on the shards that do not exist when their turn comes."""
 
     out: str
 
     @no_annotations
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return shards | "Look" >> beam.ParDo(_Look(self.out))
 
 

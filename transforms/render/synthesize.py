@@ -1,4 +1,4 @@
-"""Computing the patches of a shard: the model's life on a worker, through Beam's RunInference."""
+"""Computes the patches of a shard, with the model loaded on a worker through Beam's RunInference."""
 
 import dataclasses
 import time
@@ -39,7 +39,7 @@ from transforms.storage.urls import redact
 PATCHES_DONE = Tally()
 
 PATCHES_AHEAD = 4
-"""That are computed while the first of them is encoded."""
+"""The number of patches computed while the first is encoded."""
 
 FAILED_TILES = "failed tiles"
 
@@ -51,7 +51,7 @@ Part = tuple[PatchShard, list[Sample]]
 class Synthesizer:
     """Computes patches on this worker's device: the GPU where there is one.
 
-    The last few checkpoints, overlays and worlds stay loaded; what is computed does not depend on which.
+    The last few checkpoints, overlays and worlds stay loaded; the results do not depend on which.
     """
 
     def __init__(self) -> None:
@@ -72,9 +72,9 @@ class Synthesizer:
         return divide(shard, samples)
 
     def samples(self, shard: PatchShard) -> list[Sample | Exception]:
-        """Returns the patches of a shard as `encode_patch` has them, in the order of their indices, or what went wrong.
+        """Returns the patches of a shard as `encode_patch` encodes them, by index, or the errors in their place.
 
-        They are fetched from the device and encoded by other threads while the next are computed.
+        Other threads fetch them from the device and encode them while the next ones are computed.
         """
         world, plan = self.world_of(shard.plan), shard.plan
 
@@ -85,7 +85,7 @@ class Synthesizer:
         return list(map_ahead(lambda tiles: attempt(finish, plan, tiles), computed, ahead=PATCHES_AHEAD))
 
     def reference(self, plan: Plan, index: int) -> "ComputedTile | None":
-        """Returns the middle tile of a plan of reduced precision in float32, by which the two are compared."""
+        """Computes the middle tile of a plan of reduced precision in float32, for comparing the two."""
         if plan.precision == REFERENCE or index != plan.tiles // 2:
             return None
         return compute_tile(self.world_of(dataclasses.replace(plan, precision=REFERENCE)), plan, index)
@@ -116,11 +116,11 @@ class ComputedTile:
     """A tile's pixels on their way to the host.
 
     Attributes:
-        index: of the tile in its plan.
-        levels: uint8 [H,W,3] on the host, with what was computed beyond the tile.
-        rows: of world pixels in it.
-        columns: of world pixels in it.
-        copied: the event after which they are there; None where nothing had to be copied.
+        index: the index of the tile in its plan.
+        levels: uint8 [H,W,3] on the host, including the pixels beyond the tile.
+        rows: the rows of world pixels in it.
+        columns: the columns of world pixels in it.
+        copied: the event after which they have arrived; None if nothing had to be copied.
     """
 
     index: int
@@ -130,7 +130,7 @@ class ComputedTile:
     copied: torch.cuda.Event | None
 
     def cut(self, plan: Plan) -> Patch:
-        """Returns the patch, once the pixels are there."""
+        """Returns the patch, once its pixels have arrived."""
         if self.copied is not None:
             self.copied.synchronize()
         tile, levels = plan.tile(self.index), self.levels.numpy()
@@ -141,12 +141,12 @@ class ComputedTile:
 
 
 def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
-    """Computes one tile, whole; on a GPU returns when the work is on its way."""
+    """Computes one tile, whole; on a GPU, returns once the work has been submitted."""
     picture = world.compute(*plan.pixels(plan.tile(index)))
     levels = quantise(picture.pixels).permute(1, 2, 0).contiguous()
     copied = None
     if levels.is_cuda:
-        # Into pinned memory, so that the GPU goes on with the next tile meanwhile.
+        # Into pinned memory, so that the GPU can go on with the next tile meanwhile.
         levels, copied = levels.to("cpu", non_blocking=True), torch.cuda.Event()
         copied.record()
     return ComputedTile(index, levels, picture.rows, picture.columns, copied)
@@ -158,7 +158,7 @@ def patch(world: World, plan: Plan, index: int) -> Patch:
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what the function returns, or the error that it raises; an error among the arguments is passed on."""
+    """Calls a function; returns its result or its error. An error among the arguments is passed on."""
     before = next((argument for argument in arguments if isinstance(argument, Exception)), None)
     try:
         return function(*arguments) if before is None else before
@@ -167,7 +167,7 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Part | Failure]:
-    """Shards of the samples that lie side by side, and a failure for each that there is none of."""
+    """Divides a shard into shards of adjacent samples, and a failure for each missing tile."""
     parts: list[Part | Failure] = []
     run: list[Sample] = []
     for index, sample in zip(shard.indices, samples, strict=True):
@@ -182,12 +182,12 @@ def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Par
 
 
 def lengthened(shard: PatchShard, samples: list[Sample]) -> Part:
-    """Returns a shard of as many tiles as there are samples."""
+    """Adjusts a shard to the number of samples."""
     return PatchShard(shard.plan, shard.first, shard.first + len(samples) - 1), samples
 
 
 def time_tile(plan: Plan) -> float:
-    """Seconds that a tile of a plan takes on this machine, once the network is loaded and warm."""
+    """Measures the seconds that a tile of a plan takes on this machine, with the network loaded and warm."""
     world = Synthesizer().world_of(plan)
     patch(world, plan, 0)
     start = time.monotonic()
@@ -196,7 +196,7 @@ def time_tile(plan: Plan) -> float:
 
 
 def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[str, Any]:
-    """Crops and encodes a tile, and says how far it is from the reference, if there is one."""
+    """Crops and encodes a tile, with its difference from the reference, if there is one."""
     tile, reference = tiles
     patch = tile.cut(plan)
     if reference is not None:
@@ -207,17 +207,17 @@ def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[
 
 
 def difference(pixels: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]) -> Difference:
-    """Returns how far apart the pixels of a tile are."""
+    """Computes the difference between a tile's pixels and the reference."""
     apart = np.abs(pixels.astype(np.int16) - reference)
     return Difference(int(apart.max()), float(apart.mean()))
 
 
 class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer]):
-    """What RunInference needs to know. A batch is one shard: its tiles are the batch that the engine decides on.
+    """The model handler for RunInference. A batch is one shard; the engine divides it into batches of tiles.
 
     Args:
-        model_copies: networks that all processes of a machine share; None for one in each process. Even 1 makes Beam
-            serve the network from one of the processes to all, by a proxy, over which the encoded patches come back.
+        model_copies: the number of networks that all processes of a machine share; None for one in each process. Even
+            with 1, Beam serves the network from one process to all, through a proxy that also returns the patches.
     """
 
     def __init__(self, model_copies: int | None = None):
@@ -230,7 +230,7 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
     def run_inference(
         self, batch: Sequence[PatchShard], model: Synthesizer, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
-        """Returns the parts of each shard of a batch."""
+        """Computes the parts of each shard of a batch."""
         return (PredictionResult(shard, model.parts(shard)) for shard in batch)
 
     def get_metrics_namespace(self) -> str:
@@ -246,7 +246,7 @@ class SynthesizePatches(beam.PTransform):
 
     @no_annotations
     def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         results, dead = shards | "Infer" >> RunInference(PatchModelHandler(self.model_copies)).with_exception_handling()
         parts = results | "Part" >> beam.FlatMap(tell_apart).with_outputs(FAILED_TILES, main="pairs")
         whole = dead.failed_inferences | "Explain" >> beam.FlatMap(explain)
@@ -254,13 +254,13 @@ class SynthesizePatches(beam.PTransform):
 
 
 def tell_apart(result: PredictionResult) -> Iterator[Any]:
-    """Yields the parts of a shard, those that failed under their own tag."""
+    """Yields the parts of a shard; failed ones have a separate tag."""
     for part in cast(list[Part | Failure], result.inference):
         yield pvalue.TaggedOutput(FAILED_TILES, part) if isinstance(part, Failure) else part
 
 
 def explain(dead: tuple[Sequence[PatchShard], tuple[type, str, list[str]]]) -> Iterator[Failure]:
-    """Yields what RunInference says of a failed batch, a failure a shard."""
+    """Yields a failure for each shard of a batch for which RunInference failed."""
     shards, (_, message, _) = dead
     for shard in shards:
         yield Failure(shard.plan.request.id, shard.name, message)

@@ -1,4 +1,4 @@
-"""Rendered tiles computed again, and held against what is stored."""
+"""Recomputes rendered tiles and compares them with the stored ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ EQUAL, ROUNDING, DIFFERENT = "equal", "equal to rounding", "different"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a tile that was computed again compares with the stored one.
+    """The comparison of a recomputed tile with the stored one.
 
     Attributes:
-        request_id: of the panorama.
-        index: of the tile.
-        max_difference: the largest, of 255.
-        differing_share: share of the pixels that differ at all.
-        reason: why the stored tile cannot be compared, if so.
+        request_id: the id of the panorama.
+        index: the index of the tile.
+        max_difference: the largest difference, of 255.
+        differing_share: the share of the pixels that differ at all.
+        reason: the reason why the stored tile cannot be compared, if so.
     """
 
     request_id: str
@@ -38,21 +38,21 @@ class Verdict:
 
     @property
     def state(self) -> str:
-        """Equal bit for bit; or to rounding, as another kind of device is allowed to be (promise 2); or different."""
+        """Equal bit for bit; equal to rounding, which another kind of device is allowed (promise 2); or different."""
         if self.reason or self.max_difference > 1 or self.differing_share >= 1e-3:
             return DIFFERENT
         return ROUNDING if self.max_difference else EQUAL
 
 
 def finished_plans(out: str, checkpoint: str | None) -> list[Plan]:
-    """Returns the plans of all finished panoramas in a folder, by their JSON.
+    """Returns the plans of all finished panoramas in a folder, from their records.
 
     Args:
-        out: folder of a render job.
-        checkpoint: where the generator is, for requests that name none; None for the bundled one.
+        out: the folder of a render job.
+        checkpoint: the URL of the generator for requests that name none; None for the bundled one.
 
     Raises:
-        InputError: the folder holds none, or the JSON of one is damaged.
+        InputError: the folder holds no panorama, or a record is damaged.
     """
     if not exists(join(out, MANIFEST)):
         raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
@@ -81,7 +81,7 @@ def draw_tiles(plans: Sequence[Plan], count: int, seed: int) -> list[tuple[Plan,
 
 
 def verify_tiles(out: str, tiles: Sequence[tuple[Plan, int]]) -> Iterator[Verdict]:
-    """Computes tiles again and compares them with the stored patches."""
+    """Recomputes tiles and compares them with the stored patches."""
     synthesizer = Synthesizer()
     reader: PatchReader | None = None
     for plan, index in tiles:

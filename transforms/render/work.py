@@ -1,4 +1,4 @@
-"""What is still to be made of each panorama: one survey of the folder, for the manifest, the bar and the pipeline."""
+"""The work left on each panorama: one survey of the folder, for the manifest, the progress bar and the pipeline."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,19 +16,19 @@ from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 
 STORAGE_CALLS = 16
-"""Calls to storage at the same time, while a job begins."""
+"""The number of calls to storage at the same time, while a job begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is still to be made of a panorama.
+    """The work left on a panorama.
 
     Attributes:
-        plan: of the panorama.
-        record: the panorama's JSON if all its files are there, else None.
+        plan: the plan of the panorama.
+        record: the panorama's record if all its files exist, otherwise None.
         gaps: the first and the last of consecutive tiles to compute. Shards are cut from them only where they are
-            computed: a panorama may have millions.
-        tiles_per_shard: most tiles in a shard.
+            computed, because a panorama may have millions.
+        tiles_per_shard: the most tiles in a shard.
     """
 
     plan: Plan
@@ -38,17 +38,17 @@ class Work:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is to be made."""
+        """Whether no work is left."""
         return self.record is not None and not self.gaps
 
     @property
     def tiles(self) -> int:
-        """How many tiles are to be computed."""
+        """The number of tiles to compute."""
         return sum(last - first + 1 for first, last in self.gaps)
 
     @property
     def shard_count(self) -> int:
-        """How many shards they make."""
+        """The number of shards that they make."""
         return sum(last // self.tiles_per_shard - first // self.tiles_per_shard + 1 for first, last in self.gaps)
 
     def shards(self) -> Iterator[PatchShard]:
@@ -58,11 +58,11 @@ class Work:
 
 
 def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None = None) -> list[Work]:
-    """Returns what is still to be made of each plan. Storage is not asked for ids that the folder does not know.
+    """Returns the work left on each plan. Storage is not queried for ids that are new to the folder.
 
     Args:
         planned: the plans.
-        damaged: shards that a repair has removed. Of a complete panorama only these are made again, even if other
+        damaged: the shards that a repair has removed. Of a complete panorama only these are made again, even if other
             patches are gone.
     """
     out, tiles_per_shard = planned.options.out, planned.options.tiles_per_shard
@@ -79,13 +79,13 @@ def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
-    """Shards of at most so many tiles for all tiles that no existing shard holds."""
+    """Yields shards of at most `tiles_per_shard` tiles for all tiles that no existing shard holds."""
     for first, last in gaps_between(plan, existing):
         yield from cut(plan, first, last, tiles_per_shard)
 
 
 def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[int, int]]:
-    """Yields the first and the last of consecutive tiles that no existing shard holds."""
+    """Yields the first and the last of each run of consecutive tiles that no existing shard holds."""
     free = 0
     for shard in sorted(existing, key=lambda shard: shard.first):
         if free < shard.first:
@@ -96,7 +96,7 @@ def gaps_between(plan: Plan, existing: Iterable[PatchShard]) -> Iterator[tuple[i
 
 
 def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[PatchShard]:
-    """Shards for the tiles first to last, cut where a run with nothing there yet would cut."""
+    """Yields shards for the tiles first to last, cut where a run in an empty folder would cut."""
     while first <= last:
         end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
         yield PatchShard(plan, first, end)
@@ -107,12 +107,12 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
 class CutShards(beam.PTransform):
     """Cuts the tiles that are still to be computed into shards, in random order.
 
-    So two runs of one job do not compute the same shards at the same time, but most of them once between them.
+    So two runs of one job rarely compute the same shards at the same time, and share most of the work.
     """
 
     @no_annotations
     def expand(self, work: beam.PCollection) -> beam.PCollection:
-        """Beam's hook."""
+        """Applies the transform; called by Beam."""
         return work | "Cut" >> beam.FlatMap(shuffled_shards) | "Share out" >> beam.Reshuffle()
 
 

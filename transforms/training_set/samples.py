@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from model.checks import is_integer
 from model.errors import InputError
 
 KEY_PATTERN = re.compile(r"[0-9a-f]{16}(-[1-9][0-9]*)?")
@@ -86,7 +87,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         _check("key", self.key, KEY_PATTERN.fullmatch(self.key), "16 hex digits, then perhaps -1, -2, ...")
-        _check("source", self.source, bool(self.source), "a path or URL")
+        _check("source", self.source, isinstance(self.source, str) and self.source, "a path or URL")
+        for name in ("licence", "author", "title"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), str | None), "text")
         _check("sha256", self.sha256, re.fullmatch(r"[0-9a-f]{64}", self.sha256), "64 hex digits")
         _check(
             "perceptual_hash", self.perceptual_hash, re.fullmatch(r"[0-9a-f]{16}", self.perceptual_hash), "16 digits"
@@ -96,7 +99,7 @@ class Sample:
         _check("key", self.key, self.sha256.startswith(self.key[:16]), f"the start of sha256, {self.sha256[:16]}")
         _check("split", self.split, self.split in SPLITS, " or ".join(SPLITS))
         for name in ("original_width_px", "original_height_px", "stored_width_px", "stored_height_px"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+            _check(name, getattr(self, name), is_integer(getattr(self, name)) and getattr(self, name) >= 1, "1 or more")
         left, top, right, bottom = self.crop_box_px
         inside = 0 <= left < right <= self.original_width_px and 0 <= top < bottom <= self.original_height_px
         _check("crop_box_px", self.crop_box_px, inside, "a box in the original")

@@ -1,4 +1,4 @@
-"""Distances between sets: their definitions, known answers, and what the bootstrap does."""
+"""Distances between sets: their definitions, known answers, and the bootstrap."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def normals(seed, *shape):
 
 
 def sample(values, groups=None, weights=None):
-    """Each value a group of its own, unless said otherwise."""
+    """Returns a sample in which each value is a group by itself, unless given otherwise."""
     groups = torch.arange(len(values)) if groups is None else torch.as_tensor(groups)
     weights = torch.ones(1, int(groups.max()) + 1) if weights is None else torch.as_tensor(weights)
     return Sample(torch.as_tensor(values), groups, weights.double())
@@ -36,7 +36,7 @@ def kernel(a, b):
 
 
 def by_the_book(x, y):
-    """The unbiased estimate, pair by pair."""
+    """Computes the unbiased estimate, pair by pair."""
     within = sum(
         sum(kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j) / (len(z) * (len(z) - 1))
         for z in (x, y)
@@ -59,7 +59,7 @@ def test_kernel_distance_of_equal_distributions_is_0_on_average():
 
 
 def test_a_picture_drawn_twice_is_not_paired_with_itself():
-    """Else the bootstrap's distances would be larger than the measurement, all of them."""
+    """Otherwise all the bootstrap's distances would be larger than the measurement."""
     x, y = normals(0, 30, 4), normals(1, 40, 4)
     draws = kernel_distance(
         sample(x, weights=bootstrap_weights(30, 400, 1)), sample(y, weights=bootstrap_weights(40, 400, 2))
@@ -91,7 +91,7 @@ def test_frechet_distance_of_a_shift_is_its_square(n):
 
 
 def test_frechet_distance_of_normal_distributions_is_the_closed_form():
-    """Along one axis each: the squared difference of the standard deviations (Dowson and Landau 1982)."""
+    """Along each axis it is the squared difference of the standard deviations (Dowson and Landau 1982)."""
     wide, narrow = torch.tensor([3.0, 1.0, 0.5]), torch.tensor([1.0, 2.0, 0.5])
     x, y = whitened(50, 3, 0) * wide, whitened(70, 3, 1) * narrow
     assert float(frechet_distance(sample(x), sample(y))) == pytest.approx(4 + 1)
@@ -120,7 +120,7 @@ def test_precision_and_recall_tell_what_is_wrong():
 
 
 def test_the_crops_of_a_photograph_are_not_its_neighbours():
-    """Else nothing would be as near to a crop as the others of its photograph are."""
+    """Otherwise nothing would be as near to a crop as the other crops of its photograph."""
     photographs = normals(0, 100, 2)
     crops, groups = photographs.repeat_interleave(8, 0), torch.arange(100).repeat_interleave(8)
     near = sample(photographs + 0.05)
@@ -150,7 +150,7 @@ def test_the_first_row_of_a_bootstrap_is_the_measurement_and_each_draws_as_many_
 
 
 def test_the_error_is_that_of_groups_and_not_of_pictures():
-    """Ten copies of a picture tell no more than one."""
+    """Ten copies of a picture carry no more information than one."""
     values = normals(0, 200)
     weights = bootstrap_weights(200, 2000, 0)
     once = estimate(mean(sample(values, weights=weights)))

@@ -10,7 +10,7 @@ from model.networks.lpips import Lpips
 
 @torch.inference_mode()
 def structure_of(generator):
-    """The z_S of each call of G_T."""
+    """Returns the z_S of each call of G_T."""
     seen = []
     handle = generator.texture.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
     return seen, handle
@@ -68,14 +68,14 @@ def test_one_that_does_not_is_within_its_controls():
 
 
 def test_that_sky_is_like_sky_does_not_count():
-    """Rows of one colour each, and a little that is never the same."""
+    """The rows have one colour each, with small random changes."""
     rows = torch.arange(48)[:, None] * 4
     found = repetition(noise(8, 2 * PERIOD_PX) // 8 + rows.to(torch.uint8), PERIOD_PX, CELL_PX)
     assert found.at_period.value < 0.1
 
 
 def test_repetition_beside_other_things_is_their_share():
-    """Half of the variance comes again."""
+    """Half of the variance repeats."""
     again = noise(6, PERIOD_PX).repeat(1, 1, 1, 2) // 2
     found = repetition(again + noise(6, 2 * PERIOD_PX, seed=1) // 2, PERIOD_PX, CELL_PX)
     assert found.at_period.value == pytest.approx(0.5, abs=0.05)

@@ -18,7 +18,7 @@ def pictures(n, seed):
 
 @pytest.fixture(scope="module")
 def described(networks):
-    """Of three photographs, two patches and a frame each."""
+    """Describes three photographs, with two patches and a frame each."""
     return describe(({"patch": pictures(2, n), "frame": pictures(1, 9 + n)} for n in range(3)), networks)
 
 

@@ -1,4 +1,4 @@
-"""What is measured on a single picture, by pictures whose answer is known."""
+"""Measures of single pictures whose answers are known."""
 
 import math
 
@@ -25,7 +25,7 @@ def plain(*colour, height=64, width=64):
 
 
 def grey(values):
-    """A picture of real values [H,W]."""
+    """Returns a picture of real values [H,W]."""
     return values[None, None].expand(1, 3, *values.shape)
 
 

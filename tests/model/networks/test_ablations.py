@@ -1,4 +1,4 @@
-"""The ablations without G_S: what tells them from the network that tiles."""
+"""The ablations without G_S: how they differ from the network that tiles."""
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ def test_a_patch_has_the_presets_size(ablated):
 
 
 def test_only_a_padded_network_knows_where_its_picture_ends(ablated):
-    """With constant inputs and no noise a network without padding paints one colour; zeros beyond a frame show."""
+    """With constant inputs and no noise, a network without padding paints one colour; zeros beyond the frame show."""
     config = ablated.config
     z_l, coordinates, z_g, z_n = latents(config)
     pictures, _ = ablated(torch.ones_like(z_l), coordinates, z_g, [torch.zeros_like(x) for x in z_n])
@@ -34,10 +34,10 @@ def test_only_a_padded_network_knows_where_its_picture_ends(ablated):
 
 
 def test_a_padded_up_layer_is_stylegan2s():
-    """The whole transposed convolution, then its 4-tap blur with a pixel of padding."""
+    """It is the whole transposed convolution, then its 4-tap blur with a pixel of padding."""
     layer = PaddedLayer(TINY.z_l_dim, 16, TINY.w_dim, up=True).double().requires_grad_(False)
     x, w = torch.randn(2, TINY.z_l_dim, 6, 5).double(), torch.randn(2, TINY.w_dim).double()
-    weight = layer.convolution.weight * layer.convolution.affine(w)[:, None, :, None, None]  # one for each picture
+    weight = layer.convolution.weight * layer.convolution.affine(w)[:, None, :, None, None]  # one per picture
     weight = weight / weight.square().sum(dim=(2, 3, 4), keepdim=True).sqrt()
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]).double() / 4
     blur = (taps[:, None] * taps).expand(weight.shape[1], 1, 4, 4)

@@ -78,7 +78,7 @@ def test_a_window_travels_as_many_pixels_as_a_crop():
 
 
 def middle_rows(coordinates):
-    """In cells, read from the coordinates of the window's middle row."""
+    """Returns the window's middle row in cells, read from its coordinates."""
     return coordinates[:, 0, CONFIG.latent_cells // 2, 0].double().atanh() / STEP
 
 
@@ -111,7 +111,7 @@ def test_position_is_continuous_and_not_on_the_grid(drawn):
 
 
 def test_within_a_window_rows_and_columns_are_one_cell_apart(drawn):
-    """Also across the end of the period."""
+    """This holds across the end of the period too."""
     coordinates, _ = drawn
     rows = coordinates[:, 0, 14:21, 0].double().atanh() / STEP
     assert torch.allclose(rows.diff(dim=1), torch.ones(2000, 6, dtype=torch.float64), atol=2e-2)
@@ -165,7 +165,7 @@ def test_the_papers_law_has_its_numbers():
 
 
 def test_the_papers_law_moves_whole_rows_and_columns_by_up_to_half_a_cell():
-    """Eleven rows alike; t tells where the window lies, within the frame; cos and sin stay on the circle."""
+    """Eleven rows move alike; t tells where the window lies within the frame; cos and sin stay on the circle."""
     coordinates, t = draw_windows(PAPER_LAW, 3000, torch.Generator().manual_seed(3))
     rows = coordinates[:, 0, 17, 0].double().atanh() / PAPER_LAW.vertical_step
     assert rows.abs().max() <= 5.5

@@ -57,7 +57,7 @@ def test_a_patch_of_any_side_ends_at_3_to_5(side):
 
 @pytest.mark.parametrize("side", [6, 7, 12, 25, 50, 101])
 def test_both_branches_of_a_block_look_at_the_same_place(side):
-    """Output i of each is centred on 2i + 1/2 of the input: the centre of gravity of what it depends on."""
+    """Output i of each branch is centred on 2i + 1/2 of the input: the centroid of the inputs that it depends on."""
     positions = torch.arange(side).double()
     outputs = side // 2
     weight = torch.ones(1, 1, 3, 3).double()
@@ -109,7 +109,7 @@ def test_the_deviation_is_one_more_channel(n):
 
 
 def test_the_deviation_by_hand():
-    """Two pictures of two values: deviations 1 and 3, mean 2."""
+    """Two pictures of two values have deviations 1 and 3, so the mean is 2."""
     x = torch.tensor([[1.0, 10.0], [3.0, 4.0]])[:, :, None, None]
     assert minibatch_deviation(x)[:, 2, 0, 0].tolist() == pytest.approx([2, 2])
 
@@ -163,7 +163,7 @@ def test_a_network_without_coordinates_is_judged_alike_at_every_height():
 
 
 def test_only_the_heads_train(projected):
-    """One step of an optimiser over all that can be trained changes the heads and leaves the rest as it was."""
+    """A step of an optimiser over all trainable parameters changes the heads and nothing else."""
     judge = copy.deepcopy(projected)
     frozen = [*judge.features.named_buffers(), *judge.projection.named_parameters()]
     before = {name: x.clone() for name, x in frozen}
@@ -208,7 +208,7 @@ def test_every_scale_is_judged(projected):
 
 
 def test_a_hatching_of_the_finest_grain_is_judged(projected):
-    """A checkerboard of two levels of 255, which a picture enlarged for the features all but loses."""
+    """A checkerboard of two levels of 255 almost disappears when the picture is enlarged for the features."""
     judge = copy.deepcopy(projected).eval()
     x = torch.zeros(1, 3, 101, 101)
     rows = torch.arange(101)

@@ -48,13 +48,13 @@ def test_a_picture_has_the_same_features_in_any_batch(network):
 
 
 def test_nothing_of_it_trains_and_nothing_of_it_is_stored(network):
-    """A checkpoint need not carry the package's weights along."""
+    """So a checkpoint does not carry the package's weights."""
     assert not list(network.parameters())
     assert not network.state_dict()
 
 
 def normalise(x, state, name):
-    """Batch normalisation as it is before folding."""
+    """Applies batch normalisation as it is before folding."""
     parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
     return functional.batch_norm(x, *parts, training=False, eps=1e-3)
 
@@ -77,7 +77,7 @@ def test_folding_a_normalisation_equals_applying_it(depthwise):
 
 
 def same(n, kernel, stride):
-    """TensorFlow's SAME padding before and after n values."""
+    """Returns TensorFlow's SAME padding before and after n values."""
     total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
     return total // 2, total - total // 2
 
@@ -100,7 +100,7 @@ def test_an_uneven_padding_has_its_extra_pixel_below_and_right():
 
 
 def test_the_first_blocks_equal_the_network_with_its_normalisations(network, weights):
-    """Stem, the block without expansion, a halving block and one with a skip, from the package's own tensors."""
+    """They are the stem, the block without expansion, a halving block and one with a skip."""
 
     def convolve(x, name, norm, stride=1, groups=1):
         kernel = weights[f"{name}.weight"].shape[2]
@@ -124,7 +124,7 @@ def test_the_first_blocks_equal_the_network_with_its_normalisations(network, wei
 
 
 def test_features_tell_pictures_apart(network):
-    """The weights are trained ones: texture moves them less than content does."""
+    """The weights are trained: texture changes the features less than content does."""
     plain = torch.full((1, 3, 101, 101), 0.2)
     grainy = plain + 0.02 * torch.randn(1, 3, 101, 101, generator=torch.Generator().manual_seed(0))
     striped = plain + 0.5 * torch.sin(torch.arange(101) / 3)

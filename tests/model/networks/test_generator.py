@@ -18,7 +18,7 @@ NAMES = ("tiny", "small", "paper")
 
 
 def correlate(x, kernel):
-    """Plain correlation without padding, written out: [I,H,W], [O,I,k,k] -> [O,H-k+1,W-k+1] in float64."""
+    """Computes plain correlation without padding: [I,H,W], [O,I,k,k] -> [O,H-k+1,W-k+1] in float64."""
     k = kernel.shape[-1]
     height, width = x.shape[1] - k + 1, x.shape[2] - k + 1
     y = np.zeros((kernel.shape[0], height, width))
@@ -29,7 +29,7 @@ def correlate(x, kernel):
 
 
 def up_by_zeros(x, kernel):
-    """Zeros between the inputs, full correlation, less the incomplete border, blur: [I,n,m] -> [O,2n-3,2m-3]."""
+    """Puts zeros between inputs, correlates fully, drops the incomplete border and blurs: [I,n,m] -> [O,2n-3,2m-3]."""
     spread = np.zeros((x.shape[0], 2 * x.shape[1] - 1, 2 * x.shape[2] - 1))
     spread[:, ::2, ::2] = x
     full = correlate(np.pad(spread, ((0, 0), (2, 2), (2, 2))), kernel)
@@ -39,7 +39,7 @@ def up_by_zeros(x, kernel):
 
 
 def modulated_by_hand(convolution, x, style):
-    """One sample through its own weight, modulated and demodulated as in the StyleGAN2 paper."""
+    """Convolves one sample with its own weight, modulated and demodulated as in the StyleGAN2 paper."""
     affine = convolution.affine
     weight = convolution.weight.numpy() / math.sqrt(convolution.weight[0].numel())
     scale = affine.weight.numpy() @ style / math.sqrt(len(style)) + affine.bias.numpy()
@@ -102,7 +102,7 @@ def test_a_constant_stays_a_constant_through_an_up_layer():
 
 @given(st.integers(-50, 50), st.integers(4, 12))
 def test_up_layer_and_skip_put_position_p_at_2p(low, n):
-    """A ramp of positions comes out as half of each output's position, at the positions that geometry tells."""
+    """A ramp of positions comes out as half of each output's position, at the positions that geometry gives."""
     weight = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
     weight[..., 1, 1] = 1
     window = (low, low + n - 1)
@@ -116,7 +116,7 @@ def test_up_layer_and_skip_put_position_p_at_2p(low, n):
 
 
 def texture(generator, z_s, window):
-    """The picture of z_S at a window of cells, without noise, in float64."""
+    """Renders the picture of z_S at a window of cells, without noise, in float64."""
     sizes = [geometry.length(output) for output in geometry.outputs(generator.config.texture, window)]
     z_n = [torch.zeros(1, 1, size, size) for size in sizes]
     w = torch.zeros(1, generator.config.w_dim).double()
@@ -150,7 +150,7 @@ def test_a_ramp_of_cells_gives_a_ramp_of_pixels_sixteen_to_a_cell(centred):
 
 @pytest.mark.parametrize("axis", [2, 3])
 def test_every_block_of_the_structure_sees_the_coordinates_of_its_own_cells(centred, fold_float64, axis):
-    """With nothing but a ramp of coordinates, z_S at each cell is that cell's coordinate, times one constant."""
+    """If only a ramp of coordinates is given, z_S at each cell is that cell's coordinate times one constant."""
     cells = torch.arange(1.0, 36.0).double()
     coordinates = torch.zeros(1, 3, 35, 35).double()
     coordinates[:, 0] = cells[:, None] if axis == 2 else cells
@@ -203,7 +203,7 @@ def test_in_a_real_network_nothing_beyond_the_receptive_field_changes(tiny, fold
 
 
 def changed(before, after, window):
-    """The square of positions that differ, which must be one that is filled."""
+    """Returns the bounding box of the positions that differ, after checking that all in it do."""
     pixels = torch.arange(window[0], window[1] + 1)
     different = before != after
     rows, columns = pixels[different.any(dim=1)], pixels[different.any(dim=0)]
@@ -217,7 +217,7 @@ def changed(before, after, window):
 def test_in_float64_windows_agree_to_rounding_with_noise_at_every_layer(
     request, network, rows, columns, fold_float64, latents_of
 ):
-    """So what differs in float32 is rounding, and every position is what the design says it is."""
+    """So differences in float32 are rounding, and every position is where the design puts it."""
     generator = request.getfixturevalue(network)
     folded = fold_float64(generator, 9)
     whole_rows, whole_columns = (-4, 11), (0, 17)
@@ -284,7 +284,7 @@ def test_the_folded_path_equals_the_batched_path_for_the_same_latents(request, o
 
 
 def test_each_layer_has_its_own_style_and_a_torgb_that_of_the_layer_after_it(tiny, one_style):
-    """With another w at each place, batched and folded paths still agree, and every w changes the picture."""
+    """With a different w at each place, batched and folded paths still agree, and every w changes the picture."""
     z_l, coordinates, z_g, z_n = batch_for(tiny.config, 1, 6, seed=2)
     ws = [tiny.mapping(z_g_vector(seed, tiny.config.z_g_dim)) for seed in range(9)]
     z_s = tiny.structure(z_l, coordinates, z_g)
@@ -314,7 +314,7 @@ def test_noise_of_a_training_patch_fits_its_network(tiny):
 
 
 def test_the_papers_network_has_the_papers_layers():
-    """Section B: channels, kernels, CoordConv inputs, eight mapping layers."""
+    """The numbers are those of Section B: channels, kernels, CoordConv inputs, eight mapping layers."""
     with torch.device("meta"):
         generator = Generator(PRESETS["paper"])
     structure = [tuple(block.convolution.weight.shape) for block in generator.structure.blocks]

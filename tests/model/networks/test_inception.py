@@ -21,7 +21,7 @@ def add_convolution(weights, name, outputs, inputs, kernel, random):
 
 @pytest.fixture(scope="module")
 def weights():
-    """Random weights of all the network's shapes."""
+    """Returns random weights in all the network's shapes."""
     weights, channels, random = {}, 3, torch.Generator().manual_seed(0)
     for (name, outputs, kernel), _, _ in STEM:
         add_convolution(weights, name, outputs, channels, kernel, random)
@@ -44,7 +44,7 @@ def network(weights):
 
 
 def test_it_has_the_published_number_of_parameters(network):
-    """Keras counts 21,768,352 trainable ones in InceptionV3 without its classifier; they are what folding leaves."""
+    """Keras counts 21,768,352 trainable parameters in InceptionV3 without its classifier; folding leaves these."""
     assert sum(buffer.numel() for buffer in network.buffers()) == 21_768_352
 
 
@@ -58,7 +58,7 @@ def test_a_picture_has_2048_features_in_any_batch(network):
 
 
 def block(pool):
-    """Every branch hands on what it is given."""
+    """Replaces every branch by the identity."""
     weights = {}
     for name in ("first", "last"):
         add_convolution(weights, f"block.{name}", 1, 1, (1, 1), torch.Generator())
@@ -67,7 +67,7 @@ def block(pool):
 
 
 def test_the_two_departures_from_the_textbook():
-    """Average pooling counts no padding; the last block takes the maximum."""
+    """Average pooling does not count padding; the last block takes the maximum."""
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
     first, last = block("average")(x)[0]
     assert torch.allclose(first, x[0, 0])

@@ -8,7 +8,7 @@ from model.networks.lpips import WEIGHTS, Lpips
 
 
 def picture(k):
-    """A formula that everyone can paint: [1,3,64,80] in [-1, 1]."""
+    """Computes a picture from a formula, [1,3,64,80] in [-1, 1]."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(80.0), indexing="ij")
     return torch.stack([torch.sin((c + 1) * x / 7 + k) * torch.cos((c + 2) * y / (9 + k)) for c in range(3)])[None]
 
@@ -17,7 +17,7 @@ KNOWN = {(0, 1): 0.091971, (0, 3): 0.145413, (2, 5): 0.135495}
 
 
 def test_distances_are_those_of_the_published_code():
-    """The package lpips 0.1.4 gave these, with the same weights in full precision in its own network."""
+    """The package lpips 0.1.4 gave these with the same weights in full precision in its own network."""
     measure = Lpips()
     for (first, second), expected in KNOWN.items():
         assert float(measure(picture(first), picture(second))) == pytest.approx(expected, rel=2.5e-4)

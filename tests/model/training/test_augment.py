@@ -44,7 +44,7 @@ def test_colours_change_on_the_share_of_pictures_only():
 
 
 def test_colour_changes_keep_the_places_and_stay_within_their_limits():
-    """Brightness by 0.3 at most, saturation by 70%, contrast by 40%."""
+    """Brightness changes by 0.3 at most, saturation by 70%, contrast by 40%."""
     x = pictures(300, 6)
     changed = change_colours(x, 1.0, source(2))
     assert (changed.mean(dim=(1, 2, 3)) - x.mean(dim=(1, 2, 3))).abs().max() < 0.3 + 1e-5
@@ -72,7 +72,7 @@ def test_a_shift_reads_the_reflected_picture_at_each_place():
 
 
 def test_shifts_go_up_and_down_left_and_right_alike():
-    """Each of the 2·3 + 1 shifts as often as the others, both ways independently."""
+    """Each of the 2·3 + 1 shifts is equally frequent, in both directions independently."""
     ramp = torch.arange(20.0)
     x = (ramp[:, None] * 20 + ramp).expand(2000, 3, 20, 20)
     moved, down_px = shift(x, 3, source(4))
@@ -87,7 +87,7 @@ def test_shifts_go_up_and_down_left_and_right_alike():
 
 
 def test_a_window_that_moves_down_in_its_photograph_gets_the_t_of_the_lower_crop():
-    """A crop of a tall picture, shifted, is another crop of the picture, and its t is that crop's t."""
+    """A shifted crop of a tall picture is another crop of the picture, with that crop's t."""
     tall = torch.arange(197.0)[None, None, :, None].expand(64, 3, 197, 101)
     top = 48
     crop = tall[:, :, top : top + 101]

@@ -64,7 +64,7 @@ def test_all_values_of_all_maps_count_alike(recipe):
 
 @pytest.mark.parametrize("recipe", ADVERSARIAL)
 def test_each_side_is_better_off_for_moving_its_own_way(recipe):
-    """The discriminator wants real up and fake down; the generator wants fake up."""
+    """The discriminator pushes real up and fake down; the generator pushes fake up."""
     real, fake = (torch.tensor(x)[:, None].requires_grad_() for x in (REAL, FAKE))
     discriminator, generator = ADVERSARIAL[recipe]
     for_real, for_fake = torch.autograd.grad(discriminator([real], [fake]), [real, fake])
@@ -80,7 +80,7 @@ def test_the_vertical_task_is_the_mean_distance():
 
 
 def test_the_diversity_loss_by_hand():
-    """Mean |Δz_S| is 0.5, mean |Δz_l| is 2."""
+    """The mean of |Δz_S| is 0.5, that of |Δz_l| is 2."""
     z_s, twin_z_s = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[2.0, 2.0, 3.0, 3.0]])
     z_l, twin_z_l = torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0, 0.0]])
     assert diversity(z_s, twin_z_s, z_l, twin_z_l).item() == pytest.approx(1 / (0.25 + 1e-5), rel=1e-6)
@@ -108,7 +108,7 @@ def test_following_the_diversity_loss_raises_the_distance_between_structures():
 
 
 def test_r1_by_hand_for_a_linear_judge():
-    """Verdict 2 Σx over 3·2·2 values: squared norm 4·12."""
+    """For the verdict 2 Σx over 3·2·2 values, the squared norm is 4·12."""
     pictures = torch.randn(5, 3, 2, 2, requires_grad=True)
     maps = [pictures.sum(dim=(1, 2, 3))[:, None], pictures.sum(dim=1, keepdim=True)]
     assert r1_penalty(maps, pictures).item() == pytest.approx(48)
@@ -133,7 +133,7 @@ def test_r1_equals_a_finite_difference_of_the_discriminator():
 
 
 def test_the_gradient_of_r1_reaches_the_weights():
-    """By a finite difference along a random direction of all weights."""
+    """The check is a finite difference along a random direction of all weights."""
     torch.manual_seed(5)
     discriminator = Discriminator(7, 4).double()
     pictures = torch.randn(3, 3, 7, 7).double().requires_grad_()
@@ -153,7 +153,7 @@ def test_the_gradient_of_r1_reaches_the_weights():
 
 
 def test_the_path_length_of_a_linear_network_is_its_gain():
-    """Pictures that are ws times a gain: the Jacobian is gain·identity, so |Jᵀy| = gain·|y|/√(pixels)."""
+    """For pictures that are ws times a gain, the Jacobian is gain·identity, so |Jᵀy| = gain·|y|/√(pixels)."""
     random = torch.Generator().manual_seed(0)
     ws = torch.randn(4, 1, 3 * 25, generator=random, requires_grad=True)
     noise = torch.randn(4, 3, 5, 5, generator=random)
@@ -163,7 +163,7 @@ def test_the_path_length_of_a_linear_network_is_its_gain():
     assert torch.allclose(lengths, expected)
     assert penalty.item() == pytest.approx((expected - 2).square().mean().item())
     penalty.backward()
-    assert gain.grad > 0  # lengths above their mean are to shrink
+    assert gain.grad > 0  # lengths above their mean should shrink
 
 
 def test_path_lengths_of_layers_are_averaged_as_squares():

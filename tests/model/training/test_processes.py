@@ -1,4 +1,4 @@
-"""Processes that train together: alike in their networks, unlike in what they draw."""
+"""Processes that train together have the same networks and draw different samples."""
 
 import dataclasses
 import threading

@@ -18,7 +18,7 @@ RECIPE = {
 
 
 def landscape():
-    """A synthetic photograph [3,197,197] in [-1, 1]: a sky that pales towards the horizon, over striped land."""
+    """Returns a synthetic photograph [3,197,197] in [-1, 1]: a sky, paler towards the horizon, over striped land."""
     y, x = torch.meshgrid(torch.arange(197.0), torch.arange(197.0), indexing="ij")
     hills = 98 + 8 * torch.sin(x / 23)
     sky = torch.stack([-0.9 + y / 400, -0.6 + y / 300, 0.3 + y / 300])
@@ -27,7 +27,7 @@ def landscape():
 
 
 def crops(t, random):
-    """Patches of the photograph by the vertical law."""
+    """Crops patches of the photograph by the vertical law."""
     photograph = landscape()
     left = torch.randint(0, 97, (len(t),), generator=random)
     tops = (48 * (t + 1)).round().int()
@@ -41,7 +41,7 @@ def photographs(step, batch=BATCH):
 
 
 def frames(step, batch=BATCH):
-    """Whole photographs, moved along by a random number of pixels."""
+    """Returns whole photographs, each shifted by a random number of pixels."""
     random = torch.Generator().manual_seed(2000 + step)
     left = torch.randint(0, 197, (batch,), generator=random)
     return torch.stack([landscape().roll(int(x), dims=2) for x in left]), torch.zeros(batch)
@@ -52,7 +52,7 @@ def train(trainer, steps):
 
 
 def stored(trainer):
-    """A training state's file."""
+    """Returns a training state's file."""
     header = {"steps": trainer.steps, "images_before": trainer.images_before}
     return checkpoint.save(checkpoint.TRAINING_STATE, trainer.state(), header)
 
@@ -113,7 +113,7 @@ def test_a_state_without_frames_starts_their_discriminator_as_that_of_patches():
 
 
 def test_a_generated_frame_is_as_high_as_a_photograph_and_centred_on_the_horizon():
-    """The patch at t = 0 of the same world, at the same column, is the middle of the frame."""
+    """The middle of the frame is the patch at t = 0 of the same world, at the same column."""
     trainer = Trainer(TINY, RECIPE["paper"])
     with torch.no_grad():
         frame = trainer.draw(2, step_generator(0, 0), frames=True)
@@ -131,11 +131,11 @@ def test_a_generated_frame_is_as_high_as_a_photograph_and_centred_on_the_horizon
 
 
 MARGINS = [3 * 2 ** (1 + layer // 2) for layer in range(2 * TINY.pairs)]
-"""By how much each layer's noise is wider in a frame of 17 cells than in a patch of 11, on each side."""
+"""The number of values by which each layer's noise is wider in a frame of 17 cells than in a patch of 11, per side."""
 
 
 def test_windows_beyond_the_frame_begin_with_the_same_image_in_both_streams():
-    """As many patches of photographs come before them as the generator draws within the frame."""
+    """They come after as many patches of photographs as the generator draws within the frame."""
     trainer = Trainer(TINY, dataclasses.replace(RECIPE["projected"], frame_every=3, beyond_after=10 * BATCH))
     patches = sum((step + 1) % 3 != 0 for step in range(10)) * BATCH
     assert trainer.patches_within_frame == patches
@@ -225,7 +225,7 @@ def test_a_share_of_the_pictures_takes_another_style_from_a_layer_on():
 @pytest.mark.parametrize("recipe", RECIPE)
 @pytest.mark.parametrize("kind", ["nci", "nci-fcg"])
 def test_an_ablation_that_was_stopped_and_resumed_equals_one_that_was_not(kind, recipe):
-    """Its judge's vertical head has nothing to learn from, so no optimiser has a state of it."""
+    """Its discriminator's vertical head has nothing to learn from, so no optimiser holds a state for it."""
     network = ablation(TINY, kind)
     settings = recipe_for(network, recipe)
     settings = dataclasses.replace(settings, batch=BATCH, r1_every=2, path_every=2)
@@ -251,7 +251,7 @@ def test_an_ablation_trains_without_positions_and_structure(kind):
 
 @pytest.mark.parametrize(("recipe", "tolerance"), [("paper", 1e-4), ("projected", 1e-2)])
 def test_a_batch_of_two_equal_parts_gives_the_step_of_one(recipe, tolerance, monkeypatch):
-    """Nearly so for spectral norms, which each pass sharpens."""
+    """For spectral norms this holds only approximately, because each pass sharpens them."""
     monkeypatch.setattr(
         "model.training.trainer.step_generator", lambda seed, step, rank, part: step_generator(seed, step)
     )
@@ -271,7 +271,7 @@ def test_the_parts_of_a_batch_have_their_own_randomness():
 
 
 def test_reduced_precision_takes_regularisers_in_float32():
-    """The first step's R1 is of the same network and photographs; its other losses agree to bfloat16's precision."""
+    """The first step's R1 is for the same network and photographs; its other losses agree to bfloat16's precision."""
     exact, reduced = (
         train(Trainer(TINY, dataclasses.replace(RECIPE["paper"], precision=precision)), 1)[0]
         for precision in ("float32", "bf16")
@@ -290,7 +290,7 @@ def test_a_step_changes_generator_and_discriminator_and_moves_the_average():
 
 
 def test_the_averages_half_life_is_its_number_of_images():
-    """While the generator stands still, each half-life halves the average's distance from it."""
+    """While the generator does not change, each half-life halves the average's distance from it."""
     trainer = Trainer(TINY, dataclasses.replace(RECIPE["paper"], ema_images=(100, 100)))
     for parameter in trainer.ema.parameters():
         parameter.add_(1)
@@ -313,7 +313,7 @@ def test_the_half_life_is_a_tenth_of_the_images_seen_within_its_bounds(images, h
 
 
 def test_the_discriminator_does_not_learn_from_the_generators_step():
-    """The generator's step leaves no gradient in the discriminator and lets it train afterwards."""
+    """The generator's step leaves no gradient in the discriminator, which can train afterwards."""
     trainer = Trainer(TINY, RECIPE["paper"])
     train(trainer, 1)
     seen = []
@@ -379,12 +379,12 @@ def test_the_average_can_be_stored_as_a_checkpoint():
 
 
 def layout(pictures):
-    """Mean colours of the cells of a 4×4 grid, averaged over pictures: [3,4,4]."""
+    """Returns the mean colours of the cells of a 4×4 grid, averaged over pictures: [3,4,4]."""
     return functional.adaptive_avg_pool2d(pictures, 4).mean(dim=0)
 
 
 def distance(trainer, windows):
-    """How far, in layout, pictures of the averaged generator lie from the photograph at the same positions."""
+    """Returns the distance in layout between the averaged generator's pictures and the photograph."""
     with torch.no_grad():
         fakes, _ = trainer.ema(windows.z_l, windows.coordinates, windows.z_g, windows.z_n)
     real = crops(windows.t, torch.Generator().manual_seed(0))
@@ -392,7 +392,7 @@ def distance(trainer, windows):
 
 
 def test_training_on_one_photograph_brings_pictures_closer_to_it():
-    """The distance is one that the discriminator does not compute."""
+    """The discriminator does not compute the distance that is checked."""
     recipe = dataclasses.replace(RECIPE["paper"], generator_lr=2e-3, discriminator_lr=2e-3, path_every=30)
     trainer = Trainer(TINY, recipe)
     windows = trainer.draw(24, torch.Generator().manual_seed(99))

@@ -18,7 +18,7 @@ positions = st.integers(-FARTHEST, FARTHEST - 400)
 
 
 def philox_of_random123(counter, key):
-    """Philox 4×32-10 on plain integers, written from the paper."""
+    """Computes Philox 4×32-10 on plain integers, written from the paper."""
     c, k = list(counter), list(key)
     for _ in range(10):
         p, q = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
@@ -28,7 +28,7 @@ def philox_of_random123(counter, key):
 
 
 def normal(seed, counter, index):
-    """Normal number 0 to 3 of a counter of signed words, in float64."""
+    """Returns normal number 0 to 3 of a counter of signed words, in float64."""
     words = philox_of_random123([word & ALL for word in counter], (seed & ALL, seed >> 32))
     u, v = (((word >> 8) + 0.5) / 2**24 for word in words[index // 2 * 2 :][:2])
     return math.sqrt(-2 * math.log(u)) * (math.sin if index % 2 else math.cos)(2 * math.pi * v)
@@ -55,7 +55,7 @@ def z_n_at(seed, layer, row, column):
 
 
 def z_n_field(seed, layer, rows, columns):
-    """The noise of one layer alone."""
+    """Returns the noise of one layer alone."""
     (field,) = z_n_fields(seed, [(layer, rows, columns)])
     return field
 
@@ -148,7 +148,7 @@ def test_z_g_follows_the_scheme_and_a_longer_one_begins_with_a_shorter_one(seed,
 
 @st.composite
 def nested_windows(draw):
-    """A window anywhere in the world, and one inside it."""
+    """Draws a window anywhere in the world, and one inside it."""
     size = draw(st.integers(1, 40))
     low = draw(positions | st.integers(-60, 20) | st.just(FARTHEST - 400) | st.just(-FARTHEST))
     start = draw(st.integers(0, size - 1))
@@ -195,7 +195,7 @@ FIELDS = {
 @pytest.mark.parametrize("low", [-32, 10**9, -FARTHEST, FARTHEST - 600])
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields_are_standard_normal(name, low):
-    """Mean, variance, skewness, kurtosis and quantiles of 2^18 numbers, each within five standard errors."""
+    """Mean, variance, skewness, kurtosis and quantiles of 2^18 numbers are within five standard errors."""
     x = FIELDS[name](11, low).double()
     error = 5 / math.sqrt(len(x))
     assert len(x) == 2**18
@@ -210,13 +210,13 @@ def test_fields_are_standard_normal(name, low):
 
 
 def correlation(x, y):
-    """In standard errors, for numbers that are independent."""
+    """Returns the correlation in standard errors, for independent numbers."""
     x, y = x.flatten().double(), y.flatten().double()
     return abs((x * y).mean() / (x.std() * y.std())) * math.sqrt(len(x))
 
 
 def mirrored(x):
-    """A field and its mirror images, each pair of values taken once."""
+    """Yields a field and its mirror images, each pair of values taken once."""
     half = x.shape[-1] // 2
     images = (x.transpose(2, 3)[:, :, :half, half:], x.flip(2)[:, :, :half, half:], x.flip(3)[:, :, :half, half:])
     return [(x[:, :, :half, half:], image) for image in images]
@@ -256,7 +256,7 @@ def test_z_g_of_neighbouring_seeds_are_independent():
 
 
 def test_no_number_repeats_a_row_or_column_further_on():
-    """Rows and columns, low and high words, positive and negative positions do not stand in for each other."""
+    """Rows and columns, low and high words, and positive and negative positions are all distinguished."""
     windows = [window_from(low, 3) for low in (0, 2**16, 2**30, -(2**16), -(2**30), -3)]
     fields = [z_l_field(1, rows, columns, 4) for rows in windows for columns in windows]
     fields = torch.cat(fields).flatten(1)

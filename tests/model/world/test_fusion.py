@@ -18,7 +18,7 @@ TURN_PX = 16 * 80
 
 
 def weights_by_hand(definition, rows_px, columns_px, step=1):
-    """The weight of each style at one in `step` pixels, float64 [K,h,w]: nearest centre, then the mean of a box."""
+    """Computes each style's weight at one in `step` pixels, float64 [K,h,w]: nearest centre, then a box's mean."""
     half = definition.fusion_px // 2
     y = np.arange(rows_px[0] - half, rows_px[1] + half + 1)[:, None]
     x = np.arange(columns_px[0] - half, columns_px[1] + half + 1)[None, :]
@@ -34,7 +34,7 @@ def weights_by_hand(definition, rows_px, columns_px, step=1):
 
 
 def weights_of(found, count, shape):
-    """A mixture, or one style, as the weight of each style."""
+    """Returns a mixture, or one style, as the weight of each style."""
     if isinstance(found, int):
         return np.stack([np.full(shape, float(k == found)) for k in range(count)])
     weights = np.zeros((count, *shape))
@@ -96,7 +96,7 @@ def test_at_the_far_ends_of_the_world_the_nearest_centre_is_found_without_overfl
 
 
 class WholeImage:
-    """The network of the design for a window of cells, in float64, every position with its own style."""
+    """The network of the design for a window of cells, in float64, with a style at every position."""
 
     def __init__(self, generator, definition, rows, columns):
         self.generator, self.config = generator.double(), generator.config
@@ -105,7 +105,7 @@ class WholeImage:
         self.ws = [self.generator.mapping(z_g) for z_g in self.z_gs]
 
     def styles_at(self, convolution, vectors, windows, step):
-        """s(p) of a convolution at each position: [1,I,h,w]."""
+        """Returns s(p) of a convolution at each position: [1,I,h,w]."""
         pixels = [(low * step, high * step) for low, high in windows]
         weights = torch.from_numpy(weights_by_hand(self.definition, *pixels, step))
         return torch.einsum("khw,ki->ihw", weights, torch.cat([convolution.affine(v) for v in vectors]))[None]
@@ -188,7 +188,7 @@ def test_one_style_of_the_worlds_own_seed_is_the_plain_world_bit_for_bit(tiny):
 
 
 def test_styles_that_are_alike_blend_into_what_each_is(tiny):
-    """The path pixel by pixel against the folded one, to rounding."""
+    """The path by pixel and the folded path agree to rounding."""
     styles = tuple(Style(seed=7, x_px=x, y_px=y) for x, y in ((0, 0), (60, 10), (30, 50)))
     fused, plain = World(tiny, Definition(7, styles=styles)), World(tiny, 7)
     difference = fused.render((-30, 60), (0, 90)) - plain.render((-30, 60), (0, 90))

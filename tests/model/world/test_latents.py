@@ -1,4 +1,4 @@
-"""The fields of defined worlds, around circles and with edits; and worlds that are made of them."""
+"""The fields of defined worlds, around circles and with edits, and worlds made from them."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_in_a_circle_the_coordinates_turn_a_whole_number_of_times(turn, times):
 
 
 def edited_by_hand(base, other, edit, rows, columns, positions, turn):
-    """Where the image of the edit's cells is, the other field; position by position."""
+    """Returns the other field where the image of the edit's cells is, position by position."""
     field = base.clone()
     top, bottom = (cell * positions for cell in (edit.rows(16)[0], edit.rows(16)[1] + 1))
     left, right = (cell * positions for cell in (edit.columns(16)[0], edit.columns(16)[1] + 1))
@@ -119,7 +119,7 @@ def test_the_last_edit_of_a_cell_holds_and_an_undone_edit_leaves_no_trace():
 
 
 def test_an_edit_may_take_over_the_statistics_of_another_box():
-    """Of a box as the edits before leave it."""
+    """The statistics are those of the box after the earlier edits."""
     strange = Edit(box_px=(0, 0, 64, 64), seed=6)
     like = Edit(box_px=(320, 0, 640, 640), seed=9, fields=("z_l",), like_box_px=(0, 0, 64, 64))
     model = latents_of(edits=(strange,)).z_l((0, 3), (0, 3))
@@ -158,7 +158,7 @@ def test_tiles_of_the_papers_world_of_every_kind_give_the_pixels_of_one_shot(pap
 
 
 def check_promise_2(world, side, tile_px):
-    """No pixel more than 1 of 255 apart, fewer than 1 in 1000 at all; and no order of tiles changes a bit."""
+    """Checks that tiles agree to 1 of 255, all but 1 in 1000 exactly, and that their order changes no bit."""
     rows, columns = window_from(-side // 2, side), window_from(-64, side)
     whole = quantise(world.render(rows, columns)).int()
     corners = [(top, left) for top in range(*rows, tile_px) for left in range(*columns, tile_px)]

@@ -17,7 +17,7 @@ def test_one_shot_renders_any_number_of_cells(ablated):
 
 
 ROWS, COLUMNS = (-7, 6), (20, 33)
-"""Of cells; pixels -112 to 111 and 320 to 543, of which a network without padding gives all but 30 on each side."""
+"""Windows of cells: pixels -112 to 111 and 320 to 543. Without padding, 30 of them on each side are not computed."""
 
 
 @pytest.mark.parametrize("columns", [(350, 365), (352, 480)])
@@ -34,7 +34,7 @@ def test_a_part_of_a_picture_is_what_the_whole_has_there(ablated, rows, columns)
 
 @pytest.mark.parametrize("ablated", ["nci"], indirect=True)
 def test_a_padded_picture_ends_where_it_is_told_to(ablated):
-    """A longer one differs at the end, and nowhere else."""
+    """A longer picture differs only at the end."""
     longer = (ROWS[0], ROWS[1] + 5)
     for rows, same in (((100, 111), False), ((-50, -35), True)):
         one, other = (render_part(ablated, 3, (extent, COLUMNS), rows, (380, 420)) for extent in (ROWS, longer))

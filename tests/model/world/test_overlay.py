@@ -1,4 +1,4 @@
-"""Overlays: stored fields lie where they were made for, in whatever world, and nowhere else."""
+"""Overlays: in every world, stored fields lie where they were made for and nowhere else."""
 
 import dataclasses
 import pickle
@@ -24,7 +24,7 @@ TURN_PX = 16 * 72
 
 
 def overlay_of(generator, seed, box, cyclic_px=None):
-    """A piece of a plain world as an overlay; the photograph is what can be seen there."""
+    """Makes an overlay of a part of a plain world; the photograph is what the world shows there."""
     windows = box_windows(box)
     place = footprint(CONFIG, *windows)
     latents = Latents(Definition(seed, cyclic_px), CONFIG)
@@ -37,7 +37,7 @@ def overlay_of(generator, seed, box, cyclic_px=None):
 
 
 def world_with(generator, overlay, **fields):
-    """Another seed's world, with the overlay in it."""
+    """Returns the world of another seed with the overlay in it."""
     definition = Definition(99, overlay.cyclic_px, styles=(Style(overlay="o"),), overlays=("o",), **fields)
     return World(generator, definition, overlays={"o": overlay})
 
@@ -50,7 +50,7 @@ def test_what_was_taken_out_of_one_world_shows_in_another(tiny, box, cyclic_px):
     there = world_with(tiny, overlay)
     expected = World(tiny, Definition(5, cyclic_px)).render(rows, columns)
     assert torch.equal(there.render(rows, columns), expected)
-    if cyclic_px:  # a turn further on, too
+    if cyclic_px:  # and once around the circle
         again = columns[0] + 3 * TURN_PX, columns[1] + 3 * TURN_PX
         assert torch.equal(there.render(rows, again), expected)
 

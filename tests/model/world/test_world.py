@@ -27,12 +27,12 @@ def window_from(low, n):
 
 
 def panorama(width_px, height_px):
-    """The windows of a panorama whose origin is the default."""
+    """Returns the windows of a panorama whose origin is the default."""
     return window_from(-(height_px // 2), height_px), window_from(0, width_px)
 
 
 def render_in_tiles(world, rows, columns, tile_px):
-    """The pixels of a window, put together from the tiles of the world's grid that it touches."""
+    """Renders a window by joining the tiles of the world's grid that it touches."""
     pixels = torch.full((3, geometry.length(rows), geometry.length(columns)), torch.nan)
     for row in range(rows[0] // tile_px, rows[1] // tile_px + 1):
         for column in range(columns[0] // tile_px, columns[1] // tile_px + 1):
@@ -58,7 +58,7 @@ def assert_equal_to_rounding(a, b):
 
 
 def assert_equal_pixels(a, b):
-    """The second promise: no pixel differs by more than 1 of 255, and fewer than 1 in 1000 at all."""
+    """Checks the second promise: no pixel differs by more than 1 of 255, and fewer than 1 in 1000 differ at all."""
     a, b = quantise(a).int(), quantise(b).int()
     assert (a - b).abs().max() <= 1
     assert (a != b).any(dim=0).double().mean() < 1e-3
@@ -156,7 +156,7 @@ def test_a_billion_pixels_away_a_world_is_as_good_as_here(worlds, name, at):
 
 
 def test_a_world_does_not_repeat_with_its_coordinates(worlds):
-    """The same coordinates return after 140 cells; the latents do not."""
+    """The coordinates return after 140 cells; the latents do not."""
     rows = window_from(-32, 64)
     first, second = (worlds["tiny"].render(rows, window_from(left, 64)) for left in (0, 140 * 16))
     assert (first - second).abs().mean() > 0.02
@@ -165,7 +165,7 @@ def test_a_world_does_not_repeat_with_its_coordinates(worlds):
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**64 - 1), positions, positions)
 def test_a_pixel_is_a_pure_function_of_model_seed_and_position(tiny, seed, row, column):
-    """In whatever order and company, the same window gives the same bits."""
+    """A window gives the same bits in any order and with any other windows."""
     rows, columns = window_from(row, 40), window_from(column, 24)
     first = World(tiny, seed)
     pixels = first.render(rows, columns)
@@ -186,7 +186,7 @@ def test_a_single_pixel_can_be_asked_for(worlds, row, column):
 
 @pytest.mark.parametrize("cells", [(0, 10), (-9, 3)])
 def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, worlds, latents_of, cells):
-    """z_l, z_n, coordinates and z_g of the design, put into the batched network of training."""
+    """The fields are z_l, z_n, coordinates and z_g of the design, given to the batched network of training."""
     config, world = tiny.config, worlds["tiny"]
     z_l, coordinates, z_n = latents_of(config, world.definition.seed, cells, cells)
     z_g = z_g_vector(world.definition.seed, config.z_g_dim)
@@ -196,7 +196,7 @@ def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, wo
 
 
 def test_the_mirror_of_the_horizon_is_no_mirror_of_the_picture(worlds):
-    """Above and below the horizon are different: the vertical coordinate has a sign."""
+    """Above and below the horizon differ, because the vertical coordinate has a sign."""
     picture = worlds["tiny"].render(window_from(-60, 121), window_from(0, 64))
     assert (picture - picture.flip(1)).abs().mean() > 0.02
 
@@ -239,7 +239,7 @@ def test_quantising_maps_the_ends_to_the_ends_and_clamps():
 @pytest.mark.parametrize("styles", [(), (Style(seed=1, x_px=10**6), Style(seed=2, x_px=10**6 + 200))])
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 def test_the_number_of_threads_changes_no_bit(preset, styles):
-    """Not even before quantising: a worker with more cores computes the same tile."""
+    """This holds even before quantising: a worker with more cores computes the same tile."""
     torch.manual_seed(0)
     generator = Generator(PRESETS[preset]).eval()
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""A command that is told to end does so at once, with one line, and the same command goes on afterwards."""
+"""A command that is told to end does so at once, with one line, and running it again continues the work."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ main(sys.argv[1:])
 
 
 def interrupted(number, *arguments):
-    """What a command that hangs while it writes its first shard says when a signal comes, and its exit code."""
+    """Returns the message and exit code of a command that gets a signal while it writes its first shard."""
     process = forks.Fork(HANGS_IN_A_SHARD, *arguments)
     while not process.said:
         assert not process.ended, process.end()
@@ -67,7 +67,7 @@ def test_an_ingest_ends_with_one_line_and_goes_on_the_next_time(tmp_path):
 
 
 def test_a_signal_that_was_ignored_stays_so():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup sets it
     try:
         with ended_by_signals():
             os.kill(os.getpid(), signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""What is printed of a render job: names and reasons may come from anywhere."""
+"""The printed tables of a render job: names and reasons may come from anywhere."""
 
 from pipelines.terminal.render_tables import show_refused, show_summary
 from transforms.panoramas.manifest import MANIFEST_SCHEMA, refused_row

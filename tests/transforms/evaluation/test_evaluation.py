@@ -1,4 +1,4 @@
-"""What is compared with what: where the windows of worlds and the crops of photographs lie, and how they are scaled."""
+"""The comparisons of an evaluation: the positions of worlds' windows and photographs' crops, and their scaling."""
 
 import dataclasses
 import shutil
@@ -43,14 +43,14 @@ EVALUATION = Evaluation()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Photographs, each of one blue, whose red tells the row and whose green tells the column."""
+    """Returns photographs, each of one blue, whose red gives the row and whose green the column."""
     folder = tmp_path_factory.mktemp("photographs")
     for index in range(20):
         picture = photograph(250).permute(1, 2, 0).numpy().copy()
         picture[..., 2] = 12 * index
         Image.fromarray(picture).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), dedup="off")
+    options = IngestOptions((str(folder),), out, preparation=Preparation(content_filters=False), dedup="off")
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
@@ -70,7 +70,7 @@ def random():
 
 
 def rows_of(pictures):
-    """The red of each picture's first and last row: of a photograph, the rows themselves."""
+    """Returns the red of each picture's first and last row, which in a photograph is the row itself."""
     return [(int(picture[0, 0, 0]), int(picture[0, -1, 0])) for picture in pictures]
 
 
@@ -131,7 +131,7 @@ def test_patches_of_worlds_are_drawn_by_the_law_of_training(render):
 
 
 def ramp(rows, columns):
-    """A world that darkens evenly from row -800 to row 800."""
+    """Renders a world that darkens evenly from row -800 to row 800."""
     shade = torch.arange(rows[0], rows[1] + 1) / -800
     return shade[None, :, None].expand(3, -1, columns[1] - columns[0] + 1)
 
@@ -183,7 +183,7 @@ def test_a_world_is_always_looked_at_in_the_same_places(render):
 
 
 def test_a_padded_networks_pictures_are_rendered_each_at_its_own_size():
-    """Of 6 cells a patch, and of 13 and 25 the frames of 197 and 394 px, which are their middles."""
+    """A patch takes 6 cells; the frames of 197 and 394 px are the middles of 13 and 25 cells."""
     config = ablation(CONFIG, "nci")
     torch.manual_seed(0)
     generator = build_generator(config).eval()
@@ -218,7 +218,7 @@ def test_so_many_of_the_training_photographs_at_most(data):
 
 
 def test_patches_come_from_all_heights_of_both(data):
-    """Of a training photograph few are taken, but not the same ones of each."""
+    """Few patches are taken of a training photograph, but not the same ones of each."""
     for photographs in read_photographs(data, CONFIG, EVALUATION):
         tops = torch.cat([sets[PATCH][:, 0, 0, 0] for sets in photographs]).float()
         assert float(tops.mean()) == pytest.approx(48, abs=8)

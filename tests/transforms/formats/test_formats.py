@@ -34,14 +34,14 @@ def layout_of(widths_px, heights_px):
 
 
 def picture(width_px, height_px, seed=0):
-    """Smooth colours with some noise: what filters and predictors wrap around on."""
+    """Returns smooth colours with some noise, on which filters and predictors wrap around."""
     noise = np.random.default_rng(seed).integers(0, 90, (height_px, width_px, 3))
     slope = np.arange(width_px)[None, :, None] + 2 * np.arange(height_px)[:, None, None]
     return ((noise + slope) % 256).astype(np.uint8)
 
 
 def tiles_of(pixels, layout):
-    """The tiles of a picture, row by row."""
+    """Yields the tiles of a picture, row by row."""
     for top, bottom in itertools.pairwise(layout.row_edges_px):
         for left, right in itertools.pairwise(layout.column_edges_px):
             yield pixels[top:bottom, left:right]
@@ -52,7 +52,7 @@ def strips_of(pixels, layout):
 
 
 def read_back(path):
-    """The pixels of a panorama, by a library that knows its format."""
+    """Reads the pixels of a panorama with a library that knows its format."""
     path = Path(path)
     if path.suffix == ".tif":
         return tifffile.imread(path)
@@ -65,7 +65,7 @@ def read_back(path):
 
 
 def read_pyramid(path):
-    """The levels of a .dzi, each put together from its tiles; the last is the panorama."""
+    """Reads the levels of a .dzi, each joined from its tiles; the last is the panorama."""
     about = ElementTree.parse(path).getroot()
     size = about.find("{*}Size").attrib
     largest = max(int(size["Width"]), int(size["Height"]))
@@ -82,7 +82,7 @@ def read_pyramid(path):
 
 
 def by_pillow(pixels, kind, **settings):
-    """What Pillow makes of a whole picture."""
+    """Returns a whole picture after encoding by Pillow."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=90, **settings)
     with Image.open(buffer) as image:
@@ -90,7 +90,7 @@ def by_pillow(pixels, kind, **settings):
 
 
 def expected(name, pixels):
-    """What should be read back of a picture."""
+    """Returns the pixels that should be read back for a picture."""
     if name == "jpg":
         return by_pillow(pixels, "JPEG", subsampling="4:2:0")
     if name == "webp":
@@ -103,7 +103,7 @@ def expected(name, pixels):
 
 
 STREAMED = [name for name in FORMATS if name not in ("dzi", "zarr")]
-"""Formats of one file."""
+"""Formats that consist of one file."""
 
 
 @pytest.fixture(autouse=True)
@@ -239,9 +239,9 @@ def test_memory_does_not_grow_with_the_area(name, long_side, monkeypatch, tmp_pa
         write_panorama(name, str(tmp_path / "p"), layout, cut_strips(layout, tiles), METADATA)
         peaks_bytes.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # JPEG, whose width is limited, takes some rows at once.
+    # JPEG, whose width is limited, takes several rows at once.
     rows_bytes = 1000 * layout.width_px if name == "jpg" else 0
-    # What waits for its upload is bounded too, but how much that is depends on the threads.
+    # Content that waits for its upload is bounded too, but the amount depends on the threads.
     most_bytes = 10 << 20 if name in ("dzi", "zarr") else 5 << 20
     assert peaks_bytes[1] < max(1.2 * peaks_bytes[0], most_bytes + rows_bytes)
 
@@ -281,7 +281,7 @@ def test_writes_to_a_store(name, tmp_path):
 
 
 class Upload(io.BytesIO):
-    """What an object store takes: bytes in their order."""
+    """A file that takes bytes in order, like an object store."""
 
     def seekable(self):
         return False
@@ -347,7 +347,7 @@ def test_the_limits_of_jpeg_and_webp_are_said_and_kept(name, most_px, tmp_path):
 
 
 def mean_halved(pixels):
-    """Half the size, a pixel at a time."""
+    """Halves the size, pixel by pixel."""
     height, width, _ = pixels.shape
     half = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
     for y, x in itertools.product(range(half.shape[0]), range(half.shape[1])):
@@ -448,7 +448,7 @@ globalThis.Image = class { complete = true; naturalWidth = 256; naturalHeight = 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's own program needs node to run here")
 def test_a_pyramids_page_shows_no_more_than_the_picture():
-    """Pixels of a coarse level reach over the picture's right and bottom, where its size is no multiple of theirs."""
+    """Pixels of a coarse level extend beyond the picture if its size is not a multiple of theirs."""
     script = re.search("<script>(.*)</script>", viewer("p_files", 511, 129, {}), re.DOTALL)[1]
     say = "console.log(JSON.stringify([calls.rect, calls.clip.length, calls.drawImage.length]))"
     done = subprocess.run(["node", "-"], input=DRAW + script + say, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What becomes of photographs one by one: wherever they are, whatever happens, each has an outcome."""
+"""The outcomes of single photographs: wherever they are and whatever happens, each has one."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def jpeg(seed=0):
 
 
 def outcomes(tmp_path, *sources, manners=MANNERS):
-    """The reason of each source's reject, or "kept"."""
+    """Returns the reason of each source's reject, or "kept"."""
     photographs = [Photograph(source) for source in sources]
     found = crawl(photographs, str(tmp_path / "out"), Preparation(content_filters=False), manners)
     assert [item.source for item in found] == [photograph.source for photograph in photographs]

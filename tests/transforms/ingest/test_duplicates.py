@@ -17,7 +17,7 @@ from transforms.training_set.shards import StagedSample
 
 
 def staged(image, source, size=(800, 400), content=None):
-    """An image as it is staged; of its source's own bytes, unless others are given."""
+    """Returns an image as it is staged; its bytes are unique to the source unless given."""
     crops = crop_hashes(grid := grey_grid(image.resize((394, 197))))
     sample = dataclasses.replace(
         make_sample(hashlib.sha256((content or source).encode()).hexdigest(), source),
@@ -31,7 +31,7 @@ def staged(image, source, size=(800, 400), content=None):
 
 
 def decide(items, existing=(), dedup="near"):
-    """The sources that are kept, and by source the reason and key of the winner for each that is not."""
+    """Returns the kept sources, and by source the reason and the winner's key for each of the others."""
     outcomes = list(drop_duplicates(items, [item.sample.to_json() for item in existing], dedup))
     losers = {item.source: (item.reason, item.message) for item in outcomes if isinstance(item, Reject)}
     return sorted(item.source for item in outcomes if isinstance(item, StagedSample)), losers
@@ -39,7 +39,7 @@ def decide(items, existing=(), dedup="near"):
 
 @pytest.fixture
 def trio():
-    """Three sizes of one picture, and another picture."""
+    """Returns three sizes of one picture, and another picture."""
     sizes = {"small.jpg": (400, 200), "large.jpg": (1600, 800), "middle.jpg": (800, 400)}
     items = [staged(picture(1).resize(size), name, size) for name, size in sizes.items()]
     return [*items, staged(picture(2), "other.jpg")]

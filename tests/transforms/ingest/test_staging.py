@@ -11,7 +11,7 @@ from transforms.photographs.prepare import Preparation, prepare_photograph
 from transforms.sources.find import Found
 from transforms.training_set.records import Photograph, Reject
 
-CONFIGURATION = {"full_size_px": 197}
+CONFIGURATION = {"full_height_px": 197}
 
 
 def check_out(out):
@@ -23,7 +23,7 @@ def begin(out, *photographs):
 
 
 def mark(out, host, process):
-    """Leaves what a run of that process leaves."""
+    """Writes the mark that a run of that process leaves."""
     (out / ".staging").mkdir(exist_ok=True)
     (out / ".staging" / "run.json").write_text(json.dumps({"host": host, "process": process}))
     (out / "train-000000.tar").write_bytes(b"x")
@@ -80,8 +80,8 @@ def test_an_unfinished_run_is_gone_on_with_but_not_by_other_options(tmp_path):
     assert staging.is_unfinished(str(tmp_path))
     begin(tmp_path)
     assert staging.read_plan(str(tmp_path)).photographs == [Photograph("a.jpg", "CC0-1.0")]
-    with pytest.raises(InputError, match=r"other options \(full_size_px 197, not 389\): give the same, or remove"):
-        staging.check_out(str(tmp_path), {"full_size_px": 389})
+    with pytest.raises(InputError, match=r"other options \(full_height_px 197, not 389\): give the same, or remove"):
+        staging.check_out(str(tmp_path), {"full_height_px": 389})
 
 
 def test_what_was_staged_is_read_back_and_half_a_stage_is_none(tmp_path, monkeypatch):
@@ -171,6 +171,7 @@ GOOD_PIECE = {"url": "/a.tar", "offset_bytes": 0, "size_bytes": 9}
         json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"size_bytes": -1}}}).encode(),
         json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"offset_bytes": "x"}}}).encode(),
         json.dumps({"sample": {"full_rows_px": []}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
+        json.dumps({"sample": {"source": ["a"]}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
     ],
 )
 @pytest.mark.parametrize("read", [staging.read_plan, staging.read_staged])
@@ -178,7 +179,7 @@ def test_notes_of_an_unfinished_run_that_are_damaged_are_refused_in_one_line(tmp
     (tmp_path / ".staging").mkdir()
     for name in ("plan.jsonl", "0.jsonl"):
         (tmp_path / ".staging" / name).write_bytes(b"\n" + line + b"\n")
-    with pytest.raises(InputError, match=rf"jsonl is damaged at line 2 .*remove {tmp_path}/\.staging to begin anew"):
+    with pytest.raises(InputError, match=rf"jsonl is damaged at line 2 .*remove {tmp_path}/\.staging to start again"):
         read(str(tmp_path))
 
 

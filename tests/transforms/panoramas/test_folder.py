@@ -1,4 +1,4 @@
-"""What is already in a render job's folder, and what is not ours there."""
+"""The existing files of a render job's folder, and files there that are not its own."""
 
 import json
 
@@ -22,7 +22,7 @@ from transforms.storage.notes import say_once
 
 
 def finish(out, plan):
-    """What a finished panorama leaves."""
+    """Writes the files of a finished panorama."""
     files = {name: f"{plan.request.id}.{name}" for name in plan.request.formats}
     for file in files.values():
         write_bytes(panorama_path(out, file), b"pixels")
@@ -113,7 +113,7 @@ def test_a_forged_record_harms_nobody(forged, plan_of, tmp_path, capsys):
     say_once.cache_clear()
     record = read_record(out, "p")
     assert set(record.get("files", ())) <= set(FORMATS)
-    assert record or "is not the JSON of panorama p; it is passed over" in capsys.readouterr().err
+    assert record or "is not the record of panorama p; it is ignored" in capsys.readouterr().err
     begin(out, plan, look_up(out, plan))
     assert victim.exists()
     assert (tmp_path / "out" / "panoramas" / "victim.png").exists()

@@ -1,4 +1,4 @@
-"""The manifest: whatever the moments at which runs write it, no row is lost, and a forged one harms nobody."""
+"""The manifest: whatever the moments at which runs write it, no row is lost, and a forged one does no harm."""
 
 import threading
 import time
@@ -27,11 +27,11 @@ def states(out):
 
 
 class Killed(BaseException):
-    """The process is gone: none of its blocks' ends touches storage any more."""
+    """Raised where a process is killed: none of its cleanup touches storage any more."""
 
 
 class Stage:
-    """Lets threads take one step on storage at a time, in an order drawn from a seed, and kills some."""
+    """A scheduler that lets threads take one step on storage at a time, in a random order, and kills some."""
 
     def __init__(self, seed, kills):
         self.draw, self.kills, self.turn = Random(seed), kills, threading.Condition()
@@ -130,7 +130,7 @@ def test_whatever_the_moments_no_row_is_lost(kills, stage, monkeypatch):
             assert "r.jsonl, request 1" not in states(out), seed
         if not kills:
             assert list_files(out) == ["manifest.parquet"], seed
-        # An hour later nothing is left of the killed, and their rows have not gone with it.
+        # An hour later nothing of the killed runs remains except their rows.
         with monkeypatch.context() as later:
             now = time.time_ns()
             later.setattr(manifest.time, "time_ns", lambda now=now: now + 2 * 3600 * 10**9)
@@ -200,7 +200,7 @@ def test_a_forged_row_is_passed_over_and_named(forged, out, capsys):
     with fsspec.open(f"{out}/manifest.parquet", "wb") as file:
         pq.write_table(table, file)
     assert read_manifest(out) == [row("a")]
-    assert f"{out}/manifest.parquet: 1 of its 2 rows are damaged and are passed over\n" in capsys.readouterr().err
+    assert f"{out}/manifest.parquet: 1 of its 2 rows are damaged and are ignored\n" in capsys.readouterr().err
     write_manifest(out, [row("b")])
     assert states(out) == {"a": DONE, "b": DONE}
 

@@ -29,7 +29,7 @@ def store(out, plan, painted, tiles_per_shard=4):
 
 
 def put_together(reader, plan):
-    """The panorama from its patches."""
+    """Joins the panorama from its patches."""
     picture = np.zeros((plan.request.height_px, plan.request.width_px, 3), np.uint8)
     (top, _), (left, _) = plan.request.rows, plan.request.columns
     for index in reversed(range(plan.tiles)):
@@ -87,7 +87,7 @@ def test_missing_tiles_are_counted(plan_of, painted, tmp_path):
     plan = plan_of(150, 70)
     reader = PatchReader(str(tmp_path), plan)
     assert reader.missing() == plan.tiles == 20
-    with pytest.raises(FileNotFoundError, match="tile 0 is not there"):
+    with pytest.raises(FileNotFoundError, match="tile 0 is missing"):
         reader.patch(0)
     for first, last in ((2, 5), (4, 8), (15, 17)):
         shard = PatchShard(plan, first, last)
@@ -116,7 +116,7 @@ def flip(position):
 
 
 def in_member(name, change):
-    """Changes a file in a tar, and nothing else of it."""
+    """Changes one file in a tar."""
 
     def damage(content):
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -164,7 +164,7 @@ def test_a_damaged_shard_is_named_and_gives_no_wrong_pixels(damage, plan_of, pai
 
 
 class StoreError(Exception):
-    """What a store may raise: no OSError."""
+    """An error that a store may raise, which is not an OSError."""
 
 
 def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painted, tmp_path, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painte
 def test_a_shard_is_written_while_the_next_is_computed(plan_of, painted, tmp_path, monkeypatch):
     """The first shard's file opens only when the second shard is being computed."""
     plan, original = plan_of(150, 70), transforms.panoramas.patch_shards.open_atomic
-    shards, mark = list(missing_shards(plan, [], 4)), tmp_path / "mark"  # a file, since Beam copies what it runs
+    shards, mark = list(missing_shards(plan, [], 4)), tmp_path / "mark"  # a file, because Beam copies what it runs
 
     def compute(shard):
         if shard.first > 0:
@@ -233,7 +233,7 @@ def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):
 
 
 def bomb():
-    """A PNG of few bytes that claims 400 million pixels."""
+    """Returns a PNG of few bytes that claims 400 million pixels."""
     return encode(np.zeros((1, 1, 3), np.uint8)).replace(
         b"IHDR" + (1).to_bytes(4, "big") * 2, b"IHDR" + (20_000).to_bytes(4, "big") * 2
     )

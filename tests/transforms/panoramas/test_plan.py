@@ -40,7 +40,7 @@ def plans(draw, largest_px=400):
 
 @st.composite
 def plans_with_shards(draw):
-    """A plan with some of its tiles in shards, as other runs with other shard sizes may have left them."""
+    """Draws a plan with some of its tiles in shards, as runs with other shard sizes may have left them."""
     plan = draw(plans())
     existing = []
     for tiles_per_shard in draw(st.lists(st.integers(1, 9), max_size=3)):
@@ -212,14 +212,16 @@ def test_an_id_is_known_by_its_patches_and_by_its_panorama(scheme, plan_of, tmp_
     assert other_plans(out, other) == []
     check_plan(out, other, look_up(out, other))
     check_plan(out, plan_of(300, 200, id="q"), look_up(out, plan_of(300, 200, id="q")))
-    with pytest.raises(InputError, match=r"already holds panorama p by another plan.*add --replace to render it anew$"):
+    with pytest.raises(
+        InputError, match=r"already holds panorama p with another plan.*add --replace to render it again$"
+    ):
         check_plan(out, plan, look_up(out, plan))
     fs.rm(f"{out}/patches", recursive=True)
     check_plan(out, plan, look_up(out, plan))
     fs.makedirs(f"{out}/panoramas", exist_ok=True)
     fs.pipe(record_path(out, "p"), b'{"plan": "%s", "files": {}}' % other.digest.encode())
     check_plan(out, other, look_up(out, other))
-    with pytest.raises(InputError, match="already holds panorama p by another plan"):
+    with pytest.raises(InputError, match="already holds panorama p with another plan"):
         check_plan(out, plan, look_up(out, plan))
     fs.pipe(record_path(out, "p"), b'{"plan": "cut sho')
     check_plan(out, plan, look_up(out, plan))
@@ -251,7 +253,7 @@ def test_which_overlays_there_are_decides_a_plan_and_where_they_lie_does_not():
     plan = Plan(request, "", "0" * 64, 64, overlays=("1", "2"))
     assert Plan(moved, "", "0" * 64, 64, overlays=("1", "2")).digest == plan.digest
     assert Plan(request, "", "0" * 64, 64, overlays=("2", "1")).digest != plan.digest
-    with pytest.raises(InputError, match="which file each of its overlays is"):
+    with pytest.raises(InputError, match="identify the file of each of its overlays"):
         Plan(request, "", "0" * 64, 64)
 
 

@@ -66,7 +66,7 @@ json_values = st.recursive(
 
 
 def write(path, rows):
-    """The rows as a file of the path's suffix."""
+    """Writes the rows to a file, in the format of the path's suffix."""
     if path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     elif path.suffix == ".parquet":
@@ -80,13 +80,13 @@ def write(path, rows):
 
 
 def as_cells(row):
-    """Formats as words, lists of objects as JSON."""
+    """Returns a row with formats as words, and lists of objects as JSON."""
     as_json = {name: json.dumps(row[name]) for name in ("styles", "edits") if row.get(name)}
     return {**row, "styles": "", "edits": "", **as_json, "formats": " ".join(row.get("formats") or [])}
 
 
 def refused(function, *arguments, **keywords):
-    """What a wrong value is answered with: one line."""
+    """Returns the message for a wrong value, which must be one line."""
     with pytest.raises(InputError) as caught:
         function(*arguments, **keywords)
     message = str(caught.value)
@@ -96,7 +96,7 @@ def refused(function, *arguments, **keywords):
 
 
 def answer(function, argument):
-    """What a wrong value is answered with; nothing for a right one, and no other exception for any."""
+    """Returns the message for a wrong value; empty for a right one. No other exception is allowed."""
     try:
         assert function(argument)
     except InputError as error:
@@ -119,7 +119,7 @@ def largest_seed(request):
 @settings(deadline=None, max_examples=25)
 @given(requests=st.lists(requests, min_size=1, max_size=4, unique_by=lambda request: request.id))
 def test_requests_survive_a_file(suffix, requests, tmp_path_factory):
-    if suffix == "parquet":  # its integers have one type a column
+    if suffix == "parquet":  # whose integers have one type per column
         requests = [r for r in requests if largest_seed(r) < 2**63] or [RenderRequest(**GOOD)]
     path = tmp_path_factory.mktemp("requests") / f"r.{suffix}"
     rows = [request.to_json() for request in requests]
@@ -192,7 +192,7 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("fusion_px", 4, "fusion_px is 4; it must be an odd number from 1 to 4095"),
         ("fusion_px", 1.5, "fusion_px is 1.5; it must be a whole number"),
         ("styles", {"seed": 1}, "styles is {'seed': 1}; it must be a list"),
-        ("styles", [5], "styles: '5' is no object with fields"),
+        ("styles", [5], "styles: '5' is not an object with fields"),
         ("styles", [{"x_px": 3}], "styles: a style needs a seed, z_g"),
         ("styles", [{"seed": 1, "z_g": [0.5]}], "styles: a style needs a seed, z_g"),
         ("styles", [{"z_g": [0.5, "x"]}], "styles: z_g is (0.5, 'x'); give a list of finite numbers"),
@@ -246,23 +246,23 @@ def test_two_requests_of_one_id_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("r.jsonl", b"", "lists no request"),
-        ("r.jsonl", b"\n \n", "lists no request"),
-        ("r.csv", b"", "lists no request"),
-        ("r.csv", b"id,seed,width_px,height_px\n", "lists no request"),
+        ("r.jsonl", b"", "lists no requests"),
+        ("r.jsonl", b"\n \n", "lists no requests"),
+        ("r.csv", b"", "lists no requests"),
+        ("r.csv", b"id,seed,width_px,height_px\n", "lists no requests"),
         ("r.parquet", b"", "cannot be read as parquet"),
         ("r.parquet", b"PAR1 but no more PAR1", "cannot be read as parquet"),
         ("r.jsonl", b'{"id": "a"\n', "request 1: line 1 is not JSON"),
         ("r.jsonl", json.dumps(GOOD).encode() + b"\n\nnot json\n", "line 3 is not JSON"),
         ("r.jsonl", b"[" * 100_000, "request 1: line 1 is not JSON"),
-        ("r.jsonl", b"[1, 2]\n", "request 1: it is no object with fields"),
-        ("r.jsonl", b"null\n", "request 1: it is no object with fields"),
+        ("r.jsonl", b"[1, 2]\n", "request 1: it is not an object with fields"),
+        ("r.jsonl", b"null\n", "request 1: it is not an object with fields"),
         ("r.jsonl", b'{"seed": 1' + b"0" * 5000 + b"}", "request 1: line 1 is not JSON"),
         ("r.jsonl", b"\xff\xfe{}", "request 1: line 1 is not JSON"),
         ("r.jsonl", b'{"id": "\xe9"}', "request 1: line 1 is not UTF-8"),
         ("r.csv", b"id,seed\n\xff\xfe,1\n", "request 1: row 2 is not UTF-8"),
         ("r.csv", b"id,seed,width_px,height_px,seed\na,1,64,64,99\n", "the column 'seed' is given twice"),
-        ("r.csv", b'id,seed,width_px,height_px\n"a,1,64,64\n', "row 2 cannot be told from what follows"),
+        ("r.csv", b'id,seed,width_px,height_px\n"a,1,64,64\n', "row 2 cannot be separated from the next"),
         ("r.csv", b"id,seed,width_px,height_px\na,7,3OO,200\n", "request a: width_px is '3OO'; it must be a whole"),
         ("r.csv", b"id,seed,width_px,height_px\na,7,300.5,200\n", "request a: width_px is '300.5'; it must be a whole"),
         ("r.csv", b"id,seed,width_px,height_px\na,7,300,200,9,9\n", "unknown field '(beyond the header)'"),
@@ -329,7 +329,7 @@ def test_any_row_is_a_request_or_refused(suffix, row, tmp_path_factory):
     try:
         write(path, [{**GOOD, **row}])
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        return  # nothing that such a file can hold
+        return  # such a file cannot hold the value
     assert "\n" not in answer(read_requests, str(path))
 
 
@@ -464,7 +464,7 @@ def test_odd_columns_of_parquet(tmp_path):
     assert "the column 'seed' is given twice" in refused(read_requests, path)
     rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(MOST_REQUESTS + 1, np.int32)), ["a"])
     pq.write_table(pa.table({"id": rows}), path)
-    assert "1000001 rows; 1000000 are the most" in refused(read_requests, path)
+    assert "1000001 rows; at most 1000000 are allowed" in refused(read_requests, path)
 
 
 def test_no_secret_is_written_down(tmp_path):

@@ -20,7 +20,7 @@ def all_edges(plan, painted):
 
 
 def audit_seams(plan, read_edges):
-    """The audit of a panorama whose patches have these edges."""
+    """Returns the audit of a panorama whose patches have these edges."""
     audit = SeamAudit()
     patches = [Patch(index, 0, 0, np.zeros((1, 1, 3), np.uint8), read_edges(index)) for index in range(plan.tiles)]
     assert list(audited(plan, iter(patches), audit)) == patches
@@ -28,7 +28,7 @@ def audit_seams(plan, read_edges):
 
 
 def neighbours(plan):
-    """Each pair of neighbouring tiles, by index, and the first one's side on which the second lies."""
+    """Yields each pair of neighbouring tiles, by index, and the side of the first on which the second lies."""
     where = {plan.tile(index): index for index in range(plan.tiles)}
     for tile, index in where.items():
         right = dataclasses.replace(tile, column=tile.column + 1)
@@ -41,7 +41,7 @@ def neighbours(plan):
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 1 << 20]))
 def test_each_border_is_looked_at_once(plan_of, width_px, height_px, memory_bytes):
-    """Of edges that tell the tile and the side, exactly the neighbours' are compared."""
+    """The edges tell the tile and the side, and exactly those of neighbours are compared."""
     plan = plan_of(width_px, height_px)
     sides = np.arange(1, 5, dtype=np.uint8)[:, None, None]
     edges = [np.broadcast_to(sides + 4 * index, (4, 32, 3)).astype(np.uint8) for index in range(plan.tiles)]
@@ -130,7 +130,7 @@ def test_a_circle_is_closed_where_both_ends_are_borders(width_px, origin_x_px, c
     open_audit, audit = (audit_seams(each, edges.__getitem__) for each in (plain, plan))
     assert audit.borders == open_audit.borders + closing
     assert open_audit.max_difference == 0
-    # The painted world is no circle, so what its ends have there differs.
+    # The painted world does not close to a circle, so its two ends differ.
     assert (audit.max_difference > 0) == bool(closing)
 
 

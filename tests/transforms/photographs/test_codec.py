@@ -20,7 +20,7 @@ from transforms.training_set.records import Rejection
 
 
 def landscape(width: int = 480, height: int = 240, seed: int = 0) -> Image.Image:
-    """Blue above, green below, red at the left: its orientation can be told."""
+    """Draws blue above, green below and red at the left, which shows the orientation."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[: height // 2] = (60, 120, 220)
@@ -108,7 +108,7 @@ def lab_profile() -> bytes:
 
 
 def test_a_colour_profile_is_applied():
-    # A profile of the sRGB primaries with its red and blue swapped: what is stored as red means blue.
+    # A profile of the sRGB primaries with red and blue swapped: stored red means blue.
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     tags = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * profile[131], 12)}
     red, blue = tags[b"rXYZ"] + 4, tags[b"bXYZ"] + 4
@@ -223,7 +223,7 @@ def test_the_stored_jpeg_is_reproducible_and_keeps_its_colour():
 
 
 def jpeg_scans(count: int) -> bytes:
-    """A progressive JPEG, one of whose scans stands in it so many times more."""
+    """Returns a progressive JPEG in which one of the scans is repeated `count` times."""
     content = encoded(landscape().convert("L"), "JPEG", progressive=True)
     starts = [at for at in range(len(content)) if content[at : at + 2] == b"\xff\xda"]
     scan = content[starts[1] : starts[2]]
@@ -236,7 +236,7 @@ def test_scans_are_counted_before_they_are_decoded():
 
 
 def tags_block(tags: int, size: int) -> bytes:
-    """An EXIF block, or a TIFF, whose tags all name the same bytes."""
+    """Returns an EXIF block, or a TIFF, whose tags all name the same bytes."""
     entries = b"".join(struct.pack("<HHLL", 1000 + tag, 7, size, 8) for tag in range(tags))
     return b"II*\0" + struct.pack("<LH", 8, tags) + entries + bytes(4 + size)
 
@@ -246,7 +246,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def with_chunks(*chunks: bytes) -> bytes:
-    """A PNG with these chunks after its header."""
+    """Returns a PNG with these chunks after its header."""
     content = encoded(landscape())
     return content[:33] + b"".join(chunks) + content[33:]
 
@@ -287,7 +287,7 @@ def test_a_long_text_does_not_lose_a_png(zipped, keyword):
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
 def test_what_xmp_says_of_which_way_is_up_is_not_followed(format_):
-    """As in browsers; so the picture is seen as it was published."""
+    """Browsers ignore it too, so the picture looks as it was published."""
     xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", xmp)
@@ -311,7 +311,7 @@ def test_a_profile_that_is_too_large_or_broken_does_not_lose_a_png(profile):
 
 
 def named_profile(name: str, gamma: float) -> bytes:
-    """A profile of sRGB's primaries with another curve, by whatever name."""
+    """Returns a profile of sRGB's primaries with another curve, under any name."""
     texts = name.encode() + b"\0"
     xyz = [(0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141), (0.9642, 1.0, 0.8249)]
     points = [b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in point)) for point in xyz]
@@ -347,7 +347,7 @@ def test_lab_without_a_profile_becomes_rgb():
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "L", "1"])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_bands_do_not_show(mode, orientation, monkeypatch):
-    """A large picture is converted in bands; what comes out is what comes of it in one piece."""
+    """A large picture is converted in bands, with the same result as in one piece."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     alpha = Image.linear_gradient("L").resize((480, 240))

@@ -17,7 +17,7 @@ from transforms.photographs.hashes import (
 
 
 def picture(seed=0, width=480, height=240):
-    """Colours at several scales, as a landscape has."""
+    """Returns colours at several scales, as in a landscape."""
     rng = np.random.default_rng(seed)
     levels = sum(
         np.asarray(Image.fromarray(rng.integers(0, 256, (n, 2 * n, 3), np.uint8)).resize((width, height)), float) / n
@@ -27,7 +27,7 @@ def picture(seed=0, width=480, height=240):
 
 
 def distances(one, other):
-    """The bits of both hashes by which two pictures differ."""
+    """Returns the number of bits by which two pictures' hashes differ, for both kinds."""
     grids = [grey_grid(image.resize((394, 197))) for image in (one, other)]
     perceptual = [int(perceptual_hash(grid), 16) for grid in grids]
     crops = [crop_hashes(grid) for grid in grids]

@@ -26,7 +26,7 @@ from transforms.render.work import missing_shards
 
 
 def store(out, plan, painted, lost=()):
-    """All of a plan's shards but those lost."""
+    """Stores a plan's shards, except for the lost ones."""
     for number, shard in enumerate(missing_shards(plan, [], 4)):
         if number not in lost:
             write_patch_shard(str(out), shard, painted.samples(shard))
@@ -62,13 +62,13 @@ def test_the_checksum_does_not_depend_on_the_format(plan_of, painted, tmp_path):
 
 @pytest.mark.parametrize("name", ["png", "tif"])
 def test_memory_does_not_grow_with_the_panorama(name, plan_of, painted, tmp_path, monkeypatch):
-    """Promise 4, from patches to the panorama: five times its width takes what the file's own tables need."""
+    """This is promise 4, from patches to the panorama: five times the width adds only the file's own tables."""
     monkeypatch.setattr(transforms.formats.layout, "MEMORY_BYTES", 1 << 16)
     monkeypatch.setattr(transforms.formats.layout, "BLOCK_BYTES", 1 << 14)
     monkeypatch.setattr(transforms.panoramas.seams, "MEMORY_BYTES", 1 << 12)
     monkeypatch.setattr(transforms.formats.tiff, "OVERVIEW_BYTES", 1 << 12)
     peaks_bytes = []
-    for columns in (16, 16, 80):  # the first meets what is only made once
+    for columns in (16, 16, 80):  # the first includes one-time allocations
         plan = plan_of(64 * columns, 128, 64, id=f"p{len(peaks_bytes)}", formats=(name,))
         tracemalloc.start()
         store(tmp_path, plan, painted)

@@ -1,4 +1,4 @@
-"""The page of a manifest: what it shows may come from anywhere."""
+"""The page of a manifest, whose contents may come from anywhere."""
 
 from html.parser import HTMLParser
 
@@ -11,7 +11,7 @@ EVIL = """"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;"""
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its tags, where they lead, and its text."""
+    """A page as a browser parses it: its tags, the targets of its links, and its text."""
 
     def __init__(self, text):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Shards that another run makes while this one is under way are not made again."""
+"""Shards that another run makes while this one is at work are not made again."""
 
 import apache_beam as beam
 import pytest
@@ -24,7 +24,7 @@ def test_what_appears_before_its_turn_is_passed_over(where, plan_of, tmp_path):
     store(out, shards[0])
 
     def compute(shard):
-        """Meanwhile another run has come to the later shards."""
+        """Computes a shard, while another run makes the later ones."""
         if shard == shards[1]:
             for later in shards[2 + LOOKED_UP_AHEAD :]:
                 store(out, later)

@@ -34,7 +34,7 @@ def patches(plan):
 
 
 def synthesize(plan, first, last):
-    """The patches of a shard, as they will be read."""
+    """Returns the patches of a shard, as they will be read."""
     shard = PatchShard(plan, first, last)
     samples = Synthesizer().samples(shard)
     assert [sample["__key__"] for sample in samples] == [plan.member(index) for index in shard.indices]
@@ -52,7 +52,7 @@ def assert_same(one, other):
 
 
 def test_patches_are_the_worlds_pixels(plan, patches, tiny_checkpoint):
-    """Promise 2: tile by tile and in one piece, a world is the same to one level and in all but 1 of 1000 values."""
+    """This is promise 2: in tiles and in one piece, a world is equal to one level, and in all but 1 of 1000 values."""
     world = World(load_checkpoint(read_tensors(tiny_checkpoint), "tiny").generator, 7)
     (top, bottom), (left, right) = plan.request.rows, plan.request.columns
     whole = quantise(world.render((top, bottom), (left, right))).permute(1, 2, 0).numpy()
@@ -86,7 +86,7 @@ def test_one_thread_and_two_give_the_same_bits(plan, patches):
 
 
 def test_a_panorama_moved_by_a_few_pixels_has_the_same_pixels(plan, patches):
-    """Only the cut moves, since tiles lie on the world's grid."""
+    """Only the cut moves, because tiles lie on the world's grid."""
     request = dataclasses.replace(plan.request, origin_x_px=-39, origin_y_px=-60, width_px=140)
     moved = dataclasses.replace(plan, request=request)
     for other in synthesize(moved, 0, moved.tiles - 1):

@@ -57,7 +57,7 @@ def test_what_is_no_tar_is_refused_and_one_without_pictures_is_a_reject(tmp_path
 def test_a_tar_that_ends_without_its_end_is_said_to_be_cut_and_its_pictures_are_taken(tmp_path):
     write_tar(tmp_path / "a.tar", {"x.jpg": b"x" * 512, "y.jpg": b"y" * 512})
     content = (tmp_path / "a.tar").read_bytes()
-    (tmp_path / "a.tar").write_bytes(content[: 4 * 512])  # two headers and two blocks, and nothing behind them
+    (tmp_path / "a.tar").write_bytes(content[: 4 * 512])  # two headers and two blocks, and nothing after them
     assert rows(tmp_path / "a.tar") == {f"{tmp_path}/a.tar": "truncated", "x.jpg": "photograph", "y.jpg": "photograph"}
 
 
@@ -69,7 +69,7 @@ def test_metadata_of_more_than_a_megabyte_are_not_read(tmp_path):
 
 
 def rows(path):
-    """What there is of each member, by the end of its source."""
+    """Returns the item for each member, by the end of its source."""
     return {item.source.rpartition("#")[2]: getattr(item, "reason", "photograph") for item in read_archive(str(path))}
 
 

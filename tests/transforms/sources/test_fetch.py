@@ -28,7 +28,7 @@ def short_pauses(monkeypatch):
 
 
 def fetch(*urls, **manners):
-    """The file at each URL, or the error instead."""
+    """Fetches each URL; returns the files, with errors in place of those that failed."""
 
     async def itself(file):
         return file
@@ -197,7 +197,7 @@ def test_servers_that_misbehave_hang_nothing(web_server, route, reason):
 
 
 def raw(answer):
-    """A route that sends bytes which no web server should, and hangs up."""
+    """Returns a route that sends bytes which no web server should send, and hangs up."""
 
     async def route(request):
         request.transport.write(answer)
@@ -409,7 +409,7 @@ def test_what_is_no_url_is_said(url):
 
 def test_a_port_that_nobody_listens_on_is_a_failed_connection():
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, and deaf
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/a"
         assert reason_of(url, heed_robots=False, attempts=2) == "connection"
 
@@ -430,7 +430,7 @@ def test_a_redirect_does_not_lead_to_a_private_address(web_server, monkeypatch):
 
 
 def test_it_is_the_address_connected_to_that_counts_not_what_a_name_led_to_before(web_server, monkeypatch):
-    """A name server that says something else each time: the check is where the socket is made."""
+    """The name server gives a new address each time: the check is made when the socket is created."""
     checked = []
     real = fetch_module.is_private
     monkeypatch.setattr(fetch_module, "is_private", lambda address: checked.append(address) or real(address))

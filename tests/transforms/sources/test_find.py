@@ -196,7 +196,7 @@ def test_rows_of_lists_that_lead_nowhere_are_rejects_and_the_rest_is_taken(photo
 
 @pytest.mark.parametrize("source", ["ftp://127.0.0.1:{}/a.jpg", "webhdfs://127.0.0.1:{}/a.jpg", "sftp://127.0.0.1:{}/"])
 def test_finding_connects_to_no_file_system_of_another_kind(tmp_path, source):
-    """Neither by a list's rows, nor by what a tar's metadata say, nor by a table in the output folder."""
+    """Neither a list's rows, nor a tar's metadata, nor a table in the output folder can cause it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.2)
         url = source.format(listener.getsockname()[1])

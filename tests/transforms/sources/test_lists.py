@@ -189,7 +189,7 @@ def test_columns_of_parquet_that_are_not_ours_are_not_read():
     pq.write_table(pa.table({"url": ["a.jpg"], "taken": times, "author": ["b"]}), buffer)
     content = bytearray(buffer.getvalue())
     place = pq.read_metadata(buffer).row_group(0).column(1).data_page_offset
-    content[place : place + 8] = b"\xff" * 8  # whoever reads this column is told that it is damaged
+    content[place : place + 8] = b"\xff" * 8  # reading this column shows the damage
     for whole in (buffer.getvalue(), bytes(content)):
         assert list(read_list("l.parquet", whole)) == [Photograph("a.jpg", author="b")]
 

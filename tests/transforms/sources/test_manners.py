@@ -106,7 +106,7 @@ def test_limits_of_nothing_are_refused(field, flag):
 
 
 def times_of_turns(manners, turns, before=lambda host: None):
-    """When each of some turns on one host began, in seconds from the start, and how many were held at most."""
+    """Returns when each of some turns on one host began, in seconds, and the most that were held at once."""
     started, held = [], [0, 0]
 
     async def take(host, slots, begin):

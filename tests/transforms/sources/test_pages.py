@@ -137,7 +137,7 @@ def test_no_encoding_breaks_anything(encoding):
 def test_the_time_for_a_page_grows_with_its_length_alone(piece):
     start = time.process_time()
     read_page(URL, (piece * 60_000).encode() + b"<img src=x.jpg>" * 1000, None)
-    assert time.process_time() - start < 8  # the quadratic ways of this take minutes
+    assert time.process_time() - start < 8  # quadratic algorithms take minutes for this
 
 
 def test_a_page_is_given_up_when_its_time_is_over(monkeypatch):

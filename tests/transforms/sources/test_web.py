@@ -139,7 +139,7 @@ def test_pictures_and_lists_are_known_by_their_names(web_server):
 
 
 def commons_page(number, licence, mime="image/jpeg"):
-    """A page with its image's description, as the action API gives it in format version 2."""
+    """Returns a page with its image's description, as the action API gives it in format version 2."""
     facts = {
         "LicenseShortName": {"value": licence, "source": "commons-desc-page", "hidden": ""},
         "Artist": {
@@ -154,7 +154,7 @@ def commons_page(number, licence, mime="image/jpeg"):
 
 @pytest.fixture
 def commons(web_server, monkeypatch):
-    """Answers in two parts, the second asked for as the first says."""
+    """Answers in two parts; the first says how to request the second."""
     web_server.queries = []
 
     async def answer(request):

@@ -39,7 +39,7 @@ def folder(request, tmp_path):
 
 
 def everything(folder):
-    """The names of all files in a folder, temporary ones too."""
+    """Returns the names of all files in a folder, including temporary ones."""
     fs, path = filesystem(folder)
     return sorted(os.path.basename(name) for name in fs.find(path))
 
@@ -135,7 +135,7 @@ def test_leftovers_are_found_at_any_depth_of_the_folders_named_and_nowhere_else(
     remove_leftovers(folder, "patches", "panoramas", "none")
     fs, path = filesystem(folder)
     there = {name.removeprefix(path).lstrip("/") for name in fs.find(path)}
-    # A young file of another run may be one that it is writing right now.
+    # A recent file of another run may be one that it is writing at the moment.
     assert there == {f"{place}/{name}" for place in places for name in (f"b.tmp-{FOREIGN}-01234567", "c")} | {
         f"photographs/2026/{name}" for name in (f"a.tmp-{run_id()}-01234567", f"b.tmp-{FOREIGN}-01234567", "c")
     }
@@ -237,7 +237,7 @@ def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         fill(str(tmp_path / "file"))
     assert caught.value.filename == str(tmp_path / "file")
-    # The file is on the disk named first, not the one that is written from it.
+    # The file on the disk is the one named first, not the one made from it.
     full = pytest.raises(OSError, match="No space left")
     with full as caught, open_atomic(str(tmp_path / "file")), named_errors("/elsewhere"):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,4 +1,4 @@
-"""Pictures are opened in one place, and only in the formats that are asked for."""
+"""Pictures are opened in one place, and only in the accepted formats."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def opens_by_itself(file: Path) -> bool:
-    """Whether a module calls Pillow's ``open``, under whatever name it imports it."""
+    """Returns whether a module calls Pillow's ``open``, under whatever name it imports it."""
     tree = ast.parse(file.read_text())
     modules = set()
     for node in ast.walk(tree):

@@ -9,19 +9,19 @@ from transforms.storage.retry import WAITS_S, pauses, repeat, repeat_async, retr
 
 
 class StoreError(Exception):
-    """What a store may raise: no OSError."""
+    """An error that a store may raise, which is not an OSError."""
 
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How long was waited, without waiting."""
+    """Records the pauses instead of waiting."""
     waited = []
     monkeypatch.setattr(transforms.storage.retry.time, "sleep", waited.append)
     return waited
 
 
 def failing(error, times):
-    """A function that fails so many times."""
+    """Returns a function that fails the given number of times."""
     calls = []
 
     def function(a, b=0):

@@ -1,4 +1,4 @@
-"""Files of tensors: read whole, or refused before they cost time or memory."""
+"""Tensor files are read whole, or refused before they cost time or memory."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 def sparse(path, size, start=b""):
-    """A file that has a size, but next to nothing on disk."""
+    """Creates a file that has a size, but takes almost no space on disk."""
     with open(path, "wb") as file:
         file.write(start)
         file.truncate(size)
@@ -26,7 +26,7 @@ def sparse(path, size, start=b""):
 
 
 def header(**tensors):
-    """The beginning of a file whose header says where its tensors end."""
+    """Returns the start of a file, whose header says where its tensors end."""
     text = json.dumps({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, end]} for name, end in tensors.items()})
     return struct.pack("<Q", len(text)) + text.encode()
 
@@ -56,7 +56,7 @@ def test_a_file_that_lies_is_refused_at_once(tmp_path, lie):
 
 
 def test_no_more_is_read_than_the_header_says(tmp_path):
-    """One byte more than that: the file is then seen to be too long."""
+    """One more byte is read, which shows that the file is too long."""
     start = header(a=1000)
     assert len(read_tensors(sparse(tmp_path / "long.safetensors", 64 * GIB, start))) == len(start) + 1001
     assert len(read_tensors(sparse(tmp_path / "short.safetensors", len(start) + 7, start))) == len(start) + 7

@@ -112,7 +112,7 @@ def test_no_list_leads_to_other_file_systems(listed_at, entry):
         place = resolve(entry, listed_at)
     except InputError:
         return
-    assert place.startswith("http://h/lists/")  # to a web server's list it is a relative name
+    assert place.startswith("http://h/lists/")  # for a web server's list it is a relative name
 
 
 @pytest.mark.parametrize("entry", ["file:///etc/passwd", "local:///etc/passwd", "gs://b/a", "memory://a", "FILE:///a"])

@@ -1,4 +1,4 @@
-"""Curves: TensorBoard itself reads them back."""
+"""TensorBoard itself reads the curves."""
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

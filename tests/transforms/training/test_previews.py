@@ -1,4 +1,4 @@
-"""The pictures of a training run."""
+"""The preview pictures of a training run."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The run folder: one run each, and nothing beyond what can be resumed."""
+"""Run folders hold one run each, and nothing beyond the state to resume from."""
 
 import dataclasses
 import json
@@ -46,13 +46,13 @@ def test_a_run_without_its_configuration_or_state_says_which_is_missing(tmp_path
 
 
 def of_photographs(sha256):
-    """Settings of a run on photographs that differ in nothing but what is on them."""
+    """Returns the settings of a run on photographs that differ only in their content."""
     data = {"samples": {"train": 3}, "licences": {"CC0": 3}}
     return {**SETTINGS, "data": data | ({"sha256": sha256} if sha256 else {})}
 
 
 def test_a_run_is_resumed_on_its_own_photographs(tmp_path):
-    """A run of an earlier version, which did not know their checksum, keeps to those it is resumed with first."""
+    """A run of an earlier version, which did not store their checksum, is bound to those it is first resumed with."""
     for number, stored in enumerate(("a", None)):
         folder = RunFolder(str(tmp_path / str(number)))
         folder.begin(of_photographs(stored), resume=False)
@@ -90,7 +90,7 @@ def test_what_changed_is_named_but_how_to_compute_may_change(tmp_path):
 
 
 def test_a_run_of_an_earlier_version_is_resumed(tmp_path):
-    """It did not write what it did not know; its recipe was then what the defaults are now."""
+    """It did not write all settings of today; its recipe then had today's defaults."""
     projected = {**SETTINGS, "training": dataclasses.asdict(RECIPES["projected"])}
     earlier = json.loads(json.dumps(projected))
     for part, names in (("training", ("path_weight", "iterations", "precision")), ("generator", ("kind",))):
@@ -139,7 +139,7 @@ def test_a_damaged_log_is_refused_in_one_line(tmp_path, line):
 
 
 def test_what_shows_more_than_the_state_has_seen_is_dropped(tmp_path):
-    """And what a killed run did not finish, once that is an hour ago; all else stays."""
+    """Unfinished files of a killed run are also removed after an hour; all else stays."""
     folder, kept, dropped = RunFolder(str(tmp_path)), set(), set()
     for images in (16, 32, 48):
         (kept if images <= 32 else dropped).update(

@@ -1,4 +1,4 @@
-"""A run folder belongs to one run at a time, and to nobody when that run is dead."""
+"""A run folder belongs to one run at a time, and is free again when that run is dead."""
 
 import errno
 import fcntl
@@ -30,19 +30,19 @@ with locked(sys.argv[1]):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leases that live for a second."""
+    """Sets leases to last a second."""
     for name, seconds in (("BEAT_S", 0.1), ("DEAD_S", 1.5), ("SETTLE_S", 0.3)):
         monkeypatch.setattr(run_lock, name, seconds)
 
 
 @pytest.fixture
 def store():
-    """A folder where there are no locks."""
+    """Returns a folder in a store without locks."""
     return f"memory://{uuid.uuid4().hex}/run"
 
 
 def names(url):
-    """The files in a folder of a store."""
+    """Returns the files in a folder of a store."""
     fs, path = fsspec.core.url_to_fs(url)
     return fs.ls(path, detail=False) if fs.exists(path) else []
 
@@ -79,7 +79,7 @@ def test_a_lock_that_its_owner_removes_while_it_is_opened_is_made_again(tmp_path
 
 def test_of_two_runs_that_lease_a_store_at_the_same_moment_the_later_one_has_it(store, monkeypatch):
     earlier, later = Lease(store), Lease(store)
-    monkeypatch.setattr(time, "sleep", lambda _: later.write())  # while the earlier one waits for what happens
+    monkeypatch.setattr(time, "sleep", lambda _: later.write())  # while the earlier run waits for the result
     with pytest.raises(InputError, match="in use by another run"):
         earlier.take()
     assert later.is_mine()
@@ -127,7 +127,7 @@ def test_a_store_is_one_runs_while_it_runs(quick, store, capsys):
 
 
 def test_a_store_whose_run_is_dead_is_taken_over(quick, store):
-    Lease(store).take()  # and nothing more is heard of it
+    Lease(store).take()  # and never renewed
     begin = time.monotonic()
     with locked(store) as check:
         check()
@@ -141,7 +141,7 @@ def test_a_run_that_was_held_up_finds_out_that_its_folder_was_taken(quick, store
     with locked(store) as check:
         with pytest.raises(InputError, match="is no longer locked by this run"):
             lease.check()
-        lease.keep(threading.Event())  # which ends at once
+        lease.keep(threading.Event())  # returns at once
         lease.give_back()
         check()
 

@@ -1,6 +1,5 @@
-"""Shards from any store: read whole or not at all, tried again, then given up and told, or fatal."""
+"""Shards from any store are read whole or not at all, retried, and then skipped with a message or fatal."""
 
-import dataclasses
 import hashlib
 import http.server
 import io
@@ -22,12 +21,12 @@ SAMPLES = 3
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """No waiting between attempts."""
+    """Removes the pauses between attempts."""
     monkeypatch.setattr("transforms.training.shard_reader.RETRY_AFTER_S", (0.0, 0.0, 0.0))
 
 
 def shard(number):
-    """A tar of three samples, whose files hold the shard's number."""
+    """Returns a tar of three samples, whose files hold the shard's number."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for sample, suffix in itertools.product(range(SAMPLES), ("jpg", "json")):
@@ -65,7 +64,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder):
-    """A web server of the folder. It fails as often as its list says, each time with the status there."""
+    """Yields a web server for the folder. It fails with the listed statuses, one per request."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments):
@@ -88,8 +87,8 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def bucket():
-    """A bucket in a real object store on this machine."""
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks what kind of bucket it is, of another server
+    """Yields a bucket in a real object store on this machine."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # otherwise gcsfs asks another server about the bucket
     with FakeGCSServer(), pytest.MonkeyPatch.context() as patch:
         patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
         fs = fsspec.filesystem("gs")
@@ -125,10 +124,10 @@ def test_a_shard_that_is_longer_than_it_should_be_is_not_read(folder, known, mon
 
     real = RegularFiles.cat_file
     monkeypatch.setattr(RegularFiles, "cat_file", read)
-    os.truncate(folder / NAMES[1], 64 << 30)  # sparse: it takes no room on disk
+    os.truncate(folder / NAMES[1], 64 << 30)  # sparse: takes no space on disk
     sizes = {name: {"size_bytes": len(content)} if known else {} for name, content in CONTENT.items()}
-    found = shards(folder)
-    found = dataclasses.replace(found, records={name: {**found.records[name], **sizes[name]} for name in NAMES})
+    records = shards(folder).records
+    found = Shards(str(folder), {name: {**records[name], **sizes[name]} for name in NAMES})
     most = len(CONTENT[NAMES[1]]) if known else MOST_SHARD_BYTES
     assert len(keys(found)) == len(ALL)
     assert found.skipped == {NAMES[1]: f"{folder}/{NAMES[1]} has {64 << 30} bytes; at most {most} are allowed"}
