@@ -31,10 +31,10 @@ demo: $(INSTALLED)
 	@rm -rf demo
 	@echo; echo "1. Ingest: the photographs in samples/ become training shards."
 	$(BIN)/infinitygan ingest samples/*.jpg --out demo/shards
-	@echo; echo "2. Train: one minute on those shards, from the bundled checkpoint; then a strip of what came out."
+	@echo; echo "2. Train: one minute on those shards, starting from the bundled checkpoint; then a strip of the result."
 	$(BIN)/infinitygan train --data demo/shards --out demo/run --preset small --init bundled --minutes 1
 	$(BIN)/infinitygan render --checkpoint demo/run/checkpoint.safetensors --width 1024 --height 256 --out demo/strip
-	@echo; echo "3. Render: a panorama of the bundled checkpoint's world, through Beam."
+	@echo; echo "3. Render: a panorama with the bundled checkpoint, through Beam."
 	$(BIN)/infinitygan render --width 8192 --height 512 --format png --format tif --out demo/panorama
 	@echo; echo "Look at these:"; ls demo/run/*.png demo/strip/panoramas/*.png demo/panorama/panoramas/*
 

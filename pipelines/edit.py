@@ -34,7 +34,7 @@ def check_checkpoint(found: Edited, planned: Planned) -> None:
     if found.checkpoint_sha256 not in (None, plan.checkpoint_sha256):
         raise InputError(
             f"panorama {found.request.id} was rendered by checkpoint {found.checkpoint_sha256[:12]}, not by "
-            f"{plan.checkpoint_url}; give the first with --checkpoint"
+            f"{plan.checkpoint_url}; give that one with --checkpoint"
         )
 
 

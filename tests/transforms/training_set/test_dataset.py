@@ -31,7 +31,7 @@ from transforms.training_set.shards import (
     write_shard,
 )
 
-PROVENANCE = {"configuration": {"full_size_px": 197, "patch_size_px": 101}}
+PROVENANCE = {"configuration": {"full_height_px": 197, "patch_size_px": 101}}
 NEVER = Reject("z.jpg", "decode", "truncated", "image file is truncated")
 
 
@@ -147,11 +147,30 @@ def made(on_disk, tmp_path):
     return tmp_path
 
 
+def write_as_version_1(folder):
+    """Rewrites the dataset.json of a set as version 1 of the format had it."""
+    path = folder / "dataset.json"
+    document = path.read_text().replace('"full_height_px"', '"full_size_px"')
+    path.write_text(document.replace('"format_version": 2', '"format_version": 1'))
+    assert "full_size_px" in document
+    assert json.loads(path.read_text())["format_version"] == 1
+
+
+def test_a_set_of_version_1_is_read_as_one_of_version_2(made):
+    document = json.loads((made / "dataset.json").read_text())
+    document["later_configurations"] = [document["configuration"]]
+    (made / "dataset.json").write_text(json.dumps(document))
+    dataset = read_dataset(str(made))
+    write_as_version_1(made)
+    assert read_dataset(str(made)) == dataset
+    assert dataset["full_height_px"] == dataset["later_configurations"][0]["full_height_px"] == 197
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"full_size_px": None}, "full_size_px"),
-        ({"full_size_px": "197"}, "full_size_px"),
+        ({"full_height_px": None}, "full_height_px"),
+        ({"full_height_px": "197"}, "full_height_px"),
         ({"patch_size_px": True}, "patch_size_px"),
         ({"patch_size_px": 101.5}, "patch_size_px"),
         ({"samples": None}, "samples"),
@@ -170,7 +189,7 @@ def made(on_disk, tmp_path):
         ({"shards": {"/etc/x.tar": {"samples": 0, "size_bytes": 1}}}, "shards"),
         ({"shards": {"train-000000.tar": {"samples": 2**40, "size_bytes": 1}}}, "shards"),
         ({"configuration": None}, "configuration"),
-        ({"configuration": {"full_size_px": 197}}, "configuration"),
+        ({"configuration": {"full_height_px": 197}}, "configuration"),
         ({"shards": {}}, "samples, which differ from those of the shards"),
         ({"rejects": 1, "shards": 1}, "rejects, shards"),
     ],
