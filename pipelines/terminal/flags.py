@@ -66,7 +66,7 @@ PhotographSeed = Annotated[int, typer.Option(help="Seed of the surrounding world
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=silence, help="Hide progress; results and errors are still shown.")
 ]
-Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
+Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":
