@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from transforms.storage.files import filesystem, join
 from transforms.storage.pictures import open_picture
+from transforms.training.shard_reader import Shards
 from transforms.training.stream import PatchStream, crop
 from transforms.training_set.dataset import read_dataset
 
@@ -54,7 +55,7 @@ def bare(data: str) -> float:
 
 def streamed(data: str) -> float:
     """Returns patches per second of the training stream, in batches."""
-    return rate(PatchStream(data, PATCH_PX, FULL_PX).batches(BATCH))
+    return rate(PatchStream(Shards(data, read_dataset(data)["shards"]), PATCH_PX, FULL_PX).batches(BATCH))
 
 
 def in_workers(data: str) -> float:

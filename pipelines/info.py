@@ -72,7 +72,7 @@ def describe_folder(url: str) -> Lines:
             "samples": dataset["samples"],
             "shards": len(dataset["shards"]),
             "rejects": dataset["rejects"],
-            "photographs": f"{dataset['full_size_px']} px high, for patches of {dataset['patch_size_px']} px",
+            "photographs": f"{dataset['full_height_px']} px high, for patches of {dataset['patch_size_px']} px",
         }
     if exists(join(url, CONFIG)):
         config = read_json(join(url, CONFIG))

@@ -15,14 +15,28 @@ from transforms.ingest import staging
 from transforms.ingest.crawler import PHOTOGRAPHS_DONE
 from transforms.ingest.options import IngestOptions, check_out_and_size
 from transforms.ingest.report import write_report
-from transforms.ingest.steps import AssignShards, DropDuplicates, PreparePhotographs, WriteTables, WriteTrainingShards
+from transforms.ingest.steps import (
+    AssignShards,
+    DropDuplicates,
+    PreparePhotographs,
+    ReadExisting,
+    WriteTables,
+    WriteTrainingShards,
+)
 from transforms.sources.find import Found, can_retry, find_again, find_photographs
 from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.files import join
 from transforms.storage.urls import redact
-from transforms.training_set.dataset import DATASET, TrainingSet, read_dataset, sample_of
+from transforms.training_set.dataset import (
+    DATASET,
+    TrainingSet,
+    read_dataset,
+    read_dataset_if_any,
+    read_training_set,
+    sample_of,
+)
 from transforms.training_set.shards import StagedSample
 
 ALL_REASONS = "all"
@@ -39,17 +53,17 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
     found = plan(options)
     if not found.photographs and not found.rejects and not found.mended:
         return read_dataset(options.out)
-    staging.begin(options.out, options.configuration(), found)
+    existing = staging.begin(options.out, options.configuration(), found)
     PHOTOGRAPHS_DONE.reset()
     try:
         with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
-            run(options, found, beam_flags or beam_options([]))
-        write_report(options.out)
+            run(options, found, existing, beam_flags or beam_options([]))
+        dataset = report(options.out)
     except BaseException:
-        staging.discard_shards(options.out)
+        staging.discard_shards(options.out, read_dataset_if_any(options.out))
         raise
     staging.finish(options.out)
-    return read_dataset(options.out)
+    return dataset
 
 
 def plan(options: IngestOptions) -> Found:
@@ -67,7 +81,7 @@ def plan(options: IngestOptions) -> Found:
     if staging.is_unfinished(out):
         print(f"{out}: resuming the interrupted run", file=sys.stderr)
         return staging.read_plan(out)
-    base = staging.read_base(out)
+    base = read_training_set_if_any(out)
     if base:
         check_sizes(options, base)
     if options.retry_rejects:
@@ -75,6 +89,16 @@ def plan(options: IngestOptions) -> Found:
     with track("Pages and responses read", 0, lambda: ANSWERS_READ.count):
         found = find_photographs(options.sources, out, options.manners, options.depth)
     return only_new(found, base) if base else found
+
+
+def read_training_set_if_any(out: str) -> TrainingSet | None:
+    """Reads the set in a folder; returns None if there is none.
+
+    Raises:
+        InputError: it is damaged, or of another format.
+    """
+    dataset = read_dataset_if_any(out)
+    return read_training_set(out, dataset) if dataset else None
 
 
 def only_new(found: Found, base: TrainingSet) -> Found:
@@ -93,7 +117,7 @@ def only_new(found: Found, base: TrainingSet) -> Found:
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
     """Raises InputError if the sizes requested differ from those of the set."""
-    for flag, name in (("--full-size", "full_size_px"), ("--patch-size", "patch_size_px")):
+    for flag, name in (("--full-size", "full_height_px"), ("--patch-size", "patch_size_px")):
         asked, there = getattr(options.preparation, name), base.dataset[name]
         if asked != there:
             raise InputError(f"{options.out} contains a set made with {flag} {there}, not {asked}: give {flag} {there}")
@@ -122,27 +146,42 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
     return found
 
 
-def run(options: IngestOptions, found: Found, beam_flags: PipelineOptions) -> None:
-    """Builds the pipeline and runs it."""
+def run(options: IngestOptions, found: Found, existing: dict[str, Any] | None, beam_flags: PipelineOptions) -> None:
+    """Builds the pipeline and runs it.
+
+    Args:
+        options: what is asked for.
+        found: what is to be dealt with.
+        existing: the ``dataset.json`` of the set that is added to; None if there is none.
+        beam_flags: for Beam.
+    """
     out = options.out
     prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers, options.memory_bytes)
     with beam.Pipeline(options=beam_flags) as pipeline:
+        base = pipeline | ReadExisting(out, existing)
         read = pipeline | "Photographs" >> beam.Create(found.photographs) | prepare
-        distinct = read.prepared | DropDuplicates(out, options.dedup)
-        shards = distinct.kept | AssignShards(out, options.samples_per_shard) | WriteTrainingShards(out)
+        distinct = (read.prepared, base) | DropDuplicates(out, options.dedup)
+        shards = distinct.kept | AssignShards(options.samples_per_shard, existing) | WriteTrainingShards(out)
         not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
         rejects = (not_photographs, read.rejected, distinct.rejected) | "All rejects" >> beam.Flatten()
-        made_by = provenance(staging.read_base(out), options.configuration())
-        _ = (shards, rejects) | WriteTables(out, made_by, frozenset(found.mended))
+        made_by = provenance(existing, options.configuration())
+        _ = (shards, rejects, base) | WriteTables(out, made_by, frozenset(found.mended))
 
 
-def provenance(base: TrainingSet | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
+def provenance(existing: dict[str, Any] | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
     """Records what made a set and what has been added since."""
-    if not base:
+    if not existing:
         return {"configuration": configuration}
-    before = base.dataset.get("later_configurations")
+    before = existing.get("later_configurations")
     later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
-    return {"configuration": base.dataset["configuration"], **({"later_configurations": later} if later else {})}
+    return {"configuration": existing["configuration"], **({"later_configurations": later} if later else {})}
+
+
+def report(out: str) -> dict[str, Any]:
+    """Writes the report of a set that is whole; returns what its ``dataset.json`` says."""
+    training_set = read_training_set(out, read_dataset(out))
+    write_report(out, training_set)
+    return training_set.dataset
 
 
 def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
@@ -155,18 +194,19 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
     staging.install_repacked(out)
     configuration = {"repack": samples_per_shard}
     staging.check_out(out, configuration)
-    base = staging.read_base(out)
+    base = read_training_set_if_any(out)
     if base is None:
         raise InputError(f"{out} is not a training set (it has no {DATASET}), so it cannot be repacked")
     new = staging.begin_repack(out, configuration)
     samples = [to_sample(row, out) for row in base.rows]
     with storage_errors(), beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
-        assigned = pipeline | "Samples" >> beam.Create(samples) | AssignShards(new, samples_per_shard)
+        assigned = pipeline | "Samples" >> beam.Create(samples) | AssignShards(samples_per_shard, None)
         rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
-        _ = (assigned | WriteTrainingShards(new), rejects) | WriteTables(new, provenance(base, None))
+        nothing = pipeline | ReadExisting(new, None)
+        shards = assigned | WriteTrainingShards(new)
+        _ = (shards, rejects, nothing) | WriteTables(new, provenance(base.dataset, None))
     staging.install_repacked(out)
-    write_report(out)
-    return read_dataset(out)
+    return report(out)
 
 
 def to_sample(row: dict[str, Any], out: str) -> StagedSample:

@@ -28,7 +28,7 @@ from transforms.render.index_page import write_index
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned, make_plans
 from transforms.render.repair import remove_damaged
-from transforms.render.reuse import adopt_patches
+from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.render.work import STORAGE_CALLS, CutShards, Work, survey
@@ -118,7 +118,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
 
     if options.replace:
         for plan, held in planned.held.items():
-            adopt_patches(options.out, plan, held.others, planned.networks[plan])
+            reuse_patches(options.out, plan, held.others, planned.networks[plan])
     for_each(write_down, planned.networks, STORAGE_CALLS)
     retried(remove_leftovers, options.out, *FOLDERS)
     if not options.repair:

@@ -35,9 +35,9 @@ from transforms.storage.files import exists, join
 from transforms.storage.tensor_files import read_tensors
 from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
 from transforms.training.run_lock import locked
-from transforms.training.shard_reader import set_checksum
+from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, read_dataset, read_index
+from transforms.training_set.dataset import DATASET, check_fits, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "fsspec", "safetensors")
 """The packages that determine what a run computes."""
@@ -134,19 +134,20 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     settings, network = options.settings, options.network
     processes = launch(settings.precision, options.deterministic)
     trainer = Trainer(network, settings, processes)
+    dataset = read_dataset(options.data)
+    check_fits(options.data, dataset, network.patch_px, network.full_px, processes.count)
     stream = PatchStream(
-        options.data,
+        Shards(options.data, dataset["shards"], options.strict),
         network.patch_px,
         network.full_px,
         options.seed,
-        edge_share=settings.beyond_share,
+        beyond_share=settings.beyond_share,
         rank=processes.rank,
         ranks=processes.count,
-        strict=options.strict,
     )
     folder = RunFolder(options.out)
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
-    origin = provenance(options, parent)
+    origin = provenance(options, dataset, parent)
     config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **origin}
     images = options.images
     if images is None and options.minutes is None and settings.iterations:
@@ -162,7 +163,7 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
             run.resume()
         elif processes.rank == 0:
             run.save()  # a run killed right away can then be resumed from its start
-        run.go(dataclasses.replace(stream, edge_after=trainer.patches_within_frame))
+        run.go(stream)
     return trainer
 
 
@@ -194,9 +195,8 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
-def provenance(options: TrainOptions, parent: dict[str, Any] | None) -> dict[str, Any]:
+def provenance(options: TrainOptions, dataset: dict[str, Any], parent: dict[str, Any] | None) -> dict[str, Any]:
     """Describes the origin of this run's checkpoints, except for the number of images seen."""
-    dataset = read_dataset(options.data)
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
         "version": __version__,

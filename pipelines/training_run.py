@@ -1,6 +1,5 @@
 """Runs the training loop, shows its progress, and saves at every tick."""
 
-import dataclasses
 import signal
 import threading
 import time
@@ -138,18 +137,19 @@ class Run:
             cure = "give a larger --images to continue"
             say(f"{self.folder.url} has already seen {self.images} images; {cure}")
         if self.first:
-            photographs = next(stream.batches(GRID * GRID)).pixels
+            photographs = next(stream.batches(GRID * GRID, beyond_after=trainer.patches_within_frame)).pixels
             self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
         with self.shown(), stop_between_steps() as asked:
-            self.loop(self.batches(stream), stream.skipped, asked)
+            self.loop(self.batches(stream), stream.shards.skipped, asked)
         if asked:
             raise KeyboardInterrupt
 
     def batches(self, stream: PatchStream) -> Iterator[PatchBatch]:
         """Yields the batch of each step: patches, or whole frames where the discriminator judges frames."""
         trainer, frames_seen = self.trainer, self.trainer.frame_steps(self.trainer.steps)
-        patches = stream.batches(trainer.share, after=(trainer.steps - frames_seen) * trainer.share)
-        frames = dataclasses.replace(stream, whole=True).batches(trainer.share, after=frames_seen * trainer.share)
+        patches_seen = (trainer.steps - frames_seen) * trainer.share
+        patches = stream.batches(trainer.share, patches_seen, trainer.patches_within_frame)
+        frames = stream.frame_batches(trainer.share, frames_seen * trainer.share)
         while True:
             yield next(frames if trainer.critic.sees_frames else patches)
 

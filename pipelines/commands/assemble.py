@@ -10,8 +10,12 @@ from pipelines.terminal.flags import FORMATS, Quiet, beam_flags
 def assemble(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(help="The output folder of a render job (its --out).")],
-    format: Annotated[list[str] | None, typer.Option(help=f"File format to make: {FORMATS}; may be repeated.")] = None,
-    id: Annotated[list[str] | None, typer.Option(help="Id of a panorama; may be repeated.", show_default="all")] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(metavar="FORMAT", help=f"File format to make: {FORMATS}; may be repeated.")
+    ] = None,
+    id: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Id of a panorama; may be repeated.", show_default="all")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Writes panoramas in other file formats from their stored patches, without rendering."""

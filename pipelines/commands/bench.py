@@ -12,9 +12,11 @@ from pipelines.terminal.flags import Quiet
 def bench(
     preset: Annotated[
         list[str] | None,
-        typer.Option(help="Preset of the network to measure; may be repeated.", show_default="paper and small"),
+        typer.Option(
+            metavar="PRESET", help="Preset of the network to measure; may be repeated.", show_default="paper and small"
+        ),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="JSON file for the figures.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="JSON file for the figures.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Measures the speed of rendering on this machine, and compares it with the machine's peak."""

@@ -13,7 +13,7 @@ def evaluate(
     data: Annotated[
         str, typer.Argument(help="Training set made by ingest; its val and test splits are the reference.")
     ],
-    out: Annotated[str, typer.Option(help="Folder or URL for metrics.json and the pictures.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder or URL for metrics.json and the pictures.")],
     protocol: Annotated[
         Protocol, typer.Option(help="How pictures are scaled: antialiased, or paper for both this and the paper's way.")
     ] = "antialiased",

@@ -10,7 +10,7 @@ from model.errors import InputError
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
-    Keep,
+    Paste,
     PhotographSeed,
     Quiet,
     RenderFolder,
@@ -36,7 +36,7 @@ def inbetween(
         bool, typer.Option("--cyclic", help="Make the right end continue into the left; one photograph is enough.")
     ] = False,
     steps: Steps = 500,
-    paste: Keep = True,
+    paste: Paste = True,
     size: Size = None,
     seed: PhotographSeed = 0,
     checkpoint: Checkpoint = None,

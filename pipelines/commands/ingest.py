@@ -15,7 +15,7 @@ POLITE = Manners()
 
 def ingest(
     context: typer.Context,
-    out: Annotated[str, typer.Option(help="Folder or URL for the training set.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder or URL for the training set.")],
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -103,30 +103,38 @@ def ingest(
         show_summary(out, repack(out, samples_per_shard, flags))
         return
     manners = Manners(
-        connections,
-        host_connections,
-        host_rate,
-        deadline,
-        int(cap_mb * 1e6),
-        attempts,
-        contact,
-        allow_private,
-        not no_robots,
+        connections=connections,
+        host_connections=host_connections,
+        host_rate=host_rate,
+        deadline_s=deadline,
+        cap_bytes=int(cap_mb * 1e6),
+        attempts=attempts,
+        contact=contact,
+        allow_private=allow_private,
+        heed_robots=not no_robots,
     )
     preparation = Preparation(
-        full_size, patch_size, square, via_size, suffix, quality, min_side, max_aspect, not no_filters
+        full_height_px=full_size,
+        patch_size_px=patch_size,
+        square=square,
+        via_size_px=via_size,
+        suffix=suffix,
+        quality=quality,
+        min_side_px=min_side,
+        max_aspect=max_aspect,
+        content_filters=not no_filters,
     )
     options = IngestOptions(
         tuple(paths),
         out,
-        preparation,
-        samples_per_shard,
-        dedup,
-        manners,
-        crawlers,
-        depth,
-        tuple(retry_rejects or ()),
-        memory << 20,
+        preparation=preparation,
+        samples_per_shard=samples_per_shard,
+        dedup=dedup,
+        manners=manners,
+        crawlers=crawlers,
+        depth=depth,
+        retry_rejects=tuple(retry_rejects or ()),
+        memory_bytes=memory << 20,
     )
     if dry_run:
         show_plan(out, plan(options), manners)

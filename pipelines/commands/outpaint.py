@@ -11,7 +11,7 @@ from model.errors import InputError
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
-    Keep,
+    Paste,
     PhotographSeed,
     Quiet,
     RenderFolder,
@@ -36,7 +36,7 @@ def outpaint(
     down: Annotated[int, typer.Option(help="Pixels to add at the bottom.")] = 0,
     variants: Annotated[int, typer.Option(help="Number of different results.")] = 1,
     steps: Steps = 500,
-    paste: Keep = True,
+    paste: Paste = True,
     size: Size = None,
     seed: PhotographSeed = 0,
     checkpoint: Checkpoint = None,

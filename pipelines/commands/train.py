@@ -8,8 +8,8 @@ from pipelines.terminal.flags import Preset, Quiet, Recipe, TrainingPrecision, V
 
 
 def train(
-    data: Annotated[str, typer.Option(help="Training set made by ingest: a folder or URL.")],
-    out: Annotated[str, typer.Option(help="Folder or URL for the run.")],
+    data: Annotated[str, typer.Option(metavar="DIR", help="Training set made by ingest: a folder or URL.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder or URL for the run.")],
     preset: Annotated[
         Preset, typer.Option(metavar="<name>", help=f"Network: {', '.join(get_args(Preset))}.")
     ] = "small",

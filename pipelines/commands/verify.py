@@ -14,7 +14,8 @@ def verify(
     tiles: Annotated[int, typer.Option(help="Number of tiles to check, drawn from all finished panoramas.")] = 16,
     seed: Annotated[int, typer.Option(help="Random seed of the draw.")] = 0,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint for requests that do not name one.", show_default="bundled")
+        str | None,
+        typer.Option(metavar="FILE", help="Checkpoint for requests that do not name one.", show_default="bundled"),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -41,12 +41,15 @@ RenderPrecision = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp1
 """The short names are accepted too, but help texts omit them."""
 
 Checkpoint = Annotated[
-    str | None, typer.Option(help="Checkpoint of the generator, a .safetensors file.", show_default="bundled")
+    str | None,
+    typer.Option(metavar="FILE", help="Checkpoint of the generator, a .safetensors file.", show_default="bundled"),
 ]
-RenderFolder = Annotated[str, typer.Option("--out", help="Folder or URL for patches, panoramas and the manifest.")]
+RenderFolder = Annotated[
+    str, typer.Option("--out", metavar="DIR", help="Folder or URL for patches, panoramas and the manifest.")
+]
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", help=f"File format: {FORMATS}; may be repeated.", show_default="png"),
+    typer.Option("--format", metavar="FORMAT", help=f"File format: {FORMATS}; may be repeated.", show_default="png"),
 ]
 TileSide = Annotated[int, typer.Option("--tile", help="Side of a tile in pixels; a multiple of the network's cell.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
@@ -63,7 +66,7 @@ PhotographSeed = Annotated[int, typer.Option(help="Seed of the surrounding world
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=silence, help="Hide progress; results and errors are still shown.")
 ]
-Keep = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
+Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":

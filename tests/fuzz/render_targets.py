@@ -47,7 +47,7 @@ from transforms.render.index_page import write_index
 from transforms.render.options import RenderOptions
 from transforms.render.planner import check_out, make_plans
 from transforms.render.repair import is_whole
-from transforms.render.reuse import adopt_patches
+from transforms.render.reuse import reuse_patches
 from transforms.render.verify import finished_plans
 from transforms.render.work import survey
 
@@ -279,7 +279,7 @@ def check_patches(content: bytes) -> None:
         row = assemble_panorama(out, plan, [], "1")
         assert (row["state"] == "done") == whole, row
         edited = plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),))
-        adopt_patches(out, edited, look_up(out, edited).others, CHECKPOINT_CONFIG)
+        reuse_patches(out, edited, look_up(out, edited).others, CHECKPOINT_CONFIG)
         with refused(OSError):
             list(told(describe(str(folder / "patches/p" / plan.digest / shard.name))))
 
@@ -337,7 +337,7 @@ def look_at_plans(out: str, requests: list[RenderRequest]) -> None:
 def replace_by(out: str, plan: Plan) -> None:
     """Begins another plan in the place of the one that is there."""
     held = look_up(out, plan)
-    adopt_patches(out, plan, held.others, CHECKPOINT_CONFIG)
+    reuse_patches(out, plan, held.others, CHECKPOINT_CONFIG)
     begin(out, plan, held)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import tarfile
+from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from random import Random
@@ -30,12 +31,11 @@ from model.training.trainer import Trainer
 from model.world.footprint import footprint
 from model.world.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
 from pipelines.info import describe, told
-from pipelines.ingest import only_new, provenance, to_sample
+from pipelines.ingest import only_new, provenance, read_training_set_if_any, report, to_sample
 from transforms.evaluation.crops import Photographs
 from transforms.evaluation.settings import Evaluation
 from transforms.ingest import staging
 from transforms.ingest.duplicates import drop_duplicates
-from transforms.ingest.report import write_report
 from transforms.panoramas.overlays import read_overlay
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph
 from transforms.sources.find import Found, can_retry, find_again
@@ -43,13 +43,14 @@ from transforms.storage.byte_ranges import Piece
 from transforms.storage.tensor_files import read_tensors
 from transforms.training import shard_reader
 from transforms.training.run_folder import CONFIG, ENVIRONMENT, LOG, RunFolder
-from transforms.training.stream import PatchStream
+from transforms.training.stream import Patch, PatchStream
 from transforms.training_set.dataset import (
     DATASET,
     INDEX,
     INDEX_SCHEMA,
     REJECTS,
     REJECTS_SCHEMA,
+    check_fits,
     read_dataset,
     read_index,
     write_tables,
@@ -74,7 +75,7 @@ CHECKPOINT_CONFIG = GeneratorConfig(
 @cache
 def training_set() -> dict[str, bytes]:
     """Returns the files of a small training set."""
-    how = Preparation(FULL_PX, PATCH_PX, content_filters=False, suffix="png")
+    how = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX, content_filters=False, suffix="png")
     with folder_of({}) as folder:
         staged = []
         for number in range(14):
@@ -96,7 +97,9 @@ def training_set() -> dict[str, bytes]:
             Reject("/lists/a.csv#3", "find", "bad_row", "not UTF-8"),
             Reject("b.jpg", "decode", "truncated", "cut", archive="/a.tar", archive_offset=512, archive_size=9),
         ]
-        write_tables(str(out), shards, rejects, {"configuration": {"full_size_px": FULL_PX, "patch_size_px": PATCH_PX}})
+        write_tables(
+            str(out), shards, rejects, {"configuration": {"full_height_px": FULL_PX, "patch_size_px": PATCH_PX}}
+        )
         return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
@@ -120,7 +123,7 @@ def check_set(content: bytes) -> None:
             repack_set,
             train_on_set,
             evaluate_set,
-            write_report,
+            report,
             lambda out: list(told(describe(out))),
         ):
             with refused(OSError):
@@ -130,7 +133,7 @@ def check_set(content: bytes) -> None:
 def add_to_set(out: str) -> None:
     """Adds to a set as ingest does."""
     staging.check_out(out, {})
-    base = staging.read_base(out)
+    base = read_training_set_if_any(out)
     assert base is not None
     new = Found(
         [Photograph("/photographs/1.png"), Photograph("n.jpg")], [Reject("/lists/a.csv#3", "find", "bad_row", "x")]
@@ -144,29 +147,36 @@ def add_to_set(out: str) -> None:
     for way in ("near", "off"):
         outcomes = list(drop_duplicates(staged, base.rows, way))
         assert not [item for item in outcomes if isinstance(item, Reject) and item.reason == "internal"], outcomes
-    assign_shards(staged, None, base)
+    assign_shards(staged, None, base.dataset)
     with folder_of({}) as elsewhere:
-        write_tables(str(elsewhere), [], [], provenance(base, {"later": True}), base)
+        write_tables(str(elsewhere), [], [], provenance(base.dataset, {"later": True}), base)
 
 
 def repack_set(out: str) -> None:
-    base = staging.read_base(out)
+    base = read_training_set_if_any(out)
     assert base is not None
     samples = [to_sample(row, out) for row in base.rows]
     with folder_of({}) as elsewhere:
         made = [write_shard(str(elsewhere), shard) for shard in assign_shards(samples, 3)]
-        write_tables(str(elsewhere), made, base.rejects, provenance(base, None))
+        write_tables(str(elsewhere), made, base.rejects, provenance(base.dataset, None))
 
 
 def train_on_set(out: str) -> None:
-    take(PatchStream(out, PATCH_PX, FULL_PX), 3)
+    take(stream_of(out).patches(), 3)
     sum(row["licence"] is None for row in read_index(out) if row["split"] == "train")
 
 
-def take(stream: PatchStream, count: int) -> None:
+def stream_of(out: str, strict: bool = False) -> PatchStream:
+    """Opens the stream of a set, as train does."""
+    dataset = read_dataset(out)
+    check_fits(out, dataset, PATCH_PX, FULL_PX)
+    return PatchStream(shard_reader.Shards(out, dataset["shards"], strict), PATCH_PX, FULL_PX)
+
+
+def take(patches: Iterator[Patch], count: int) -> None:
     """Takes some patches of a stream."""
     with patch.object(shard_reader, "RETRY_AFTER_S", ()):
-        for pixels, position in islice(stream.patches(), count):
+        for pixels, position in islice(patches, count):
             assert pixels.dtype == np.float32, pixels.dtype
             assert -1 <= position <= 1, position
 
@@ -206,7 +216,7 @@ def read_rows_of(table: str) -> list[dict[str, Any]]:
 
 
 def make_unfinished(random: Random) -> bytes:
-    run = {"host": "elsewhere", "process": 5, "configuration": {"full_size_px": FULL_PX}}
+    run = {"host": "elsewhere", "process": 5, "configuration": {"full_height_px": FULL_PX}}
     run = mutate_value(random, run) if random.random() < 0.5 else {**run, "process": 1}
     found = {".staging/run.json": json_text(random, run)}
     for file, kinds in NOTES.items():
@@ -222,7 +232,7 @@ def check_unfinished(content: bytes) -> None:
     with folder_of({**training_set(), **unpack(content)}) as folder:
         out = str(folder)
         for use in (
-            lambda: staging.check_out(out, {"full_size_px": FULL_PX}),
+            lambda: staging.check_out(out, {"full_height_px": FULL_PX}),
             lambda: look_at(staging.read_plan(out).photographs),
             lambda: look_at_staged(list(staging.read_staged(out).values())),
             lambda: staging.read_base(out),
@@ -266,8 +276,8 @@ def check_shard(content: bytes) -> None:
     with folder_of(unpack(content)) as folder:
         name = next(path.name for path in folder.iterdir() if path.suffix == ".tar")
         for use in (
-            lambda: take(PatchStream(str(folder), PATCH_PX, FULL_PX), 5),
-            lambda: take(PatchStream(str(folder), PATCH_PX, FULL_PX, whole=True, strict=True), 3),
+            lambda: take(stream_of(str(folder)).patches(), 5),
+            lambda: take(stream_of(str(folder), strict=True).frames(), 3),
             lambda: list(told(describe(str(folder / name)))),
         ):
             with refused(OSError):

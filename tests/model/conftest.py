@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from model import geometry
-from model.config import PRESETS, GeneratorConfig
+from model.config import PRESETS, GeneratorConfig, ablation
+from model.networks.ablations import build_generator
 from model.networks.coordinates import coordinate_field
 from model.networks.generator import Generator
 from model.world.engine import Engine, StyleVectors
@@ -36,6 +37,16 @@ def five_pairs(build):
     """Returns the tiny network with one pair more."""
     tiny = PRESETS["tiny"]
     return build(dataclasses.replace(tiny, texture_channels=(*tiny.texture_channels, 6), full_px=389))
+
+
+@pytest.fixture(scope="session", params=["nci", "nci-fcg"])
+def ablated(request):
+    """The tiny network as each of the ablations without G_S, with noise."""
+    torch.manual_seed(0)
+    generator = build_generator(ablation(PRESETS["tiny"], request.param)).eval().requires_grad_(False)
+    for layer in generator.texture.layers:
+        layer.noise_strength.fill_(0.3)
+    return generator
 
 
 @pytest.fixture(scope="session")

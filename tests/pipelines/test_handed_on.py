@@ -9,6 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 import model.checkpoint
+import model.world.definition
 import pipelines.edit
 import pipelines.fuse
 import pipelines.outpaint
@@ -51,6 +52,8 @@ def calls(monkeypatch):
         for module in ours:
             if vars(module).get(name) is function:
                 monkeypatch.setattr(module, name, counting(name, function))
+    definition = model.world.definition.Definition
+    monkeypatch.setattr(definition, "__post_init__", counting("Definition", definition.__post_init__))
     plans, listed = transforms.render.planner.Planner.plans, LocalFileSystem.ls
     monkeypatch.setattr(transforms.render.planner.Planner, "plans", counting("plans", plans))
     monkeypatch.setattr(LocalFileSystem, "ls", counting("ls", listed))
@@ -83,6 +86,7 @@ def test_a_new_job_asks_storage_for_nothing_about_its_panoramas(start, tmp_path)
     called = start("render", *SIZE, "--out", tmp_path / "render")
     assert of(called, *NEW) == NEW
     assert of(called, "existing_shards", "read_record") == {"existing_shards": 1, "read_record": 1}  # by assembly
+    assert called["Definition"] == 1
     called = start("fuse", "--styles", "3,8", *SIZE, "--out", tmp_path / "fuse")
     assert of(called, *NEW) == NEW
 
@@ -134,6 +138,7 @@ def test_an_edit_plans_once(start, tmp_path):
     called = start("edit", record, "--box", "100,-20,40,40", "--seed", 5)
     expected = {"plans": 1, "load_checkpoint": 2, "known_ids": 1, "look_up": 1, "is_complete": 1, "read_manifest": 2}
     assert of(called, *expected) == expected
+    assert called["Definition"] <= 3  # as it is, as it becomes, as it was when its tiles were computed
 
 
 def test_outpainting_reads_its_checkpoint_once_to_plan(start, tmp_path):

@@ -29,10 +29,11 @@ from pipelines import cli
 from pipelines.ingest import IngestOptions, ingest, repack
 from pipelines.terminal.ingest_tables import show_summary
 from pipelines.terminal.progress import track
+from tests.transforms.training_set.test_dataset import write_as_version_1
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
+from transforms.training_set.dataset import REJECTS_SCHEMA, read_index, write_tables
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import Sample, plan_patches
 
@@ -242,7 +243,7 @@ def test_copies_are_kept_where_that_is_asked_for(few, tmp_path):
 def test_square_and_sizes(few, tmp_path):
     scene(50, 200, 320).save(few / "tall.jpg")
     scene(51, 120, 110).save(few / "small.jpg")
-    make(few, tmp_path / "square", preparation=Preparation(160, 110, square=True))
+    make(few, tmp_path / "square", preparation=Preparation(full_height_px=160, patch_size_px=110, square=True))
     rows = read_index(str(tmp_path / "square"))
     assert {(row["stored_width_px"], row["stored_height_px"]) for row in rows} == {(160, 160)}
     boxes = {os.path.basename(row["source"]): row["crop_box_px"] for row in rows}
@@ -282,10 +283,10 @@ def options(**values):
 @pytest.mark.parametrize(
     ("made", "values", "message"),
     [
-        (Preparation, {"full_size_px": 100}, r"--full-size 100 is out of range: give from the patch size, 101, to"),
-        (Preparation, {"full_size_px": 0}, r"--full-size 0 "),
-        (Preparation, {"full_size_px": -5}, r"--full-size -5 "),
-        (Preparation, {"full_size_px": 70_000}, r"--full-size 70000 "),
+        (Preparation, {"full_height_px": 100}, r"--full-size 100 is out of range: give from the patch size, 101, to"),
+        (Preparation, {"full_height_px": 0}, r"--full-size 0 "),
+        (Preparation, {"full_height_px": -5}, r"--full-size -5 "),
+        (Preparation, {"full_height_px": 70_000}, r"--full-size 70000 "),
         (Preparation, {"patch_size_px": 0}, r"--patch-size 0 is too small: give 1 or more"),
         (Preparation, {"patch_size_px": -1}, r"--patch-size -1 "),
         (options, {"samples_per_shard": 0}, r"--samples-per-shard 0 is too small: give 1"),
@@ -376,6 +377,32 @@ def test_a_run_killed_at_any_moment_ends_as_if_never_killed(grown, tmp_path, mom
     assert len({row["source"] for row in index}) == len(index) == 24
 
 
+def tables_read(counts):
+    """How many times the two tables and ``dataset.json`` of a set have been read; the counts then start again."""
+    read = tuple(counts[name] for name in ("index.parquet", "rejects.parquet", "dataset.json"))
+    counts.clear()
+    return read
+
+
+def test_a_set_is_read_once_to_plan_once_to_add_to_it_and_once_to_report(few, tmp_path, files_read, monkeypatch):
+    out = tmp_path / "out"
+    make(few, out)
+    assert tables_read(files_read) == (1, 1, 1)  # the report
+    write_good_photographs(few, 8)
+    make(few, out)
+    assert tables_read(files_read) == (3, 3, 3)
+    write_good_photographs(few, 10)
+    monkeypatch.setattr(transforms.ingest.steps, "write_tables", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(few, out)
+    monkeypatch.setattr(transforms.ingest.steps, "write_tables", write_tables)
+    files_read.clear()
+    make(few, out)
+    assert tables_read(files_read) == (2, 2, 2)  # what was to be done is known already
+    make(few, out)
+    assert tables_read(files_read) == (1, 1, 2)  # there is nothing to be done
+
+
 def test_the_same_command_again_changes_nothing(few, tmp_path):
     first = make(few, tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -383,11 +410,20 @@ def test_the_same_command_again_changes_nothing(few, tmp_path):
     assert contents(tmp_path / "out") == before
 
 
+def test_a_set_of_version_1_is_extended_like_one_of_version_2(few, tmp_path):
+    make(few, tmp_path / "new")
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    write_as_version_1(tmp_path / "old")
+    write_good_photographs(few, 8)
+    assert make(few, tmp_path / "new")["format_version"] == make(few, tmp_path / "old")["format_version"] == 2
+    assert contents(tmp_path / "old") == contents(tmp_path / "new")
+
+
 def test_what_is_added_has_the_sizes_of_the_set(few, tmp_path):
     make(few, tmp_path / "out")
     write_good_photographs(few, 8)
-    with pytest.raises(InputError, match="holds a set made with --full-size 197, not 389: give --full-size 197"):
-        make(few, tmp_path / "out", preparation=Preparation(389))
+    with pytest.raises(InputError, match="contains a set made with --full-size 197, not 389: give --full-size 197"):
+        make(few, tmp_path / "out", preparation=Preparation(full_height_px=389))
     later = make(few, tmp_path / "out", preparation=Preparation(quality=80))
     assert (later["configuration"]["quality"], later["later_configurations"][0]["quality"]) == (95, 80)
 

@@ -175,7 +175,9 @@ def test_sources_of_all_kinds_are_mixed_at_will(web_server, tmp_path):
     index = read_index(str(tmp_path / "one"))
     assert sorted(row["source"] for row in index) == sorted([*urls, str(tmp_path / "folder" / "a.jpg")])
     assert next(row["title"] for row in index if row["source"] == urls[2]) == "Two"
-    made = ingest(IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), Preparation(150)))
+    made = ingest(
+        IngestOptions((f"{tmp_path}/one/*.tar",), str(tmp_path / "two"), preparation=Preparation(full_height_px=150))
+    )
     assert sum(made["samples"].values()) == 5
     again = {row["source"]: row for row in read_index(str(tmp_path / "two"))}
     assert set(again) == {row["source"] for row in index}

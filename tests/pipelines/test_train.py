@@ -29,6 +29,7 @@ from model.training.trainer import Trainer
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.train import TrainOptions, packages, train
+from tests.transforms.training_set.test_dataset import write_as_version_1
 from transforms.render.options import RenderOptions
 from transforms.training import run_folder
 from transforms.training.run_lock import locked
@@ -410,6 +411,16 @@ def test_two_processes_train_together_and_resume(data, tmp_path):
     assert json.loads((tmp_path / "whole" / "environment.json").read_text())["processes"] == 2
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert [entry["images"] for entry in log] == [32]
+
+
+def test_a_training_set_of_either_version_is_read_once(data, tmp_path, files_read):
+    train(tiny(data, tmp_path / "run", images=BATCH))
+    assert (files_read["dataset.json"], files_read["index.parquet"]) == (1, 1)
+    files_read.clear()
+    old = shutil.copytree(data, tmp_path / "version 1")
+    write_as_version_1(old)
+    train(tiny(str(old), tmp_path / "run", resume=True))
+    assert (files_read["dataset.json"], files_read["index.parquet"]) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "bf16"])

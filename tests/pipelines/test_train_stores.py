@@ -16,8 +16,9 @@ from pipelines.train import TrainOptions, train
 from transforms.photographs.prepare import Preparation
 from transforms.storage.files import list_files
 from transforms.training import run_lock
+from transforms.training.shard_reader import Shards
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, INDEX
+from transforms.training_set.dataset import DATASET, INDEX, read_dataset
 
 BATCH = 4
 
@@ -29,7 +30,9 @@ def data(tmp_path_factory):
     for index in range(24):
         Image.fromarray(random.integers(0, 256, (197, 250, 3), np.uint8)).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), samples_per_shard=3, dedup="off")
+    options = IngestOptions(
+        (str(folder),), out, preparation=Preparation(content_filters=False), samples_per_shard=3, dedup="off"
+    )
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
@@ -70,8 +73,8 @@ def options_for(data, out, images=2 * BATCH, **others):
 
 def patches(data, after=0):
     """Returns two epochs of patches, and the skipped shards."""
-    stream = PatchStream(data, 101, 197)
-    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream.patches(after), 48)], stream.skipped
+    stream = PatchStream(Shards(data, read_dataset(data)["shards"]), 101, 197)
+    return [(pixels.tobytes(), t) for pixels, t in itertools.islice(stream.patches(after), 48)], stream.shards.skipped
 
 
 def same_run(url, folder):

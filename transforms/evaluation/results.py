@@ -3,7 +3,7 @@
 Each is given for photographs of the training split too: the floor of a distance, which a perfect model would reach.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.config import GeneratorConfig
 from model.metrics.distances import (
+    Sample,
     bootstrap_weights,
     deviation,
     estimate,
@@ -27,9 +28,7 @@ from transforms.evaluation.settings import PATCH, Evaluation, band, beyond_frame
 
 Results = dict[str, Any]
 DescribedSets = Mapping[str, Described]
-
-BandDraws = dict[tuple[int, str], Tensor]
-"""The draws of a band's KID, by its height and by what the photographs show: sky, ground, or "" for anything."""
+Measure = Callable[[Sample, Sample], Tensor]
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 
@@ -43,9 +42,28 @@ class Compared:
     x_weights: Tensor
     y_weights: Tensor
 
-    def of(self, name: str, measure: Callable[..., Any]) -> Any:
+    def samples(self, name: str) -> tuple[Sample, Sample]:
+        """Returns the features of a network, or a statistic, of both sets."""
+        return self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights)
+
+    def of(self, name: str, measure: Measure) -> Tensor:
         """Applies a measure from `model.metrics.distances` to these features or this statistic."""
-        return measure(self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights))
+        return measure(*self.samples(name))
+
+
+@dataclass(frozen=True, slots=True)
+class BandDistance:
+    """How far a band of worlds is from photographs.
+
+    Attributes:
+        px: how far below the horizon the middle row of the band's patches lies.
+        beyond: what the photographs show, sky or ground, if the band is compared with these alone; otherwise empty.
+        kid: the draws of the distance, by network.
+    """
+
+    px: int
+    beyond: str
+    kid: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +136,27 @@ def bands(worlds: DescribedSets, references: References) -> Results:
 
     A band beyond the frame has two rows: one for the photographs' edge as it is, and one for their sky or ground alone.
     """
-    networks, rows = list(worlds[PATCH].features), {}
-    draws: dict[str, BandDraws] = {network: {} for network in networks}
+    networks = list(worlds[PATCH].features)
+    rows: Results = {}
+    measured: list[BandDistance] = []
     for band_px in references.evaluation.bands_px:
         for beyond, photographs in photographs_of(band_px, references).items():
             compared, trained = references.compare(worlds, band(band_px), photographs)
-            row: Results = {}
-            for network in networks:
-                kid = draws[network][band_px, beyond] = compared.of(network, kernel_distance)
-                row[f"KID-{network}"] = beside_trained(kid, trained.of(network, kernel_distance))
-            row["clipped"] = {**both_means(compared, "clipped")}
-            row["contrast"] = {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")}
-            row["fine power"] = {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")}
-            row["colours"] = colours(compared, trained)
-            rows[f"{band_px:+d} {beyond}".strip()] = row
-    return {"bands": rows, "mean KID": {network: band_means(draws[network], references) for network in networks}}
+            distance = BandDistance(band_px, beyond, {name: compared.of(name, kernel_distance) for name in networks})
+            measured.append(distance)
+            rows[f"{band_px:+d} {beyond}".strip()] = band_row(distance, compared, trained)
+    return {"bands": rows, "mean KID": {name: band_means(name, measured, references) for name in networks}}
+
+
+def band_row(distance: BandDistance, compared: Compared, trained: Compared) -> Results:
+    """Returns what is said of one band."""
+    kids = {f"KID-{name}": beside_trained(kid, trained.of(name, kernel_distance)) for name, kid in distance.kid.items()}
+    return kids | {
+        "clipped": both_means(compared, "clipped"),
+        "contrast": {**both_means(compared, "contrast"), "ratio": ratio(compared, "contrast")},
+        "fine power": {**both_means(compared, "fine_power"), "ratio": ratio(compared, "fine_power")},
+        "colours": colours(compared, trained),
+    }
 
 
 def photographs_of(band_px: int, references: References) -> dict[str, str]:
@@ -144,10 +168,10 @@ def photographs_of(band_px: int, references: References) -> dict[str, str]:
     return names
 
 
-def band_means(draws: BandDraws, references: References) -> Results:
+def band_means(network: str, measured: Sequence[BandDistance], references: References) -> Results:
     """Computes KID within the photographs' frame, of each pair of bands beyond it, and of those below and above."""
-    edge = {band_px: kid for (band_px, beyond), kid in draws.items() if not beyond}
-    clear = {band_px: kid for (band_px, beyond), kid in draws.items() if beyond}
+    edge = {one.px: one.kid[network] for one in measured if not one.beyond}
+    clear = {one.px: one.kid[network] for one in measured if one.beyond}
     inside = [kid for band_px, kid in edge.items() if not beyond_frame(band_px, references.config)]
     means = {"within the frame": inside} if inside else {}
     for far in sorted({abs(band_px) for band_px in edge if beyond_frame(band_px, references.config)}):
@@ -175,17 +199,17 @@ def horizon(compared: Compared, trained: Compared) -> Results:
         ("between frames", "horizon_height", deviation),
         ("along a frame", "horizon_relief", mean),
     ):
-        x, y = (spread(sample) for sample in samples(compared, statistic))
+        x, y = (spread(sample) for sample in compared.samples(statistic))
         results[name] = {
             "generated": float(x[0]),
             "photographs": float(y[0]),
             "ratio": asdict(estimate(x / y)),
-            "trained": float(spread(samples(trained, statistic)[0])[0]),
+            "trained": float(spread(trained.samples(statistic)[0])[0]),
         }
     return results
 
 
-def with_trained(compared: Compared, trained: Compared, name: str, distance: Callable[..., Tensor]) -> Results:
+def with_trained(compared: Compared, trained: Compared, name: str, distance: Measure) -> Results:
     """Returns a distance with its error, and the same distance for the training split."""
     return beside_trained(compared.of(name, distance), trained.of(name, distance))
 
@@ -195,18 +219,13 @@ def beside_trained(draws: Tensor, trained: Tensor) -> Results:
     return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
-def samples(compared: Compared, name: str) -> tuple[Any, Any]:
-    """Returns the values of a statistic, or the features, of both sets."""
-    return compared.of(name, lambda x, y: (x, y))  # type: ignore[no-any-return]
-
-
 def both_means(compared: Compared, name: str) -> Results:
     """Returns the mean of a statistic in both sets."""
-    generated, photographs = (float(mean(sample)[0]) for sample in samples(compared, name))
+    generated, photographs = (float(mean(sample)[0]) for sample in compared.samples(name))
     return {"generated": generated, "photographs": photographs}
 
 
 def ratio(compared: Compared, name: str) -> Results:
     """Returns the mean of a statistic as a share of the photographs'."""
-    generated, photographs = (mean(sample) for sample in samples(compared, name))
+    generated, photographs = (mean(sample) for sample in compared.samples(name))
     return asdict(estimate(generated / photographs))

@@ -108,6 +108,13 @@ class Strip:
             yield from np.split(block, range(side_px, block.shape[1], side_px), axis=1)
 
 
+def filled_up(square: np.ndarray, side_px: int) -> np.ndarray:
+    """Returns a whole square, uint8 [side,side,3]: one from the right or the bottom edge is filled up with zeros."""
+    whole = np.zeros((side_px, side_px, 3), np.uint8)
+    whole[: square.shape[0], : square.shape[1]] = square
+    return whole
+
+
 def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Strip]:
     """Yields a panorama in strips of `STRIP_PX` rows from top to bottom; the last strip may be lower.
 
@@ -130,7 +137,7 @@ def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Stri
                 done += strip.height_px
 
 
-def digested(strips: Iterable[Strip], digest: Any) -> Iterator[Strip]:
+def with_digest(strips: Iterable[Strip], digest: Any) -> Iterator[Strip]:
     """Passes strips on and adds their RGB bytes to a checksum, row by row, whatever the tiles."""
     for strip in strips:
         for rows in strip.row_blocks():

@@ -51,7 +51,7 @@ class Thumbnail:
         return encode_jpeg((self.sums // self.counts.astype(np.uint64)).astype(np.uint8))
 
 
-def noted(strips: Iterable[Strip], thumbnail: Thumbnail) -> Iterator[Strip]:
+def with_thumbnail(strips: Iterable[Strip], thumbnail: Thumbnail) -> Iterator[Strip]:
     """Passes strips on and adds them to a thumbnail."""
     for strip in strips:
         thumbnail.add(strip)

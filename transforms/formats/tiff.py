@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from isal import isal_zlib
 
-from transforms.formats.layout import STRIP_PX, Strip
+from transforms.formats.layout import STRIP_PX, Strip, filled_up
 from transforms.formats.pyramid import Size, level_sizes, level_strips
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.unfinished import unfinished
@@ -88,9 +88,7 @@ def squares(strips: Iterable[Strip], sizes: Sequence[Size], overviews: Sequence[
 
 def compressed(square: np.ndarray) -> bytes:
     """Compresses a TIFF tile; a smaller one, at the right or the bottom, is padded with zeros."""
-    tile = np.zeros((TIFF_TILE_PX, TIFF_TILE_PX, 3), np.uint8)
-    height_px, width_px, _ = square.shape
-    tile[:height_px, :width_px] = square
+    tile = filled_up(square, TIFF_TILE_PX)
     tile[:, 1:] -= tile[:, :-1].copy()
     return isal_zlib.compress(tile.data, 1)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from isal import igzip
 
-from transforms.formats.layout import STRIP_PX, Strip
+from transforms.formats.layout import STRIP_PX, Strip, filled_up
 from transforms.storage.files import join, write_bytes, write_json
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
@@ -39,9 +39,7 @@ def chunks(strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
 
 def compressed(square: np.ndarray) -> bytes:
     """Compresses a whole chunk, padded with zeros."""
-    chunk = np.zeros((STRIP_PX, STRIP_PX, 3), np.uint8)
-    chunk[: square.shape[0], : square.shape[1]] = square
-    return igzip.compress(chunk.tobytes(), 1, mtime=0)
+    return igzip.compress(filled_up(square, STRIP_PX).tobytes(), 1, mtime=0)
 
 
 def describe(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from transforms.photographs.hashes import (
     detail_words,
     perceptual_words,
 )
-from transforms.training_set.records import Photograph, Reject, internal_reject
+from transforms.training_set.records import Reject, internal_reject
 from transforms.training_set.samples import Sample, as_copy
 from transforms.training_set.shards import StagedSample
 
@@ -59,7 +59,7 @@ def drop_duplicates(
         try:
             yield decide(item)
         except Exception as error:  # a fault of this program, which affects this picture alone
-            yield internal_reject(_photograph(item), "deduplicate", error)
+            yield internal_reject(item.photograph(), "deduplicate", error)
 
 
 def _pixels(sample: Sample) -> int:
@@ -67,12 +67,7 @@ def _pixels(sample: Sample) -> int:
 
 
 def _loser(item: StagedSample, reason: str, message: str) -> Reject:
-    return _photograph(item).reject("deduplicate", reason, message)
-
-
-def _photograph(item: StagedSample) -> Photograph:
-    sample = item.sample
-    return Photograph(sample.source, sample.licence, sample.author, sample.title, item.origin)
+    return item.photograph().reject("deduplicate", reason, message)
 
 
 def _number_copies(order: list[StagedSample], existing: list[dict[str, Any]]) -> Iterator[StagedSample]:

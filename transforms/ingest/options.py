@@ -1,7 +1,7 @@
 """The options of ``infinitygan ingest``, with their checks."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from model.errors import InputError
@@ -32,6 +32,7 @@ class IngestOptions:
 
     sources: tuple[str, ...]
     out: str
+    _: KW_ONLY
     preparation: Preparation = field(default_factory=Preparation)
     samples_per_shard: int | None = None
     dedup: str = "near"

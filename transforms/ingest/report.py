@@ -14,7 +14,7 @@ from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.templates import fill
-from transforms.training_set.dataset import REPORT, TrainingSet, read_dataset, read_training_set
+from transforms.training_set.dataset import REPORT, TrainingSet
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -28,9 +28,8 @@ LICENCES: Final = 40
 BINS: Final = 24
 
 
-def write_report(out: str) -> None:
+def write_report(out: str, training_set: TrainingSet) -> None:
     """Writes the report of the training set in a folder."""
-    training_set = read_training_set(out, read_dataset(out))
     write_bytes(join(out, REPORT), build_report(out, training_set).encode())
 
 
@@ -44,7 +43,7 @@ def build_report(out: str, training_set: TrainingSet) -> str:
     shards = Counter(name.split("-")[0] for name in dataset["shards"])
     return fill(
         "report.html",
-        full_size_px=dataset["full_size_px"],
+        full_height_px=dataset["full_height_px"],
         patch_size_px=dataset["patch_size_px"],
         megabytes=sum(shard["size_bytes"] for shard in dataset["shards"].values()) / 1e6,
         splits=[(split, dataset["samples"][split], shards[split]) for split in SPLITS],

@@ -17,7 +17,7 @@ import posixpath
 import re
 import tarfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -44,10 +44,9 @@ from transforms.storage.json_text import read_json_text
 from transforms.training_set.dataset import (
     DATASET,
     INDEX_SCHEMA,
-    TrainingSet,
     checked_dataset,
     read_dataset,
-    read_training_set,
+    read_dataset_if_any,
 )
 from transforms.training_set.records import FAULTS, Photograph, Reject, internal_reject
 from transforms.training_set.samples import Sample
@@ -85,8 +84,11 @@ def is_unfinished(out: str) -> bool:
     return exists(join(out, STAGING, _PLAN))
 
 
-def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
+def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, Any] | None:
     """Marks the folder as being written by this process, and records what is to be done.
+
+    Returns:
+        The ``dataset.json`` of the set that the run adds to, as it was when the run began; None if there was no set.
 
     Raises:
         InputError: as `check_out` does, which may have been called some time before.
@@ -96,14 +98,28 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> None:
     if not going_on:
         finish(out)
     mark_run(out, configuration)
-    discard_shards(out)
+    dataset = read_dataset_if_any(out)
+    discard_shards(out, dataset)
     write_faults(out)
-    if not going_on:
-        write_json(join(out, STAGING, _BASE), read_dataset(out) if exists(join(out, DATASET)) else None)
-        lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
-        lines += [{"reject": _fields(reject)} for reject in found.rejects]
-        lines += [{"mended": source} for source in sorted(found.mended)]
-        _write_lines(join(out, STAGING, _PLAN), lines)
+    if going_on:
+        return read_base(out)
+    write_json(join(out, STAGING, _BASE), dataset)
+    lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
+    lines += [{"reject": _fields(reject)} for reject in found.rejects]
+    lines += [{"mended": source} for source in sorted(found.mended)]
+    _write_lines(join(out, STAGING, _PLAN), lines)
+    return dataset
+
+
+def read_base(out: str) -> dict[str, Any] | None:
+    """Returns the ``dataset.json`` that was there when the unfinished run began; None if there was no set.
+
+    Raises:
+        InputError: it is damaged, or has another format.
+    """
+    path = join(out, STAGING, _BASE)
+    dataset = read_json(path)
+    return None if dataset is None else checked_dataset(path, dataset)
 
 
 def begin_repack(out: str, configuration: dict[str, Any]) -> str:
@@ -115,26 +131,7 @@ def begin_repack(out: str, configuration: dict[str, Any]) -> str:
     check_out(out, configuration)
     finish(out)
     mark_run(out, configuration)
-    new = join(out, STAGING, _REPACK)
-    write_json(join(new, STAGING, _BASE), None)
-    return new
-
-
-def read_base(out: str) -> TrainingSet | None:
-    """Returns the set that a run adds to, as it was before; None if there was no set.
-
-    Raises:
-        InputError: the set is damaged, or has another format.
-    """
-    base = join(out, STAGING, _BASE)
-    if exists(base):
-        dataset = read_json(base)
-        dataset = None if dataset is None else checked_dataset(base, dataset)
-    elif exists(join(out, DATASET)):
-        dataset = read_dataset(out)
-    else:
-        return None
-    return None if dataset is None else read_training_set(out, dataset)
+    return join(out, STAGING, _REPACK)
 
 
 def read_plan(out: str) -> Found:
@@ -202,17 +199,32 @@ def read_staged(out: str) -> dict[str, StagedSample | Reject]:
     return done
 
 
-def discard_shards(out: str) -> None:
-    """Removes the shards that an unfinished run has written, including partial files, but never those of a set."""
+def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
+    """Removes the shards that an unfinished run has written, including partial files, but never those of a set.
+
+    Args:
+        out: the folder.
+        dataset: the ``dataset.json`` that is there now; None if there is no set.
+    """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
-    whole = set(read_dataset(out)["shards"]) if exists(join(out, DATASET)) else None
+    shards = dataset["shards"] if dataset else None
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
-        name = posixpath.basename(entry["name"])
-        final = TEMPORARY.sub("", name)
-        stray = _SHARD.fullmatch(final) and final not in (whole or ())
-        if entry["type"] == "file" and (stray or (_TABLE.fullmatch(final) and (whole is None or final != name))):
+        if entry["type"] == "file" and _is_stray(posixpath.basename(entry["name"]), shards):
             fs.rm_file(entry["name"])
+
+
+def _is_stray(name: str, shards: Collection[str] | None) -> bool:
+    """Returns whether a file is left over from an unfinished run.
+
+    Args:
+        name: the file's name.
+        shards: the names of the set's shards; None if there is no set, so that no table belongs to one.
+    """
+    final = TEMPORARY.sub("", name)
+    if _SHARD.fullmatch(final):
+        return final not in (shards or ())
+    return _TABLE.fullmatch(final) is not None and (shards is None or final != name)
 
 
 def finish(out: str) -> None:

@@ -17,15 +17,36 @@ from apache_beam.typehints.decorators import no_annotations
 
 from transforms.ingest.crawler import crawl, web_host
 from transforms.ingest.duplicates import drop_duplicates
-from transforms.ingest.staging import read_base, write_faults
+from transforms.ingest.staging import write_faults
 from transforms.photographs.prepare import Preparation
 from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES
-from transforms.training_set.dataset import WrittenShard, write_tables
+from transforms.training_set.dataset import TrainingSet, WrittenShard, read_training_set, write_tables
 from transforms.training_set.records import Photograph, Reject
 from transforms.training_set.shards import StagedSample, assign_shards, write_shard
 
 _REJECTED = "rejected"
+
+
+@dataclass(eq=False)
+class ReadExisting(beam.PTransform):
+    """Reads the set that a run adds to, once for all steps; its only element is the set, or None if there is none.
+
+    Attributes:
+        out: the set's folder.
+        dataset: its ``dataset.json``, as it was when the run began.
+    """
+
+    out: str
+    dataset: dict[str, Any] | None
+
+    @no_annotations
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+        """Applies the transform; called by Beam."""
+        return root | "Named" >> beam.Create([self.dataset]) | "Read" >> beam.Map(self._read)
+
+    def _read(self, dataset: dict[str, Any] | None) -> TrainingSet | None:
+        return read_training_set(self.out, dataset) if dataset else None
 
 
 @dataclass(eq=False)
@@ -68,17 +89,18 @@ class DropDuplicates(beam.PTransform):
     dedup: str
 
     @no_annotations
-    def expand(self, staged: beam.PCollection) -> pvalue.DoOutputsTuple:
-        """Applies the transform; called by Beam."""
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> pvalue.DoOutputsTuple:
+        """Applies the transform to the staged samples and the set of `ReadExisting`; called by Beam."""
+        staged, existing = inputs
+        choose = beam.FlatMap(self._choose, pvalue.AsSingleton(existing))
         return (
             staged
             | "As one" >> _as_one()
             | "Gather" >> beam.GroupByKey()
-            | "Choose" >> beam.FlatMap(self._choose).with_outputs(_REJECTED, main="kept")
+            | "Choose" >> choose.with_outputs(_REJECTED, main="kept")
         )
 
-    def _choose(self, group: tuple[str, Iterable[StagedSample]]) -> Iterator[Any]:
-        existing = read_base(self.out)
+    def _choose(self, group: tuple[str, Iterable[StagedSample]], existing: TrainingSet | None) -> Iterator[Any]:
         outcomes = list(drop_duplicates(group[1], existing.rows if existing else [], self.dedup))
         write_faults(self.out)
         return (_sort_out(outcome) for outcome in outcomes)
@@ -86,10 +108,15 @@ class DropDuplicates(beam.PTransform):
 
 @dataclass(eq=False)
 class AssignShards(beam.PTransform):
-    """Sorts all samples by key and cuts them into shards, numbered on from the set's last."""
+    """Sorts all samples by key and cuts them into shards, numbered on from the set's last.
 
-    out: str
+    Attributes:
+        samples_per_shard: the number in each shard; None to use that of the set, or to choose one.
+        existing: the ``dataset.json`` of the set that is extended; None if there is no set.
+    """
+
     samples_per_shard: int | None
+    existing: dict[str, Any] | None
 
     @no_annotations
     def expand(self, kept: beam.PCollection) -> beam.PCollection:
@@ -97,7 +124,7 @@ class AssignShards(beam.PTransform):
         return kept | "As one" >> _as_one() | "Gather" >> beam.GroupByKey() | "Cut" >> beam.FlatMap(self._cut)
 
     def _cut(self, group: tuple[str, Iterable[StagedSample]]) -> Iterable[Any]:
-        return assign_shards(group[1], self.samples_per_shard, read_base(self.out))
+        return assign_shards(group[1], self.samples_per_shard, self.existing)
 
 
 @dataclass(eq=False)
@@ -121,19 +148,18 @@ class WriteTables(beam.PTransform):
     mended: frozenset[str] = frozenset()
 
     @no_annotations
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-        """Applies the transform; called by Beam."""
-        shards, rejects = inputs
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        """Applies the transform to the written shards, the rejects and the set of `ReadExisting`; called by Beam."""
+        shards, rejects, existing = inputs
         keyed = {
             "shards": shards | "Shards as one" >> _as_one(),
             "rejects": rejects | "Rejects as one" >> _as_one(),
         }
-        return keyed | "Gather" >> beam.CoGroupByKey() | "Write" >> beam.Map(self._write)
+        return keyed | "Gather" >> beam.CoGroupByKey() | "Write" >> beam.Map(self._write, pvalue.AsSingleton(existing))
 
-    def _write(self, group: tuple[str, dict[str, Iterable[Any]]]) -> dict[str, Any]:
+    def _write(self, group: tuple[str, dict[str, Iterable[Any]]], existing: TrainingSet | None) -> dict[str, Any]:
         shards: Iterable[WrittenShard] = group[1]["shards"]
         rejects: Iterable[Reject] = group[1]["rejects"]
-        existing = read_base(self.out)
         return write_tables(self.out, shards, rejects, self.provenance, existing, self.mended)
 
 

@@ -125,17 +125,17 @@ class Plan:
             content["checkpoint"], content["request"]["checkpoint"] = content["request"]["checkpoint"], None
         return content
 
-    @property
+    @cached_property
     def tile_rows(self) -> Window:
         """The first and last row of tiles."""
         return self.request.rows[0] // self.tile_px, self.request.rows[1] // self.tile_px
 
-    @property
+    @cached_property
     def tile_columns(self) -> Window:
         """The first and last column of tiles."""
         return self.request.columns[0] // self.tile_px, self.request.columns[1] // self.tile_px
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """The number of rows and columns of tiles."""
         (top, bottom), (left, right) = self.tile_rows, self.tile_columns

@@ -118,13 +118,13 @@ class RenderRequest:
         turn_px = self.width_px if self.cyclic else None
         return Definition(self.seed, turn_px, self.styles, self.fusion_px, self.edits, self.overlays, self.paste_px)
 
-    @property
+    @cached_property
     def rows(self) -> tuple[int, int]:
         """The first and last world pixel, downwards."""
         assert self.origin_y_px is not None
         return self.origin_y_px, self.origin_y_px + self.height_px - 1
 
-    @property
+    @cached_property
     def columns(self) -> tuple[int, int]:
         """The first and last world pixel, to the right."""
         return self.origin_x_px, self.origin_x_px + self.width_px - 1

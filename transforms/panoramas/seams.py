@@ -72,7 +72,7 @@ class SeamAudit:
         }
 
 
-def audited(plan: Plan, patches: Iterable[Patch], audit: SeamAudit) -> Iterator[Patch]:
+def with_audit(plan: Plan, patches: Iterable[Patch], audit: SeamAudit) -> Iterator[Patch]:
     """Passes on a panorama's patches, all of them by index, and compares each with those to its left and above.
 
     If both ends of a cyclic panorama are borders of tiles, the last tile of a row is compared with its first, too.

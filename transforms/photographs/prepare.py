@@ -21,12 +21,12 @@ STORING_BYTES = 24
 """The memory per pixel of the stored image, including the copies for judging and encoding it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """The settings for converting photographs to training images.
 
     Attributes:
-        full_size_px: the height to which photographs are scaled.
+        full_height_px: the height to which photographs are scaled.
         patch_size_px: the side of the patches that training and evaluation will crop.
         square: whether every photograph is cropped to its middle square.
         via_size_px: the height to which photographs are scaled first; None for no such step.
@@ -37,7 +37,7 @@ class Preparation:
         content_filters: whether to refuse pictures that are nearly black, flat, mostly text or mostly border.
     """
 
-    full_size_px: int = 197
+    full_height_px: int = 197
     patch_size_px: int = 101
     square: bool = False
     via_size_px: int | None = None
@@ -53,9 +53,9 @@ class Preparation:
         if self.patch_size_px < 1:
             raise InputError(f"--patch-size {self.patch_size_px} is too small: give 1 or more pixels")
         longest_px = LONGEST_SIDE_PX[self.suffix]
-        if not self.patch_size_px <= self.full_size_px <= longest_px:
+        if not self.patch_size_px <= self.full_height_px <= longest_px:
             bounds = f"the patch size, {self.patch_size_px}, to {longest_px} pixels"
-            raise InputError(f"--full-size {self.full_size_px} is out of range: give from {bounds}")
+            raise InputError(f"--full-size {self.full_height_px} is out of range: give from {bounds}")
         if self.via_size_px is not None and not 1 <= self.via_size_px <= longest_px:
             raise InputError(f"--via-size {self.via_size_px} is out of range: give from 1 to {longest_px} pixels")
         if not 1 <= self.quality <= 100:
@@ -97,7 +97,7 @@ def prepare_photograph(
     """
     budget = budget or Memory(DEFAULT_BYTES).pictures
     try:
-        with decoding(content, how.full_size_px, budget, lambda *size: storing_bytes(size, how)) as picture:
+        with decoding(content, how.full_height_px, budget, lambda *size: storing_bytes(size, how)) as picture:
             return _prepare(photograph, content, picture, attempts, how)
     except Rejection as rejection:
         return photograph.reject("decode", rejection.reason, rejection.message, attempts)
@@ -108,7 +108,7 @@ def storing_bytes(size: tuple[int, int], how: Preparation) -> int:
     longest_px = LONGEST_SIDE_PX[how.suffix]
     needed = []
     for width_px, height_px in (size, size[::-1]):
-        framing = frame(width_px, height_px, how.full_size_px, how.square, longest_px)
+        framing = frame(width_px, height_px, how.full_height_px, how.square, longest_px)
         scaled_first = framing.width_px * (height_px + (how.via_size_px or 0)) * 4
         needed.append(scaled_first + framing.width_px * framing.height_px * STORING_BYTES)
     return max(needed)
@@ -121,7 +121,7 @@ def _prepare(
     try:
         check_shape(picture, how.min_side_px or how.patch_size_px, how.max_aspect)
         longest_px = LONGEST_SIDE_PX[how.suffix]
-        framing = frame(picture.width_px, picture.height_px, how.full_size_px, how.square, longest_px)
+        framing = frame(picture.width_px, picture.height_px, how.full_height_px, how.square, longest_px)
         image = store(picture, framing, how.via_size_px)
         stage = "filter"
         if how.content_filters:

@@ -12,14 +12,14 @@ from apache_beam.metrics import Metrics
 from apache_beam.typehints.decorators import no_annotations
 
 from model.errors import one_line
-from transforms.formats.layout import cut_strips, digested
+from transforms.formats.layout import cut_strips, with_digest
 from transforms.formats.registry import is_written, write_panorama
-from transforms.formats.thumbnail import Thumbnail, noted
+from transforms.formats.thumbnail import Thumbnail, with_thumbnail
 from transforms.panoramas.folder import panorama_path, read_record, record_path, thumbnail_path
 from transforms.panoramas.manifest import DONE, FAILED, manifest_row
 from transforms.panoramas.patch_shards import PatchReader
 from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
-from transforms.panoramas.seams import SeamAudit, audited
+from transforms.panoramas.seams import SeamAudit, with_audit
 from transforms.storage.files import write_bytes, write_json
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
@@ -84,10 +84,10 @@ def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[s
     """Writes a file of a panorama in one pass over its patches; returns the pass's checksum and seam audit."""
     plan, audit, digest = reader.plan, SeamAudit(), hashlib.sha256()
     metadata = {"Software": f"infinitygan {version}", "InfinityGAN": json.dumps(plan.provenance(), sort_keys=True)}
-    patches = audited(plan, reader.patches(), audit)
+    patches = with_audit(plan, reader.patches(), audit)
     thumbnail = Thumbnail(plan.request.width_px, plan.request.height_px)
-    strips = digested(cut_strips(plan.layout, (patch.pixels for patch in patches)), digest)
-    write_panorama(name, url, plan.layout, noted(strips, thumbnail), metadata)
+    strips = with_digest(cut_strips(plan.layout, (patch.pixels for patch in patches)), digest)
+    write_panorama(name, url, plan.layout, with_thumbnail(strips, thumbnail), metadata)
     retried(write_bytes, thumbnail_path(reader.out, plan.request.id), thumbnail.to_jpeg())
     return {"pixel_sha256": digest.hexdigest(), "seam_audit": audit.to_json()}
 

@@ -98,7 +98,7 @@ class Planner:
             else:
                 taken.add(request.id)
                 planned.networks[plan] = config
-        planned.refused.update(named(options, refused, known | taken))
+        planned.refused.update(reasons_by_name(options, refused, known | taken))
         return planned
 
     def plan(self, options: RenderOptions, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
@@ -167,7 +167,7 @@ def check_out(out: str) -> None:
         retried(read_manifest, out)
 
 
-def named(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
+def reasons_by_name(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
     """Returns refused rows' reasons by id; or by place in the file, for a row with no id or one already taken."""
     reasons: dict[str, str] = {}
     for number, row in refused.items():

@@ -20,7 +20,7 @@ from transforms.storage.files import join, read_json
 from transforms.storage.notes import say_once
 
 
-def adopt_patches(out: str, plan: Plan, others: Iterable[str], config: GeneratorConfig) -> int:
+def reuse_patches(out: str, plan: Plan, others: Iterable[str], config: GeneratorConfig) -> int:
     """Copies patches from plans of the same id that differ only in edits; returns their number.
 
     A tile is copied if no edit that only one of the two plans has reaches it, or the strips around it.

@@ -33,10 +33,10 @@ class SkipStored(beam.PTransform):
     @no_annotations
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
         """Applies the transform; called by Beam."""
-        return shards | "Look" >> beam.ParDo(_Look(self.out))
+        return shards | "Look" >> beam.ParDo(_LookUp(self.out))
 
 
-class _Look(beam.DoFn):
+class _LookUp(beam.DoFn):
     """Looks the next shards up while one is computed."""
 
     def __init__(self, out: str):

@@ -40,7 +40,7 @@ _USER_AGENT: Final = re.compile(r"\s*user[- ]?agent(?=[\s:])", re.IGNORECASE)
 OPT_OUTS: Final = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manners:
     """Limits on the requests to servers, and which of their rules are followed.
 

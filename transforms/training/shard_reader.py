@@ -8,7 +8,6 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
@@ -29,21 +28,21 @@ READERS = 4
 """The number of shards read at the same time, to hide a distant store's latency."""
 
 
-@dataclass(frozen=True, slots=True)
 class Shards:
     """The shards of a training set.
 
-    Attributes:
+    Args:
         data: the URL of the training set.
         records: the entry of ``dataset.json`` for each shard, with its number of samples and its sha256.
         strict: whether an unreadable shard is an error.
+
+    Attributes:
         skipped: the shards given up so far, with the reasons.
     """
 
-    data: str
-    records: Mapping[str, Mapping[str, Any]]
-    strict: bool
-    skipped: dict[str, str] = field(default_factory=dict)
+    def __init__(self, data: str, records: Mapping[str, Mapping[str, Any]], strict: bool = False):
+        self.data, self.records, self.strict = data, records, strict
+        self.skipped: dict[str, str] = {}
 
     def samples(self, names: Sequence[str]) -> int:
         """Returns the number of samples that these shards should have."""

@@ -11,10 +11,12 @@ does not affect the order.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +28,7 @@ from model.metrics.statistics import horizon_height
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.prefetch import map_ahead, one_ahead
 from transforms.training.shard_reader import RawSample, Shards
-from transforms.training_set.dataset import check_fits, damaged, read_dataset
+from transforms.training_set.dataset import damaged
 from transforms.training_set.samples import vertical_position
 
 SHUFFLED_SAMPLES = 1000
@@ -42,9 +44,25 @@ MIDDLE = 0.5
 LEVELS = np.arange(256, dtype=np.float32) / 127.5 - 1
 """The values in [-1, 1] of a picture's levels."""
 
+Window = tuple[npt.NDArray[np.uint8], float]
+"""A part of a photograph: its pixels, uint8 [h,w,3], and its vertical position t."""
+
 Patch = tuple[npt.NDArray[np.float32], float]
-Place = tuple[RawSample, str, float]
-"""A raw sample, the seed of its window and flip, and the share of windows at the edges at its turn."""
+"""A window as networks take it: its pixels, float32 [3,h,w] in [-1, 1], and its t."""
+
+
+class Place(NamedTuple):
+    """A sample's turn in the stream.
+
+    Attributes:
+        number: the number of samples of this process's stream before it.
+        seed: the seed of its window and flip.
+        raw: the sample.
+    """
+
+    number: int
+    seed: str
+    raw: RawSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,89 +83,94 @@ class PatchStream:
     """An endless stream of random patches of a training set's photographs, or one process's share of it.
 
     Attributes:
-        data: the URL of the training set.
+        shards: the shards of the training set, and which of them were given up.
         patch_px: the side of a patch.
         full_px: the height of the photographs that the network is made for.
         seed: the seed of the order, the windows and the flips.
-        edge_share: the share of windows cropped at the very top or bottom, away from the horizon; generated windows
+        beyond_share: the share of windows cropped at the very top or bottom, away from the horizon; generated windows
             beyond the frame are compared with these.
-        edge_after: the number of patches of the stream before these begin.
-        whole: whether to stream whole frames, full_px high and wide, instead of patches; their t is 0.
         rank: the number of this process.
         ranks: the number of processes that share the set.
-        strict: whether an unreadable shard is an error.
-        skipped: the shards that were given up so far, with the reasons.
-
-    Raises:
-        InputError: the set has no training samples, fewer shards than processes, or photographs of another height.
     """
 
-    data: str
+    shards: Shards
     patch_px: int
     full_px: int
     seed: int = 0
-    edge_share: float = 0.0
-    edge_after: int = 0
-    whole: bool = False
+    beyond_share: float = 0.0
     rank: int = 0
     ranks: int = 1
-    strict: bool = False
-    skipped: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def __post_init__(self) -> None:
-        check_fits(self.data, read_dataset(self.data), self.patch_px, self.full_px, self.ranks)
+    def batches(self, size: int, after: int = 0, beyond_after: int = 0) -> Iterator[PatchBatch]:
+        """Yields batches of `size` patches; the other arguments are those of `patches`."""
+        return in_batches(self.patches(after, beyond_after), size)
 
-    def batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
-        """Yields batches of `size` patches, without the first `after` patches of this process's stream."""
-        patches = self.patches(after)
-        while True:
-            pixels, positions = zip(*(next(patches) for _ in range(size)), strict=True)
-            yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
+    def frame_batches(self, size: int, after: int = 0) -> Iterator[PatchBatch]:
+        """Yields batches of `size` whole frames, without the first `after` frames of this process's stream."""
+        return in_batches(self.frames(after), size)
 
-    def patches(self, after: int = 0) -> Iterator[Patch]:
-        """Yields single patches and their t, without the first `after`.
+    def patches(self, after: int = 0, beyond_after: int = 0) -> Iterator[Patch]:
+        """Yields single patches and their t.
+
+        Args:
+            after: the number of patches of this process's stream to skip.
+            beyond_after: the number of patches of this process's stream before `beyond_share` applies.
 
         Raises:
             InputError: a sample is damaged; or a shard is, and that is an error or no shard can be read.
         """
-        parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
-        return chain.from_iterable(map_ahead(self.patches_of, parts, DECODERS, PARTS_AHEAD))
 
-    def patches_of(self, places: Sequence[Place]) -> list[Patch]:
-        """Returns the patches for some places."""
-        if self.whole:
-            windows = [crop_frame(raw, self.full_px, Random(seed)) for raw, seed, _ in places]
-        else:
-            windows = [crop(raw, self.patch_px, Random(seed), edge_share) for raw, seed, edge_share in places]
-        pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]
-        return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
+        def cut_patch(place: Place) -> Window:
+            beyond_share = self.beyond_share if place.number >= beyond_after else 0.0
+            return crop(place.raw, self.patch_px, Random(place.seed), beyond_share)
+
+        return self.windows(after, cut_patch)
+
+    def frames(self, after: int = 0) -> Iterator[Patch]:
+        """Yields single whole frames, `full_px` high and wide, and their t, which is 0; without the first `after`.
+
+        Raises:
+            InputError: as `patches` does.
+        """
+        return self.windows(after, lambda place: crop_frame(place.raw, self.full_px, Random(place.seed)))
+
+    def windows(self, after: int, cut_window: Callable[[Place], Window]) -> Iterator[Patch]:
+        """Yields what is cut from one sample after the other."""
+        parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
+        return chain.from_iterable(map_ahead(partial(decode, cut_window), parts, DECODERS, PARTS_AHEAD))
 
     def blocks(self, after: int) -> Iterator[list[Place]]:
-        """Yields the samples of one block after the other."""
-        records = read_dataset(self.data)["shards"]
-        shards = Shards(self.data, records, self.strict, self.skipped)
-        names = sorted(name for name in records if name.startswith("train-"))
-        epoch, number, skip = 0, 0, after
-        while True:
+        """Yields the places of one block after the other, without the first `after`."""
+        names = sorted(name for name in self.shards.records if name.startswith("train-"))
+        number = 0
+        for epoch in count():
+            epochs_first = number
             order = deal(names, f"{self.seed} {epoch}", self.rank, self.ranks)
-            place = self.rank
-            for block in cut(order, shards):
-                size = shards.samples(block)
-                if skip < size:
-                    samples = list(shards.read(block, order))
+            for block in cut(order, self.shards):
+                size = self.shards.samples(block)
+                if after < number + size:
+                    samples = list(self.shards.read(block, order))
                     Random(f"{self.seed} {epoch} {block[0]}").shuffle(samples)
                     yield [
-                        (
-                            raw,
-                            f"{self.seed} {epoch} {place + self.ranks * index}",
-                            self.edge_share if number + index >= self.edge_after else 0.0,
-                        )
-                        for index, raw in enumerate(samples)
-                        if index >= skip
+                        Place(n, f"{self.seed} {epoch} {self.rank + self.ranks * (n - epochs_first)}", raw)
+                        for n, raw in enumerate(samples, number)
+                        if n >= after
                     ]
-                skip = max(0, skip - size)
-                number, place = number + size, place + self.ranks * size
-            epoch += 1
+                number += size
+
+
+def in_batches(patches: Iterator[Patch], size: int) -> Iterator[PatchBatch]:
+    """Puts every `size` patches into one batch."""
+    while True:
+        pixels, positions = zip(*(next(patches) for _ in range(size)), strict=True)
+        yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
+
+
+def decode(cut_window: Callable[[Place], Window], places: Sequence[Place]) -> list[Patch]:
+    """Cuts the windows of some places, all of one size."""
+    windows = [cut_window(place) for place in places]
+    pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]
+    return [(pixels[index], t) for index, (_, t) in enumerate(windows)]
 
 
 def deal(names: Sequence[str], seed: str, rank: int, ranks: int) -> list[str]:
@@ -167,7 +190,7 @@ def cut(order: Sequence[str], shards: Shards) -> Iterator[list[str]]:
         yield block
 
 
-def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0) -> tuple[npt.NDArray[np.uint8], float]:
+def crop(raw: RawSample, patch_px: int, random: Random, beyond_share: float = 0.0) -> Window:
     """Crops a random window anywhere in a sample's picture, flipped half the time: uint8 [patch,patch,3], and its t.
 
     A share of the windows lies at the picture's top or bottom, whichever is farther from the horizon, so that generated
@@ -183,7 +206,7 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
         highest, lowest = max(top, 0), min(bottom, picture.height) - patch_px
         column = np.array(picture.crop((x, highest, x + patch_px, lowest + patch_px)).convert("RGB"))
         y = random.randint(highest, lowest)
-        if random.random() < edge_share:
+        if random.random() < beyond_share:
             horizon = horizon_height(torch.from_numpy(column).permute(2, 0, 1)[None]).item()
             y = highest if horizon > MIDDLE else lowest
         window = column[y - highest :][:patch_px]
@@ -193,7 +216,7 @@ def crop(raw: RawSample, patch_px: int, random: Random, edge_share: float = 0.0)
     return (window[:, ::-1] if random.random() < 0.5 else window), t
 
 
-def crop_frame(raw: RawSample, full_px: int, random: Random) -> tuple[npt.NDArray[np.uint8], float]:
+def crop_frame(raw: RawSample, full_px: int, random: Random) -> Window:
     """Crops a random square as high as a sample's picture, flipped half the time: uint8 [full,full,3], and its t, 0.
 
     A picture that is narrower than it is high is continued by reflection.

@@ -19,7 +19,10 @@ from transforms.storage.urls import redact
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS, Sample
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""In version 1 ``full_height_px`` was called ``full_size_px``, which in a sample is the size of its full picture in the
+original. Training sets of version 1 are read, and become version 2 when they are extended."""
+
 INDEX, REJECTS, DATASET, REPORT = "index.parquet", "rejects.parquet", "dataset.json", "report.html"
 
 MOST_IMAGE_BYTES = 256 << 20
@@ -111,11 +114,6 @@ class TrainingSet:
     rows: list[dict[str, Any]]
     rejects: list[Reject]
 
-    def shards_of(self, split: str) -> list[int]:
-        """Returns the number of samples in each shard of a split, in order."""
-        shards = sorted(self.dataset["shards"].items())
-        return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
-
 
 def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
     """Reads the training set that a ``dataset.json`` describes.
@@ -174,7 +172,7 @@ def write_tables(
     kept = Counter(row["split"] for row in rows)
     dataset = {
         "format_version": FORMAT_VERSION,
-        "full_size_px": provenance["configuration"]["full_size_px"],
+        "full_height_px": provenance["configuration"]["full_height_px"],
         "patch_size_px": provenance["configuration"]["patch_size_px"],
         **provenance,
         "samples": {split: kept[split] for split in SPLITS},
@@ -204,10 +202,37 @@ def checked_dataset(path: str, dataset: Any) -> dict[str, Any]:
         InputError: it has another format, or is damaged.
     """
     version = dataset.get("format_version") if isinstance(dataset, dict) else None
-    if version != FORMAT_VERSION:
-        raise InputError(f"{path} has format_version {version}; this version reads {FORMAT_VERSION}")
+    if version == 1:
+        dataset = _upgrade(dataset)
+    elif version != FORMAT_VERSION:
+        raise InputError(f"{path} has format_version {version}; this version reads 1 to {FORMAT_VERSION}")
     _check_dataset(path, dataset)
     return dataset
+
+
+def _upgrade(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Converts a ``dataset.json`` of version 1 to version 2."""
+
+    def rename(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {"full_height_px" if name == "full_size_px" else name: value for name, value in values.items()}
+
+    renamed: dict[str, Any] = rename(dataset) | {"format_version": FORMAT_VERSION}
+    if "configuration" in dataset:
+        renamed["configuration"] = rename(dataset["configuration"])
+    if isinstance(dataset.get("later_configurations"), list):
+        renamed["later_configurations"] = [rename(values) for values in dataset["later_configurations"]]
+    return renamed
+
+
+def read_dataset_if_any(url: str) -> dict[str, Any] | None:
+    """Reads ``dataset.json``; returns None if there is none.
+
+    Raises:
+        InputError: the set is of another format, or damaged.
+    """
+    return read_dataset(url) if exists(join(url, DATASET)) else None
 
 
 def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, processes: int = 1) -> None:
@@ -226,10 +251,10 @@ def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, p
     samples = dataset["samples"]["train"]
     if samples == 0:
         raise InputError(f"{url} holds no training samples; ingest more photographs")
-    travel, wanted = dataset["full_size_px"] - patch_px, full_px - patch_px
+    travel, wanted = dataset["full_height_px"] - patch_px, full_px - patch_px
     if abs(travel - wanted) > GEOMETRY_TOLERANCE * wanted:
         raise InputError(
-            f"{url} holds photographs {dataset['full_size_px']} px high, but this preset crops "
+            f"{url} holds photographs {dataset['full_height_px']} px high, but this preset crops "
             f"{patch_px} px from {full_px}: ingest them with --full-size {full_px} "
             f"--patch-size {patch_px}"
         )
@@ -277,10 +302,10 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
     """Raises InputError if a field that readers rely on is missing, of a wrong type, or contradicts another."""
     configuration = dataset.get("configuration")
     fields = {
-        "full_size_px": is_count(dataset.get("full_size_px")),
+        "full_height_px": is_count(dataset.get("full_height_px")),
         "patch_size_px": is_count(dataset.get("patch_size_px")),
         "configuration": isinstance(configuration, dict)
-        and all(is_count(configuration.get(name)) for name in ("full_size_px", "patch_size_px")),
+        and all(is_count(configuration.get(name)) for name in ("full_height_px", "patch_size_px")),
         "samples": _are_counts(dataset.get("samples")) and set(dataset["samples"]) == set(SPLITS),
         "rejects": _are_counts(dataset.get("rejects")),
         "shards": _are_shards(dataset.get("shards")),
@@ -290,6 +315,12 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
         wrong = ["samples, which differ from those of the shards"]
     if wrong:
         raise InputError(f"{path} is damaged ({', '.join(wrong)}): copy it again, or ingest the photographs again")
+
+
+def shard_lengths(dataset: dict[str, Any], split: str) -> list[int]:
+    """Returns how many samples each shard of a split has, in the order of the shards' names."""
+    shards = sorted(dataset["shards"].items())
+    return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
 
 
 def _are_counts(value: Any) -> bool:
@@ -308,10 +339,7 @@ def _are_shards(value: Any) -> bool:
 
 
 def _count_by_split(shards: dict[str, Any]) -> dict[str, int]:
-    return {
-        split: sum(shard["samples"] for name, shard in shards.items() if name.startswith(f"{split}-"))
-        for split in SPLITS
-    }
+    return {split: sum(shard_lengths({"shards": shards}, split)) for split in SPLITS}
 
 
 def damaged(what: str, why: str) -> InputError:

@@ -68,8 +68,20 @@ class Photograph:
 
     def reject(self, stage: str, reason: str, message: str, attempts: int = 1) -> "Reject":
         """Returns the reject row for this photograph."""
-        piece = (self.piece.url, self.piece.offset_bytes, self.piece.size_bytes) if self.piece else (None, None, None)
-        return Reject(self.source, stage, reason, message, attempts, self.licence, self.author, self.title, *piece)
+        piece = self.piece
+        return Reject(
+            source=self.source,
+            stage=stage,
+            reason=reason,
+            message=message,
+            attempts=attempts,
+            licence=self.licence,
+            author=self.author,
+            title=self.title,
+            archive=piece.url if piece else None,
+            archive_offset=piece.offset_bytes if piece else None,
+            archive_size=piece.size_bytes if piece else None,
+        )
 
 
 def _check_texts(record: "Photograph | Reject", *names: str) -> None:
@@ -149,7 +161,7 @@ class Reject:
         piece = None
         if self.archive is not None and self.archive_offset is not None and self.archive_size is not None:
             piece = Piece(self.archive, self.archive_offset, self.archive_size)
-        return Photograph(self.source, self.licence, self.author, self.title, piece)
+        return Photograph(source=self.source, licence=self.licence, author=self.author, title=self.title, piece=piece)
 
 
 class Rejection(Exception):  # noqa: N818 - not an error of the program, but an outcome

@@ -6,11 +6,12 @@ import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.files import join, open_atomic
-from transforms.training_set.dataset import TrainingSet, WrittenShard
+from transforms.training_set.dataset import WrittenShard, shard_lengths
+from transforms.training_set.records import Photograph
 from transforms.training_set.samples import SPLITS, Sample
 
 TRAIN_SHARDS = 16
@@ -40,6 +41,17 @@ class StagedSample:
         """The photograph's URL or path."""
         return self.sample.source
 
+    def photograph(self) -> Photograph:
+        """Returns the photograph that the sample was made from."""
+        sample = self.sample
+        return Photograph(
+            source=sample.source,
+            licence=sample.licence,
+            author=sample.author,
+            title=sample.title,
+            piece=self.origin,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingShard:
@@ -55,16 +67,19 @@ def choose_samples_per_shard(train_samples: int) -> int:
 
 
 def assign_shards(
-    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: TrainingSet | None = None
+    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: dict[str, Any] | None = None
 ) -> list[TrainingShard]:
     """Assigns samples to shards in the order of their keys: exactly N per shard, except for the last of a split.
 
-    Numbering continues after an existing set's last shard; its N is used if none is given.
+    Args:
+        staged: the samples, in any order.
+        samples_per_shard: N; None to take it over from the existing set or, if there is none, to choose it.
+        existing: the ``dataset.json`` of the set that is added to: numbering continues after its last shard.
     """
     by_split: dict[str, list[StagedSample]] = {split: [] for split in SPLITS}
     for item in sorted(staged, key=lambda item: item.sample.key):
         by_split[item.sample.split].append(item)
-    first = {split: existing.shards_of(split) if existing else [] for split in SPLITS}
+    first = {split: shard_lengths(existing, split) if existing else [] for split in SPLITS}
     known = max((count for counts in first.values() for count in counts), default=None)
     count = samples_per_shard or known or choose_samples_per_shard(len(by_split["train"]))
     return [

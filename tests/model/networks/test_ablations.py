@@ -1,26 +1,15 @@
 """The ablations without G_S: how they differ from the network that tiles."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from model import geometry
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.config import PRESETS, ablation
-from model.networks.ablations import PaddedLayer, build_generator
+from model.config import PRESETS
+from model.networks.ablations import PaddedLayer
 from model.networks.generator import draw_noise
-from model.world.one_shot import render_once, render_part
+from model.world.one_shot import render_once
 
 TINY = PRESETS["tiny"]
-
-
-@pytest.fixture(scope="module", params=["nci", "nci-fcg"])
-def generator(request):
-    torch.manual_seed(0)
-    generator = build_generator(ablation(TINY, request.param)).eval().requires_grad_(False)
-    for layer in generator.texture.layers:
-        layer.noise_strength.fill_(0.3)
-    return generator
 
 
 def latents(config, batch=2):
@@ -29,51 +18,17 @@ def latents(config, batch=2):
     return z_l, torch.zeros(()), torch.randn(batch, config.z_g_dim, generator=random), draw_noise(config, batch, random)
 
 
-def test_a_patch_has_the_presets_size(generator):
-    pictures, z_s = generator(*latents(generator.config))
-    assert pictures.shape == (2, 3, generator.config.patch_px, generator.config.patch_px)
-    assert z_s.shape[1] == generator.config.z_l_dim
+def test_a_patch_has_the_presets_size(ablated):
+    pictures, z_s = ablated(*latents(ablated.config))
+    assert pictures.shape == (2, 3, ablated.config.patch_px, ablated.config.patch_px)
+    assert z_s.shape[1] == ablated.config.z_l_dim
 
 
-def test_one_shot_renders_any_number_of_cells(generator):
-    cells = (-3, 8), (5, 21)
-    sizes = {"nci": (16 * 12, 16 * 17), "nci-fcg": (16 * 12 - 75, 16 * 17 - 75)}
-    assert render_once(generator, 5, *cells).shape == (3, *sizes[generator.config.kind])
-    assert torch.equal(render_once(generator, 5, *cells), render_once(generator, 5, *cells))
-    assert not torch.equal(render_once(generator, 5, *cells), render_once(generator, 6, *cells))
-    assert not torch.equal(render_once(generator, 5, *cells), render_once(generator, 5, (-3, 8), (6, 22)))
-
-
-ROWS, COLUMNS = (-7, 6), (20, 33)
-"""Windows of cells: pixels -112 to 111 and 320 to 543. Without padding, 30 of them on each side are not computed."""
-
-
-@pytest.mark.parametrize("columns", [(350, 365), (352, 480)])
-@pytest.mark.parametrize("rows", [(-82, -70), (-1, 0), (-82, 66), (50, 66)])
-def test_a_part_of_a_picture_is_what_the_whole_has_there(generator, rows, columns):
-    whole = render_once(generator, 3, ROWS, COLUMNS)
-    (top, _), (left, _) = (geometry.forward(generator.config.texture, cells) for cells in (ROWS, COLUMNS))
-    expected = whole[:, rows[0] - top : rows[1] + 1 - top, columns[0] - left : columns[1] + 1 - left]
-    extent = (ROWS, COLUMNS) if generator.config.kind == "nci" else None
-    part = render_part(generator, 3, extent, rows, columns)
-    assert part.shape == expected.shape
-    assert torch.allclose(part, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("generator", ["nci"], indirect=True)
-def test_a_padded_picture_ends_where_it_is_told_to(generator):
-    """A longer picture differs only at the end."""
-    longer = (ROWS[0], ROWS[1] + 5)
-    for rows, same in (((100, 111), False), ((-50, -35), True)):
-        one, other = (render_part(generator, 3, (extent, COLUMNS), rows, (380, 420)) for extent in (ROWS, longer))
-        assert torch.allclose(one, other, atol=1e-5) == same
-
-
-def test_only_a_padded_network_knows_where_its_picture_ends(generator):
+def test_only_a_padded_network_knows_where_its_picture_ends(ablated):
     """With constant inputs and no noise, a network without padding paints one colour; zeros beyond the frame show."""
-    config = generator.config
+    config = ablated.config
     z_l, coordinates, z_g, z_n = latents(config)
-    pictures, _ = generator(torch.ones_like(z_l), coordinates, z_g, [torch.zeros_like(x) for x in z_n])
+    pictures, _ = ablated(torch.ones_like(z_l), coordinates, z_g, [torch.zeros_like(x) for x in z_n])
     deviation = pictures.std(dim=(2, 3)).max().item()
     assert (deviation > 1e-3) == (config.kind == "nci")
 
@@ -93,8 +48,8 @@ def test_a_padded_up_layer_is_stylegan2s():
     assert torch.allclose(layer(x, w, torch.zeros(()).double()), expected)
 
 
-def test_a_checkpoint_of_an_ablation_is_read_back(generator):
-    content = save_checkpoint(generator.state_dict(), generator.config, {}, "CC0-1.0")
+def test_a_checkpoint_of_an_ablation_is_read_back(ablated):
+    content = save_checkpoint(ablated.state_dict(), ablated.config, {}, "CC0-1.0")
     loaded = load_checkpoint(content, "file").generator
-    assert loaded.config == generator.config
-    assert torch.equal(render_once(loaded, 1, (0, 7), (0, 7)), render_once(generator, 1, (0, 7), (0, 7)))
+    assert loaded.config == ablated.config
+    assert torch.equal(render_once(loaded, 1, (0, 7), (0, 7)), render_once(ablated, 1, (0, 7), (0, 7)))

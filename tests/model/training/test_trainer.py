@@ -229,13 +229,13 @@ def test_an_ablation_that_was_stopped_and_resumed_equals_one_that_was_not(kind, 
     network = ablation(TINY, kind)
     settings = recipe_for(network, recipe)
     settings = dataclasses.replace(settings, batch=BATCH, r1_every=2, path_every=2)
-    pictures = [(x[:, :, : network.patch_px, : network.patch_px], t) for x, t in map(photographs, range(3))]
+    pictures = [(x[:, :, : network.patch_px, : network.patch_px], t) for x, t in map(photographs, range(2))]
     whole, first = Trainer(network, settings), Trainer(network, settings)
-    for trainer, some in ((whole, pictures), (first, pictures[:2])):
+    for trainer, some in ((whole, pictures), (first, pictures[:1])):
         for batch in some:
             trainer.step(*batch)
     second = resumed(stored(first), settings, network)
-    second.step(*pictures[2])
+    second.step(*pictures[1])
     assert stored(second) == stored(whole)
 
 
@@ -392,10 +392,10 @@ def distance(trainer, windows):
 
 
 def test_training_on_one_photograph_brings_pictures_closer_to_it():
-    """There are 150 steps of half the usual size; the discriminator does not compute the distance that is checked."""
-    recipe = dataclasses.replace(RECIPE["paper"], generator_lr=1e-3, discriminator_lr=1e-3, path_every=75)
+    """The discriminator does not compute the distance that is checked."""
+    recipe = dataclasses.replace(RECIPE["paper"], generator_lr=2e-3, discriminator_lr=2e-3, path_every=30)
     trainer = Trainer(TINY, recipe)
     windows = trainer.draw(24, torch.Generator().manual_seed(99))
     before = distance(trainer, windows)
-    train(trainer, 150)
+    train(trainer, 60)
     assert distance(trainer, windows) < 0.6 * before

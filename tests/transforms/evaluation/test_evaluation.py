@@ -50,7 +50,7 @@ def data(tmp_path_factory):
         picture[..., 2] = 12 * index
         Image.fromarray(picture).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(content_filters=False), dedup="off")
+    options = IngestOptions((str(folder),), out, preparation=Preparation(content_filters=False), dedup="off")
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image
 
 from model.errors import InputError
 from transforms.formats.dzi import viewer
-from transforms.formats.layout import TileLayout, cut_strips, digested
+from transforms.formats.layout import TileLayout, cut_strips, with_digest
 from transforms.formats.registry import FORMATS, caution, check_format, is_written, remove_panorama, write_panorama
 
 METADATA = {"seed": "7", "request": '{"id": "Málaga 日本"}'}
@@ -191,7 +191,7 @@ def test_the_software_in_the_metadata_is_what_readers_show_as_such(name, tmp_pat
 
 def checksum(layout, tiles):
     digest = hashlib.sha256()
-    for _ in digested(cut_strips(layout, tiles), digest):
+    for _ in with_digest(cut_strips(layout, tiles), digest):
         pass
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from transforms.formats.jpeg import encode_jpeg
 from transforms.formats.layout import TileLayout, cut_strips
-from transforms.formats.thumbnail import HEIGHT_PX, Thumbnail, noted
+from transforms.formats.thumbnail import HEIGHT_PX, Thumbnail, with_thumbnail
 from transforms.render.index_page import page
 
 
@@ -16,7 +16,7 @@ def test_a_thumbnail_is_the_means_of_squares_of_the_left_end(size):
     width, height = size
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     thumbnail = Thumbnail(width, height)
-    for _ in noted(cut_strips(TileLayout([0, width], [0, height]), [pixels]), thumbnail):
+    for _ in with_thumbnail(cut_strips(TileLayout([0, width], [0, height]), [pixels]), thumbnail):
         pass
     side = thumbnail.side_px
     shown = pixels[:, : 8 * height]

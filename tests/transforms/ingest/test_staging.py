@@ -11,7 +11,7 @@ from transforms.photographs.prepare import Preparation, prepare_photograph
 from transforms.sources.find import Found
 from transforms.training_set.records import Photograph, Reject
 
-CONFIGURATION = {"full_size_px": 197}
+CONFIGURATION = {"full_height_px": 197}
 
 
 def check_out(out):
@@ -80,8 +80,8 @@ def test_an_unfinished_run_is_gone_on_with_but_not_by_other_options(tmp_path):
     assert staging.is_unfinished(str(tmp_path))
     begin(tmp_path)
     assert staging.read_plan(str(tmp_path)).photographs == [Photograph("a.jpg", "CC0-1.0")]
-    with pytest.raises(InputError, match=r"other options \(full_size_px 197, not 389\): give the same, or remove"):
-        staging.check_out(str(tmp_path), {"full_size_px": 389})
+    with pytest.raises(InputError, match=r"other options \(full_height_px 197, not 389\): give the same, or remove"):
+        staging.check_out(str(tmp_path), {"full_height_px": 389})
 
 
 def test_what_was_staged_is_read_back_and_half_a_stage_is_none(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from model.checkpoint import load_checkpoint
 from model.world.world import World
 from transforms.panoramas.patches import Patch
 from transforms.panoramas.plan import PatchShard
-from transforms.panoramas.seams import SeamAudit, audited, strip
+from transforms.panoramas.seams import SeamAudit, strip, with_audit
 from transforms.render.synthesize import patch
 from transforms.storage.files import read_bytes
 
@@ -23,7 +23,7 @@ def audit_seams(plan, read_edges):
     """Returns the audit of a panorama whose patches have these edges."""
     audit = SeamAudit()
     patches = [Patch(index, 0, 0, np.zeros((1, 1, 3), np.uint8), read_edges(index)) for index in range(plan.tiles)]
-    assert list(audited(plan, iter(patches), audit)) == patches
+    assert list(with_audit(plan, iter(patches), audit)) == patches
     return audit
 
 

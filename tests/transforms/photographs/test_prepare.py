@@ -56,7 +56,7 @@ def test_the_papers_own_step_goes_through_128_pixels():
 
 
 def test_a_webp_is_no_longer_than_a_webp_can_be():
-    wide = prepare(photograph(17_000, 102), full_size_px=102, suffix="webp", max_aspect=1000.0, content_filters=False)
+    wide = prepare(photograph(17_000, 102), full_height_px=102, suffix="webp", max_aspect=1000.0, content_filters=False)
     assert opened(wide).size == (16_383, 102)
 
 
@@ -104,7 +104,7 @@ def test_filters_can_be_left_out():
         ({"via_size_px": 0}, "--via-size 0 is out of range"),
         ({"min_side_px": 0}, "--min-side 0 is too small"),
         ({"max_aspect": 0.5}, "--max-aspect 0.5 is too small"),
-        ({"suffix": "webp", "full_size_px": 17_000}, "--full-size 17000 is out of range: give from .* to 16383"),
+        ({"suffix": "webp", "full_height_px": 17_000}, "--full-size 17000 is out of range: give from .* to 16383"),
     ],
 )
 def test_wrong_options_are_named(options, message):

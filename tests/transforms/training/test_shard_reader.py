@@ -1,6 +1,5 @@
 """Shards from any store are read whole or not at all, retried, and then skipped with a message or fatal."""
 
-import dataclasses
 import hashlib
 import http.server
 import io
@@ -127,8 +126,8 @@ def test_a_shard_that_is_longer_than_it_should_be_is_not_read(folder, known, mon
     monkeypatch.setattr(RegularFiles, "cat_file", read)
     os.truncate(folder / NAMES[1], 64 << 30)  # sparse: takes no space on disk
     sizes = {name: {"size_bytes": len(content)} if known else {} for name, content in CONTENT.items()}
-    found = shards(folder)
-    found = dataclasses.replace(found, records={name: {**found.records[name], **sizes[name]} for name in NAMES})
+    records = shards(folder).records
+    found = Shards(str(folder), {name: {**records[name], **sizes[name]} for name in NAMES})
     most = len(CONTENT[NAMES[1]]) if known else MOST_SHARD_BYTES
     assert len(keys(found)) == len(ALL)
     assert found.skipped == {NAMES[1]: f"{folder}/{NAMES[1]} has {64 << 30} bytes; at most {most} are allowed"}

@@ -22,10 +22,11 @@ from transforms.photographs.prepare import Preparation
 from transforms.storage.files import read_bytes
 from transforms.training.shard_reader import Shards
 from transforms.training.stream import PatchStream, crop_frame, cut, deal
-from transforms.training_set.dataset import read_dataset
+from transforms.training_set.dataset import check_fits, read_dataset
 
 PHOTOGRAPHS = 30
 FULL_PX, PATCH_PX = 197, 101
+PREPARATION = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def data(tmp_path_factory):
         pixels[..., 2] = 8 * index
         Image.fromarray(pixels).save(folder / f"{index:02d}.png")
     out = str(tmp_path_factory.mktemp("set") / "shards")
-    options = IngestOptions((str(folder),), out, Preparation(FULL_PX, PATCH_PX), samples_per_shard=4)
+    options = IngestOptions((str(folder),), out, preparation=PREPARATION, samples_per_shard=4)
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
     return out
 
@@ -49,8 +50,8 @@ def samples(data):
     return read_dataset(data)["samples"]["train"]
 
 
-def stream(data, seed=0):
-    return PatchStream(data, PATCH_PX, FULL_PX, seed)
+def stream(data, seed=0, full_px=FULL_PX, **options):
+    return PatchStream(Shards(str(data), read_dataset(str(data))["shards"]), PATCH_PX, full_px, seed, **options)
 
 
 def levels(pixels):
@@ -104,9 +105,9 @@ def test_the_position_is_where_the_patch_lies(data, samples):
 
 def test_whole_frames_are_as_high_as_the_photographs_and_anywhere_along_them(data, samples):
     """Each photograph comes once per epoch, in an order that can be resumed anywhere."""
-    frames = PatchStream(data, PATCH_PX, FULL_PX, whole=True)
+    frames = stream(data)
     seen, lefts = [], []
-    for pixels, t in itertools.islice(frames.patches(), 3 * samples):
+    for pixels, t in itertools.islice(frames.frames(), 3 * samples):
         red, green, blue = levels(pixels)
         assert pixels.shape == (3, FULL_PX, FULL_PX)
         assert t == 0
@@ -116,8 +117,10 @@ def test_whole_frames_are_as_high_as_the_photographs_and_anywhere_along_them(dat
     assert len(set(seen[:samples])) == len(set(seen[samples : 2 * samples])) == samples
     assert min(lefts) < 10
     assert max(lefts) > 30
-    later = next(PatchStream(data, PATCH_PX, FULL_PX, whole=True).patches(samples + 2))[0]
-    assert np.array_equal(later, next(itertools.islice(frames.patches(), samples + 2, None))[0])
+    later = next(stream(data).frames(samples + 2))[0]
+    assert np.array_equal(later, next(itertools.islice(frames.frames(), samples + 2, None))[0])
+    batch = next(frames.frame_batches(2, after=samples + 2))
+    assert np.array_equal(batch.pixels[0], later)
 
 
 def test_a_photograph_that_is_higher_than_wide_is_continued_by_reflection():
@@ -144,13 +147,8 @@ def test_batches_are_the_patches_in_order(data):
 
 def test_photographs_of_another_height_are_refused(data):
     with pytest.raises(InputError, match="--full-size 230 --patch-size 101"):
-        PatchStream(data, PATCH_PX, 230)
-    PatchStream(data, PATCH_PX, 200)  # within a tenth
-
-
-def test_no_training_set_is_refused(tmp_path):
-    with pytest.raises(InputError, match="infinitygan ingest"):
-        PatchStream(str(tmp_path), PATCH_PX, FULL_PX)
+        check_fits(data, read_dataset(data), PATCH_PX, 230)
+    check_fits(data, read_dataset(data), PATCH_PX, 200)  # within a tenth
 
 
 def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
@@ -158,9 +156,9 @@ def test_a_patch_of_the_whole_height_has_position_0(tmp_path):
     for index in range(6):
         Image.new("RGB", (200, 120), (9 * index, 0, 0)).save(tmp_path / "photographs" / f"{index}.png")
     sources = (str(tmp_path / "photographs"),)
-    preparation = Preparation(PATCH_PX, PATCH_PX, content_filters=False)
-    ingest(IngestOptions(sources, str(tmp_path / "set"), preparation, dedup="off"))
-    patches = PatchStream(str(tmp_path / "set"), PATCH_PX, PATCH_PX).patches()
+    preparation = Preparation(full_height_px=PATCH_PX, patch_size_px=PATCH_PX, content_filters=False)
+    ingest(IngestOptions(sources, str(tmp_path / "set"), preparation=preparation, dedup="off"))
+    patches = stream(tmp_path / "set", full_px=PATCH_PX).patches()
     assert {t for _, t in itertools.islice(patches, 8)} == {0.0}
 
 
@@ -228,11 +226,11 @@ def test_a_sample_that_was_damaged_before_its_shard_was_written_is_named(copy, s
 
 
 def test_a_share_of_the_windows_is_cropped_at_the_edges_from_a_patch_on(data):
-    whole = PatchStream(data, PATCH_PX, FULL_PX, edge_share=0.5, edge_after=100)
-    t = np.array([position for _, position in itertools.islice(whole.patches(), 400)])
+    edges = stream(data, beyond_share=0.5)
+    t = np.array([position for _, position in itertools.islice(edges.patches(beyond_after=100), 400)])
     assert np.mean(np.abs(t[:100]) == 1) < 0.1
     assert 0.35 < np.mean(np.abs(t[100:]) == 1) < 0.65
-    later = itertools.islice(whole.patches(after=90), 20)
+    later = itertools.islice(edges.patches(after=90, beyond_after=100), 20)
     assert [position for _, position in later] == t[90:110].tolist()
 
 
@@ -246,9 +244,9 @@ def test_windows_at_the_edges_lie_away_from_the_horizon(tmp_path):
         pixels[:horizon_px, :, 2], pixels[horizon_px:, :, 0] = 200 + index, 100 + index
         pixels[..., 1] = np.random.default_rng(index).integers(0, 40, pixels.shape[:2])
         Image.fromarray(pixels).save(photographs / f"{index:02d}.png")
-    options = IngestOptions((str(photographs),), str(tmp_path / "set"), Preparation(FULL_PX, PATCH_PX))
+    options = IngestOptions((str(photographs),), str(tmp_path / "set"), preparation=PREPARATION)
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
-    edges = PatchStream(str(tmp_path / "set"), PATCH_PX, FULL_PX, edge_share=0.99)
+    edges = stream(tmp_path / "set", beyond_share=0.99)
     seen = [(pixels, t) for pixels, t in itertools.islice(edges.patches(), 200) if abs(t) == 1]
     assert 0.3 < np.mean([t > 0 for _, t in seen]) < 0.7
     assert all((levels(pixels)[2 if t > 0 else 0] < 30).all() for pixels, t in seen)
@@ -261,7 +259,7 @@ def test_processes_share_each_epoch_out_among_them(data, ranks):
     counts = {name: read_dataset(data)["shards"][name]["samples"] for name in names}
     seen = []
     for rank in range(ranks):
-        share = PatchStream(data, PATCH_PX, FULL_PX, rank=rank, ranks=ranks)
+        share = stream(data, rank=rank, ranks=ranks)
         samples = sum(counts[name] for name in deal(names, "0 0", rank, ranks))
         seen += [round(levels(pixels)[2].mean() / 8) for pixels, _ in itertools.islice(share.patches(), samples)]
     assert sorted(seen) == sorted(set(photographs(data, sum(counts.values()))))
@@ -279,7 +277,7 @@ def test_over_all_processes_each_shard_comes_once_an_epoch(shards, ranks, seed, 
 @settings(max_examples=8, deadline=None)
 @given(after=st.integers(0, 80), rank=st.integers(0, 1))
 def test_a_share_of_the_stream_can_be_taken_up_after_any_patch(data, after, rank):
-    share = PatchStream(data, PATCH_PX, FULL_PX, rank=rank, ranks=2)
+    share = stream(data, rank=rank, ranks=2)
     whole = itertools.islice(share.patches(), after, after + 3)
     for (pixels, t), (expected, expected_t) in zip(itertools.islice(share.patches(after), 3), whole, strict=True):
         assert t == expected_t
@@ -288,10 +286,10 @@ def test_a_share_of_the_stream_can_be_taken_up_after_any_patch(data, after, rank
 
 def test_more_processes_than_shards_are_refused_with_the_numbers_and_the_cure(data, samples):
     shards = sum(name.startswith("train-") for name in read_dataset(data)["shards"])
-    PatchStream(data, PATCH_PX, FULL_PX, ranks=shards)
+    check_fits(data, read_dataset(data), PATCH_PX, FULL_PX, shards)
     cure = f"start at most {shards} processes, or ingest with --samples-per-shard 2"
     with pytest.raises(InputError, match=cure):
-        PatchStream(data, PATCH_PX, FULL_PX, ranks=12)
+        check_fits(data, read_dataset(data), PATCH_PX, FULL_PX, 12)
     assert samples // 12 == 2
 
 
@@ -331,10 +329,10 @@ def test_a_shard_that_cannot_be_read_leaves_every_other_sample_in_its_place(data
     """Its photographs are missing; those of another shard come twice."""
     expected = first(data, 2 * samples)
     (copy / "train-000002.tar").unlink()
-    damaged = PatchStream(str(copy), PATCH_PX, FULL_PX)
+    damaged = stream(copy)
     patches = [(pixels.tobytes(), t) for pixels, t in itertools.islice(damaged.patches(), 2 * samples)]
     other = sum(a != b for a, b in zip(patches, expected, strict=True))
     assert other == 2 * read_dataset(data)["shards"]["train-000002.tar"]["samples"]
-    assert damaged.skipped == {"train-000002.tar": "it is missing"}
-    taken_up = PatchStream(str(copy), PATCH_PX, FULL_PX).patches(after=7)
+    assert damaged.shards.skipped == {"train-000002.tar": "it is missing"}
+    taken_up = stream(copy).patches(after=7)
     assert [(pixels.tobytes(), t) for pixels, t in itertools.islice(taken_up, 30)] == patches[7:37]
