@@ -16,6 +16,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(speed, "CHANNELS", 64)
 
 
+@pytest.mark.slow
 def test_bench_prints_every_figure_and_writes_them_as_json(quick, tmp_path, capsys):
     out = tmp_path / "bench.json"
     bench(["tiny"], str(out))

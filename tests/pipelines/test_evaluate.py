@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-import pipelines.evaluate
 from model.bundled import CHECKPOINT
 from model.checkpoint import load_checkpoint
 from model.config import PRESETS
@@ -55,6 +55,7 @@ def references(data, networks):
     return describe_photographs(data, PRESETS["small"], FEW, networks)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_measured_how_and_of_what(evaluated, tiny_checkpoint):
     out, results = evaluated
     report = json.loads((out / "metrics.json").read_text())
@@ -74,6 +75,7 @@ def test_the_pictures_can_be_looked_at(evaluated):
             assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_nearer_to_photographs_than_an_untrained_one(evaluated, references, networks):
     generator = load_checkpoint(CHECKPOINT.read_bytes(), "bundled").generator
     trained = measure(describe_worlds(lambda seed: open_world(generator, seed), references, networks), references)
@@ -106,9 +108,11 @@ def test_only_the_standard_inception_gives_an_fid():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_finds_the_same_and_prints_tables(evaluated, data, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     """With the paper's protocol besides, which changes nothing else."""
-    monkeypatch.setattr(pipelines.evaluate, "Evaluation", lambda protocol: dataclasses.replace(FEW, protocol=protocol))
+    few = partial(dataclasses.replace, FEW)
+    monkeypatch.setattr("transforms.evaluation.settings.Evaluation", few)
     arguments = ["evaluate", tiny_checkpoint, data, "--out", str(tmp_path / "out"), "--protocol", "paper"]
     assert run(arguments) == 0
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]

@@ -280,6 +280,7 @@ def test_the_command_prints_a_line_for_each_thing_known(rendered, capsys):
     assert capsys.readouterr().out == "what: rendered panoramas\nrequests: 1\ndone: 1\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_a_table_and_ends_at_once_ends_well(rendered):
     """pyarrow's threads abort such a process more often than not, once torch is loaded too."""
     command = [sys.executable, "-m", "pipelines.info", str(rendered)]

@@ -364,6 +364,7 @@ def grown(tmp_path_factory):
 
 
 @pytest.mark.parametrize("moment", KILLED_AT)
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_if_never_killed(grown, tmp_path, moment):
     """This also holds if it was to extend a set, whose samples and shards stay as they are."""
     folder, first, fresh = grown

@@ -245,6 +245,7 @@ def start(data, out, *flags):
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(data, finished, tmp_path):
     out = tmp_path / "run"
     process = start(data, out)
@@ -401,6 +402,7 @@ def as_under_torchrun(data, out, *flags):
         assert code == 0, said
 
 
+@pytest.mark.slow
 def test_two_processes_train_together_and_resume(data, tmp_path):
     """The resumed run is equal bit for bit, as with one process."""
     as_under_torchrun(data, tmp_path / "whole", "--images", "32")

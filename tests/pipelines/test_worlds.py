@@ -67,6 +67,7 @@ def test_the_panorama_is_the_worlds_window_and_its_seams_are_small(kind, tiny_ch
     assert row["seam_differing_share"] < 1e-3
 
 
+@pytest.mark.slow
 def test_shards_runners_and_tile_sizes_change_what_the_promises_allow(kind, tiny_checkpoint, tmp_path):
     request, row, pixels, _ = kind
     flags = ["--runner=BundleBasedDirectRunner"]
@@ -85,6 +86,7 @@ def test_verify_finds_the_same_bits(kind, tiny_checkpoint):
 
 @pytest.mark.parametrize(("cells", "exact"), [(4, True), (-8, True), (72, True), (1, False), (37, False)])
 @pytest.mark.parametrize("kind", [name for name in KINDS if KINDS[name].cyclic], indirect=True)
+@pytest.mark.slow
 def test_a_rolled_cyclic_panorama_is_the_one_rendered_from_there(tiny_checkpoint, tmp_path, kind, cells, exact):
     """They are equal bit for bit where the tiles coincide; otherwise as with another tile size."""
     request, _, pixels, _ = kind

@@ -55,7 +55,7 @@ def finished_plans(out: str, checkpoint: str | None) -> list[Plan]:
         InputError: the folder holds no panorama, or a record is damaged.
     """
     if not exists(join(out, MANIFEST)):
-        raise InputError(f"{out} holds no {MANIFEST}; give the --out of a render job")
+        raise InputError(f"{out} does not contain {MANIFEST}; give the --out of a render job")
     ids = [row["id"] for row in read_manifest(out) if row["state"] == DONE]
     if not ids:
         raise InputError(f"{out} holds no finished panorama; render it first")

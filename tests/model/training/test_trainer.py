@@ -391,6 +391,7 @@ def distance(trainer, windows):
     return (layout(fakes.clamp(-1, 1)) - layout(real)).square().mean().sqrt().item()
 
 
+@pytest.mark.slow
 def test_training_on_one_photograph_brings_pictures_closer_to_it():
     """The discriminator does not compute the distance that is checked."""
     recipe = dataclasses.replace(RECIPE["paper"], generator_lr=2e-3, discriminator_lr=2e-3, path_every=30)
