@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model.errors import InputError, one_line
+from model.tensor_header import read_header
 from transforms.formats.headers import READERS, read_said, read_short
 from transforms.storage.files import exists, filesystem, join, read_bytes, read_json
 from transforms.storage.text import printable
@@ -96,7 +97,7 @@ def describe_tensors(url: str) -> Lines:
     from transforms.storage.tensor_files import read_tensors
 
     content = read_tensors(url)
-    header = checkpoint.read_header(content, url)
+    header = read_header(content, url)
     kind = str(header.pop("kind", None))
     facts: Lines = {"what": kind, "sha256": checkpoint.sha256(content), "size_bytes": len(content)}
     if kind == checkpoint.CHECKPOINT:

@@ -30,7 +30,8 @@ from model.memory import reuse_freed_memory
 from model.training.processes import Processes, launch
 from model.training.trainer import Trainer
 from model.version import __version__
-from pipelines.training_run import Metric, Run, say
+from pipelines.terminal.progress import say
+from pipelines.training_run import Metric, Run
 from transforms.storage.files import exists, join
 from transforms.storage.tensor_files import read_tensors
 from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside

@@ -24,8 +24,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measures how far a checkpoint's worlds are from held-out photographs."""
-    from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate
+    from pipelines.evaluate import EvaluateOptions, evaluate
     from pipelines.terminal.evaluation_tables import show
+    from transforms.evaluation.settings import Evaluation
 
     results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
     show(results)

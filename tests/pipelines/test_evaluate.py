@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-import pipelines.evaluate
 from model.bundled import CHECKPOINT
 from model.checkpoint import load_checkpoint
 from model.config import PRESETS
@@ -111,7 +111,8 @@ def test_only_the_standard_inception_gives_an_fid():
 @pytest.mark.slow
 def test_the_command_finds_the_same_and_prints_tables(evaluated, data, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     """With the paper's protocol besides, which changes nothing else."""
-    monkeypatch.setattr(pipelines.evaluate, "Evaluation", lambda protocol: dataclasses.replace(FEW, protocol=protocol))
+    few = partial(dataclasses.replace, FEW)
+    monkeypatch.setattr("transforms.evaluation.settings.Evaluation", few)
     arguments = ["evaluate", tiny_checkpoint, data, "--out", str(tmp_path / "out"), "--protocol", "paper"]
     assert run(arguments) == 0
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]

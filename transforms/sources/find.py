@@ -343,7 +343,9 @@ def _inventory_rows(url: str) -> Iterator[tuple[str, tuple[str | None, str | Non
         if not all(map(is_decodable, fields)):
             raise InputError(f"{url} is not UTF-8: save it as UTF-8, or rename it")
         row = dict(zip(columns, fields, strict=False))
-        if row:
+        if any(fields) and not row.get("file"):
+            raise InputError(f"{url}: row {number} names no file: complete the row, or rename the table")
+        if row.get("file"):
             yield row["file"], (field_text(row.get(licence)), field_text(row.get("author")))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from model.errors import InputError
 from transforms.sources import find as sources_module
-from transforms.sources.find import find_again, find_photographs
+from transforms.sources.find import find_again, find_photographs, search
 from transforms.sources.manners import Manners
 from transforms.training_set.records import Reject
 
@@ -283,6 +283,15 @@ def test_a_fault_of_ours_is_the_reject_of_the_list_or_tar_that_it_befell(photos,
     found = find(photos)
     assert len(found.photographs) == 3
     assert [(r.reason, r.source) for r in found.rejects if "notes" not in r.source] == [("internal", f"{photos}/a.tar")]
+
+
+def test_a_row_of_an_inventory_that_names_no_file_is_refused_and_a_blank_one_is_passed_over(photos):
+    (photos / "inventory.csv").write_text("author,file\n\n,\nB,b.JPG\n")
+    assert {found.author for found in search([str(photos)], [], "/elsewhere", Manners(), 0).photographs} == {"B", None}
+    for row in ("C", "C,"):
+        (photos / "inventory.csv").write_text(f"author,file\nB,b.JPG\n{row}\n")
+        with pytest.raises(InputError, match=r"inventory\.csv: row 2 names no file"):
+            search([str(photos)], [], "/elsewhere", Manners(), 0)
 
 
 def test_an_inventory_may_have_long_fields_and_old_line_ends(photos):
