@@ -12,7 +12,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from model.errors import InputError, one_line
 from transforms.sources.lists import LONGEST_TEXT, PICTURE_SUFFIXES, field_text, read_columns
@@ -23,6 +23,7 @@ from transforms.training_set.records import Photograph, Reject
 
 TAR_SUFFIX: Final = ".tar"
 _METADATA_CAP_BYTES: Final = 1 << 20
+_HEADER_CAP_BYTES: Final = 16 << 20
 _CHUNK_BYTES: Final = 1 << 20
 _EMPTY_BLOCK: Final = bytes(tarfile.BLOCKSIZE)
 
@@ -127,12 +128,25 @@ class _Contents:
         return name if number == 1 else f"{stem}#{number}{suffix}"
 
 
+class _TarFile:
+    """The file of a tar. Long names and other headers are read whole, so their claimed size is bounded."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _HEADER_CAP_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes; at most {_HEADER_CAP_BYTES} are read")
+        return self._file.read(size)
+
+
 def _read_one(contents: _Contents, file: IO[bytes], begin: int) -> int | None:
     """Reads the archive that begins at a byte of a file; returns the start of the next: ``cat`` joins archives."""
     file.seek(begin)
     members = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], _TarFile(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 members += 1
                 contents.add(tar, member)

@@ -160,3 +160,16 @@ def test_no_damage_to_a_tar_breaks_anything(changes, length):
     with suppress(InputError):
         for item in read_archive("memory://damaged/a.tar"):
             repr(item).encode()
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [20 << 20, 2 << 30, 1 << 62])
+def test_a_header_that_claims_any_size_is_not_read_and_the_pictures_before_it_are_taken(tmp_path, kind, size):
+    path = tmp_path / "set.tar"
+    write_tar(path, {"a.jpg": b"\xff\xd8"})
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, size
+    path.write_bytes(path.read_bytes()[:1024] + header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with open(path, "r+b") as file:
+        file.truncate(64 << 20)  # there is something to be read
+    assert sorted(rows(path).values()) == ["photograph", "truncated"]
