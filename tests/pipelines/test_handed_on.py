@@ -19,6 +19,7 @@ import transforms.panoramas.manifest
 import transforms.panoramas.overlays
 import transforms.render.planner
 from pipelines.cli import run
+from transforms.applications.invert import load_generator
 
 COUNTED = (
     (model.checkpoint, "load_checkpoint"),
@@ -65,6 +66,7 @@ def start(calls, tiny_checkpoint):
     """Runs a command; returns what it called, and how often."""
 
     def start(*arguments):
+        load_generator.cache_clear()  # another test of this process may have inverted with the same checkpoint
         calls.clear()
         code = run([*map(str, arguments), "--checkpoint", tiny_checkpoint])
         assert code == 0
