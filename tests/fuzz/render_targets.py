@@ -289,8 +289,8 @@ def check_patches(content: bytes) -> None:
 
 def make_folder(random: Random) -> bytes:
     files = {name: content for name, content in rendered().items() if name.endswith((".json", ".parquet", ".tar"))}
-    for _ in range(random.choice((1, 1, 2))):
-        name = random.choice([name for name in files if not name.endswith(".tar") and "zarr" not in name])
+    names = [name for name in files if not name.endswith(".tar") and "zarr" not in name]
+    for name in random.choices(names, k=random.choice((1, 1, 2))):
         if name == MANIFEST:
             rows = pq.read_table(pa.BufferReader(rendered()[name])).to_pylist()
             files[random.choice((name, "manifest-00000000000000000001-0123abcd.part"))] = mutate_table(

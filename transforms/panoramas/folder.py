@@ -28,6 +28,9 @@ FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 
+_PARTS = ("files", "request", "seam_audit", "precision_difference")
+"""Objects within a record. One that is missing or null is read as empty."""
+
 KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
 """The fields of a panorama's record that a job keeps in memory for each existing panorama."""
 
@@ -107,7 +110,8 @@ def read_record(out: str, request_id: str) -> dict[str, Any]:
     if not _is_record(record, request_id):
         say_once(f"{url} is not the record of panorama {request_id}; it is ignored")
         return {}
-    return {**record, "files": {name: file for name, file in record["files"].items() if name in FORMATS}}
+    parts = {name: record.get(name) or {} for name in _PARTS}
+    return {**record, **parts, "files": {name: file for name, file in parts["files"].items() if name in FORMATS}}
 
 
 def _is_record(record: Any, request_id: str) -> bool:
@@ -117,7 +121,7 @@ def _is_record(record: Any, request_id: str) -> bool:
     """
     if not isinstance(record, dict) or not DIGEST.fullmatch(str(record.get("plan"))):
         return False
-    parts = [record.get(name) or {} for name in ("files", "request", "seam_audit", "precision_difference")]
+    parts = [record.get(name) or {} for name in _PARTS]
     if not all(isinstance(part, dict) for part in parts) or not isinstance(record.get("pixel_sha256", ""), str):
         return False
     files, _, *measured = parts

@@ -87,6 +87,19 @@ def test_another_plan_goes_when_it_is_replaced(plan_of, tmp_path):
     assert len(list(tmp_path.rglob("plan.json"))) == 1
 
 
+@pytest.mark.parametrize("part", ["files", "request", "seam_audit", "precision_difference"])
+@pytest.mark.parametrize("value", [None, 0, "", [], "left out"])
+def test_a_part_that_a_record_lacks_is_read_as_empty(part, value, plan_of, tmp_path):
+    plan, out = plan_of(300, 200), str(tmp_path)
+    record = {"plan": "0" * 12, "files": {}, "request": {}, "seam_audit": {}, part: value}
+    write_json(record_path(out, "p"), {name: x for name, x in record.items() if x != "left out"})
+    assert read_record(out, "p")[part] == {}
+    assert not is_complete(out, plan, read_record(out, "p"))
+    with pytest.raises(InputError, match="already holds panorama p by another plan"):
+        check_plan(out, plan, look_up(out, plan))
+    begin(out, plan, look_up(out, plan))
+
+
 @pytest.mark.parametrize(
     "forged",
     [
