@@ -382,17 +382,27 @@ class Trainer:
             for average, current in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
                 average.lerp_(current, weight)
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks, by the names that their tensors have in a state."""
+        networks = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
+        if self.frame_critic is not None:
+            networks["frame_discriminator"] = self.frame_critic.discriminator
+        return networks
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Adam]:
+        """The optimisers, by the names that their tensors have in a state."""
+        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.patch_critic.optimizer}
+        if self.frame_critic is not None:
+            optimizers["frame_optimizer"] = self.frame_critic.optimizer
+        return optimizers
+
     def state(self) -> dict[str, Tensor]:
         """Returns all tensors from which training resumes."""
-        tensors = {f"generator.{name}": x for name, x in self.generator.state_dict().items()}
-        tensors |= {f"ema.{name}": x for name, x in self.ema.state_dict().items()}
-        tensors |= {f"discriminator.{name}": x for name, x in self.discriminator.state_dict().items()}
-        tensors |= second_moments("g_optimizer", self.g_optimizer)
-        tensors |= second_moments("d_optimizer", self.patch_critic.optimizer)
-        if self.frame_critic is not None:
-            frame_discriminator = self.frame_critic.discriminator.state_dict()
-            tensors |= {f"frame_discriminator.{name}": x for name, x in frame_discriminator.items()}
-            tensors |= second_moments("frame_optimizer", self.frame_critic.optimizer)
+        tensors = {f"{part}.{name}": x for part, each in self.networks.items() for name, x in each.state_dict().items()}
+        for part, optimizer in self.optimizers.items():
+            tensors |= second_moments(part, optimizer)
         tensors["path_mean"] = self.path_mean
         return {name: x.detach().contiguous() for name, x in tensors.items()}
 
@@ -405,18 +415,13 @@ class Trainer:
         others = sorted(name for name in tensors if name.split(".")[0] not in STATE_PARTS)
         if others:
             raise InputError(f"the training state has an unexpected tensor {others[0][:80]!r}; use another one")
-        modules = {"generator": self.generator, "ema": self.ema, "discriminator": self.discriminator}
-        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.patch_critic.optimizer}
-        if self.frame_critic is not None:
-            optimizers["frame_optimizer"] = self.frame_critic.optimizer
         try:
-            for name, module in modules.items():
-                module.load_state_dict(below(name, tensors))
-            if self.frame_critic is not None:
-                # If the state has no discriminator of frames yet, it starts from that of patches.
-                known = below("frame_discriminator", tensors) or self.discriminator.state_dict()
-                self.frame_critic.discriminator.load_state_dict(known)
-            for name, optimizer in optimizers.items():
+            for name, network in self.networks.items():
+                stored = below(name, tensors)
+                if name == "frame_discriminator" and not stored:
+                    stored = self.discriminator.state_dict()  # loaded just before; a state without one starts from it
+                network.load_state_dict(stored)
+            for name, optimizer in self.optimizers.items():
                 load_second_moments(optimizer, below(name, tensors))
             self.path_mean.copy_(tensors.get("path_mean", torch.zeros(())))  # earlier versions stored none
         except (RuntimeError, KeyError) as error:

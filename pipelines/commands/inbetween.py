@@ -1,6 +1,5 @@
 """The flags of ``infinitygan inbetween``."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -51,15 +50,13 @@ def inbetween(
     if len(paths) < (1 if cyclic else 2):
         raise InputError("give two or more photographs, or one with --cyclic")
     from model.inversion import InversionConfig
-    from model.world.overlay import Overlay
     from pipelines.inbetween import placed
     from pipelines.invert import invert_all, name_of, overlay_paths
-    from pipelines.render import render_written
+    from pipelines.render_inverted import Overlays, render_inverted
     from transforms.applications.arrange import panorama
     from transforms.applications.invert import InversionJob
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import Planner
     from transforms.storage.files import join
 
     config = InversionConfig(steps=steps, seed=seed)
@@ -75,12 +72,8 @@ def inbetween(
     height_px = tallest_px if height is None else height
     box = (0, -(height_px // 2), width, height_px)
 
-    def request(overlays: Sequence[tuple[str, Overlay]]) -> RenderRequest:
-        return panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])
+    def requests(overlays: Overlays) -> list[RenderRequest]:
+        return [panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])]
 
-    # Errors are reported before the photographs are inverted.
-    planner = Planner()
-    planner.plans(RenderOptions((request([]),), out, checkpoint, tile, replace=True)).check_all()
-    ready = request(list(zip(files, invert_all(jobs), strict=True)))
-    options = RenderOptions((ready,), out, checkpoint, tile, replace=replace)
-    render_written(planner.plans(options), join(out, "requests", f"{name}.jsonl"), [ready], flags)
+    options = RenderOptions((), out, checkpoint, tile, replace=replace)
+    render_inverted(options, requests, lambda: list(zip(files, invert_all(jobs), strict=True)), name, flags)

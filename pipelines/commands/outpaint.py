@@ -1,7 +1,6 @@
 """The flags of ``infinitygan outpaint``."""
 
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -50,17 +49,15 @@ def outpaint(
     if not 1 <= variants <= MOST_VARIANTS:
         raise InputError(f"--variants {variants}: give 1 to {MOST_VARIANTS}")
     from model.inversion import InversionConfig
-    from model.world.overlay import Overlay
     from pipelines.invert import name_of
     from pipelines.outpaint import box_of, overlay_of
-    from pipelines.render import render_written
+    from pipelines.render_inverted import Overlays, render_inverted
     from transforms.applications.arrange import grown, panorama
     from transforms.applications.contact_sheet import write_contact_sheet
     from transforms.applications.invert import SUFFIX, InversionJob
     from transforms.panoramas.folder import panorama_path
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import Planner
     from transforms.storage.files import join
 
     sides = left, right, up, down
@@ -74,18 +71,14 @@ def outpaint(
     )
     formats, box = format or ["png"], grown(box_of(job), *sides)
 
-    def requests(overlays: Sequence[tuple[str, Overlay]]) -> tuple[RenderRequest, ...]:
-        return tuple(
+    def requests(overlays: Overlays) -> list[RenderRequest]:
+        return [
             panorama(f"{name}-{number + 1}", overlays, box, seed + number, paste, checkpoint, formats)
             for number in range(variants)
-        )
+        ]
 
-    # Errors are reported before the photograph is inverted.
-    planner = Planner()
-    planner.plans(RenderOptions(requests([]), out, checkpoint, tile, replace=True)).check_all()
-    ready = requests([overlay_of(job)])
-    options = RenderOptions(ready, out, checkpoint, tile, replace=replace)
-    render_written(planner.plans(options), join(out, "requests", f"{name}.jsonl"), ready, flags)
+    options = RenderOptions((), out, checkpoint, tile, replace=replace)
+    ready = render_inverted(options, requests, lambda: [overlay_of(job)], name, flags)
     if "png" in formats:
         sheet = join(out, f"{name}.jpg")
         if write_contact_sheet(sheet, [panorama_path(out, f"{request.id}.png") for request in ready]):

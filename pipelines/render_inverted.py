@@ -1,0 +1,44 @@
+"""Rendering panoramas of photographs that are inverted first, as outpaint and inbetween do."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from model.world.overlay import Overlay
+from pipelines.render import render_written
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
+from transforms.render.planner import Planner
+from transforms.storage.files import join
+
+Overlays: TypeAlias = Sequence[tuple[str, Overlay]]
+"""The paths and contents of inverted photographs."""
+
+
+def render_inverted(
+    options: RenderOptions,
+    requests: Callable[[Overlays], Sequence[RenderRequest]],
+    invert: Callable[[], Overlays],
+    name: str,
+    flags: PipelineOptions,
+) -> Sequence[RenderRequest]:
+    """Inverts photographs and renders their panoramas; returns the requests.
+
+    Args:
+        options: The options of the render job; its own requests are replaced.
+        requests: Makes the requests from overlays, or from none, so that they can be checked before the inversion.
+        invert: Inverts the photographs.
+        name: The name of the file in ``requests/`` that receives the requests.
+        flags: Beam's options.
+
+    Raises:
+        InputError: A request is invalid. Nothing was inverted.
+    """
+    planner = Planner()
+    planner.plans(dataclasses.replace(options, requests=tuple(requests([])), replace=True)).check_all()
+    ready = requests(invert())
+    planned = planner.plans(dataclasses.replace(options, requests=tuple(ready)))
+    render_written(planned, join(options.out, "requests", f"{name}.jsonl"), ready, flags)
+    return ready
