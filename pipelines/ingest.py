@@ -1,7 +1,11 @@
 """Turns photographs into training shards: ``infinitygan ingest SRC... --out DIR``."""
 
 import sys
+import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -14,30 +18,24 @@ from pipelines.terminal.progress import track
 from transforms.ingest import staging
 from transforms.ingest.crawler import PHOTOGRAPHS_DONE
 from transforms.ingest.options import IngestOptions, check_out_and_size
+from transforms.ingest.plan import Plan, is_planned, read_plan, write_plan
+from transforms.ingest.ranks import plan_shards
 from transforms.ingest.report import write_report
 from transforms.ingest.steps import (
     AssignShards,
     DropDuplicates,
     PreparePhotographs,
-    ReadExisting,
+    ReadKnown,
+    StageKnown,
     WriteTables,
     WriteTrainingShards,
 )
 from transforms.sources.find import Found, can_retry, find_again, find_photographs
 from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
-from transforms.storage.byte_ranges import Piece
-from transforms.storage.files import join
+from transforms.storage.files import remove
 from transforms.storage.urls import redact
-from transforms.training_set.dataset import (
-    DATASET,
-    TrainingSet,
-    read_dataset,
-    read_dataset_if_any,
-    read_training_set,
-    sample_of,
-)
-from transforms.training_set.shards import StagedSample
+from transforms.training_set.dataset import DATASET, read_dataset, read_dataset_if_any, read_index, read_rejects
 
 ALL_REASONS = "all"
 POLITE = Manners()
@@ -50,37 +48,50 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         InputError: The sources or the output folder cannot be used. Nothing was written.
         OSError: The storage of the output failed. The next run resumes from what was stored.
     """
-    found = plan(options)
-    if not found.photographs and not found.rejects and not found.mended:
-        return read_dataset(options.out)
-    existing = staging.begin(options.out, options.configuration(), found)
+    out = options.out
+    found = find(options)
+    if found is not None and not found.photographs and not found.rejects and not found.mended:
+        return read_dataset(out)
+    going_on = staging.begin(out, options.configuration())
+    plan = read_plan(out) if going_on or found is None else write_plan(out, found)
     PHOTOGRAPHS_DONE.reset()
     try:
-        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
-            run(options, found, existing, beam_flags or beam_options([]))
-        dataset = report(options.out)
+        with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
+            run(options, plan, beam_flags or beam_options([]))
     except BaseException:
-        staging.discard_shards(options.out, read_dataset_if_any(options.out))
+        staging.discard_shards(out, read_dataset_if_any(out))
         raise
-    staging.finish(options.out)
-    return dataset
+    staging.finish(out)
+    return read_dataset(out)
 
 
-def plan(options: IngestOptions) -> Found:
-    """Finds the photographs to process: those that are neither in the set nor among its rejects.
-
-    Writes nothing, except that it completes an interrupted repack.
+@contextmanager
+def planned(options: IngestOptions) -> Iterator[tuple[str, Plan]]:
+    """Yields the plan of a run, and the folder that holds it; writes nothing to the set's folder.
 
     Raises:
         InputError: The sources or the output folder cannot be used.
     """
+    found = find(options)
+    if found is None:
+        yield options.out, read_plan(options.out)
+        return
+    where = f"memory://infinitygan-{uuid.uuid4().hex}"
+    try:
+        yield where, write_plan(where, found)
+    finally:
+        remove(where)
+
+
+def find(options: IngestOptions) -> Found | None:
+    """Finds what is to be dealt with; returns None if an interrupted run has done so."""
     out = options.out
     if staging.install_repacked(out):
         print(f"{out}: completed the interrupted repack", file=sys.stderr)
     staging.check_out(out, options.configuration())
-    if staging.is_unfinished(out):
+    if is_planned(out):
         print(f"{out}: resuming the interrupted run", file=sys.stderr)
-        return staging.read_plan(out)
+        return None
     base = read_training_set_if_any(out)
     if base:
         check_sizes(options, base)
@@ -91,6 +102,13 @@ def plan(options: IngestOptions) -> Found:
     return only_new(found, base) if base else found
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    dataset: dict[str, Any]
+    rows: list[dict[str, Any]]
+    rejects: list[Any]
+
+
 def read_training_set_if_any(out: str) -> TrainingSet | None:
     """Reads the set in a folder; returns None if there is none.
 
@@ -98,7 +116,11 @@ def read_training_set_if_any(out: str) -> TrainingSet | None:
         InputError: it is damaged, or of another format.
     """
     dataset = read_dataset_if_any(out)
-    return read_training_set(out, dataset) if dataset else None
+    return (
+        TrainingSet(dataset, [r for r in read_index(out) if r["shard"] in dataset["shards"]], list(read_rejects(out)))
+        if dataset
+        else None
+    )
 
 
 def only_new(found: Found, base: TrainingSet) -> Found:
@@ -107,12 +129,11 @@ def only_new(found: Found, base: TrainingSet) -> Found:
         reject.source for reject in base.rejects if reject.stage != "find"
     }
     said = {(reject.source, reject.reason) for reject in base.rejects}
-    return Found(
-        [photograph for photograph in found.photographs if photograph.source not in known],
-        [reject for reject in found.rejects if (reject.source, reject.reason) not in said],
-        found.examined,
-        found.gone(base.rejects),
-    )
+    photographs = [photograph for photograph in found.photographs if photograph.source not in known]
+    rejects = [reject for reject in found.rejects if (reject.source, reject.reason) not in said]
+    tried = {item.source for item in (*photographs, *rejects)}
+    back = found.gone(base.rejects) | {reject.source for reject in base.rejects if reject.source in tried}
+    return Found(photographs, rejects, found.examined, back)
 
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
@@ -142,46 +163,29 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
         )
     rejects = [reject for reject in base.rejects if reject.reason in asked and can_retry(reject)]
     found = only_new(find_again(rejects, options.out, options.manners, options.depth), base)
-    found.photographs += [reject.photograph() for reject in rejects if reject.stage != "find"]
+    again = [reject.photograph() for reject in rejects if reject.stage != "find"]
+    found.photographs += again
+    found.mended |= {photograph.source for photograph in again}
     return found
 
 
-def run(options: IngestOptions, found: Found, existing: dict[str, Any] | None, beam_flags: PipelineOptions) -> None:
-    """Builds the pipeline and runs it.
-
-    Args:
-        options: what is asked for.
-        found: what is to be dealt with.
-        existing: the ``dataset.json`` of the set that is added to; None if there is none.
-        beam_flags: for Beam.
-    """
-    out = options.out
-    prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers, options.memory_bytes)
+def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions) -> None:
+    """Builds the pipeline and runs it."""
     with beam.Pipeline(options=beam_flags) as pipeline:
-        base = pipeline | ReadExisting(out, existing)
-        read = pipeline | "Photographs" >> beam.Create(found.photographs) | prepare
-        distinct = (read.prepared, base) | DropDuplicates(out, options.dedup)
-        shards = distinct.kept | AssignShards(options.samples_per_shard, existing) | WriteTrainingShards(out)
-        not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
-        rejects = (not_photographs, read.rejected, distinct.rejected) | "All rejects" >> beam.Flatten()
-        made_by = provenance(existing, options.configuration())
-        _ = (shards, rejects, base) | WriteTables(out, made_by, frozenset(found.mended))
+        build(pipeline, options, plan)
 
 
-def provenance(existing: dict[str, Any] | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
-    """Records what made a set and what has been added since."""
-    if not existing:
-        return {"configuration": configuration}
-    before = existing.get("later_configurations")
-    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
-    return {"configuration": existing["configuration"], **({"later_configurations": later} if later else {})}
-
-
-def report(out: str) -> dict[str, Any]:
-    """Writes the report of a set that is whole; returns what its ``dataset.json`` says."""
-    training_set = read_training_set(out, read_dataset(out))
-    write_report(out, training_set)
-    return training_set.dataset
+def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan) -> None:
+    """Connects the steps that deal with what is planned."""
+    out = options.out
+    existing = staging.read_base(out)
+    shards = plan_shards(options.samples_per_shard, existing, plan.photographs)
+    there = pipeline | "Existing set" >> ReadKnown(out) if existing else None
+    known = (there.known, there.blocks) if there else ()
+    read = pipeline | PreparePhotographs(out, plan, options.preparation, options.manners, options.memory_bytes)
+    kept, duplicates = (read.records, *known) | DropDuplicates(out, options.dedup, plan.photographs)
+    written = kept | AssignShards(shards) | WriteTrainingShards(out, out)
+    _ = (written, read.runs, duplicates) | WriteTables(out)
 
 
 def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
@@ -194,25 +198,18 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
     staging.install_repacked(out)
     configuration = {"repack": samples_per_shard}
     staging.check_out(out, configuration)
-    base = read_training_set_if_any(out)
-    if base is None:
+    dataset = read_dataset_if_any(out)
+    if dataset is None:
         raise InputError(f"{out} is not a training set (it has no {DATASET}), so it cannot be repacked")
-    new = staging.begin_repack(out, configuration)
-    samples = [to_sample(row, out) for row in base.rows]
+    new = staging.begin_repack(out, configuration, dataset)
+    shards = plan_shards(samples_per_shard, None, sum(dataset["samples"].values()))
     with storage_errors(), beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
-        assigned = pipeline | "Samples" >> beam.Create(samples) | AssignShards(samples_per_shard, None)
-        rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
-        nothing = pipeline | ReadExisting(new, None)
-        shards = assigned | WriteTrainingShards(new)
-        _ = (shards, rejects, nothing) | WriteTables(new, provenance(base.dataset, None))
+        written = pipeline | StageKnown(out) | AssignShards(shards) | WriteTrainingShards(out, new)
+        _ = (written,) | WriteTables(out, new)
     staging.install_repacked(out)
-    return report(out)
-
-
-def to_sample(row: dict[str, Any], out: str) -> StagedSample:
-    """Makes a sample of a set whose image is in one of its shards."""
-    place = Piece(join(out, row["shard"]), row["offset"], row["size"])
-    return StagedSample(sample_of(row), place)
+    dataset = read_dataset(out)
+    write_report(out, dataset)
+    return dataset
 
 
 if __name__ == "__main__":
