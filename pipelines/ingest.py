@@ -104,6 +104,8 @@ def find(options: IngestOptions) -> Found | None:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
+    """A whole set as its tables describe it."""
+
     dataset: dict[str, Any]
     rows: list[dict[str, Any]]
     rejects: list[Any]
@@ -131,7 +133,7 @@ def only_new(found: Found, base: TrainingSet) -> Found:
     said = {(reject.source, reject.reason) for reject in base.rejects}
     photographs = [photograph for photograph in found.photographs if photograph.source not in known]
     rejects = [reject for reject in found.rejects if (reject.source, reject.reason) not in said]
-    tried = {item.source for item in (*photographs, *rejects)}
+    tried = {item.source for item in photographs} | {item.source for item in rejects}
     back = found.gone(base.rejects) | {reject.source for reject in base.rejects if reject.source in tried}
     return Found(photographs, rejects, found.examined, back)
 
@@ -181,7 +183,7 @@ def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan) -> None:
     existing = staging.read_base(out)
     shards = plan_shards(options.samples_per_shard, existing, plan.photographs)
     there = pipeline | "Existing set" >> ReadKnown(out) if existing else None
-    known = (there.known, there.blocks) if there else ()
+    known = (there.known, there.urls) if there else ()
     read = pipeline | PreparePhotographs(out, plan, options.preparation, options.manners, options.memory_bytes)
     kept, duplicates = (read.records, *known) | DropDuplicates(out, options.dedup, plan.photographs)
     written = kept | AssignShards(shards) | WriteTrainingShards(out, out)

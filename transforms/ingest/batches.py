@@ -12,6 +12,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -36,7 +37,7 @@ STAGED: Final = "staged"
 RECORD: Final = np.dtype(
     [
         ("pixels", "<u8"),
-        ("sha256", ">u8", (4,)),
+        ("sha256", "<u8", (4,)),
         ("copy", "<u4"),
         ("share", "<u4"),
         ("batch", "<u8"),
@@ -72,9 +73,16 @@ class Row:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Row":
-        """Reads a row."""
-        fields = json.loads(content)
-        return cls(fields["sample"], *(fields[name] and Piece(**fields[name]) for name in ("origin", "image")))
+        """Reads a row.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            fields = json.loads(content)
+            return cls(fields["sample"], *(fields[name] and Piece(**fields[name]) for name in ("origin", "image")))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"a staged row is damaged ({one_line(error)}): remove {STAGING} to start again") from None
 
     def photograph(self) -> Photograph:
         """Returns the photograph that the sample was made from."""
@@ -146,14 +154,14 @@ def read_staged(out: str, share: int) -> Iterator[Staged]:
         if suffix != "jsonl":
             continue
         batch = int(stem, 16)
-        found = list(read_lines(join(folder, name), lambda line, batch=batch: _from_line(line, share, batch)))
+        found = list(read_lines(join(folder, name), partial(_from_line, share, batch)))
         new = [item for source, item in found if source not in seen]
         sources = frozenset(source for source, _ in found) - seen
         seen |= sources
         records = [item for item in new if not isinstance(item, Reject)]
         yield Staged(
             sources,
-            np.array(records, dtype=RECORD) if records else np.zeros(0, dtype=RECORD),
+            np.concatenate([np.zeros(0, dtype=RECORD), *records]),
             [item for item in new if isinstance(item, Reject)],
         )
 
@@ -203,9 +211,9 @@ def batch_url(out: str, share: int, batch: int, suffix: str = "bin") -> str:
     return join(share_url(out, share), f"{batch:016x}.{suffix}")
 
 
-def sha256_words(digest: str) -> list[int]:
+def sha256_words(digest: str) -> npt.NDArray[np.uint64]:
     """Returns a checksum as numbers, whose order is that of its hex digits."""
-    return [int(digest[start : start + 16], 16) for start in range(0, 64, 16)]
+    return np.frombuffer(bytes.fromhex(digest), dtype=">u8").astype("<u8")
 
 
 def keys_of(records: Records) -> list[str]:
@@ -239,17 +247,15 @@ def _writable(item: Prepared | Reject) -> Prepared | Reject:
     return item
 
 
-def _from_line(line: dict[str, Any], share: int, batch: int) -> tuple[str, Any]:
+def _from_line(share: int, batch: int, line: dict[str, Any]) -> tuple[str, Any]:
     """Returns the source of a line of a batch, and its reject or record."""
     if "reject" in line:
         reject = Reject(**line["reject"])
         return reject.source, reject
     places = (line["offset"], line["image_bytes"], line["row_bytes"])
-    record = (line["pixels"], tuple(sha256_words(line["sha256"])), 0, share, batch, *places)
-    np.array([record], dtype=RECORD)
     if not isinstance(line["source"], str):
         raise TypeError(f"source is {line['source']!r}; it must be text")
-    return line["source"], record
+    return line["source"], np.array([(line["pixels"], sha256_words(line["sha256"]), 0, share, batch, *places)], RECORD)
 
 
 def write_faults(out: str) -> None:
@@ -267,7 +273,7 @@ def reject_json(reject: Reject) -> dict[str, Any]:
 
 def piece_json(piece: Piece | None) -> dict[str, Any] | None:
     """Returns the place of some bytes as a JSON value."""
-    return piece and {name: getattr(piece, name) for name in piece.__slots__}
+    return {name: getattr(piece, name) for name in piece.__slots__} if piece else None
 
 
 def write_lines(url: str, rows: Iterable[Any]) -> None:

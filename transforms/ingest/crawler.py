@@ -85,8 +85,8 @@ class _Crawl:
 
     async def _work(self, of_files: list[int], of_hosts: list[int]) -> None:
         hosts: dict[str, deque[_Task]] = defaultdict(deque)
-        for task in chain.from_iterable(map(self._left, of_hosts)):
-            hosts[web_host(task[1])].append(task)
+        for share, photograph in chain.from_iterable(map(self._left, of_hosts)):
+            hosts[web_host(photograph)].append((share, photograph))
         files = chain.from_iterable(map(self._left, of_files))
         workers = [self._empty(files) for _ in range(STORE_READERS if of_files else 0)]
         for queue in hosts.values():
@@ -170,7 +170,7 @@ class _Crawl:
             await self._stage(1)
 
     async def _stage(self, least: int) -> None:
-        """Stages the outcomes of each share that has at least so many."""
+        """Stages the outcomes of each share that has at least this number."""
         if all(len(batch) < least for batch in self._unstaged.values()):
             return
         async with self._staging:

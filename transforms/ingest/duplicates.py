@@ -22,13 +22,13 @@ from transforms.training_set.records import Reject
 
 DEDUP_WAYS = ("near", "exact", "off")
 
-LIKENESS: Final = np.dtype([("winner", "<u4"), ("loser", "<u4"), ("distance", "u1"), ("key", ">u8"), ("copy", "<u4")])
+LIKENESS: Final = np.dtype([("winner", "<u4"), ("loser", "<u4"), ("distance", "u1"), ("key", "<u8"), ("copy", "<u4")])
 """Two samples that look alike, by their places in their blocks: the one decided first, with its key, and the other."""
 
-LOSS: Final = np.dtype([("loser", "<u4"), ("distance", "u1"), ("key", ">u8"), ("copy", "<u4")])
+LOSS: Final = np.dtype([("loser", "<u4"), ("distance", "u1"), ("key", "<u8"), ("copy", "<u4")])
 """A sample that is dropped, and the kept sample that it looks most like."""
 
-KNOWN: Final = np.dtype([("pixels", "<u8"), ("sha256", ">u8", (4,)), ("copy", "<u4"), ("place", "<u8")])
+KNOWN: Final = np.dtype([("pixels", "<u8"), ("sha256", "<u8", (4,)), ("copy", "<u4"), ("place", "<u8")])
 """A sample that is in the set already, and its place in the index."""
 
 _ROWS_COMPARED: Final = 256
@@ -148,7 +148,7 @@ class Block:
     def before(cls, content: bytes) -> "Block":
         """Reads what is compared of a block that is decided before another, or of samples in the set."""
         arrays = load_arrays(content, ("records", "perceptual", "details"))
-        return cls(**arrays, crops=NOTHING, copies=NOTHING, copied=NOTHING)
+        return cls(**arrays, crops=NOTHING, copies=arrays["records"][:0], copied=NOTHING)
 
 
 NOTHING: Final = np.zeros(0, dtype=np.uint64)

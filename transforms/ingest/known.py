@@ -1,13 +1,12 @@
 """The samples of a set that is extended or repacked, as far as the steps of the job need them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from transforms.ingest.batches import Records, Row, sha256_words, stage_rows
-from transforms.ingest.duplicates import KNOWN, save_arrays
+from transforms.ingest.duplicates import KNOWN, Array, save_arrays
 from transforms.ingest.lock import STAGING
 from transforms.photographs.hashes import detail_words, perceptual_words
 from transforms.storage.byte_ranges import Piece
@@ -38,23 +37,30 @@ def _samples(out: str, dataset: dict[str, Any], group: int) -> Iterator[list[tup
             number += len(rows)
 
 
-def read_known(out: str, dataset: dict[str, Any], group: int) -> Iterator[tuple[str, npt.NDArray[np.void]]]:
+def read_known(out: str, dataset: dict[str, Any], group: int) -> Iterator[tuple[str, Array]]:
     """Yields the samples of a row group, some at a time, and the URL of the file with their hashes."""
     place = group << 32
-    for number, samples in enumerate(_samples(out, dataset, group)):
-        known = np.zeros(len(samples), dtype=KNOWN)
-        for row, (sample, _) in zip(known, samples, strict=True):
-            row["pixels"] = sample.original_width_px * sample.original_height_px
-            row["sha256"] = sha256_words(sample.sha256)
-            row["copy"] = int(sample.key[17:] or 0)
-        known["place"] = np.arange(place, place + len(known))
+    for number, rows in enumerate(_samples(out, dataset, group)):
+        samples = [sample for sample, _ in rows]
+        known = known_of(samples, place)
         place += len(known)
         url = join(out, STAGING, "known", f"{group:06d}-{number:06d}.npz")
-        write_bytes(url, save_arrays(_hashes(known, [sample for sample, _ in samples])))
+        write_bytes(url, save_arrays(hashes_of(known, samples)))
         yield url, known
 
 
-def _hashes(known: npt.NDArray[np.void], samples: list[Sample]) -> dict[str, npt.NDArray[Any]]:
+def known_of(samples: Sequence[Sample], place: int) -> Array:
+    """Returns samples of the set as `KNOWN` rows; `place` is that of the first in the index."""
+    known = np.zeros(len(samples), dtype=KNOWN)
+    for row, sample in zip(known, samples, strict=True):
+        row["pixels"] = sample.original_width_px * sample.original_height_px
+        row["sha256"] = sha256_words(sample.sha256)
+        row["copy"] = int(sample.key[17:] or 0)
+    known["place"] = np.arange(place, place + len(known))
+    return known
+
+
+def hashes_of(known: Array, samples: Sequence[Sample]) -> dict[str, Array]:
     """Returns the hashes of samples that have them; older sets have no detail hashes."""
     having = [number for number, sample in enumerate(samples) if sample.detail_hash]
     details = "".join(samples[number].detail_hash or "" for number in having)

@@ -137,9 +137,9 @@ def _url(out: str, name: str, part: int) -> str:
 
 def share_of(photograph: Photograph, of_files: int, of_hosts: int) -> int:
     """Returns the share of a photograph: the same one for all of a host."""
-    host = web_host(photograph)
-    digest = int.from_bytes(hashlib.sha256((host or photograph.source).encode()).digest()[:8], "big")
-    return of_files + digest % of_hosts if host else digest % of_files
+    name = web_host(photograph) or photograph.source
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return of_files + digest % of_hosts if is_fetched(photograph) else digest % of_files
 
 
 def is_fetched(photograph: Photograph) -> bool:

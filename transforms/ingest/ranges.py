@@ -17,15 +17,15 @@ _SEEN_OF_A_RANGE: Final = 64
 
 
 def count_ranges(rows: int) -> int:
-    """Returns the number of ranges into which so many samples are cut."""
+    """Returns the number of ranges into which this number of samples is cut."""
     return max(1, -(-rows // RANGE_ROWS))
 
 
 def draw(records: Array, rows: int) -> Iterator[bytes]:
-    """Yields the places in the order of a few of these samples, out of so many in all."""
+    """Yields the places in the order of a few of these samples, out of `rows` in all."""
     if count_ranges(rows) > 1:
         share = min(1.0, _SEEN_OF_A_RANGE * count_ranges(rows) / rows)
-        chosen = records["sha256"][:, 1] < np.uint64(share * (2**64 - 1))
+        chosen = records["sha256"][:, 1].astype(np.float64) < share * 2.0**64
         yield order_of(records[chosen]).tobytes()
 
 

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 from PIL import Image
 
+from model.errors import InputError
 from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.templates import fill
-from transforms.training_set.dataset import REPORT, read_index_parts, read_rejects
+from transforms.training_set.dataset import INDEX, REPORT, read_index_parts, read_rejects
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -71,8 +73,12 @@ def read_contents(out: str, dataset: dict[str, Any]) -> Contents:
     contents = Contents(samples, -(-samples // LOOKED_AT) or 1)
     begin = 0
     for part in read_index_parts(out, dataset["shards"], COLUMNS):
-        sides = zip(*(part[f"original_{side}_px"].to_pylist() for side in ("width", "height")), strict=True)
-        contents.sizes.update(sides)
+        for name in ("original_width_px", "original_height_px", "size"):
+            if part[name].null_count or (len(part) and pc.min(part[name]).as_py() < 1):
+                raise InputError(f"{join(out, INDEX)} is damaged: it has a sample without a valid {name}")
+        contents.sizes.update(
+            zip(part["original_width_px"].to_pylist(), part["original_height_px"].to_pylist(), strict=True)
+        )
         contents.licences.update(licence or UNSTATED for licence in part["licence"].to_pylist())
         first = -begin % contents.every
         contents.looked_at += part.take(list(range(first, len(part), contents.every))).to_pylist()
@@ -121,6 +127,7 @@ def build_report(out: str, dataset: dict[str, Any]) -> str:
         splits=[(split, dataset["samples"][split], shards[split]) for split in SPLITS],
         shown=[_shown(row, image) for row, image in zip(looked_at[::2], images[::2], strict=True)],
         opened=len(images),
+        examples=EXAMPLES,
         broken=[row for row, image in zip(looked_at, images, strict=True) if image is None],
         histograms=_histograms(contents.sizes, opened) if contents.sizes else [],
         bands=_bands(opened) if opened else [],

@@ -38,7 +38,7 @@ def read_run(url: str) -> Iterator[Reject]:
     for number, line in enumerate(_lines(url), start=1):
         try:
             yield Reject(**read_json_text(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{url} is damaged at line {number}: {one_line(error)}") from None
 
 

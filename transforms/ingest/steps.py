@@ -19,10 +19,10 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.decorators import no_annotations
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.ingest.batches import RECORD, Records, read_samples, read_staged, write_faults
+from transforms.ingest.batches import RECORD, Records, keys_of, read_samples, read_staged, write_faults
 from transforms.ingest.comparisons import comparisons, decide_all, make_comparison, read_decided, store_block
 from transforms.ingest.crawler import crawl
-from transforms.ingest.duplicates import KNOWN, find_copies, keys_of, number_copies, same_bytes
+from transforms.ingest.duplicates import KNOWN, find_copies, number_copies, same_bytes
 from transforms.ingest.known import groups, read_known, stage_known
 from transforms.ingest.plan import Plan
 from transforms.ingest.publish import publish, publish_repacked, store_rows
@@ -40,6 +40,7 @@ from transforms.training_set.shards import write_shard
 
 _RUNS: Final = "runs"
 _BLOCKS: Final = "blocks"
+_URLS: Final = "urls"
 _EMITTED_AT_ONCE: Final = 4096
 
 
@@ -96,9 +97,9 @@ class _Crawl(beam.DoFn):
         for share in self.shares:
             for output in _outcomes(self.out, share):
                 if isinstance(output, str):
-                    yield pvalue.TaggedOutput(_RUNS, WindowedValue(output, 0, [GlobalWindow()]))
+                    yield pvalue.TaggedOutput(_RUNS, WindowedValue(output, 0, (GlobalWindow(),)))
                 else:
-                    yield WindowedValue(output, 0, [GlobalWindow()])
+                    yield WindowedValue(output, 0, (GlobalWindow(),))
 
 
 def _outcomes(out: str, share: int) -> Iterator[bytes | str]:
@@ -122,20 +123,20 @@ def _outcomes(out: str, share: int) -> Iterator[bytes | str]:
 
 @dataclass(eq=False)
 class ReadKnown(beam.PTransform):
-    """Reads the set that is extended; outputs its packed samples, ``known``, and the URLs of ``blocks`` of them."""
+    """Reads the set that is extended; outputs its packed samples, ``known``, and the ``urls`` of their hashes."""
 
     out: str
 
     @no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
-        return root | _RowGroups(self.out) | "Read" >> beam.FlatMap(self._read).with_outputs(_BLOCKS, main="known")
+        return root | _RowGroups(self.out) | "Read" >> beam.FlatMap(self._read).with_outputs(_URLS, main="known")
 
     def _read(self, group: int) -> Iterator[Any]:
         base = read_base(self.out)
         for url, known in read_known(self.out, base, group) if base else ():
             yield known.tobytes()
-            yield pvalue.TaggedOutput(_BLOCKS, url)
+            yield pvalue.TaggedOutput(_URLS, url)
 
 
 @dataclass(eq=False)
@@ -197,7 +198,7 @@ class DropDuplicates(beam.PTransform):
         )
         if self.dedup != "near":
             return alone.kept, alone.runs
-        blocks = [pvalue.AsIter(some) for some in (alone.blocks, *there[1:])]
+        blocks = _views(alone.blocks, *there[1:])
         compared = (
             records.pipeline
             | "Once" >> beam.Create([None])
@@ -242,6 +243,11 @@ class DropDuplicates(beam.PTransform):
     def _drop(self, block: int) -> Iterator[Any]:
         kept, rejects = read_decided(self.out, block)
         yield from _kept(kept, list(rejects), self.out)
+
+
+def _views(*outputs: beam.PCollection) -> list[pvalue.AsIter]:
+    """Returns side inputs. One of Beam's runners confuses a transform's outputs unless they are mapped first."""
+    return [pvalue.AsIter(some | f"View {number}" >> beam.Map(lambda x: x)) for number, some in enumerate(outputs)]
 
 
 def _kept(records: Records, rejects: list[Reject], out: str) -> Iterator[Any]:
@@ -353,7 +359,7 @@ class WriteTables(beam.PTransform):
         return (
             shards.pipeline
             | "Once" >> beam.Create([None])
-            | "Write" >> beam.Map(self._write, pvalue.AsIter(shards), *map(pvalue.AsIter, runs))
+            | "Write" >> beam.Map(self._write, pvalue.AsIter(shards), *_views(*runs))
         )
 
     @no_annotations

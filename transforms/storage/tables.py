@@ -67,7 +67,7 @@ def parse_table(content: bytes) -> pa.Table:
 def write_parts(url: str, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Writes a table of any size, atomically, from parts of any sizes."""
     with open_atomic(url) as file, pq.ParquetWriter(file, schema) as writer:
-        waiting, rows = [schema.empty_table()], 0
+        waiting, rows, is_empty = [schema.empty_table()], 0, True
         for part in parts:
             waiting.append(part)
             rows += len(part)
@@ -75,8 +75,9 @@ def write_parts(url: str, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
                 whole = pa.concat_tables(waiting)
                 full = rows - rows % ROWS_IN_A_GROUP
                 writer.write_table(whole[:full].combine_chunks(), ROWS_IN_A_GROUP)
-                waiting, rows = [whole[full:].combine_chunks()], rows - full
-        writer.write_table(pa.concat_tables(waiting).combine_chunks(), ROWS_IN_A_GROUP)
+                waiting, rows, is_empty = [whole[full:].combine_chunks()], rows - full, False
+        if rows or is_empty:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
 
 
 def count_groups(url: str, what: str) -> int:
@@ -114,7 +115,9 @@ def read_parts(
             part = pa.Table.from_batches([batch])
             for name in set(schema.names) - set(there):
                 part = part.append_column(name, pa.nulls(len(part), schema.field(name).type))
-            yield part.select(schema.names).cast(schema)
+            part = part.select(schema.names).cast(schema)
+            part.validate(full=True)  # such as that texts are UTF-8
+            yield part
 
 
 @contextmanager
