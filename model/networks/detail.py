@@ -26,7 +26,7 @@ NOISE_STRENGTH = 0.1
 
 SMALLEST_BASE_PX = 41
 """The smallest side of a base picture for which all bits are exact: torch uses other kernels, which round differently,
-for an input of one picture with fewer than 20,480 numbers, unless its kernel is larger than 3×3."""
+for an input of one picture with at most 20,480 numbers, unless its kernel is larger than 3×3."""
 TAPS = 5
 """The number of base pixels, in each direction, that a bicubically enlarged pixel may depend on."""
 
@@ -42,8 +42,8 @@ class DetailStage(nn.Module):
         inputs = [config.channels, *config.up_channels]
         self.ups = nn.ModuleList(UpPair(*pair) for pair in zip(inputs, config.up_channels, strict=False))
         self.to_rgb = nn.Conv2d(inputs[-1], 3, 3)
-        nn.init.zeros_(self.to_rgb.weight)
-        nn.init.zeros_(self.to_rgb.bias)
+        for parameter in self.to_rgb.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, base: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Draws the picture.
@@ -56,6 +56,7 @@ class DetailStage(nn.Module):
             The pictures [N,3,n',m'], about -1 to 1, at `output_window`; n' = `geometry.size(config.layers, n)`.
         """
         maps = iter(noise)
+        base = base.contiguous(memory_format=torch.channels_last)  # in another order, windows do not agree bit for bit
         x = F.leaky_relu(self.head(base), LEAK)
         for block in self.blocks:
             x = block(x, next(maps))

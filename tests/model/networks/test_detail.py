@@ -29,7 +29,7 @@ def build(dtype=torch.float32):
     torch.manual_seed(0)
     stage = DetailStage(CONFIG)
     torch.nn.init.normal_(stage.to_rgb.weight, std=0.05)
-    return stage.eval().requires_grad_(False).to(dtype, memory_format=torch.channels_last)
+    return stage.eval().requires_grad_(False).to(dtype)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,11 @@ def test_the_number_of_threads_changes_no_bit(stage, fields, whole, threads):
             assert torch.equal(draw(stage, fields, rows, columns), part_of(whole, rows, columns))
     finally:
         torch.set_num_threads(before)
+
+
+@given(st.integers(-1000, 1000), st.integers(41, 300))
+def test_the_pixels_of_a_window_of_the_base_follow_the_closed_formula(low, n):
+    assert output_window(CONFIG, (low, low + n - 1)) == (4 * low + 50, 4 * (low + n - 1) - 47)
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(0, 300))
