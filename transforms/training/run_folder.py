@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.config import generator_config, training_config
+from model.config import DETAIL, detail_training_config, generator_config, training_config
 from model.errors import InputError
 from transforms.storage.files import (
     exists,
@@ -199,7 +199,8 @@ def with_checksum(stored: dict[str, Any], config: Mapping[str, Any]) -> dict[str
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the settings that an earlier version did not write to a run's configuration, with today's defaults."""
-    generator, training = generator_config(config["generator"]), training_config(config["training"])
+    generator = generator_config(config["generator"])
+    training = (detail_training_config if DETAIL in config else training_config)(config["training"])
     parts = {"generator": dataclasses.asdict(generator), "training": dataclasses.asdict(training)}
     return {**config, **json.loads(json.dumps(parts))}
 
