@@ -9,15 +9,17 @@ manifest.parquet                           one row per request
 index.html                                 the same as a page with the thumbnails
 """
 
+import dataclasses
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS, is_written, remove_panorama
 from transforms.panoramas.plan import PatchShard, Plan, plan_from_json
+from transforms.panoramas.tiling import tile_size
 from transforms.storage.files import filesystem, join, list_files, read_json, remove, write_json
 from transforms.storage.notes import say_once
 
@@ -31,7 +33,7 @@ DIGEST = re.compile(r"[0-9a-f]{12}")
 _PARTS = ("files", "request", "seam_audit", "precision_difference")
 """Objects within a record. One that is missing or null is read as empty."""
 
-KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
+KEPT = ("plan", "tile_px", "files", "pixel_sha256", "seam_audit", "precision_difference")
 """The fields of a panorama's record that a job keeps in memory for each existing panorama."""
 
 
@@ -134,6 +136,38 @@ def look_up(out: str, plan: Plan) -> Held:
     """Looks up the contents of the folder under the id of a plan."""
     record = read_record(out, plan.request.id)
     return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
+
+
+def as_begun(plan: Plan, held: Held) -> tuple[Plan, Held]:
+    """Returns the plan with the tiles with which its panorama was begun before, and the contents of its folder.
+
+    A panorama that differs only in its edits counts too, because the tiles that they do not reach can be reused.
+    """
+    for tile_px in _sizes(plan, held):
+        try:
+            begun = dataclasses.replace(plan, tile_px=tile_size(tile_px))
+        except InputError:
+            continue
+        others = (folder for folder in held.others if posixpath.basename(folder) != begun.digest)
+        return begun, Held(tuple(others), held.record)
+    return plan, held
+
+
+def _sizes(plan: Plan, held: Held) -> Iterator[Any]:
+    """Yields the tile sizes of other plans, in the folder of a plan, that differ in them and their edits alone."""
+
+    def besides(values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "tile_px": None, "request": {**values["request"], "edits": None}}
+
+    for folder in held.others:
+        try:
+            values = read_json(join(folder, PLAN_FILE))
+            if besides(values) == besides(plan.pixels_json()):
+                yield values["tile_px"]
+        except (FileNotFoundError, InputError, KeyError, TypeError):
+            continue  # not written by this version, or damaged
+    if held.record:
+        yield held.record.get("tile_px")
 
 
 def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
