@@ -88,7 +88,7 @@ class InversionConfig:
             check_weight(name, getattr(self, name))
 
 
-def check_weight(name: str, value: Any) -> None:
+def check_weight(name: str, value: object) -> None:
     """Raises InputError for a value that is not a valid weight."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise InputError(f"{name} is {value!r}; give 0 or more")

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Results = Mapping[str, Any]
+from transforms.evaluation.results import Results, Row
 
 
 def show(results: Results) -> None:
@@ -36,7 +36,7 @@ def tables(results: Results) -> list[Table]:
     return [distances, by_height, table("More", ["", ""], others(results))]
 
 
-def means(row: Results) -> list[str]:
+def means(row: Row) -> list[str]:
     """Returns the mean statistics of a band's patches."""
     return [pair(row["clipped"], "{:.1%}"), pair(row["contrast"], "{:.0f}"), pair(row["fine power"], "{:.0f}")]
 
@@ -51,13 +51,13 @@ def others(results: Results) -> Iterable[Sequence[str]]:
             f"{name.replace('_', ' less ')}: shift of the patches, of 255",
             f"{estimate(value)}, {pair(value, '{:.0f}')}",
         )
-    for name, value in results["horizon"].items():
-        yield f"spread of the horizon {name}", f"{pair(value, '{:.3f}')} = {estimate(value['ratio'])}"
+    for name, spread in results["horizon"].items():
+        yield f"spread of the horizon {name}", f"{pair(spread, '{:.3f}')} = {estimate(spread['ratio'])}"
     repetition = results["repetition"]
     controls = f"shuffled {number(repetition['shuffled_mean'])}, 95% below {number(repetition['shuffled_95'])}"
     yield "correlation at the coordinate's period", f"{estimate(repetition['at_period'])}; {controls}"
-    for name, value in results.get("LPIPS", {}).items():
-        yield f"LPIPS, {name.replace('_', ' ')}", estimate(value) if isinstance(value, Mapping) else number(value)
+    for name, apart in results["LPIPS"].items():
+        yield f"LPIPS, {name.replace('_', ' ')}", estimate(apart) if isinstance(apart, Mapping) else number(apart)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -70,13 +70,13 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> 
     return made
 
 
-def estimate(value: Results) -> str:
+def estimate(value: Mapping[str, Any]) -> str:
     """Formats a value with its error, followed by the training photographs' value in parentheses."""
     trained = f" ({number(value['trained'])})" if "trained" in value else ""
     return f"{number(value['value'])} ± {number(value['error'])}{trained}"
 
 
-def pair(value: Results, form: str) -> str:
+def pair(value: Mapping[str, Any], form: str) -> str:
     """Formats the values of generated pictures and of photographs."""
     return f"{form.format(value['generated'])} / {form.format(value['photographs'])}"
 
