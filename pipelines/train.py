@@ -185,7 +185,7 @@ def start_from(trainer: Trainer, init: str | None) -> Parent | None:
     if init is None:
         return None
     url = resolve(init)
-    found = files.load_checkpoint(read_tensors(url, "--init", beside=CHECKPOINT), url)
+    found = files.load_checkpoint(read_tensors(url, "--init", usual=CHECKPOINT), url)
     if found.generator.config != trainer.generator_config:
         raise InputError(f"--init {init}: it belongs to another preset; choose the --preset it was trained with")
     networks = {"ema": found.generator.state_dict(), "generator": found.generator.state_dict()}

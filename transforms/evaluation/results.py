@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.config import GeneratorConfig
 from model.metrics.distances import (
-    Sample,
+    WeightedValues,
     bootstrap_weights,
     deviation,
     estimate,
@@ -27,7 +27,7 @@ from model.metrics.picture_sets import Described
 from transforms.evaluation.settings import PATCH, Evaluation, band, beyond_frame, clamp_to_frame, frame, paper
 
 DescribedSets = Mapping[str, Described]
-Measure = Callable[[Sample, Sample], Tensor]
+Measure = Callable[[WeightedValues, WeightedValues], Tensor]
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 
@@ -35,7 +35,7 @@ COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
 Figures = dict[str, float]
 """Numbers by name, such as a value, its error and the value for the training split."""
 
-Row = dict[str, Any]
+Findings = dict[str, Any]
 """Numbers and `Figures` by name. Which there are depends on the feature networks."""
 
 
@@ -58,8 +58,8 @@ class HorizonSpread(TypedDict):
 Measured = TypedDict(
     "Measured",
     {
-        "sets": dict[str, Row],
-        "bands": dict[str, Row],
+        "sets": dict[str, Findings],
+        "bands": dict[str, Findings],
         "mean KID": dict[str, dict[str, Figures]],
         "colours": dict[str, Figures],
         "horizon": dict[str, HorizonSpread],
@@ -76,8 +76,8 @@ class Results(Measured):
         LPIPS: how far pictures of one place differ that have other latents or textures, and how far photographs do.
     """
 
-    repetition: Row
-    LPIPS: Row
+    repetition: Findings
+    LPIPS: Findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,13 @@ class Compared:
     x_weights: Tensor
     y_weights: Tensor
 
-    def samples(self, name: str) -> tuple[Sample, Sample]:
+    def weighted(self, name: str) -> tuple[WeightedValues, WeightedValues]:
         """Returns the features of a network, or a statistic, of both sets."""
-        return self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights)
+        return self.x.weighted(name, self.x_weights), self.y.weighted(name, self.y_weights)
 
     def of(self, name: str, measure: Measure) -> Tensor:
         """Applies a measure from `model.metrics.distances` to these features or this statistic."""
-        return measure(*self.samples(name))
+        return measure(*self.weighted(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,9 @@ def measure(worlds: DescribedSets, references: References) -> Measured:
     }
 
 
-def distances(compared: Compared, trained: Compared) -> Row:
+def distances(compared: Compared, trained: Compared) -> Findings:
     """Computes distances between whole sets, in every network's features."""
-    results: Row = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
+    results: Findings = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
     for network in compared.x.features:
         measures = {
             f"KID-{network}": kernel_distance,
@@ -180,13 +180,13 @@ def frechet_name(network: str) -> str:
     return "FID" if network == "Inception" else f"FD-{network}"
 
 
-def bands(worlds: DescribedSets, references: References) -> tuple[dict[str, Row], dict[str, dict[str, Figures]]]:
+def bands(worlds: DescribedSets, references: References) -> tuple[dict[str, Findings], dict[str, dict[str, Figures]]]:
     """Computes distances by height, and their means over bands as far above as below.
 
     A band beyond the frame has two rows: one for the photographs' edge as it is, and one for their sky or ground alone.
     """
     networks = list(worlds[PATCH].features)
-    rows: dict[str, Row] = {}
+    rows: dict[str, Findings] = {}
     measured: list[BandDistance] = []
     for band_px in references.evaluation.bands_px:
         for beyond, photographs in photographs_of(band_px, references).items():
@@ -197,7 +197,7 @@ def bands(worlds: DescribedSets, references: References) -> tuple[dict[str, Row]
     return rows, {name: band_means(name, measured, references) for name in networks}
 
 
-def band_row(distance: BandDistance, compared: Compared, trained: Compared) -> Row:
+def band_row(distance: BandDistance, compared: Compared, trained: Compared) -> Findings:
     """Returns what is said of one band."""
     kids = {f"KID-{name}": beside_trained(kid, trained.of(name, kernel_distance)) for name, kid in distance.kid.items()}
     return kids | {
@@ -248,12 +248,12 @@ def horizon(compared: Compared, trained: Compared) -> dict[str, HorizonSpread]:
         ("between frames", "horizon_height", deviation),
         ("along a frame", "horizon_relief", mean),
     ):
-        x, y = (spread(sample) for sample in compared.samples(statistic))
+        x, y = (spread(sample) for sample in compared.weighted(statistic))
         results[name] = {
             "generated": float(x[0]),
             "photographs": float(y[0]),
             "ratio": asdict(estimate(x / y)),
-            "trained": float(spread(trained.samples(statistic)[0])[0]),
+            "trained": float(spread(trained.weighted(statistic)[0])[0]),
         }
     return results
 
@@ -270,11 +270,11 @@ def beside_trained(draws: Tensor, trained: Tensor) -> Figures:
 
 def both_means(compared: Compared, name: str) -> Figures:
     """Returns the mean of a statistic in both sets."""
-    generated, photographs = (float(mean(sample)[0]) for sample in compared.samples(name))
+    generated, photographs = (float(mean(sample)[0]) for sample in compared.weighted(name))
     return {"generated": generated, "photographs": photographs}
 
 
 def ratio(compared: Compared, name: str) -> Figures:
     """Returns the mean of a statistic as a share of the photographs'."""
-    generated, photographs = (mean(sample) for sample in compared.samples(name))
+    generated, photographs = (mean(sample) for sample in compared.weighted(name))
     return asdict(estimate(generated / photographs))

@@ -57,9 +57,9 @@ class Shards:
         with ThreadPoolExecutor(READERS) as pool:
             found = list(pool.map(self.try_to_read, names))
         for name, samples in zip(names, found, strict=True):
-            yield from islice(cycle(samples or self.instead_of(name, epoch)), self.records[name]["samples"])
+            yield from islice(cycle(samples or self.replacement_for(name, epoch)), self.records[name]["samples"])
 
-    def instead_of(self, name: str, epoch: Sequence[str]) -> list[RawSample]:
+    def replacement_for(self, name: str, epoch: Sequence[str]) -> list[RawSample]:
         """Returns the samples of the first readable shard after this one, in the epoch's order."""
         place = epoch.index(name)
         for other in (*epoch[place + 1 :], *epoch[:place]):
