@@ -1,13 +1,13 @@
 """The training run of a detail stage: what differs from that of a generator."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from model import checkpoint as files
+from model.checkpoint import Checkpoint, DetailParent, Parent, Provenance, save_checkpoint
 from model.training.detail import DetailTrainer
 from pipelines.training_run import Run
 from transforms.training.previews import detail_strip
@@ -34,7 +34,7 @@ class DetailRun(Run):
         """Takes one training step; returns its losses."""
         return self.trainer.step(torch.from_numpy(batch.pixels))
 
-    def origin_in(self, checkpoint: files.Checkpoint) -> Mapping[str, Any]:
+    def origin_in(self, checkpoint: Checkpoint) -> Provenance:
         """Returns the provenance of the detail stage from a checkpoint."""
         return checkpoint.provenance["detail"]
 
@@ -45,7 +45,9 @@ class DetailRun(Run):
     def checkpoint(self) -> bytes:
         """Returns the file of the base generator and the averaged detail stage."""
         trainer = self.trainer
-        init = dict(self.provenance["init"])
-        provenance = {**init.pop("base"), "detail": {**self.provenance, "init": init, "images_seen": trainer.images}}
+        init = cast(DetailParent, self.provenance["init"])
+        parent = cast(Parent, {name: value for name, value in init.items() if name != "base"})
+        stage: Provenance = {**self.provenance, "init": parent, "images_seen": trainer.images}
+        provenance: Provenance = {**init["base"], "detail": stage}
         tensors, config = trainer.base.state_dict(), trainer.generator_config
-        return files.save_checkpoint(tensors, config, provenance, "unstated", trainer.ema)
+        return save_checkpoint(tensors, config, provenance, "unstated", trainer.ema)

@@ -72,7 +72,7 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
         tally.reset()
     PANORAMAS_DONE.add(len(work) - len(to_do))
     tiles = sum(each.tiles for each in to_do)
-    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():
+    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans))), storage_errors():
         if to_do:
             with beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
                 build(pipeline, options, to_do)

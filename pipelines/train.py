@@ -9,12 +9,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from model import checkpoint as files
 from model.bundled import BUNDLED, resolve
+from model.checkpoint import Checkpoint, DetailParent, Parent, Provenance
+from model.checks import is_count
 from model.config import (
     DETAIL,
     DETAIL_RECIPE,
@@ -44,7 +46,7 @@ from pipelines.terminal.progress import say
 from pipelines.training_run import Metric, Run
 from transforms.storage.files import exists, join
 from transforms.storage.tensor_files import read_tensors
-from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
+from transforms.training.run_folder import CHECKPOINT, RunConfig, RunFolder, state_beside
 from transforms.training.run_lock import locked
 from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
@@ -180,7 +182,7 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer | Deta
         ranks=processes.count,
     )
     origin = provenance(options, dataset, job)
-    config = {**job.config, "training": dataclasses.asdict(trainer.config), **origin}
+    config = cast(RunConfig, {**job.config, "training": dataclasses.asdict(trainer.config), **origin})
     images = options.images
     if images is None and options.minutes is None and job.iterations:
         images = job.iterations * trainer.config.batch
@@ -217,8 +219,8 @@ class Job:
 
     trainer: Trainer | DetailTrainer
     run: Callable[..., Run]
-    config: dict[str, Any]
-    parent: dict[str, Any] | None
+    config: dict[str, dict[str, Any]]
+    parent: Parent | None
     recipe: str
     patch_px: int
     full_px: int
@@ -257,31 +259,36 @@ def detail_job(options: TrainOptions, folder: RunFolder, processes: Processes) -
         trainer = DetailTrainer(network, DETAIL_STAGE, settings, processes)
     else:
         url = resolve(options.init or BUNDLED)
-        found = files.load_checkpoint(read_tensors(url, "--init", beside=CHECKPOINT), url)
+        found = files.load_checkpoint(read_tensors(url, "--init", usual=CHECKPOINT), url)
         check_tileable(found.generator.config, url)
         network = found.generator.config
         trainer = DetailTrainer(network, DETAIL_STAGE, settings, processes)
         parent = start_detail_from(trainer, found, url)
     stages = {"generator": dataclasses.asdict(network), DETAIL: dataclasses.asdict(DETAIL_STAGE)}
-    return Job(trainer, DetailRun, stages, parent, DETAIL, settings.patch_px, FACTOR * network.full_px)
+    return Job(trainer, DetailRun, stages, cast(Parent, parent), DETAIL, settings.patch_px, FACTOR * network.full_px)
 
 
-def start_detail_from(trainer: DetailTrainer, found: files.Checkpoint, url: str) -> dict[str, Any]:
+def images_seen(provenance: object) -> int:
+    """Returns the number of images in a provenance that has not been checked; 0 if there is none."""
+    images = provenance.get("images_seen") if isinstance(provenance, dict) else None
+    return images if is_count(images) else 0
+
+
+def start_detail_from(trainer: DetailTrainer, found: Checkpoint, url: str) -> DetailParent:
     """Loads the generator, and another run's detail stage and training state if they are there.
 
     Returns:
         A description of the checkpoint, with the provenance of its generator as ``base``.
     """
     tensors = {**trainer.state(), **{f"base.{key}": x for key, x in found.generator.state_dict().items()}}
-    base = dict(found.provenance)
-    seen = base.pop(DETAIL, {})
-    images = 0
+    base, images = found.provenance.copy(), 0
+    seen = base.pop("detail", None)
     if found.detail is not None:
         if found.detail.config != trainer.detail_config:
             raise InputError(f"--init {url}: its detail stage has another size; train one from a checkpoint without")
         stage = found.detail.state_dict()
         tensors |= {f"{name}.{key}": x for name in ("detail", "ema") for key, x in stage.items()}
-        images = seen.get("images_seen", 0) if isinstance(seen, dict) else 0
+        images = images_seen(seen)
         beside = state_beside(url)
         state = files.load_state(read_tensors(beside, "the state"), beside)[1] if exists(beside) else {}
         if any(name.startswith("detail.") for name in state):
@@ -290,13 +297,13 @@ def start_detail_from(trainer: DetailTrainer, found: files.Checkpoint, url: str)
     return {"sha256": found.sha256, "images_seen": images, "base": base}
 
 
-def tell_processes(before: Any, now: int) -> None:
+def tell_processes(before: object, now: int) -> None:
     """Reports that a run resumes with another number of processes, because photographs then come in another order."""
     if before is not None and before != now:
         say(f"Processes: {before!r} before, {now} now; from now on the photographs come in another order")
 
 
-def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
+def start_from(trainer: Trainer, init: str | None) -> Parent | None:
     """Loads another run's networks, and its training state if it is stored next to the checkpoint.
 
     Returns:
@@ -305,7 +312,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     if init is None:
         return None
     url = resolve(init)
-    found = files.load_checkpoint(read_tensors(url, "--init", beside=CHECKPOINT), url)
+    found = files.load_checkpoint(read_tensors(url, "--init", usual=CHECKPOINT), url)
     if found.generator.config != trainer.generator_config:
         raise InputError(f"--init {init}: it belongs to another preset; choose the --preset it was trained with")
     networks = {"ema": found.generator.state_dict(), "generator": found.generator.state_dict()}
@@ -318,7 +325,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
-def provenance(options: TrainOptions, dataset: Dataset, job: Job) -> dict[str, Any]:
+def provenance(options: TrainOptions, dataset: Dataset, job: Job) -> Provenance:
     """Describes the origin of this run's checkpoints, except for the number of images seen."""
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
@@ -334,7 +341,7 @@ def provenance(options: TrainOptions, dataset: Dataset, job: Job) -> dict[str, A
     }
 
 
-def environment(options: TrainOptions, processes: Processes) -> dict[str, Any]:
+def environment(options: TrainOptions, processes: Processes) -> dict[str, object]:
     """Describes the options, packages and hardware of a run."""
     gpu = processes.device.type == "cuda"
     return {
