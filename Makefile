@@ -1,16 +1,19 @@
 PYTHON ?= python3
 SHARE ?= 1
 SEED ?= 0
+# Prism, Beam's portable runner: the program, or a folder with one for each kind of machine. If empty, Beam fetches it.
+PRISM ?= $(wildcard ../shared/prism)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TESTABLE := .venv/.testable
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test fuzz lint clean
+.PHONY: help install demo test test-cluster fuzz lint clean
 
 help:
 	@echo "make demo     turn photographs into shards, train for a minute, render an 8192x512 panorama, in demo/"
 	@echo "make test     run the whole test suite, on all cores"
+	@echo "make test-cluster  run jobs on a small cluster on this machine and compare their bytes (PRISM= names the runner)"
 	@echo "make fuzz     test everything that reads outside bytes with 100,000 seeded inputs (SHARE= of them, SEED=)"
 	@echo "make lint     check style and types"
 	@echo "make install  create the environment in .venv; the other targets install what they need on top"
@@ -40,6 +43,9 @@ demo: $(INSTALLED)
 
 test: $(TESTABLE)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-cluster: $(TESTABLE)
+	PRISM=$(PRISM) $(BIN)/python -m pytest -rs --numprocesses auto --dist loadfile tests/cluster
 
 fuzz: $(TESTABLE)
 	$(BIN)/python tests/fuzz/driver.py --share $(SHARE) --seed $(SEED)

@@ -5,11 +5,9 @@ found out. Each kind imports only what it needs: a shard needs neither torch nor
 """
 
 import json
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from model.errors import InputError, one_line
 from model.tensor_header import read_header
@@ -17,7 +15,7 @@ from transforms.formats.headers import READERS, read_said, read_short
 from transforms.storage.files import exists, filesystem, join, read_bytes, read_json
 from transforms.storage.text import printable
 
-Lines = dict[str, Any]
+Lines = dict[str, object]
 
 
 def describe(url: str) -> Lines:
@@ -147,7 +145,7 @@ def describe_shard(url: str) -> Lines:
     return {"what": "training shard", "samples": count, "split": first.get("split"), "first": first.get("key")}
 
 
-def found(facts: Lines, said: Mapping[str, Any]) -> Lines:
+def found(facts: Lines, said: Mapping[str, object]) -> Lines:
     """Returns the facts, followed by what the file says about itself beyond them."""
     return {**facts, **{name: value for name, value in said.items() if name not in facts}}
 
@@ -157,9 +155,3 @@ def told(lines: Lines) -> Iterator[str]:
     for name, value in lines.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
         yield f"{printable(name)}: {printable(text)}"
-
-
-if __name__ == "__main__":
-    from pipelines.cli import main
-
-    main(["info", *sys.argv[1:]])

@@ -35,13 +35,21 @@ from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
 from transforms.storage.files import remove
 from transforms.storage.urls import redact
-from transforms.training_set.dataset import DATASET, read_dataset, read_dataset_if_any, read_index, read_rejects
+from transforms.training_set.dataset import (
+    DATASET,
+    Dataset,
+    IndexRow,
+    read_dataset,
+    read_dataset_if_any,
+    read_index,
+    read_rejects,
+)
 
 ALL_REASONS = "all"
 POLITE = Manners()
 
 
-def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
+def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> Dataset:
     """Makes or extends a training set, or resumes an interrupted run; returns the content of ``dataset.json``.
 
     Raises:
@@ -106,8 +114,8 @@ def find(options: IngestOptions) -> Found | None:
 class TrainingSet:
     """A whole set as its tables describe it."""
 
-    dataset: dict[str, Any]
-    rows: list[dict[str, Any]]
+    dataset: Dataset
+    rows: list[IndexRow]
     rejects: list[Any]
 
 
@@ -140,8 +148,11 @@ def only_new(found: Found, base: TrainingSet) -> Found:
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
     """Raises InputError if the sizes requested differ from those of the set."""
-    for flag, name in (("--full-size", "full_height_px"), ("--patch-size", "patch_size_px")):
-        asked, there = getattr(options.preparation, name), base.dataset[name]
+    preparation, made = options.preparation, base.dataset
+    for flag, asked, there in (
+        ("--full-size", preparation.full_height_px, made["full_height_px"]),
+        ("--patch-size", preparation.patch_size_px, made["patch_size_px"]),
+    ):
         if asked != there:
             raise InputError(f"{options.out} contains a set made with {flag} {there}, not {asked}: give {flag} {there}")
 
@@ -190,7 +201,7 @@ def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan) -> None:
     _ = (written, read.runs, duplicates) | WriteTables(out)
 
 
-def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
+def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> Dataset:
     """Distributes all samples of a set evenly, as a single run would have; returns the new ``dataset.json``.
 
     Raises:

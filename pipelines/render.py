@@ -7,18 +7,26 @@ import itertools
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import PBegin
 
 from model.version import __version__
 from pipelines.terminal.beam_flags import beam_options, storage_errors
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
 from transforms.panoramas.folder import FOLDERS, begin, existing_shards
-from transforms.panoramas.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
+from transforms.panoramas.manifest import (
+    DONE,
+    FAILED,
+    ManifestRow,
+    manifest_row,
+    read_manifest,
+    refused_row,
+    write_manifest,
+)
 from transforms.panoramas.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest, write_requests
@@ -38,7 +46,7 @@ from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
 
 
-def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
+def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
     """Renders all requests; returns their rows of the manifest, ordered by id.
 
     Raises:
@@ -48,7 +56,7 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     return render_plans(make_plans(options), beam_flags)
 
 
-def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
+def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
     """Renders the plans of a job; returns the rows of the manifest for all its requests, ordered by id.
 
     Raises:
@@ -64,7 +72,7 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
         tally.reset()
     PANORAMAS_DONE.add(len(work) - len(to_do))
     tiles = sum(each.tiles for each in to_do)
-    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), options.tile_px)), storage_errors():
+    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans))), storage_errors():
         if to_do:
             with beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
                 build(pipeline, options, to_do)
@@ -77,7 +85,7 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     return rows
 
 
-class RenderPanoramas(beam.PTransform):
+class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[ManifestRow]]):
     """Renders requests inside your own pipeline; apply it to a pipeline, or to its beginning.
 
     The folder is prepared when the transform is applied, and completed when the pipeline runs. Its output is the
@@ -94,7 +102,7 @@ class RenderPanoramas(beam.PTransform):
         super().__init__()
         self.options = options
 
-    def expand(self, start_of_pipeline: Any) -> beam.PCollection:
+    def expand(self, start_of_pipeline: beam.Pipeline | PBegin) -> beam.PCollection[ManifestRow]:
         """Adds the steps of the job to the pipeline."""
         planned = make_plans(self.options)
         planned.check_any()
@@ -129,14 +137,16 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
         return remove_damaged(options.out, shards, checked.add)
 
 
-def first_row(work: Work) -> dict[str, Any]:
+def first_row(work: Work) -> ManifestRow:
     """Returns a panorama's row of the manifest at the start of a job."""
     if work.record is None:
         return manifest_row(work.plan, FAILED, "not finished", {})
     return manifest_row(work.plan, DONE, None, work.record)
 
 
-def build(pipeline: Any, options: RenderOptions, work: Sequence[Work]) -> beam.PCollection:
+def build(
+    pipeline: beam.Pipeline | PBegin, options: RenderOptions, work: Sequence[Work]
+) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}

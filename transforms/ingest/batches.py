@@ -28,6 +28,7 @@ from transforms.storage.files import join, list_files, read_bytes, write_bytes
 from transforms.storage.json_text import read_json_text
 from transforms.training_set.dataset import INDEX_SCHEMA
 from transforms.training_set.records import FAULTS, Photograph, Reject, internal_reject
+from transforms.training_set.samples import SampleJson
 
 FAULT_FOLDER = "faults"
 """The folder in the set that holds a traceback for each place in the code that failed on some item."""
@@ -62,7 +63,7 @@ class Row:
         image: the place of its encoded image, if that is not in the batch.
     """
 
-    sample: dict[str, Any]
+    sample: SampleJson
     origin: Piece | None
     image: Piece | None = None
 
@@ -86,8 +87,8 @@ class Row:
 
     def photograph(self) -> Photograph:
         """Returns the photograph that the sample was made from."""
-        texts = {name: self.sample[name] for name in ("source", "licence", "author", "title")}
-        return Photograph(**texts, piece=self.origin)
+        sample = self.sample
+        return Photograph(sample["source"], sample["licence"], sample["author"], sample["title"], self.origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from transforms.photographs.hashes import detail_words, perceptual_words
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.files import join, write_bytes
 from transforms.storage.tables import count_groups
-from transforms.training_set.dataset import INDEX, INDEX_IS, checked_sample, read_index_parts
+from transforms.training_set.dataset import INDEX, INDEX_IS, Dataset, checked_sample, read_index_parts
 from transforms.training_set.samples import Sample
 
 _ROWS: Final = 1024
@@ -23,7 +23,7 @@ def groups(out: str) -> int:
     return count_groups(join(out, INDEX), INDEX_IS)
 
 
-def _samples(out: str, dataset: dict[str, Any], group: int) -> Iterator[list[tuple[Sample, dict[str, Any]]]]:
+def _samples(out: str, dataset: Dataset, group: int) -> Iterator[list[tuple[Sample, dict[str, Any]]]]:
     """Yields the samples of a row group, some at a time, with their rows.
 
     Raises:
@@ -37,7 +37,7 @@ def _samples(out: str, dataset: dict[str, Any], group: int) -> Iterator[list[tup
             number += len(rows)
 
 
-def read_known(out: str, dataset: dict[str, Any], group: int) -> Iterator[tuple[str, Array]]:
+def read_known(out: str, dataset: Dataset, group: int) -> Iterator[tuple[str, Array]]:
     """Yields the samples of a row group, some at a time, and the URL of the file with their hashes."""
     place = group << 32
     for number, rows in enumerate(_samples(out, dataset, group)):
@@ -71,7 +71,7 @@ def hashes_of(known: Array, samples: Sequence[Sample]) -> dict[str, Array]:
     }
 
 
-def stage_known(out: str, dataset: dict[str, Any], group: int) -> Iterator[Records]:
+def stage_known(out: str, dataset: Dataset, group: int) -> Iterator[Records]:
     """Stages the rows of a row group of a set that is repacked; yields their records."""
     for number, samples in enumerate(_samples(out, dataset, group)):
         rows = [

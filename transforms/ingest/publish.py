@@ -1,7 +1,6 @@
 """The writes that complete a set, all in one place: the tables, ``dataset.json`` and the report."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from transforms.storage.tables import read_parts, write_parts
 from transforms.training_set.dataset import (
     INDEX_IS,
     INDEX_SCHEMA,
+    Dataset,
     WrittenShard,
     read_rejects,
     write_tables,
@@ -48,7 +48,7 @@ def publish(out: str, shards: Iterable[WrittenShard], runs: Iterable[str]) -> No
     write_report(out, dataset)
 
 
-def publish_repacked(out: str, new: str, shards: Iterable[WrittenShard]) -> dict[str, Any]:
+def publish_repacked(out: str, new: str, shards: Iterable[WrittenShard]) -> Dataset:
     """Completes a repacked set, whose shards are all written, in a folder of its own."""
     rejects = in_order(read_rejects(out))
     return write_tables(new, list(shards), lambda shard: _read_rows(out, shard), rejects, read_provenance(out))

@@ -7,13 +7,13 @@ whose ranks are its own.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from transforms.ingest.batches import Records, keys_of
-from transforms.training_set.dataset import shard_lengths, split_of_shard
+from transforms.training_set.dataset import Dataset, shard_lengths, split_of_shard
 from transforms.training_set.samples import SPLITS, split_of
 from transforms.training_set.shards import choose_samples_per_shard, shard_name
 
@@ -39,7 +39,7 @@ class Shards:
     bits: int
 
 
-def plan_shards(samples_per_shard: int | None, existing: dict[str, Any] | None, most_samples: int) -> Shards:
+def plan_shards(samples_per_shard: int | None, existing: Dataset | None, most_samples: int) -> Shards:
     """Plans the shards of a run.
 
     Args:
@@ -47,7 +47,7 @@ def plan_shards(samples_per_shard: int | None, existing: dict[str, Any] | None, 
         existing: the ``dataset.json`` of the set that is extended: numbering continues after its last shard.
         most_samples: the number of samples that there are at most.
     """
-    lengths = [shard_lengths(existing, split) if existing else [] for split in SPLITS]
+    lengths = [shard_lengths(existing["shards"], split) if existing else [] for split in SPLITS]
     known = max((count for counts in lengths for count in counts), default=None)
     cells = max(1, most_samples // SAMPLES_IN_A_CELL)
     return Shards(tuple(map(len, lengths)), samples_per_shard or known, min(MOST_BITS, cells.bit_length()))

@@ -18,7 +18,7 @@ from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.templates import fill
-from transforms.training_set.dataset import INDEX, REPORT, read_index_parts, read_rejects
+from transforms.training_set.dataset import INDEX, REPORT, Dataset, read_index_parts, read_rejects
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -63,7 +63,7 @@ class Contents:
     rejected: dict[str, tuple[int, list[Reject]]] = field(default_factory=dict)
 
 
-def read_contents(out: str, dataset: dict[str, Any]) -> Contents:
+def read_contents(out: str, dataset: Dataset) -> Contents:
     """Reads the tables of a set, in parts.
 
     Raises:
@@ -106,12 +106,12 @@ def _rounded(number: int) -> int:
     return int(float(f"{number:.1e}"))
 
 
-def write_report(out: str, dataset: dict[str, Any]) -> None:
+def write_report(out: str, dataset: Dataset) -> None:
     """Writes the report of the training set in a folder."""
     write_bytes(join(out, REPORT), build_report(out, dataset).encode())
 
 
-def build_report(out: str, dataset: dict[str, Any]) -> str:
+def build_report(out: str, dataset: Dataset) -> str:
     """Returns the report as HTML."""
     contents = read_contents(out, dataset)
     looked_at = contents.looked_at

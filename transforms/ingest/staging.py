@@ -18,8 +18,8 @@ complete.
 import json
 import posixpath
 import re
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import Final, cast
 
 from model.errors import InputError
 from transforms.ingest.batches import write_faults
@@ -36,7 +36,15 @@ from transforms.storage.files import (
     remove,
     write_json,
 )
-from transforms.training_set.dataset import DATASET, checked_dataset, read_dataset, read_dataset_if_any
+from transforms.training_set.dataset import (
+    DATASET,
+    Configuration,
+    Dataset,
+    SetProvenance,
+    checked_dataset,
+    read_dataset,
+    read_dataset_if_any,
+)
 
 _BASE: Final = "base.json"
 _PROVENANCE: Final = "provenance.json"
@@ -45,7 +53,7 @@ _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
 _TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
 
 
-def check_out(out: str, configuration: dict[str, Any]) -> None:
+def check_out(out: str, configuration: Mapping[str, object]) -> None:
     """Checks that a run can write to a folder, without changing anything.
 
     Raises:
@@ -62,7 +70,7 @@ def check_out(out: str, configuration: dict[str, Any]) -> None:
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
-def begin(out: str, configuration: dict[str, Any]) -> bool:
+def begin(out: str, configuration: Configuration) -> bool:
     """Marks the folder as being written by this process, and removes what an interrupted run left behind.
 
     Returns:
@@ -81,20 +89,20 @@ def begin(out: str, configuration: dict[str, Any]) -> bool:
     write_faults(out)
     if not going_on:
         write_json(join(out, STAGING, _BASE), dataset)
-        write_json(join(out, STAGING, _PROVENANCE), provenance(dataset, configuration))
+        made_by = provenance(dataset, configuration) if dataset else SetProvenance(configuration=configuration)
+        write_json(join(out, STAGING, _PROVENANCE), made_by)
     return going_on
 
 
-def provenance(existing: dict[str, Any] | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
-    """Records what made a set and what has been added since."""
-    if not existing:
-        return {"configuration": configuration}
+def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
+    """Records what made a set, what was added to it since, and the options of the run that now adds to it, if any."""
     before = existing.get("later_configurations")
     later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
-    return {"configuration": existing["configuration"], **({"later_configurations": later} if later else {})}
+    made: SetProvenance = {"configuration": existing["configuration"]}
+    return {**made, "later_configurations": later} if later else made
 
 
-def read_provenance(out: str) -> dict[str, Any]:
+def read_provenance(out: str) -> SetProvenance:
     """Returns what made the set and what the unfinished run adds to it.
 
     Raises:
@@ -104,10 +112,10 @@ def read_provenance(out: str) -> dict[str, Any]:
     value = read_json(url)
     if not isinstance(value, dict) or not isinstance(value.get("configuration"), dict):
         raise InputError(f"{url} is damaged: remove {join(out, STAGING)} to start again")
-    return value
+    return cast(SetProvenance, value)
 
 
-def read_base(out: str) -> dict[str, Any] | None:
+def read_base(out: str) -> Dataset | None:
     """Returns the ``dataset.json`` that was there when the unfinished run began; None if there was no set.
 
     Raises:
@@ -118,7 +126,7 @@ def read_base(out: str) -> dict[str, Any] | None:
     return None if dataset is None else checked_dataset(path, dataset)
 
 
-def begin_repack(out: str, configuration: dict[str, Any], dataset: dict[str, Any]) -> str:
+def begin_repack(out: str, configuration: Mapping[str, object], dataset: Dataset) -> str:
     """Marks the folder as being written by this process; returns the folder for the repacked set.
 
     Args:
@@ -133,11 +141,11 @@ def begin_repack(out: str, configuration: dict[str, Any], dataset: dict[str, Any
     finish(out)
     mark_run(out, configuration)
     write_json(join(out, STAGING, _BASE), dataset)
-    write_json(join(out, STAGING, _PROVENANCE), provenance(dataset, None))
+    write_json(join(out, STAGING, _PROVENANCE), provenance(dataset))
     return join(out, STAGING, _REPACK)
 
 
-def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
+def discard_shards(out: str, dataset: Dataset | None) -> None:
     """Removes the shards that an unfinished run has written, including partial files, but never those of a set.
 
     Args:
@@ -197,7 +205,7 @@ def install_repacked(out: str) -> bool:
     return True
 
 
-def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
+def _refuse_other_options(out: str, configuration: Mapping[str, object]) -> None:
     """Raises InputError if the interrupted run had other options."""
     before = read_run(out).get("configuration")
     if not is_planned(out) or not before or not isinstance(before, dict):

@@ -35,7 +35,7 @@ from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES
 from transforms.training_set.dataset import WrittenShard
 from transforms.training_set.records import Reject
-from transforms.training_set.samples import Sample, as_copy
+from transforms.training_set.samples import Sample, SampleJson, as_copy
 from transforms.training_set.shards import write_shard
 
 _RUNS: Final = "runs"
@@ -43,9 +43,15 @@ _BLOCKS: Final = "blocks"
 _URLS: Final = "urls"
 _EMITTED_AT_ONCE: Final = 4096
 
+Packed = beam.PCollection[bytes]
+"""Records, many in each element."""
+
+Runs = beam.PCollection[str]
+"""The URLs of runs of rejects."""
+
 
 @dataclass(eq=False)
-class PreparePhotographs(beam.PTransform):
+class PreparePhotographs(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
     """Fetches, checks, resizes and stages the photographs of the plan; outputs packed ``records``, and ``runs``.
 
     All photographs of a host are in one share, so that its limits hold for any number of workers.
@@ -58,7 +64,7 @@ class PreparePhotographs(beam.PTransform):
     memory_bytes: int = DEFAULT_BYTES
 
     @no_annotations
-    def expand(self, root: beam.pvalue.PBegin) -> pvalue.DoOutputsTuple:
+    def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
         crawl_shares = beam.ParDo(_Crawl(self.out, self.plan, self.preparation, self.manners, self.memory_bytes))
         shares = self.plan.shares
@@ -122,13 +128,13 @@ def _outcomes(out: str, share: int) -> Iterator[bytes | str]:
 
 
 @dataclass(eq=False)
-class ReadKnown(beam.PTransform):
+class ReadKnown(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
     """Reads the set that is extended; outputs its packed samples, ``known``, and the ``urls`` of their hashes."""
 
     out: str
 
     @no_annotations
-    def expand(self, root: beam.pvalue.PBegin) -> pvalue.DoOutputsTuple:
+    def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
         return root | _RowGroups(self.out) | "Read" >> beam.FlatMap(self._read).with_outputs(_URLS, main="known")
 
@@ -140,13 +146,13 @@ class ReadKnown(beam.PTransform):
 
 
 @dataclass(eq=False)
-class StageKnown(beam.PTransform):
+class StageKnown(beam.PTransform[pvalue.PBegin, Packed]):
     """Stages the rows of a set that is repacked; outputs packed records."""
 
     out: str
 
     @no_annotations
-    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    def expand(self, root: pvalue.PBegin) -> Packed:
         """Applies the transform; called by Beam."""
         return root | _RowGroups(self.out) | "Stage" >> beam.FlatMap(self._stage)
 
@@ -157,13 +163,13 @@ class StageKnown(beam.PTransform):
 
 
 @dataclass(eq=False)
-class _RowGroups(beam.PTransform):
+class _RowGroups(beam.PTransform[pvalue.PBegin, beam.PCollection[int]]):
     """Outputs the numbers of the row groups of a set's index."""
 
     out: str
 
     @no_annotations
-    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    def expand(self, root: pvalue.PBegin) -> beam.PCollection[int]:
         return (
             root
             | "Once" >> beam.Create([None])
@@ -173,7 +179,7 @@ class _RowGroups(beam.PTransform):
 
 
 @dataclass(eq=False)
-class DropDuplicates(beam.PTransform):
+class DropDuplicates(beam.PTransform[tuple[beam.PCollection[Any], ...], tuple[Packed, Runs]]):
     """Decides which of several photographs of the same thing is kept; outputs packed records, ``kept``, and ``runs``.
 
     `transforms.ingest.duplicates` describes how.
@@ -184,7 +190,7 @@ class DropDuplicates(beam.PTransform):
     photographs: int
 
     @no_annotations
-    def expand(self, inputs: tuple[beam.PCollection, ...]) -> tuple[beam.PCollection, beam.PCollection]:
+    def expand(self, inputs: tuple[beam.PCollection[Any], ...]) -> tuple[Packed, Runs]:
         """Applies the transform to packed records, and to the two outputs of `ReadKnown` if a set is extended."""
         records, *there = inputs
         drawn = pvalue.AsIter(records | "Draw" >> beam.FlatMap(self._draw))
@@ -245,7 +251,7 @@ class DropDuplicates(beam.PTransform):
         yield from _kept(kept, list(rejects), self.out)
 
 
-def _views(*outputs: beam.PCollection) -> list[pvalue.AsIter]:
+def _views(*outputs: beam.PCollection[Any]) -> list[pvalue.AsIter]:
     """Returns side inputs. One of Beam's runners confuses a transform's outputs unless they are mapped first."""
     return [pvalue.AsIter(some | f"View {number}" >> beam.Map(lambda x: x)) for number, some in enumerate(outputs)]
 
@@ -263,13 +269,13 @@ def _pairs(_: None, blocks: Iterable[int], known: Iterable[str] = ()) -> Iterato
 
 
 @dataclass(eq=False)
-class AssignShards(beam.PTransform):
+class AssignShards(beam.PTransform[Packed, beam.PCollection[tuple[str, Records]]]):
     """Deals samples out to shards by the rank of their keys; outputs shards' names, with the samples of each."""
 
     shards: Shards
 
     @no_annotations
-    def expand(self, kept: beam.PCollection) -> beam.PCollection:
+    def expand(self, kept: Packed) -> beam.PCollection[tuple[str, Records]]:
         """Applies the transform to packed records; called by Beam."""
         counts = pvalue.AsSingleton(kept | "Count" >> beam.CombineGlobally(_CountCells(self.shards.bits)))
         return (
@@ -307,7 +313,7 @@ class _CountCells(beam.CombineFn):
 
 
 @dataclass(eq=False)
-class WriteTrainingShards(beam.PTransform):
+class WriteTrainingShards(beam.PTransform[beam.PCollection[tuple[str, Records]], beam.PCollection[WrittenShard]]):
     """Writes each shard from its staged images, and stores its rows of the index.
 
     Attributes:
@@ -319,7 +325,7 @@ class WriteTrainingShards(beam.PTransform):
     target: str
 
     @no_annotations
-    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    def expand(self, shards: beam.PCollection[tuple[str, Records]]) -> beam.PCollection[WrittenShard]:
         """Applies the transform; called by Beam."""
         return shards | "Write" >> beam.Map(self._write)
 
@@ -335,13 +341,13 @@ class WriteTrainingShards(beam.PTransform):
         return written
 
 
-def _numbered(sample: dict[str, Any], copy: int) -> dict[str, Any]:
+def _numbered(sample: SampleJson, copy: int) -> SampleJson:
     """Returns the metadata of a sample under the key of its copy."""
     return as_copy(Sample.from_json(sample), copy).to_json() if copy and len(sample["key"]) == 16 else sample
 
 
 @dataclass(eq=False)
-class WriteTables(beam.PTransform):
+class WriteTables(beam.PTransform[tuple[beam.PCollection[Any], ...], beam.PCollection[None]]):
     """Completes the set once every shard is written.
 
     Attributes:
@@ -353,7 +359,7 @@ class WriteTables(beam.PTransform):
     target: str | None = None
 
     @no_annotations
-    def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection:
+    def expand(self, inputs: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[None]:
         """Applies the transform to the written shards, and to the runs of rejects; called by Beam."""
         shards, *runs = inputs
         return (

@@ -9,15 +9,18 @@ manifest.parquet                           one row per request
 index.html                                 the same as a page with the thumbnails
 """
 
+import dataclasses
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS, is_written, remove_panorama
 from transforms.panoramas.plan import PatchShard, Plan, plan_from_json
+from transforms.panoramas.tiling import tile_size
 from transforms.storage.files import filesystem, join, list_files, read_json, remove, write_json
 from transforms.storage.notes import say_once
 
@@ -31,8 +34,57 @@ DIGEST = re.compile(r"[0-9a-f]{12}")
 _PARTS = ("files", "request", "seam_audit", "precision_difference")
 """Objects within a record. One that is missing or null is read as empty."""
 
-KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
+KEPT = ("plan", "tile_px", "files", "pixel_sha256", "seam_audit", "precision_difference")
 """The fields of a panorama's record that a job keeps in memory for each existing panorama."""
+
+
+class SeamDifferences(TypedDict):
+    """The figures of a `SeamAudit`.
+
+    Attributes:
+        borders: the number of pairs of neighbouring tiles that were compared.
+        max_difference: the largest difference, of 255.
+        differing_share: the share of the values that differ at all.
+    """
+
+    borders: int
+    max_difference: int
+    differing_share: float
+
+
+class PrecisionDifference(TypedDict):
+    """A `Difference`: the largest and the mean between a reduced precision and float32 on a tile, of 255."""
+
+    max: int
+    mean: float
+
+
+class PanoramaRecord(TypedDict, total=False):
+    """The record of a panorama: the provenance of its plan, and what was written. It is empty if there is none.
+
+    Attributes:
+        plan: the digest of the plan.
+        request: the request, as JSON.
+        tile_px: the size of its tiles, as in a plan's JSON.
+        version: the version of this package.
+        width_px: the panorama's width.
+        height_px: the panorama's height.
+        files: the names of its files by format.
+        pixel_sha256: the SHA-256 of its pixels.
+        seam_audit: the differences between neighbouring tiles.
+        precision_difference: the difference from float32; None or empty if it was not measured.
+    """
+
+    plan: str
+    request: dict[str, Any]
+    tile_px: int | list[int]
+    version: str
+    width_px: int
+    height_px: int
+    files: dict[str, str]
+    pixel_sha256: str
+    seam_audit: SeamDifferences
+    precision_difference: PrecisionDifference | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +97,7 @@ class Held:
     """
 
     others: tuple[str, ...]
-    record: Mapping[str, Any]
+    record: PanoramaRecord
 
     def is_of(self, plan: Plan) -> bool:
         """Returns whether there is nothing of another plan."""
@@ -97,7 +149,7 @@ def record_path(out: str, request_id: str) -> str:
     return panorama_path(out, f"{request_id}.json")
 
 
-def read_record(out: str, request_id: str) -> dict[str, Any]:
+def read_record(out: str, request_id: str) -> PanoramaRecord:
     """Returns a panorama's record; empty if there is none or, after a line on stderr, if it is damaged."""
     url = record_path(out, request_id)
     try:
@@ -111,10 +163,11 @@ def read_record(out: str, request_id: str) -> dict[str, Any]:
         say_once(f"{url} is not the record of panorama {request_id}; it is ignored")
         return {}
     parts = {name: record.get(name) or {} for name in _PARTS}
-    return {**record, **parts, "files": {name: file for name, file in parts["files"].items() if name in FORMATS}}
+    files = {name: file for name, file in parts["files"].items() if name in FORMATS}
+    return cast(PanoramaRecord, {**record, **parts, "files": files})
 
 
-def _is_record(record: Any, request_id: str) -> bool:
+def _is_record(record: object, request_id: str) -> bool:
     """Returns whether a record can come from a job.
 
     Anyone may have put it there, and --replace removes the files that it names.
@@ -133,10 +186,38 @@ def _is_record(record: Any, request_id: str) -> bool:
 def look_up(out: str, plan: Plan) -> Held:
     """Looks up the contents of the folder under the id of a plan."""
     record = read_record(out, plan.request.id)
-    return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
+    kept = {name: value for name, value in record.items() if name in KEPT}
+    return Held(tuple(other_plans(out, plan)), cast(PanoramaRecord, kept))
 
 
-def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
+def as_begun(plan: Plan, held: Held) -> tuple[Plan, Held]:
+    """Returns the plan with the tiles with which its panorama was begun before, and the contents of its folder.
+
+    A panorama that differs only in its edits counts too, because the tiles that they do not reach can be reused.
+    """
+    begun = next(_begun(plan, held), plan)
+    others = (folder for folder in held.others if posixpath.basename(folder) != begun.digest)
+    return begun, Held(tuple(others), held.record)
+
+
+def _begun(plan: Plan, held: Held) -> Iterator[Plan]:
+    """Yields a plan with the tiles of each other plan in the folder that differs in nothing else but its edits."""
+
+    def besides(values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "tile_px": None, "request": {**values["request"], "edits": None}}
+
+    for folder in held.others:
+        with suppress(FileNotFoundError, InputError, KeyError, TypeError):  # not of this version, or damaged
+            values = read_json(join(folder, PLAN_FILE))
+            if besides(values) == besides(plan.pixels_json()):
+                yield dataclasses.replace(plan, tile_px=tile_size(values["tile_px"]))
+    with suppress(InputError, KeyError):  # without patches, there is only the record, and only the digest can tell
+        recorded = dataclasses.replace(plan, tile_px=tile_size(held.record["tile_px"]))
+        if recorded.digest == held.record["plan"]:
+            yield recorded
+
+
+def is_complete(out: str, plan: Plan, record: PanoramaRecord) -> bool:
     """Returns whether all requested files of a panorama, whose record is given, exist for this plan."""
     if record.get("plan") != plan.digest:
         return False

@@ -38,8 +38,8 @@ class Patch:
         x_px: world pixel of its left edge.
         y_px: world pixel of its top edge.
         pixels: uint8 [h,w,3], cropped to the panorama.
-        edges: uint8 [4·overlap,tile,3], this tile's pixels of the strips shared with each neighbour: left, right,
-            top and bottom; the first two are transposed to lie along the rows.
+        edges: uint8 [4·overlap,longer side,3], this tile's pixels of the strips shared with each neighbour: left,
+            right, top and bottom; the first two are transposed to lie along the rows.
         difference: the difference from float32, if it was measured.
     """
 
@@ -51,17 +51,21 @@ class Patch:
     difference: Difference | None = None
 
 
-def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
+EncodedPatch = dict[str, str | bytes]
+"""A sample of a patch shard: its key, and its files by suffix."""
+
+
+def encode_patch(plan: Plan, patch: Patch) -> EncodedPatch:
     """Encodes a patch as a sample of its shard: its key and its files; encoding it again gives the same bytes."""
     return {
         "__key__": plan.member(patch.index),
         PIXELS: encode(patch.pixels),
-        ABOUT: json.dumps(describe(patch), sort_keys=True).encode(),
+        ABOUT: json.dumps(metadata_of(patch), sort_keys=True).encode(),
         EDGES: encode(patch.edges),
     }
 
 
-def describe(patch: Patch) -> dict[str, Any]:
+def metadata_of(patch: Patch) -> dict[str, Any]:
     """Returns a patch's metadata: its position in the world, and the checksums of its pixels."""
     height, width, _ = patch.pixels.shape
     return {

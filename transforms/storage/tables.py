@@ -1,7 +1,7 @@
 """Parquet tables: small and medium ones as rows, and those of any size in parts."""
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -19,7 +19,7 @@ ROWS_IN_A_GROUP = 10_000
 _BUFFER_BYTES = 1 << 18
 
 
-def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+def write_rows(url: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Writes a table, atomically."""
     with open_atomic(url) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)

@@ -5,12 +5,13 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import pyarrow as pa
 
 from transforms.storage.files import join, open_atomic
-from transforms.training_set.dataset import INDEX_SCHEMA, WrittenShard
+from transforms.training_set.dataset import INDEX_SCHEMA, IndexRow, WrittenShard
+from transforms.training_set.samples import SampleJson
 
 TRAIN_SHARDS = 16
 """The least number of train shards, so that readers on several machines each have some."""
@@ -28,7 +29,7 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
 
-def write_shard(out: str, name: str, samples: Iterable[tuple[bytes, dict[str, Any]]]) -> tuple[WrittenShard, pa.Table]:
+def write_shard(out: str, name: str, samples: Iterable[tuple[bytes, SampleJson]]) -> tuple[WrittenShard, pa.Table]:
     """Writes a shard; writing it again gives the same bytes.
 
     The tar is what webdataset's ``TarWriter(mtime=0)`` writes. It is written with the standard library, because
@@ -42,7 +43,7 @@ def write_shard(out: str, name: str, samples: Iterable[tuple[bytes, dict[str, An
     Returns:
         The shard, and the rows of ``index.parquet`` for its samples.
     """
-    rows = []
+    rows: list[IndexRow] = []
     with open_atomic(join(out, name)) as file:
         hashing = _HashingFile(file)
         with tarfile.open(fileobj=cast(IO[bytes], hashing), mode="w|", format=tarfile.USTAR_FORMAT) as tar:

@@ -1,0 +1,110 @@
+"""A cluster on this machine: Prism, Beam's portable runner, and a pool of workers that run in another folder."""
+
+import lzma
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import forks
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.prism_runner import PrismJobServer
+
+REPOSITORY = Path(__file__).parents[2]
+PRISM = "PRISM"
+"""The variable that names Prism: the program, perhaps packed as .xz, or a folder with one for each machine."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A job server and a pool of workers.
+
+    Attributes:
+        folder: where both write their logs.
+        flags: the flags of a job that runs there.
+    """
+
+    folder: Path
+    flags: tuple[str, ...]
+    processes: tuple[subprocess.Popen, ...]
+
+    def infinitygan(self, *words):
+        """Runs a command on the cluster; returns its exit code and what it wrote to stderr."""
+        return forks.run("from pipelines.cli import main; main()", *words, *self.flags)
+
+    def start(self, *words):
+        """Starts a command on the cluster."""
+        return forks.Fork("from pipelines.cli import main; main()", *words, *self.flags)
+
+
+def prism_program(folder):
+    """Returns the path of Prism, unpacked into a folder if necessary; skips the test if Prism is not available."""
+    named = os.environ.get(PRISM)
+    if not named:
+        try:
+            return PrismJobServer(PipelineOptions())._get_executable_path()
+        except (RuntimeError, ValueError, OSError) as error:
+            pytest.skip(f"Prism is not here, and Beam cannot fetch it ({error}); name it by {PRISM}")
+    path = Path(named)
+    if path.is_dir():
+        (path,) = path.glob(f"prism-*-linux-{platform.machine()}*")
+    if path.suffix != ".xz":
+        return str(path)
+    program = folder / "prism"
+    with lzma.open(path) as packed, program.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
+    program.chmod(0o755)
+    return str(program)
+
+
+def free_port():
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_for(port, process):
+    late = time.monotonic() + 30
+    while time.monotonic() < late:
+        assert process.poll() is None, "it has ended"
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(port)
+
+
+@pytest.fixture(scope="session")
+def prism(tmp_path_factory):
+    """Returns the path of Prism."""
+    return prism_program(tmp_path_factory.mktemp("prism"))
+
+
+@pytest.fixture(scope="module")
+def cluster(prism, tmp_path_factory):
+    """Yields a running cluster, whose workers run in a folder of their own."""
+    folder = tmp_path_factory.mktemp("cluster")
+    job, pool = free_port(), free_port()
+    # The pool starts its workers with the first `python` on PATH.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+    program = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
+    with (folder / "prism.log").open("w") as prism_log, (folder / "pool.log").open("w") as pool_log:
+        server = subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], stdout=prism_log, stderr=prism_log)
+        workers = subprocess.Popen(program, cwd=folder, env=environment, stdout=pool_log, stderr=pool_log)
+    try:
+        wait_for(job, server)
+        wait_for(pool, workers)
+        flags = (f"--job_endpoint=localhost:{job}", f"--environment_config=localhost:{pool}")
+        yield Cluster(folder, ("--runner=PortableRunner", "--environment_type=EXTERNAL", *flags), (server, workers))
+    finally:
+        for process in (workers, server):
+            process.terminate()
+            process.wait(30)
