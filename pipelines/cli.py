@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError
 from model.version import __version__
+from pipelines.terminal.failures import Detached, JobFailedError
 from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
 from transforms.storage.text import printable
 
@@ -109,8 +110,10 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(message) if message else 2  # no command: the help has been shown
     except OSError as error:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
-    except DivergenceError as error:
+    except (DivergenceError, JobFailedError) as error:
         return refuse(str(error), code=1)
+    except Detached as said:
+        return refuse(str(said), code=0)
     except KeyboardInterrupt:
         result = INTERRUPTED
     if result == INTERRUPTED:

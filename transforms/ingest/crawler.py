@@ -28,7 +28,7 @@ STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
 STORE_READERS: Final = 16
 
-PHOTOGRAPHS_DONE = Tally()
+PHOTOGRAPHS_DONE = Tally("photographs")
 """The number of photographs that this process has finished, for the progress bar."""
 
 

@@ -79,6 +79,11 @@ def check_out(out: str, configuration: dict[str, Any]) -> None:
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
+def plan_path(out: str) -> str:
+    """Returns the path of the plan of an unfinished run."""
+    return join(out, STAGING, _PLAN)
+
+
 def is_unfinished(out: str) -> bool:
     """Returns whether an interrupted run can be resumed."""
     return exists(join(out, STAGING, _PLAN))

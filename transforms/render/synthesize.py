@@ -32,11 +32,11 @@ from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.panoramas.seams import shared_strips
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
-from transforms.storage.tally import Tally
+from transforms.storage.tally import TILES, Tally
 from transforms.storage.tensor_files import read_tensors
 from transforms.storage.urls import redact
 
-PATCHES_DONE = Tally()
+PATCHES_DONE = Tally(TILES)
 
 PATCHES_AHEAD = 4
 """The number of patches computed while the first is encoded."""
