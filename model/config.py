@@ -189,6 +189,33 @@ PRESETS: Mapping[str, GeneratorConfig] = MappingProxyType(
 )
 
 
+HEAD_KERNEL = 5
+"""The side of the kernels of a detail stage's first layer; all others are 3×3."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetailConfig:
+    """The configuration of a detail stage, which enlarges the generator's pictures by four."""
+
+    channels: int = 48
+    """The number of channels of the body, at the base's resolution."""
+    blocks: int = 4
+    """The number of residual blocks of two convolutions each."""
+    up_channels: tuple[int, int] = (32, 16)
+    """The output channels of the two (up, plain) pairs."""
+
+    @property
+    def layers(self) -> tuple[geometry.Layer, ...]:
+        """The layers, in order: the head, the blocks, the pairs and to-RGB."""
+        head, plain, up = geometry.Layer(kernel=HEAD_KERNEL), geometry.Layer(), geometry.Layer(up=True, halfway=True)
+        return (head,) + (plain,) * 2 * self.blocks + (up, plain) * len(self.up_channels) + (plain,)
+
+    @property
+    def noise_layers(self) -> tuple[int, ...]:
+        """The layers whose outputs receive noise: the first of each block and of each pair."""
+        return tuple(range(1, len(self.layers) - 1, 2))
+
+
 PRECISIONS: Mapping[str, str] = MappingProxyType({"float32": "float32", "tf32": "tf32", "bfloat16": "bf16"})
 """The precisions that a network can be trained in, and what a run's ``config.json`` calls each of them."""
 

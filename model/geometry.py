@@ -9,6 +9,11 @@ agree on it. A window is an inclusive pair ``(low, high)`` of rows or columns. F
 where "up" is a transposed 3×3 convolution with stride 2, whose output o of n inputs lies at 2 low + o - 1, without
 the incomplete value on each side, followed by a blur [1, 2, 1] without padding.
 
+An "up" layer that is halfway is followed by a blur [1, 3, 3, 1] instead. Its output q lies at (q + 1/2)/2 - 1/2, as if
+each input were a square of four outputs:
+
+    halfway:    low..high  ->  2 low + 2  .. 2 high - 1           n -> 2n - 4
+
 A padded layer keeps a window's extent, n -> n and n -> 2n, because it treats what lies beyond as 0. Adjacent windows
 then disagree at their borders, so a picture of such a network has an edge: `backward` may return positions beyond
 it, and `reach` does not apply.
@@ -27,11 +32,12 @@ LIMIT = 2**31 - 2**16
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The geometry of a layer: its kernel's side, whether it doubles the grid, and whether it is padded."""
+    """The geometry of a layer: its kernel's side, whether it doubles the grid (halfway or not), and its padding."""
 
     kernel: int = 3
     up: bool = False
     padded: bool = False
+    halfway: bool = False
 
     @property
     def stride(self) -> int:
@@ -42,7 +48,7 @@ class Layer:
         """Returns the number of outputs for n inputs."""
         if self.padded:
             return n * self.stride
-        return 2 * n - 3 if self.up else n - 2 * (self.kernel // 2)
+        return 2 * n - 3 - self.halfway if self.up else n - 2 * (self.kernel // 2)
 
     def forward(self, window: Window) -> Window:
         """Returns the output positions that an input window determines completely."""
@@ -50,13 +56,13 @@ class Layer:
         if self.padded:
             return self.stride * low, self.stride * (high + 1) - 1
         if self.up:
-            return 2 * low + 1, 2 * high - 1
+            return 2 * low + 1 + self.halfway, 2 * high - 1
         return low + self.kernel // 2, high - self.kernel // 2
 
     def backward(self, window: Window) -> Window:
         """Returns the smallest input window that determines these output positions; they depend on nothing else."""
         low, high = window
-        if self.padded and self.up:
+        if self.up and (self.padded or self.halfway):
             return low // 2 - 1, high // 2 + 1
         if self.up:
             return (low - 1) // 2, -((-high - 1) // 2)
@@ -66,7 +72,7 @@ class Layer:
         """Returns all output positions that can change if these input positions change."""
         low, high = window
         if self.up:
-            return 2 * low - 2, 2 * high + 2
+            return 2 * low - 2, 2 * high + 2 + self.halfway
         return low - self.kernel // 2, high + self.kernel // 2
 
 

@@ -5,7 +5,6 @@ manifest -> plans -> panoramas -> manifest
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -17,7 +16,7 @@ from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import show_cautions
 from transforms.formats.registry import FORMATS
 from transforms.panoramas.folder import stored_plan
-from transforms.panoramas.manifest import MANIFEST, REFUSED, read_manifest, write_manifest
+from transforms.panoramas.manifest import MANIFEST, ManifestRow, read_manifest, write_manifest
 from transforms.panoramas.plan import Plan
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.render.index_page import write_index
@@ -28,7 +27,7 @@ from transforms.workers.sight import CheckSight, look
 
 def assemble(
     out: str, formats: Sequence[str], ids: Sequence[str] = (), beam_flags: PipelineOptions | None = None
-) -> list[dict[str, Any]]:
+) -> list[ManifestRow]:
     """Writes panoramas in other formats from their patches; returns their rows of the manifest, ordered by id.
 
     Args:
@@ -73,13 +72,14 @@ def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> l
         raise InputError(f"--format is missing; give one or more of {', '.join(FORMATS)}")
     if not retried(exists, join(out, MANIFEST)):
         raise InputError(f"{out} does not contain {MANIFEST}; give the --out of a render job")
-    rows = {row["id"]: row for row in retried(read_manifest, out) if row["state"] != REFUSED}
-    if not rows:
+    digests = {row["id"]: row["plan"] for row in retried(read_manifest, out) if row["plan"]}
+    if not digests:
         raise InputError(f"{out} does not contain a panorama; render one first")
-    unknown = sorted(set(ids) - set(rows))
+    unknown = sorted(set(ids) - set(digests))
     if unknown:
         raise InputError(f"--id {unknown[0]}: {join(out, MANIFEST)} does not list this panorama")
-    return [retried(stored_plan, out, key, rows[key]["plan"], formats) for key in rows if not ids or key in ids]
+    wanted = [(key, digest) for key, digest in digests.items() if not ids or key in ids]
+    return [retried(stored_plan, out, key, digest, formats) for key, digest in wanted]
 
 
 if __name__ == "__main__":

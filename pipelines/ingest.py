@@ -4,12 +4,12 @@ import posixpath
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
+from pipelines.terminal.failures import Detached
 from pipelines.terminal.ingest_tables import details
 from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import track
@@ -33,6 +33,10 @@ from transforms.storage.files import join
 from transforms.storage.urls import redact
 from transforms.training_set.dataset import (
     DATASET,
+    Configuration,
+    Dataset,
+    IndexRow,
+    SetProvenance,
     TrainingSet,
     read_dataset,
     read_dataset_if_any,
@@ -46,7 +50,7 @@ ALL_REASONS = "all"
 POLITE = Manners()
 
 
-def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
+def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> Dataset:
     """Makes or extends a training set, or resumes an interrupted run; returns the content of ``dataset.json``.
 
     Raises:
@@ -62,6 +66,8 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()):
             run(options, found, existing, beam_flags)
         dataset = report(options.out)
+    except Detached:
+        raise
     except BaseException:
         staging.discard_shards(options.out, read_dataset_if_any(options.out))
         raise
@@ -120,8 +126,11 @@ def only_new(found: Found, base: TrainingSet) -> Found:
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
     """Raises InputError if the sizes requested differ from those of the set."""
-    for flag, name in (("--full-size", "full_height_px"), ("--patch-size", "patch_size_px")):
-        asked, there = getattr(options.preparation, name), base.dataset[name]
+    preparation, made = options.preparation, base.dataset
+    for flag, asked, there in (
+        ("--full-size", preparation.full_height_px, made["full_height_px"]),
+        ("--patch-size", preparation.patch_size_px, made["patch_size_px"]),
+    ):
         if asked != there:
             raise InputError(f"{options.out} contains a set made with {flag} {there}, not {asked}: give {flag} {there}")
 
@@ -149,9 +158,7 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
     return found
 
 
-def run(
-    options: IngestOptions, found: Found, existing: dict[str, Any] | None, beam_flags: PipelineOptions | None
-) -> None:
+def run(options: IngestOptions, found: Found, existing: Dataset | None, beam_flags: PipelineOptions | None) -> None:
     """Builds the pipeline and runs it.
 
     Args:
@@ -170,7 +177,8 @@ def run(
         shards = distinct.kept | AssignShards(options.samples_per_shard, existing) | WriteTrainingShards(out)
         not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
         rejects = (not_photographs, read.rejected, distinct.rejected) | "All rejects" >> beam.Flatten()
-        made_by = provenance(existing, options.configuration())
+        configuration = options.configuration()
+        made_by = provenance(existing, configuration) if existing else SetProvenance(configuration=configuration)
         _ = (shards, rejects, base) | WriteTables(out, made_by, frozenset(found.mended))
 
 
@@ -181,23 +189,22 @@ def needs(out: str, found: Found) -> Iterator[str]:
     yield from {posixpath.dirname(photograph.url): photograph.url for photograph in files}.values()
 
 
-def provenance(existing: dict[str, Any] | None, configuration: dict[str, Any] | None) -> dict[str, Any]:
-    """Records what made a set and what has been added since."""
-    if not existing:
-        return {"configuration": configuration}
+def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
+    """Records what made a set, what was added to it since, and the options of the run that now adds to it, if any."""
     before = existing.get("later_configurations")
     later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
-    return {"configuration": existing["configuration"], **({"later_configurations": later} if later else {})}
+    made: SetProvenance = {"configuration": existing["configuration"]}
+    return {**made, "later_configurations": later} if later else made
 
 
-def report(out: str) -> dict[str, Any]:
+def report(out: str) -> Dataset:
     """Writes the report of a set that is whole; returns what its ``dataset.json`` says."""
     training_set = read_training_set(out, read_dataset(out))
     write_report(out, training_set)
     return training_set.dataset
 
 
-def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> dict[str, Any]:
+def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> Dataset:
     """Distributes all samples of a set evenly, as a single run would have; returns the new ``dataset.json``.
 
     Raises:
@@ -217,12 +224,12 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
         rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
         nothing = pipeline | ReadExisting(new, None)
         shards = assigned | WriteTrainingShards(new)
-        _ = (shards, rejects, nothing) | WriteTables(new, provenance(base.dataset, None))
+        _ = (shards, rejects, nothing) | WriteTables(new, provenance(base.dataset))
     staging.install_repacked(out)
     return report(out)
 
 
-def to_sample(row: dict[str, Any], out: str) -> StagedSample:
+def to_sample(row: IndexRow, out: str) -> StagedSample:
     """Makes a sample of a set whose image is in one of its shards."""
     place = Piece(join(out, row["shard"]), row["offset"], row["size"])
     return StagedSample(sample_of(row), place)

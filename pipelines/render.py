@@ -7,11 +7,11 @@ import itertools
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import PBegin
 
 from model.bundled import resolve
 from model.version import __version__
@@ -19,7 +19,15 @@ from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
 from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
-from transforms.panoramas.manifest import DONE, FAILED, manifest_row, read_manifest, refused_row, write_manifest
+from transforms.panoramas.manifest import (
+    DONE,
+    FAILED,
+    ManifestRow,
+    manifest_row,
+    read_manifest,
+    refused_row,
+    write_manifest,
+)
 from transforms.panoramas.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest, write_requests
@@ -40,7 +48,7 @@ from transforms.storage.tally import Tally
 from transforms.workers.sight import CheckSight, Sight, look
 
 
-def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
+def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
     """Renders all requests; returns their rows of the manifest, ordered by id.
 
     Raises:
@@ -50,7 +58,7 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
     return render_plans(make_plans(options), beam_flags)
 
 
-def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) -> list[dict[str, Any]]:
+def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
     """Renders the plans of a job; returns the rows of the manifest for all its requests, ordered by id.
 
     Raises:
@@ -80,7 +88,7 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     return rows
 
 
-class RenderPanoramas(beam.PTransform):
+class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[ManifestRow]]):
     """Renders requests inside your own pipeline; apply it to a pipeline, or to its beginning.
 
     The folder is prepared when the transform is applied, and completed when the pipeline runs. Its output is the
@@ -97,7 +105,7 @@ class RenderPanoramas(beam.PTransform):
         super().__init__()
         self.options = options
 
-    def expand(self, start_of_pipeline: Any) -> beam.PCollection:
+    def expand(self, start_of_pipeline: beam.Pipeline | PBegin) -> beam.PCollection[ManifestRow]:
         """Adds the steps of the job to the pipeline."""
         planned = make_plans(self.options)
         planned.check_any()
@@ -132,7 +140,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
         return remove_damaged(options.out, shards, checked.add)
 
 
-def first_row(work: Work) -> dict[str, Any]:
+def first_row(work: Work) -> ManifestRow:
     """Returns a panorama's row of the manifest at the start of a job."""
     if work.record is None:
         return manifest_row(work.plan, FAILED, "not finished", {})
@@ -147,7 +155,9 @@ def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
     yield join(plan_folder(options.out, work[0].plan), PLAN_FILE)
 
 
-def build(pipeline: Any, options: RenderOptions, work: Sequence[Work], sight: Sight | None = None) -> beam.PCollection:
+def build(
+    pipeline: beam.Pipeline | PBegin, options: RenderOptions, work: Sequence[Work], sight: Sight | None = None
+) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}

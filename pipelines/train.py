@@ -38,7 +38,7 @@ from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
 from transforms.training.run_lock import locked
 from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, check_fits, read_dataset, read_index
+from transforms.training_set.dataset import DATASET, Dataset, check_fits, read_dataset, read_index
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "fsspec", "safetensors")
 """The packages that determine what a run computes."""
@@ -196,7 +196,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
-def provenance(options: TrainOptions, dataset: dict[str, Any], parent: dict[str, Any] | None) -> dict[str, Any]:
+def provenance(options: TrainOptions, dataset: Dataset, parent: dict[str, Any] | None) -> dict[str, Any]:
     """Describes the origin of this run's checkpoints, except for the number of images seen."""
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {

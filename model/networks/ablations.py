@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.config import GeneratorConfig
 from model.networks.generator import Generator
-from model.networks.layers import activate
+from model.networks.layers import activate, smooth_up
 from model.networks.texture import MappingNetwork, TextureLayer, TextureSynthesizer, ToRGB
 
 
@@ -75,10 +75,3 @@ class PaddedLayer(TextureLayer):
         if self.convolution.up:
             x = smooth_up(x)
         return activate(x + self.noise_strength * z_n + self.bias[:, None, None])
-
-
-def smooth_up(x: Tensor) -> Tensor:
-    """Applies StyleGAN2's blur after an up convolution, [1,3,3,1]⊗[1,3,3,1]/16: [N,C,H,W] -> [N,C,H-3,W-3]."""
-    kernel = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    weight = (kernel[:, None] * kernel[None, :]).expand(x.shape[1], 1, 4, 4)
-    return F.conv2d(x, weight, groups=x.shape[1])

@@ -1,4 +1,4 @@
-"""Beam's own flags: those known to Beam, or to the job server of the runner, are passed on; anything else is refused."""
+"""Beam's own flags: those known to Beam, or to the runner's job server, are passed on; anything else is refused."""
 
 import argparse
 from collections.abc import Sequence

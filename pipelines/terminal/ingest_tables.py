@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +11,7 @@ from transforms.ingest.crawler import PHOTOGRAPHS_DONE, web_host
 from transforms.ingest.staging import read_staged
 from transforms.sources.find import Found
 from transforms.sources.manners import Manners
+from transforms.training_set.dataset import Dataset
 from transforms.training_set.samples import SPLITS
 
 HOSTS_SHOWN = 12
@@ -55,7 +55,7 @@ def show_plan(out: str, found: Found, manners: Manners) -> None:
     Console(stderr=True).print(table)
 
 
-def show_summary(out: str, dataset: dict[str, Any]) -> None:
+def show_summary(out: str, dataset: Dataset) -> None:
     """Prints how many samples and shards each split has, and how many photographs were rejected for which reason."""
     table = Table(title=f"Training set {out}", title_justify="left")
     table.add_column("what")

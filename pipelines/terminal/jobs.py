@@ -1,4 +1,4 @@
-"""Runs a pipeline to its end, in this process or on a cluster: watched, interrupted, and with its failure in one line."""
+"""Runs a pipeline to its end, in this process or on a cluster, and reports its failure in one line."""
 
 import platform
 import sys

@@ -3,14 +3,13 @@
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from transforms.formats.registry import caution
-from transforms.panoramas.manifest import DONE, MANIFEST
+from transforms.panoramas.manifest import DONE, MANIFEST, ManifestRow
 from transforms.panoramas.plan import Plan
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED
 from transforms.render.estimate import Estimate
@@ -57,7 +56,7 @@ def show_cautions(plans: Iterable[Plan]) -> None:
         print(f"{ids[0]}{others}: {remark}", file=sys.stderr)
 
 
-def show_summary(out: str, rows: Sequence[dict[str, Any]]) -> None:
+def show_summary(out: str, rows: Sequence[ManifestRow]) -> None:
     """Prints the state of each panorama, failures first, and where the files are."""
     table = Table(title=Text(f"Panoramas in {out}"), title_justify="left")
     for name in ("id", "size, px", "state", "seams, of 255"):

@@ -87,9 +87,9 @@ def found_here(name: str, flags: Sequence[str]) -> list[str]:
     found = []
     if name == "prism" and (program := os.environ.get("PRISM") or shutil.which("prism")) and os.path.isfile(program):
         found.append(f"--prism_location={program}")
-    if name in ("flink", "spark", "dataflow") and PACKAGE.exists():
-        if all(value_of(flags, given) is None for given in WORKERS_ARE_GIVEN):
-            found.append(f"--setup_file={PACKAGE}")
+    needs_package = name in ("flink", "spark", "dataflow") and PACKAGE.exists()
+    if needs_package and all(value_of(flags, given) is None for given in WORKERS_ARE_GIVEN):
+        found.append(f"--setup_file={PACKAGE}")
     master = value_of(flags, "--flink_master") if name == "flink" else None
     if master and not master.startswith("["):
         found.append(f"--parallelism={slots(master, int(value_of(flags, '--parallelism') or 1))}")

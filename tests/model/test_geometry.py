@@ -9,7 +9,8 @@ from model.geometry import Layer, structure_layers, texture_layers
 PAPER_STRUCTURE = structure_layers(4, 7)
 PAPER_TEXTURE = texture_layers(4)
 
-layers = st.builds(Layer, kernel=st.just(3), up=st.just(True)) | st.builds(Layer, kernel=st.sampled_from([1, 3, 5, 7]))
+ups = st.builds(Layer, kernel=st.just(3), up=st.just(True), halfway=st.booleans())
+layers = ups | st.builds(Layer, kernel=st.sampled_from([1, 3, 5, 7]))
 networks = st.lists(layers, min_size=1, max_size=9)
 positions = st.integers(-(10**6), 10**6)
 windows = st.tuples(positions, st.integers(0, 300)).map(lambda x: (x[0], x[0] + x[1]))

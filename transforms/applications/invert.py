@@ -303,11 +303,11 @@ class Inverted:
 
 
 @dataclass(eq=False)
-class InvertPhotographs(beam.PTransform):
+class InvertPhotographs(beam.PTransform[beam.PCollection[InversionJob], beam.PCollection[Inverted]]):
     """Inverts the photographs of jobs; outputs an `Inverted` for each, whether it succeeded or not."""
 
     @no_annotations
-    def expand(self, jobs: beam.PCollection) -> beam.PCollection:
+    def expand(self, jobs: beam.PCollection[InversionJob]) -> beam.PCollection[Inverted]:
         """Applies the transform; called by Beam."""
         return jobs | "Share out" >> beam.Reshuffle() | "Invert" >> beam.FlatMap(inverted)
 

@@ -1,8 +1,7 @@
 """The photographs that worlds are compared with, and the crops taken from each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from transforms.evaluation.settings import (
 from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join
 from transforms.storage.pictures import STORED_FORMATS, open_picture
-from transforms.training_set.dataset import check_fits, damaged, read_dataset, read_index
+from transforms.training_set.dataset import IndexRow, check_fits, damaged, read_dataset, read_index
 
 HELD_OUT = ("val", "test")
 
@@ -49,7 +48,7 @@ class Photographs:
     data: str
     config: GeneratorConfig
     evaluation: Evaluation
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[IndexRow, ...]
 
     def __iter__(self) -> Iterator[PictureSets]:
         """Yields each photograph's crops in turn.
@@ -91,7 +90,7 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
     )
 
 
-def read_picture(content: bytes, row: Mapping[str, Any], name: str) -> Tensor:
+def read_picture(content: bytes, row: IndexRow, name: str) -> Tensor:
     """Decodes the stored picture, uint8 [3,h,w], of a row of the index.
 
     Raises:

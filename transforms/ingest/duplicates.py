@@ -6,7 +6,6 @@ only loses to a picture that is kept, so of a chain in which each resembles the 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from transforms.photographs.hashes import (
     detail_words,
     perceptual_words,
 )
+from transforms.training_set.dataset import IndexRow
 from transforms.training_set.records import Reject, internal_reject
 from transforms.training_set.samples import Sample, as_copy
 from transforms.training_set.shards import StagedSample
@@ -25,7 +25,7 @@ DEDUP_WAYS = ("near", "exact", "off")
 
 
 def drop_duplicates(
-    staged: Iterable[StagedSample], existing: Iterable[dict[str, Any]], dedup: str
+    staged: Iterable[StagedSample], existing: Iterable[IndexRow], dedup: str
 ) -> Iterator[StagedSample | Reject]:
     """Decides on each staged sample: itself if it is kept, or the row that names the winner.
 
@@ -70,7 +70,7 @@ def _loser(item: StagedSample, reason: str, message: str) -> Reject:
     return item.photograph().reject("deduplicate", reason, message)
 
 
-def _number_copies(order: list[StagedSample], existing: list[dict[str, Any]]) -> Iterator[StagedSample]:
+def _number_copies(order: list[StagedSample], existing: list[IndexRow]) -> Iterator[StagedSample]:
     """Gives the second and further copies of a photograph separate keys, in the order of their sources."""
     copies: dict[str, int] = {}
     for row in existing:
@@ -90,14 +90,14 @@ class _Like:
 class _KnownPictures:
     """The hashes of the pictures that are kept, in arrays with room for all that may come."""
 
-    def __init__(self, existing: list[dict[str, Any]], room: int) -> None:
+    def __init__(self, existing: list[IndexRow], room: int) -> None:
         rows = [row for row in existing if row["detail_hash"]]  # older sets have no detail hashes
         self._keys = [row["key"] for row in rows]
         self._perceptual = np.zeros(len(rows) + room, dtype=np.uint64)
         self._details = np.zeros((len(rows) + room, 3), dtype=np.uint64)
         if rows:
             self._perceptual[: len(rows)] = perceptual_words([row["perceptual_hash"] for row in rows])
-            self._details[: len(rows)] = detail_words(bytes.fromhex("".join(row["detail_hash"] for row in rows)))
+            self._details[: len(rows)] = detail_words(bytes.fromhex("".join(row["detail_hash"] or "" for row in rows)))
 
     def find(self, item: StagedSample) -> _Like | None:
         """Returns the picture that looks most like this one, if any looks the same."""

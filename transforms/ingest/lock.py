@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from model.errors import InputError
@@ -11,7 +12,7 @@ STAGING = ".staging"
 _RUN = "run.json"
 
 
-def mark_run(out: str, configuration: dict[str, Any]) -> None:
+def mark_run(out: str, configuration: Mapping[str, object]) -> None:
     """Records that this process writes a training set, and its options."""
     run = {"host": socket.gethostname(), "process": os.getpid(), "configuration": configuration}
     write_json(join(out, STAGING, _RUN), run)

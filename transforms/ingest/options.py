@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import cast
 
 from model.errors import InputError
 from model.version import __version__
@@ -11,6 +11,7 @@ from transforms.photographs.prepare import Preparation
 from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES, LEAST_BYTES
 from transforms.storage.urls import redact
+from transforms.training_set.dataset import Configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,14 @@ class IngestOptions:
         if self.depth < 0:
             raise InputError(f"--depth {self.depth} is too small: give 0 or more")
 
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self) -> Configuration:
         """Returns for ``dataset.json`` the options that decide the set's bytes: not where to write or how to fetch."""
         values = dataclasses.asdict(self)
         values |= values.pop("preparation")
         for name in ("out", "manners", "crawlers", "memory_bytes"):
             del values[name]
         lists = {"sources": [redact(source) for source in self.sources], "retry_rejects": list(self.retry_rejects)}
-        return {**values, **lists, "infinitygan_version": __version__}
+        return cast(Configuration, {**values, **lists, "infinitygan_version": __version__})
 
 
 def check_out_and_size(out: str, samples_per_shard: int | None) -> None:

@@ -14,7 +14,7 @@ from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.templates import fill
-from transforms.training_set.dataset import REPORT, TrainingSet
+from transforms.training_set.dataset import REPORT, IndexRow, TrainingSet
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -69,7 +69,7 @@ def _open(content: bytes | Exception) -> Image.Image | None:
         return None
 
 
-def _shown(row: dict[str, Any], image: Image.Image | None) -> dict[str, str]:
+def _shown(row: IndexRow, image: Image.Image | None) -> dict[str, str]:
     """Returns a picture of the contact sheet; if it cannot be read, the text says where it is stored."""
     if image is None:
         return {"thumbnail": "", "text": f"{row['shard']}, {row['key']}: {row['source']}"}
@@ -81,7 +81,7 @@ def _shown(row: dict[str, Any], image: Image.Image | None) -> dict[str, str]:
     return {"thumbnail": thumbnail, "text": " · ".join(word for word in words if word)}
 
 
-def _histograms(rows: Sequence[dict[str, Any]], images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+def _histograms(rows: Sequence[IndexRow], images: Sequence[Image.Image]) -> list[dict[str, Any]]:
     """Returns histograms of the sizes of all originals, and of the brightness of the pictures that were opened."""
     sides = np.array([(row["original_width_px"], row["original_height_px"]) for row in rows], dtype=np.float64)
     histograms = [

@@ -17,7 +17,7 @@ import posixpath
 import re
 import tarfile
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -44,6 +44,7 @@ from transforms.storage.json_text import read_json_text
 from transforms.training_set.dataset import (
     DATASET,
     INDEX_SCHEMA,
+    Dataset,
     checked_dataset,
     read_dataset,
     read_dataset_if_any,
@@ -62,7 +63,7 @@ _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
 _TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
 
 
-def check_out(out: str, configuration: dict[str, Any]) -> None:
+def check_out(out: str, configuration: Mapping[str, object]) -> None:
     """Checks that a run can write to a folder, without changing anything.
 
     Raises:
@@ -89,7 +90,7 @@ def is_unfinished(out: str) -> bool:
     return exists(join(out, STAGING, _PLAN))
 
 
-def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, Any] | None:
+def begin(out: str, configuration: Mapping[str, object], found: Found) -> Dataset | None:
     """Marks the folder as being written by this process, and records what is to be done.
 
     Returns:
@@ -116,7 +117,7 @@ def begin(out: str, configuration: dict[str, Any], found: Found) -> dict[str, An
     return dataset
 
 
-def read_base(out: str) -> dict[str, Any] | None:
+def read_base(out: str) -> Dataset | None:
     """Returns the ``dataset.json`` that was there when the unfinished run began; None if there was no set.
 
     Raises:
@@ -127,7 +128,7 @@ def read_base(out: str) -> dict[str, Any] | None:
     return None if dataset is None else checked_dataset(path, dataset)
 
 
-def begin_repack(out: str, configuration: dict[str, Any]) -> str:
+def begin_repack(out: str, configuration: Mapping[str, object]) -> str:
     """Marks the folder as being written by this process; returns the folder for the repacked set.
 
     Raises:
@@ -204,7 +205,7 @@ def read_staged(out: str) -> dict[str, StagedSample | Reject]:
     return done
 
 
-def discard_shards(out: str, dataset: dict[str, Any] | None) -> None:
+def discard_shards(out: str, dataset: Dataset | None) -> None:
     """Removes the shards that an unfinished run has written, including partial files, but never those of a set.
 
     Args:
@@ -315,7 +316,7 @@ def _read_lines(url: str, use: Callable[[dict[str, Any]], _Read]) -> Iterator[_R
             ) from None
 
 
-def _refuse_other_options(out: str, configuration: dict[str, Any]) -> None:
+def _refuse_other_options(out: str, configuration: Mapping[str, object]) -> None:
     """Raises InputError if the interrupted run had other options."""
     before = read_run(out).get("configuration")
     if not is_unfinished(out) or not before or not isinstance(before, dict):

@@ -9,7 +9,7 @@ The transforms are dataclasses, but not frozen ones, because Beam stores attribu
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -21,15 +21,27 @@ from transforms.ingest.staging import write_faults
 from transforms.photographs.prepare import Preparation
 from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES
-from transforms.training_set.dataset import TrainingSet, WrittenShard, read_training_set, write_tables
+from transforms.training_set.dataset import (
+    Dataset,
+    SetProvenance,
+    TrainingSet,
+    WrittenShard,
+    read_training_set,
+    write_tables,
+)
 from transforms.training_set.records import Photograph, Reject
-from transforms.training_set.shards import StagedSample, assign_shards, write_shard
+from transforms.training_set.shards import StagedSample, TrainingShard, assign_shards, write_shard
 
 _REJECTED = "rejected"
 
+T = TypeVar("T")
+
+Finished = tuple[beam.PCollection[WrittenShard], beam.PCollection[Reject], beam.PCollection[TrainingSet | None]]
+"""The shards, the rejects and the set of `ReadExisting`."""
+
 
 @dataclass(eq=False)
-class ReadExisting(beam.PTransform):
+class ReadExisting(beam.PTransform[pvalue.PBegin, beam.PCollection[TrainingSet | None]]):
     """Reads the set that a run adds to, once for all steps; its only element is the set, or None if there is none.
 
     Attributes:
@@ -38,19 +50,19 @@ class ReadExisting(beam.PTransform):
     """
 
     out: str
-    dataset: dict[str, Any] | None
+    dataset: Dataset | None
 
     @no_annotations
-    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    def expand(self, root: pvalue.PBegin) -> beam.PCollection[TrainingSet | None]:
         """Applies the transform; called by Beam."""
         return root | "Named" >> beam.Create([self.dataset]) | "Read" >> beam.Map(self._read)
 
-    def _read(self, dataset: dict[str, Any] | None) -> TrainingSet | None:
+    def _read(self, dataset: Dataset | None) -> TrainingSet | None:
         return read_training_set(self.out, dataset) if dataset else None
 
 
 @dataclass(eq=False)
-class PreparePhotographs(beam.PTransform):
+class PreparePhotographs(beam.PTransform[beam.PCollection[Photograph], pvalue.DoOutputsTuple]):
     """Fetches, checks, resizes and stages photographs; outputs ``prepared`` and ``rejected``.
 
     All photographs of a host go to one of the ``crawlers``, so that its limits hold for any number of workers.
@@ -63,7 +75,7 @@ class PreparePhotographs(beam.PTransform):
     memory_bytes: int = DEFAULT_BYTES
 
     @no_annotations
-    def expand(self, photographs: beam.PCollection) -> pvalue.DoOutputsTuple:
+    def expand(self, photographs: beam.PCollection[Photograph]) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
         return (
             photographs
@@ -79,7 +91,9 @@ class PreparePhotographs(beam.PTransform):
 
 
 @dataclass(eq=False)
-class DropDuplicates(beam.PTransform):
+class DropDuplicates(
+    beam.PTransform[tuple[beam.PCollection[StagedSample], beam.PCollection[TrainingSet | None]], pvalue.DoOutputsTuple]
+):
     """Decides which of several photographs of the same thing is kept; outputs ``kept`` and ``rejected``.
 
     One worker holds the rows of all samples, about two kilobytes each.
@@ -89,7 +103,9 @@ class DropDuplicates(beam.PTransform):
     dedup: str
 
     @no_annotations
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> pvalue.DoOutputsTuple:
+    def expand(
+        self, inputs: tuple[beam.PCollection[StagedSample], beam.PCollection[TrainingSet | None]]
+    ) -> pvalue.DoOutputsTuple:
         """Applies the transform to the staged samples and the set of `ReadExisting`; called by Beam."""
         staged, existing = inputs
         choose = beam.FlatMap(self._choose, pvalue.AsSingleton(existing))
@@ -107,7 +123,7 @@ class DropDuplicates(beam.PTransform):
 
 
 @dataclass(eq=False)
-class AssignShards(beam.PTransform):
+class AssignShards(beam.PTransform[beam.PCollection[StagedSample], beam.PCollection[TrainingShard]]):
     """Sorts all samples by key and cuts them into shards, numbered on from the set's last.
 
     Attributes:
@@ -116,39 +132,39 @@ class AssignShards(beam.PTransform):
     """
 
     samples_per_shard: int | None
-    existing: dict[str, Any] | None
+    existing: Dataset | None
 
     @no_annotations
-    def expand(self, kept: beam.PCollection) -> beam.PCollection:
+    def expand(self, kept: beam.PCollection[StagedSample]) -> beam.PCollection[TrainingShard]:
         """Applies the transform; called by Beam."""
         return kept | "As one" >> _as_one() | "Gather" >> beam.GroupByKey() | "Cut" >> beam.FlatMap(self._cut)
 
-    def _cut(self, group: tuple[str, Iterable[StagedSample]]) -> Iterable[Any]:
+    def _cut(self, group: tuple[str, Iterable[StagedSample]]) -> Iterable[TrainingShard]:
         return assign_shards(group[1], self.samples_per_shard, self.existing)
 
 
 @dataclass(eq=False)
-class WriteTrainingShards(beam.PTransform):
+class WriteTrainingShards(beam.PTransform[beam.PCollection[TrainingShard], beam.PCollection[WrittenShard]]):
     """Writes each shard from its staged images."""
 
     out: str
 
     @no_annotations
-    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    def expand(self, shards: beam.PCollection[TrainingShard]) -> beam.PCollection[WrittenShard]:
         """Applies the transform; called by Beam."""
         return shards | "Spread" >> beam.Reshuffle() | "Write" >> beam.Map(lambda shard: write_shard(self.out, shard))
 
 
 @dataclass(eq=False)
-class WriteTables(beam.PTransform):
+class WriteTables(beam.PTransform[Finished, beam.PCollection[Dataset]]):
     """Writes ``index.parquet``, ``rejects.parquet`` and ``dataset.json`` once every shard is written."""
 
     out: str
-    provenance: dict[str, Any]
+    provenance: SetProvenance
     mended: frozenset[str] = frozenset()
 
     @no_annotations
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    def expand(self, inputs: Finished) -> beam.PCollection[Dataset]:
         """Applies the transform to the written shards, the rejects and the set of `ReadExisting`; called by Beam."""
         shards, rejects, existing = inputs
         keyed = {
@@ -157,7 +173,7 @@ class WriteTables(beam.PTransform):
         }
         return keyed | "Gather" >> beam.CoGroupByKey() | "Write" >> beam.Map(self._write, pvalue.AsSingleton(existing))
 
-    def _write(self, group: tuple[str, dict[str, Iterable[Any]]], existing: TrainingSet | None) -> dict[str, Any]:
+    def _write(self, group: tuple[str, dict[str, Iterable[Any]]], existing: TrainingSet | None) -> Dataset:
         shards: Iterable[WrittenShard] = group[1]["shards"]
         rejects: Iterable[Reject] = group[1]["rejects"]
         return write_tables(self.out, shards, rejects, self.provenance, existing, self.mended)
@@ -169,7 +185,7 @@ def crawler_of(photograph: Photograph, crawlers: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % crawlers
 
 
-def _as_one() -> beam.PTransform:
+def _as_one() -> beam.PTransform[beam.PCollection[T], beam.PCollection[tuple[str, T]]]:
     """Gives all elements the same key, so that one worker gathers them."""
     return beam.WithKeys("all")
 

@@ -11,9 +11,9 @@ index.html                                 the same as a page with the thumbnail
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS, is_written, remove_panorama
@@ -35,6 +35,53 @@ KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
 """The fields of a panorama's record that a job keeps in memory for each existing panorama."""
 
 
+class SeamDifferences(TypedDict):
+    """The figures of a `SeamAudit`.
+
+    Attributes:
+        borders: the number of pairs of neighbouring tiles that were compared.
+        max_difference: the largest difference, of 255.
+        differing_share: the share of the values that differ at all.
+    """
+
+    borders: int
+    max_difference: int
+    differing_share: float
+
+
+class PrecisionDifference(TypedDict):
+    """A `Difference`: the largest and the mean between a reduced precision and float32 on a tile, of 255."""
+
+    max: int
+    mean: float
+
+
+class PanoramaRecord(TypedDict, total=False):
+    """The record of a panorama: the provenance of its plan, and what was written. It is empty if there is none.
+
+    Attributes:
+        plan: the digest of the plan.
+        request: the request, as JSON.
+        version: the version of this package.
+        width_px: the panorama's width.
+        height_px: the panorama's height.
+        files: the names of its files by format.
+        pixel_sha256: the SHA-256 of its pixels.
+        seam_audit: the differences between neighbouring tiles.
+        precision_difference: the difference from float32; None or empty if it was not measured.
+    """
+
+    plan: str
+    request: dict[str, Any]
+    version: str
+    width_px: int
+    height_px: int
+    files: dict[str, str]
+    pixel_sha256: str
+    seam_audit: SeamDifferences
+    precision_difference: PrecisionDifference | None
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """The contents of the folder under the id of a plan.
@@ -45,7 +92,7 @@ class Held:
     """
 
     others: tuple[str, ...]
-    record: Mapping[str, Any]
+    record: PanoramaRecord
 
     def is_of(self, plan: Plan) -> bool:
         """Returns whether there is nothing of another plan."""
@@ -97,7 +144,7 @@ def record_path(out: str, request_id: str) -> str:
     return panorama_path(out, f"{request_id}.json")
 
 
-def read_record(out: str, request_id: str) -> dict[str, Any]:
+def read_record(out: str, request_id: str) -> PanoramaRecord:
     """Returns a panorama's record; empty if there is none or, after a line on stderr, if it is damaged."""
     url = record_path(out, request_id)
     try:
@@ -111,10 +158,11 @@ def read_record(out: str, request_id: str) -> dict[str, Any]:
         say_once(f"{url} is not the record of panorama {request_id}; it is ignored")
         return {}
     parts = {name: record.get(name) or {} for name in _PARTS}
-    return {**record, **parts, "files": {name: file for name, file in parts["files"].items() if name in FORMATS}}
+    files = {name: file for name, file in parts["files"].items() if name in FORMATS}
+    return cast(PanoramaRecord, {**record, **parts, "files": files})
 
 
-def _is_record(record: Any, request_id: str) -> bool:
+def _is_record(record: object, request_id: str) -> bool:
     """Returns whether a record can come from a job.
 
     Anyone may have put it there, and --replace removes the files that it names.
@@ -133,10 +181,11 @@ def _is_record(record: Any, request_id: str) -> bool:
 def look_up(out: str, plan: Plan) -> Held:
     """Looks up the contents of the folder under the id of a plan."""
     record = read_record(out, plan.request.id)
-    return Held(tuple(other_plans(out, plan)), {name: record[name] for name in KEPT if name in record})
+    kept = {name: value for name, value in record.items() if name in KEPT}
+    return Held(tuple(other_plans(out, plan)), cast(PanoramaRecord, kept))
 
 
-def is_complete(out: str, plan: Plan, record: Mapping[str, Any]) -> bool:
+def is_complete(out: str, plan: Plan, record: PanoramaRecord) -> bool:
     """Returns whether all requested files of a panorama, whose record is given, exist for this plan."""
     if record.get("plan") != plan.digest:
         return False

@@ -14,13 +14,13 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import pyarrow as pa
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS
-from transforms.panoramas.folder import DIGEST, PANORAMAS
+from transforms.panoramas.folder import DIGEST, PANORAMAS, PanoramaRecord
 from transforms.panoramas.plan import Plan
 from transforms.panoramas.requests import ID_PATTERN
 from transforms.storage.files import ANOTHER_RUN_IS_DEAD_S, exists, join, list_files, remove, write_bytes
@@ -60,9 +60,45 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 
-def manifest_row(plan: Plan, state: str, reason: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
+class ManifestRow(TypedDict):
+    """A request's row of the manifest.
+
+    Attributes:
+        id: the request's id.
+        state: done, failed or refused; within a part also gone.
+        reason: why it is not done; None if it is.
+        plan: the digest of the plan. This and everything below is None, or empty, for a request that was refused.
+        checkpoint_sha256: the SHA-256 of the checkpoint.
+        seed: the seed of the world.
+        width_px: the panorama's width.
+        height_px: the panorama's height.
+        files: the paths of its files in the folder.
+        pixel_sha256: the SHA-256 of its pixels.
+        seam_max_difference: the largest difference between neighbouring tiles, of 255.
+        seam_differing_share: the share of the values that differ between neighbouring tiles.
+        precision_max_difference: the largest difference from float32, of 255, if it was measured.
+        precision_mean_difference: the mean difference from float32.
+    """
+
+    id: str
+    state: str
+    reason: str | None
+    plan: str | None
+    checkpoint_sha256: str | None
+    seed: int | None
+    width_px: int | None
+    height_px: int | None
+    files: list[str]
+    pixel_sha256: str | None
+    seam_max_difference: int | None
+    seam_differing_share: float | None
+    precision_max_difference: int | None
+    precision_mean_difference: float | None
+
+
+def manifest_row(plan: Plan, state: str, reason: str | None, record: PanoramaRecord) -> ManifestRow:
     """Returns the manifest's row for a request."""
-    audit, precision = record.get("seam_audit", {}), record.get("precision_difference") or {}
+    audit, precision = record.get("seam_audit"), record.get("precision_difference")
     return {
         "id": plan.request.id,
         "state": state,
@@ -74,19 +110,30 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: Mapping[str
         "height_px": plan.request.height_px,
         "files": [f"panoramas/{file}" for file in record.get("files", {}).values()],
         "pixel_sha256": record.get("pixel_sha256"),
-        "seam_max_difference": audit.get("max_difference"),
-        "seam_differing_share": audit.get("differing_share"),
-        "precision_max_difference": precision.get("max"),
-        "precision_mean_difference": precision.get("mean"),
+        "seam_max_difference": audit.get("max_difference") if audit else None,
+        "seam_differing_share": audit.get("differing_share") if audit else None,
+        "precision_max_difference": precision.get("max") if precision else None,
+        "precision_mean_difference": precision.get("mean") if precision else None,
     }
 
 
-def refused_row(name: str, reason: str) -> dict[str, Any]:
+def refused_row(name: str, reason: str) -> ManifestRow:
     """Returns the manifest's row for a request that cannot be rendered."""
-    return {**dict.fromkeys(MANIFEST_SCHEMA.names), "id": name, "state": REFUSED, "reason": reason, "files": []}
+    return _row_without_panorama(name, REFUSED, reason)
 
 
-def write_manifest(out: str, rows: Iterable[dict[str, Any]], anew: str | None = None) -> None:
+def _row_without_panorama(name: str, state: str, reason: str) -> ManifestRow:
+    row: dict[str, object] = {
+        **dict.fromkeys(MANIFEST_SCHEMA.names),
+        "id": name,
+        "state": state,
+        "reason": reason,
+        "files": [],
+    }
+    return cast(ManifestRow, row)
+
+
+def write_manifest(out: str, rows: Iterable[ManifestRow], anew: str | None = None) -> None:
     """Writes one row per request, by id; keeps other runs' rows, except those whose id begins with `anew`.
 
     Raises:
@@ -109,7 +156,7 @@ def write_manifest(out: str, rows: Iterable[dict[str, Any]], anew: str | None = 
     _tidy(out)
 
 
-def read_manifest(out: str) -> list[dict[str, Any]]:
+def read_manifest(out: str) -> list[ManifestRow]:
     """Reads the manifest's rows, by id, including those that runs at work are about to write.
 
     Invalid rows are ignored, with a line on stderr.
@@ -143,19 +190,19 @@ def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
 
-def _write_part(out: str, rows: list[dict[str, Any]], anew: str | None) -> None:
+def _write_part(out: str, rows: list[ManifestRow], anew: str | None) -> None:
     """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say."""
     parts = _named(out, _PART)
     if anew is not None:
         ours, known = {row["id"] for row in rows}, _merged(out, parts) or {}
         old = (key for key in known if key.startswith(anew) and key not in ours)
-        rows = [*rows, *({**refused_row(key, ""), "state": GONE} for key in old)]
+        rows = [*rows, *(_row_without_panorama(key, GONE, "") for key in old)]
     stamp = max(time.time_ns(), *(known + 1 for known in parts.values()), 0)
     url = join(out, f"manifest-{stamp:020d}-{uuid.uuid4().hex[:8]}.part")
     retried(write_rows, url, rows, MANIFEST_SCHEMA)
 
 
-def _merged(out: str, parts: Iterable[str]) -> dict[str, dict[str, Any]] | None:
+def _merged(out: str, parts: Iterable[str]) -> dict[str, ManifestRow] | None:
     """Returns the rows of the manifest and of parts, by id; None if another run has just merged one of the parts.
 
     Raises:
@@ -187,7 +234,7 @@ def _tidy(out: str) -> None:
         retried(remove, join(out, name))
 
 
-def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[ManifestRow]:
     """Returns the rows that can come from a job, because anyone may have put the file there."""
     trusted = [row for row in map(_checked, rows) if row is not None]
     if len(trusted) < len(rows):
@@ -195,14 +242,14 @@ def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     return trusted
 
 
-def _checked(row: Mapping[str, Any]) -> dict[str, Any] | None:
+def _checked(row: Mapping[str, Any]) -> ManifestRow | None:
     """Returns a row with its files named by its id and their formats; None if the row is invalid."""
     if not row["id"] or row["state"] not in (DONE, FAILED, REFUSED, GONE):
         return None
     if row["state"] in (REFUSED, GONE):
-        return {**refused_row(row["id"], row["reason"] or ""), "state": row["state"]}
+        return _row_without_panorama(row["id"], row["state"], row["reason"] or "")
     if not ID_PATTERN.fullmatch(row["id"]) or not DIGEST.fullmatch(row["plan"] or ""):
         return None
     names = (file.rpartition(".")[2] for file in row["files"] or () if file)
     files = [f"{PANORAMAS}/{row['id']}.{name}" for name in names if name in FORMATS]
-    return {**row, "files": files} if files or row["state"] != DONE else None
+    return cast(ManifestRow, {**row, "files": files}) if files or row["state"] != DONE else None

@@ -21,7 +21,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.decorators import no_annotations
 
 from transforms.panoramas.folder import existing_shards, plan_folder
-from transforms.panoramas.patches import ABOUT, EDGES, PIXELS, Difference, Patch, decode, pixel_checksum
+from transforms.panoramas.patches import ABOUT, EDGES, PIXELS, Difference, EncodedPatch, Patch, decode, pixel_checksum
 from transforms.panoramas.plan import Failure, PatchShard, Plan
 from transforms.storage.files import join, open_atomic, read_bytes
 from transforms.storage.prefetch import map_ahead
@@ -31,6 +31,9 @@ from transforms.storage.tally import TILES, count_in_beam
 SHARDS_KEPT = 2
 SHARDS_ON_THEIR_WAY = 2
 NOT_WRITTEN = "not written"
+EncodedShard = tuple[PatchShard, list[EncodedPatch]]
+"""A shard and its encoded patches."""
+
 PICTURE_TILES = 8
 """The area, in tiles, that no stored picture of a tile exceeds; a larger one is not decoded."""
 
@@ -39,7 +42,7 @@ class DamagedShardError(ValueError):
     """Raised for a stored shard that differs from what was written."""
 
 
-def write_patch_shard(out: str, shard: PatchShard, samples: Iterable[dict[str, Any]]) -> None:
+def write_patch_shard(out: str, shard: PatchShard, samples: Iterable[EncodedPatch]) -> None:
     """Writes a shard of encoded patches; writing it again gives the same bytes."""
     with (
         open_atomic(join(plan_folder(out, shard.plan), shard.name)) as file,
@@ -173,13 +176,13 @@ class PatchReader:
 
 
 @dataclass(eq=False)
-class WritePatchShards(beam.PTransform):
+class WritePatchShards(beam.PTransform[beam.PCollection[EncodedShard], pvalue.DoOutputsTuple]):
     """Writes shards and their encoded patches, (shard, samples); outputs the shards written, and failures."""
 
     out: str
 
     @no_annotations
-    def expand(self, pairs: beam.PCollection) -> pvalue.DoOutputsTuple:
+    def expand(self, pairs: beam.PCollection[EncodedShard]) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
         return pairs | "Write" >> beam.ParDo(_Write(self.out)).with_outputs(NOT_WRITTEN, main="written")
 
@@ -199,7 +202,7 @@ class _Write(beam.DoFn):
     def start_bundle(self) -> None:
         self.pending: deque[Future[Any]] = deque()
 
-    def process(self, pair: tuple[PatchShard, Sequence[dict[str, Any]]]) -> Iterator[Any]:
+    def process(self, pair: EncodedShard) -> Iterator[Any]:
         self.pending.append(self.pool.submit(self.write, *pair))
         if len(self.pending) > SHARDS_ON_THEIR_WAY:
             yield self.counted(self.pending.popleft().result())
@@ -224,7 +227,7 @@ class _Write(beam.DoFn):
             Metrics.counter("infinitygan_render", "shards_not_written").inc()
         return result
 
-    def write(self, shard: PatchShard, samples: Sequence[dict[str, Any]]) -> Any:
+    def write(self, shard: PatchShard, samples: Sequence[EncodedPatch]) -> Any:
         """Writes a shard; returns it, or the failure."""
         try:
             retried(write_patch_shard, self.out, shard, samples)

@@ -51,7 +51,11 @@ class Patch:
     difference: Difference | None = None
 
 
-def encode_patch(plan: Plan, patch: Patch) -> dict[str, Any]:
+EncodedPatch = dict[str, str | bytes]
+"""A sample of a patch shard: its key, and its files by suffix."""
+
+
+def encode_patch(plan: Plan, patch: Patch) -> EncodedPatch:
     """Encodes a patch as a sample of its shard: its key and its files; encoding it again gives the same bytes."""
     return {
         "__key__": plan.member(patch.index),

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -15,8 +15,8 @@ from model.errors import one_line
 from transforms.formats.layout import cut_strips, with_digest
 from transforms.formats.registry import is_written, write_panorama
 from transforms.formats.thumbnail import Thumbnail, with_thumbnail
-from transforms.panoramas.folder import panorama_path, read_record, record_path, thumbnail_path
-from transforms.panoramas.manifest import DONE, FAILED, manifest_row
+from transforms.panoramas.folder import PanoramaRecord, panorama_path, read_record, record_path, thumbnail_path
+from transforms.panoramas.manifest import DONE, FAILED, ManifestRow, manifest_row
 from transforms.panoramas.patch_shards import PatchReader
 from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.panoramas.seams import SeamAudit, with_audit
@@ -27,7 +27,7 @@ from transforms.storage.tally import Tally
 PANORAMAS_DONE, PANORAMAS_FAILED = Tally("panoramas"), Tally("panoramas that failed")
 
 
-def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> dict[str, Any]:
+def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> ManifestRow:
     """Writes a panorama's files if all its patches exist; returns its row of the manifest."""
     reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
     try:
@@ -39,7 +39,7 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
     return manifest_row(plan, DONE, None, record)
 
 
-def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> dict[str, Any]:
+def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> PanoramaRecord:
     """Writes the files of a panorama that are missing, then its record; returns the record.
 
     Args:
@@ -64,7 +64,7 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
     for name in wanted:
         files[name] = f"{plan.request.id}.{name}"
         found = retried(write_file, name, panorama_path(out, files[name]), reader, version)
-    record = {
+    written: dict[str, Any] = {
         **plan.provenance(),
         "plan": plan.digest,
         "version": version,
@@ -75,9 +75,9 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> d
     }
     if plan.precision != REFERENCE:
         apart = reader.patch(plan.tiles // 2).difference
-        record["precision_difference"] = dataclasses.asdict(apart) if apart else None
-    retried(write_json, record_path(out, plan.request.id), record)
-    return record
+        written["precision_difference"] = dataclasses.asdict(apart) if apart else None
+    retried(write_json, record_path(out, plan.request.id), written)
+    return cast(PanoramaRecord, written)
 
 
 def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[str, Any]:
@@ -92,8 +92,11 @@ def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[s
     return {"pixel_sha256": digest.hexdigest(), "seam_audit": audit.to_json()}
 
 
+Inputs = tuple[beam.PCollection[Plan], beam.PCollection[PatchShard], beam.PCollection[Failure]]
+
+
 @dataclass(eq=False)
-class AssemblePanoramas(beam.PTransform):
+class AssemblePanoramas(beam.PTransform[Inputs, beam.PCollection[ManifestRow]]):
     """Assembles each panorama when all its shards are finished; outputs rows of the manifest.
 
     The inputs are the plans, the shards written or found, and the failures; only these small values are shuffled.
@@ -103,7 +106,7 @@ class AssemblePanoramas(beam.PTransform):
     version: str
 
     @no_annotations
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    def expand(self, inputs: Inputs) -> beam.PCollection[ManifestRow]:
         """Applies the transform; called by Beam."""
         plans, written, failures = inputs
         keyed = {
@@ -113,7 +116,7 @@ class AssemblePanoramas(beam.PTransform):
         }
         return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.Map(self._assemble)
 
-    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> dict[str, Any]:
+    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> ManifestRow:
         (plan,) = group[1]["plans"]
         row = assemble_panorama(self.out, plan, group[1]["failures"], self.version)
         Metrics.counter("infinitygan_render", f"panoramas_{row['state']}").inc()

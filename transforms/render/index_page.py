@@ -1,10 +1,9 @@
 """index.html: the manifest as a page, with a thumbnail of each panorama and links to its files."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from transforms.panoramas.folder import thumbnail_path
-from transforms.panoramas.manifest import DONE
+from transforms.panoramas.manifest import DONE, ManifestRow
 from transforms.storage.files import join, write_bytes
 from transforms.storage.templates import fill
 
@@ -12,19 +11,19 @@ INDEX = "index.html"
 MOST_SHOWN = 10_000
 
 
-def write_index(out: str, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_index(out: str, rows: Iterable[ManifestRow]) -> None:
     """Writes the page of a manifest's rows."""
     write_bytes(join(out, INDEX), page(list(rows)).encode())
 
 
-def page(rows: list[Mapping[str, Any]]) -> str:
+def page(rows: list[ManifestRow]) -> str:
     """Renders the page."""
     done = sum(row["state"] == DONE for row in rows)
     shown = [figure(row) for row in rows[:MOST_SHOWN]]
     return fill("index.html", done=done, total=len(rows), most_shown=MOST_SHOWN, figures=shown)
 
 
-def figure(row: Mapping[str, Any]) -> dict[str, Any]:
+def figure(row: ManifestRow) -> dict[str, object]:
     """Returns the template's values for one panorama."""
     done = row["state"] == DONE
     return {

@@ -26,13 +26,13 @@ def is_wanted(out: str, shard: PatchShard) -> bool:
 
 
 @dataclass(eq=False)
-class SkipStored(beam.PTransform):
+class SkipStored(beam.PTransform[beam.PCollection[PatchShard], beam.PCollection[PatchShard]]):
     """Passes on the shards that do not exist when their turn comes."""
 
     out: str
 
     @no_annotations
-    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    def expand(self, shards: beam.PCollection[PatchShard]) -> beam.PCollection[PatchShard]:
         """Applies the transform; called by Beam."""
         return shards | "Look" >> beam.ParDo(_LookUp(self.out))
 

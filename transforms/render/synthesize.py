@@ -27,7 +27,8 @@ from model.quantise import quantise
 from model.world.definition import Definition
 from model.world.world import World
 from transforms.panoramas.overlays import read_overlay
-from transforms.panoramas.patches import Difference, Patch, encode_patch
+from transforms.panoramas.patch_shards import EncodedShard
+from transforms.panoramas.patches import Difference, EncodedPatch, Patch, encode_patch
 from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.panoramas.seams import shared_strips
 from transforms.storage.prefetch import map_ahead
@@ -42,10 +43,6 @@ PATCHES_AHEAD = 4
 """The number of patches computed while the first is encoded."""
 
 FAILED_TILES = "failed tiles"
-
-Sample = dict[str, Any]
-Part = tuple[PatchShard, list[Sample]]
-"""A shard and its encoded patches."""
 
 
 class Synthesizer:
@@ -62,7 +59,7 @@ class Synthesizer:
         self.overlay = lru_cache(maxsize=4)(read_overlay)
         self.world = lru_cache(maxsize=4)(self._world)
 
-    def parts(self, shard: PatchShard) -> list[Part | Failure]:
+    def parts(self, shard: PatchShard) -> list[EncodedShard | Failure]:
         """Computes a shard as far as possible: a tile that fails, and fails again alone, costs no other tile."""
         samples = self.samples(shard)
         again = [place for place, sample in enumerate(samples) if isinstance(sample, Exception)]
@@ -71,7 +68,7 @@ class Synthesizer:
             (samples[place],) = self.samples(PatchShard(shard.plan, index, index))
         return divide(shard, samples)
 
-    def samples(self, shard: PatchShard) -> list[Sample | Exception]:
+    def samples(self, shard: PatchShard) -> list[EncodedPatch | Exception]:
         """Returns the patches of a shard as `encode_patch` encodes them, by index, or the errors in their place.
 
         Other threads fetch them from the device and encode them while the next ones are computed.
@@ -166,10 +163,10 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
         return error
 
 
-def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Part | Failure]:
+def divide(shard: PatchShard, samples: Sequence[EncodedPatch | Exception]) -> list[EncodedShard | Failure]:
     """Divides a shard into shards of adjacent samples, and a failure for each missing tile."""
-    parts: list[Part | Failure] = []
-    run: list[Sample] = []
+    parts: list[EncodedShard | Failure] = []
+    run: list[EncodedPatch] = []
     for index, sample in zip(shard.indices, samples, strict=True):
         if isinstance(sample, Exception):
             parts.append(Failure(shard.plan.request.id, f"tile {index}", one_line(sample)))
@@ -181,7 +178,7 @@ def divide(shard: PatchShard, samples: Sequence[Sample | Exception]) -> list[Par
     return [part if isinstance(part, Failure) else lengthened(*part) for part in parts]
 
 
-def lengthened(shard: PatchShard, samples: list[Sample]) -> Part:
+def lengthened(shard: PatchShard, samples: list[EncodedPatch]) -> EncodedShard:
     """Adjusts a shard to the number of samples."""
     return PatchShard(shard.plan, shard.first, shard.first + len(samples) - 1), samples
 
@@ -195,7 +192,7 @@ def time_tile(plan: Plan) -> float:
     return time.monotonic() - start
 
 
-def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> dict[str, Any]:
+def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> EncodedPatch:
     """Crops and encodes a tile, with its difference from the reference, if there is one."""
     tile, reference = tiles
     patch = tile.cut(plan)
@@ -239,13 +236,17 @@ class PatchModelHandler(ModelHandler[PatchShard, PredictionResult, Synthesizer])
 
 
 @dataclass(eq=False)
-class SynthesizePatches(beam.PTransform):
+class SynthesizePatches(
+    beam.PTransform[beam.PCollection[PatchShard], tuple[beam.PCollection[EncodedShard], beam.PCollection[Failure]]]
+):
     """Computes shards; outputs (shard, encoded patches) pairs, and failures."""
 
     model_copies: int | None = None
 
     @no_annotations
-    def expand(self, shards: beam.PCollection) -> tuple[beam.PCollection, beam.PCollection]:
+    def expand(
+        self, shards: beam.PCollection[PatchShard]
+    ) -> tuple[beam.PCollection[EncodedShard], beam.PCollection[Failure]]:
         """Applies the transform; called by Beam."""
         results, dead = shards | "Infer" >> RunInference(PatchModelHandler(self.model_copies)).with_exception_handling()
         parts = results | "Part" >> beam.FlatMap(tell_apart).with_outputs(FAILED_TILES, main="pairs")
@@ -255,7 +256,7 @@ class SynthesizePatches(beam.PTransform):
 
 def tell_apart(result: PredictionResult) -> Iterator[Any]:
     """Yields the parts of a shard; failed ones have a separate tag."""
-    for part in cast(list[Part | Failure], result.inference):
+    for part in cast(list[EncodedShard | Failure], result.inference):
         yield pvalue.TaggedOutput(FAILED_TILES, part) if isinstance(part, Failure) else part
 
 

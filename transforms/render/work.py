@@ -3,13 +3,12 @@
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from model.geometry import Window
-from transforms.panoramas.folder import existing_shards, is_complete
+from transforms.panoramas.folder import PanoramaRecord, existing_shards, is_complete
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.render.planner import Planned
 from transforms.storage.prefetch import map_ahead
@@ -32,7 +31,7 @@ class Work:
     """
 
     plan: Plan
-    record: Mapping[str, Any] | None
+    record: PanoramaRecord | None
     gaps: tuple[Window, ...]
     tiles_per_shard: int
 
@@ -104,14 +103,14 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
 
 
 @dataclass(eq=False)
-class CutShards(beam.PTransform):
+class CutShards(beam.PTransform[beam.PCollection[Work], beam.PCollection[PatchShard]]):
     """Cuts the tiles that are still to be computed into shards, in random order.
 
     So two runs of one job rarely compute the same shards at the same time, and share most of the work.
     """
 
     @no_annotations
-    def expand(self, work: beam.PCollection) -> beam.PCollection:
+    def expand(self, work: beam.PCollection[Work]) -> beam.PCollection[PatchShard]:
         """Applies the transform; called by Beam."""
         return work | "Cut" >> beam.FlatMap(shuffled_shards) | "Share out" >> beam.Reshuffle()
 

@@ -1,6 +1,6 @@
 """Small and medium Parquet tables, read and written as rows."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ from model.errors import InputError, one_line
 from transforms.storage.files import open_atomic, read_bytes
 
 
-def write_rows(url: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+def write_rows(url: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Writes a table, atomically."""
     with open_atomic(url) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from transforms.storage.files import exists, join, read_json, write_json
 from transforms.storage.tables import read_rows, write_rows
 from transforms.storage.urls import redact
 from transforms.training_set.records import Reject
-from transforms.training_set.samples import SPLITS, Sample
+from transforms.training_set.samples import SPLITS, Sample, SampleJson
 
 FORMAT_VERSION = 2
 """In version 1 ``full_height_px`` was called ``full_size_px``, which in a sample is the size of its full picture in the
@@ -83,6 +83,76 @@ REJECTS_SCHEMA = pa.schema(
 )
 
 
+class IndexRow(SampleJson):
+    """A row of ``index.parquet``: a sample, and the place of its image.
+
+    Attributes:
+        shard: the name of the shard.
+        offset: the position of the image's first byte in the shard.
+        size: the number of its bytes.
+    """
+
+    shard: str
+    offset: int
+    size: int
+
+
+class ShardRecord(TypedDict):
+    """The entry of a shard in ``dataset.json``.
+
+    Attributes:
+        sha256: the SHA-256 of the file.
+        size_bytes: the size of the file.
+        samples: the number of samples in it.
+    """
+
+    sha256: str
+    size_bytes: int
+    samples: int
+
+
+class Configuration(TypedDict):
+    """The options that made a set. There are more than these two; the others are for people.
+
+    Attributes:
+        full_height_px: the height of the stored photographs.
+        patch_size_px: the side of the planned patches.
+    """
+
+    full_height_px: int
+    patch_size_px: int
+
+
+class _Made(TypedDict):
+    configuration: Configuration
+
+
+class SetProvenance(_Made, total=False):
+    """The origin of a set: the options of the run that made it, and of the runs that added to it."""
+
+    later_configurations: list[Configuration]
+
+
+class Dataset(SetProvenance):
+    """The content of ``dataset.json``.
+
+    Attributes:
+        format_version: `FORMAT_VERSION`.
+        full_height_px: the height of the stored photographs.
+        patch_size_px: the side of the planned patches.
+        samples: the number of samples by split.
+        rejects: the number of rejects by reason.
+        shards: the shards by name.
+    """
+
+    format_version: int
+    full_height_px: int
+    patch_size_px: int
+    samples: dict[str, int]
+    rejects: dict[str, int]
+    shards: dict[str, ShardRecord]
+
+
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
     """A shard on storage.
@@ -97,7 +167,7 @@ class WrittenShard:
     name: str
     sha256: str
     size_bytes: int
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[IndexRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +180,12 @@ class TrainingSet:
         rejects: the sources that are not in the set.
     """
 
-    dataset: dict[str, Any]
-    rows: list[dict[str, Any]]
+    dataset: Dataset
+    rows: list[IndexRow]
     rejects: list[Reject]
 
 
-def read_training_set(url: str, dataset: dict[str, Any]) -> TrainingSet:
+def read_training_set(url: str, dataset: Dataset) -> TrainingSet:
     """Reads the training set that a ``dataset.json`` describes.
 
     A run interrupted while it wrote the tables may have left rows of shards that are not in the set.
@@ -136,10 +206,10 @@ def write_tables(
     out: str,
     shards: Iterable[WrittenShard],
     rejects: Iterable[Reject],
-    provenance: dict[str, Any],
+    provenance: SetProvenance,
     existing: TrainingSet | None = None,
     mended: Collection[str] = (),
-) -> dict[str, Any]:
+) -> Dataset:
     """Writes the index, the rejects and then ``dataset.json``; returns the content of the latter.
 
     The content of an existing set is kept, except for rejects whose sources have now been tried again.
@@ -155,14 +225,15 @@ def write_tables(
     order = {split: index for index, split in enumerate(SPLITS)}
     shards, rejects = list(shards), list(rejects)
     rows = [row for shard in shards for row in shard.rows]
-    described = {
+    described: dict[str, ShardRecord] = {
         shard.name: {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "samples": len(shard.rows)}
         for shard in shards
     }
     if existing:
         tried = {row["source"] for row in rows} | {reject.source for reject in rejects} | set(mended)
         rejects += [reject for reject in existing.rejects if reject.source not in tried]
-        rows = [{**row, "source": redact(row["source"])} for row in existing.rows] + rows
+        known: list[IndexRow] = [{**row, "source": redact(row["source"])} for row in existing.rows]
+        rows = known + rows
         described = existing.dataset["shards"] | described
     rows.sort(key=lambda row: (order[row["split"]], row["shard"], row["offset"]))
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
@@ -170,7 +241,7 @@ def write_tables(
     write_rows(join(out, INDEX), rows, INDEX_SCHEMA)
     write_rows(join(out, REJECTS), reject_rows, REJECTS_SCHEMA)
     kept = Counter(row["split"] for row in rows)
-    dataset = {
+    dataset: Dataset = {
         "format_version": FORMAT_VERSION,
         "full_height_px": provenance["configuration"]["full_height_px"],
         "patch_size_px": provenance["configuration"]["patch_size_px"],
@@ -183,7 +254,7 @@ def write_tables(
     return dataset
 
 
-def read_dataset(url: str) -> dict[str, Any]:
+def read_dataset(url: str) -> Dataset:
     """Reads the ``dataset.json`` of a training set.
 
     Raises:
@@ -195,7 +266,7 @@ def read_dataset(url: str) -> dict[str, Any]:
     return checked_dataset(path, read_json(path))
 
 
-def checked_dataset(path: str, dataset: Any) -> dict[str, Any]:
+def checked_dataset(path: str, dataset: Any) -> Dataset:
     """Returns the content of a ``dataset.json`` that this version can read.
 
     Raises:
@@ -207,26 +278,26 @@ def checked_dataset(path: str, dataset: Any) -> dict[str, Any]:
     elif version != FORMAT_VERSION:
         raise InputError(f"{path} has format_version {version}; this version reads 1 to {FORMAT_VERSION}")
     _check_dataset(path, dataset)
-    return dataset
+    return cast(Dataset, dataset)
 
 
 def _upgrade(dataset: dict[str, Any]) -> dict[str, Any]:
     """Converts a ``dataset.json`` of version 1 to version 2."""
-
-    def rename(values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return {"full_height_px" if name == "full_size_px" else name: value for name, value in values.items()}
-
-    renamed: dict[str, Any] = rename(dataset) | {"format_version": FORMAT_VERSION}
-    if "configuration" in dataset:
-        renamed["configuration"] = rename(dataset["configuration"])
+    renamed = _rename_size(dataset) | {"format_version": FORMAT_VERSION}
+    if isinstance(dataset.get("configuration"), dict):
+        renamed["configuration"] = _rename_size(dataset["configuration"])
     if isinstance(dataset.get("later_configurations"), list):
-        renamed["later_configurations"] = [rename(values) for values in dataset["later_configurations"]]
+        renamed["later_configurations"] = [
+            _rename_size(values) if isinstance(values, dict) else values for values in dataset["later_configurations"]
+        ]
     return renamed
 
 
-def read_dataset_if_any(url: str) -> dict[str, Any] | None:
+def _rename_size(values: dict[str, Any]) -> dict[str, Any]:
+    return {"full_height_px" if name == "full_size_px" else name: value for name, value in values.items()}
+
+
+def read_dataset_if_any(url: str) -> Dataset | None:
     """Reads ``dataset.json``; returns None if there is none.
 
     Raises:
@@ -235,7 +306,7 @@ def read_dataset_if_any(url: str) -> dict[str, Any] | None:
     return read_dataset(url) if exists(join(url, DATASET)) else None
 
 
-def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, processes: int = 1) -> None:
+def check_fits(url: str, dataset: Dataset, patch_px: int, full_px: int, processes: int = 1) -> None:
     """Checks that a network can be trained on a training set.
 
     Args:
@@ -266,7 +337,7 @@ def check_fits(url: str, dataset: dict[str, Any], patch_px: int, full_px: int, p
         )
 
 
-def read_index(url: str) -> list[dict[str, Any]]:
+def read_index(url: str) -> list[IndexRow]:
     """Returns the rows of a training set's index, in the order of its shards.
 
     Raises:
@@ -279,7 +350,7 @@ def read_index(url: str) -> list[dict[str, Any]]:
             sample_of(row)
         except InputError as error:
             raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or is not the {what} ({error})") from None
-    return rows
+    return cast(list[IndexRow], rows)
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:
@@ -311,23 +382,22 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
         "shards": _are_shards(dataset.get("shards")),
     }
     wrong = [name for name, is_right in fields.items() if not is_right]
-    if not wrong and dataset["samples"] != _count_by_split(dataset["shards"]):
+    if not wrong and dataset["samples"] != {split: sum(shard_lengths(dataset["shards"], split)) for split in SPLITS}:
         wrong = ["samples, which differ from those of the shards"]
     if wrong:
         raise InputError(f"{path} is damaged ({', '.join(wrong)}): copy it again, or ingest the photographs again")
 
 
-def shard_lengths(dataset: dict[str, Any], split: str) -> list[int]:
+def shard_lengths(shards: Mapping[str, ShardRecord], split: str) -> list[int]:
     """Returns how many samples each shard of a split has, in the order of the shards' names."""
-    shards = sorted(dataset["shards"].items())
-    return [shard["samples"] for name, shard in shards if name.startswith(f"{split}-")]
+    return [shard["samples"] for name, shard in sorted(shards.items()) if name.startswith(f"{split}-")]
 
 
-def _are_counts(value: Any) -> bool:
+def _are_counts(value: object) -> bool:
     return isinstance(value, dict) and all(map(is_count, value.values()))
 
 
-def _are_shards(value: Any) -> bool:
+def _are_shards(value: object) -> bool:
     return isinstance(value, dict) and all(
         SHARD_NAME.fullmatch(name)
         and isinstance(shard, dict)
@@ -336,10 +406,6 @@ def _are_shards(value: Any) -> bool:
         and is_count(shard.get("size_bytes"))
         for name, shard in value.items()
     )
-
-
-def _count_by_split(shards: dict[str, Any]) -> dict[str, int]:
-    return {split: sum(shard_lengths({"shards": shards}, split)) for split in SPLITS}
 
 
 def damaged(what: str, why: str) -> InputError:

@@ -7,8 +7,9 @@ evaluation alike: ``t`` in [-1, 1], with ``top = (full - patch) * (t + 1) / 2`` 
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from model.checks import is_integer
 from model.errors import InputError
@@ -18,6 +19,37 @@ KEY_PATTERN = re.compile(r"[0-9a-f]{16}(-[1-9][0-9]*)?")
 
 SPLITS = ("train", "val", "test")
 PLANNED_PATCHES = 8
+
+
+class PatchJson(TypedDict):
+    """The JSON value of a `PlannedPatch`."""
+
+    x_px: int
+    y_px: int
+    size_px: int
+    vertical_position: float
+
+
+class SampleJson(TypedDict):
+    """The JSON value of a `Sample`, which describes the fields."""
+
+    key: str
+    source: str
+    licence: str | None
+    author: str | None
+    sha256: str
+    perceptual_hash: str
+    original_width_px: int
+    original_height_px: int
+    crop_box_px: list[int]
+    full_size_px: list[int]
+    stored_width_px: int
+    stored_height_px: int
+    split: str
+    full_rows_px: list[int]
+    patches: list[PatchJson]
+    title: str | None
+    detail_hash: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +144,17 @@ class Sample:
             )
             _check("patches", patch, fits, f"inside {self.stored_width_px}×{self.stored_height_px} px")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SampleJson:
         """Returns the sample as a JSON value; ``from_json`` reads it back."""
         value = dataclasses.asdict(self)
         value["crop_box_px"] = list(self.crop_box_px)
         value["full_size_px"] = list(self.full_size_px)
         value["full_rows_px"] = list(self.full_rows_px)
         value["patches"] = list(value["patches"])
-        return value
+        return cast(SampleJson, value)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Sample":
+    def from_json(cls, value: Mapping[str, Any]) -> "Sample":
         """Restores a sample from its JSON value.
 
         Raises:
@@ -210,6 +242,6 @@ def _fraction(key: str, stream: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def _check(name: str, value: Any, allowed: Any, range_: str) -> None:
+def _check(name: str, value: object, allowed: object, range_: str) -> None:
     if not allowed:
         raise InputError(f"{name} is {value!r}; it must be {range_}")

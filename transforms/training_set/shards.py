@@ -6,11 +6,11 @@ import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.files import join, open_atomic
-from transforms.training_set.dataset import WrittenShard, shard_lengths
+from transforms.training_set.dataset import Dataset, IndexRow, WrittenShard, shard_lengths
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import SPLITS, Sample
 
@@ -67,7 +67,7 @@ def choose_samples_per_shard(train_samples: int) -> int:
 
 
 def assign_shards(
-    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: dict[str, Any] | None = None
+    staged: Iterable[StagedSample], samples_per_shard: int | None, existing: Dataset | None = None
 ) -> list[TrainingShard]:
     """Assigns samples to shards in the order of their keys: exactly N per shard, except for the last of a split.
 
@@ -79,7 +79,7 @@ def assign_shards(
     by_split: dict[str, list[StagedSample]] = {split: [] for split in SPLITS}
     for item in sorted(staged, key=lambda item: item.sample.key):
         by_split[item.sample.split].append(item)
-    first = {split: shard_lengths(existing, split) if existing else [] for split in SPLITS}
+    first = {split: shard_lengths(existing["shards"], split) if existing else [] for split in SPLITS}
     known = max((count for counts in first.values() for count in counts), default=None)
     count = samples_per_shard or known or choose_samples_per_shard(len(by_split["train"]))
     return [
@@ -95,7 +95,7 @@ def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
     The tar is what webdataset's ``TarWriter(mtime=0)`` writes. It is written with the standard library, because
     webdataset imports torch, which no worker of this job needs.
     """
-    rows = []
+    rows: list[IndexRow] = []
     with open_atomic(join(out, shard.name)) as file:
         hashing = _HashingFile(file)
         with tarfile.open(fileobj=cast(IO[bytes], hashing), mode="w|", format=tarfile.USTAR_FORMAT) as tar:
@@ -104,8 +104,7 @@ def write_shard(out: str, shard: TrainingShard) -> WrittenShard:
                 metadata = json.dumps(item.sample.to_json(), ensure_ascii=False, sort_keys=True).encode()
                 offset = add_member(tar, f"{item.sample.key}.{_suffix(image)}", image)
                 add_member(tar, f"{item.sample.key}.json", metadata)
-                place = {"shard": shard.name, "offset": offset, "size": len(image)}
-                rows.append({**place, **item.sample.to_json()})
+                rows.append({"shard": shard.name, "offset": offset, "size": len(image), **item.sample.to_json()})
     return WrittenShard(shard.name, hashing.digest.hexdigest(), hashing.size_bytes, tuple(rows))
 
 

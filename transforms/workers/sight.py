@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
@@ -16,6 +16,8 @@ from transforms.storage.files import filesystem
 from transforms.storage.retry import retried
 from transforms.storage.tally import count_in_beam
 from transforms.workers.faults import reported
+
+Element = TypeVar("Element")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def check(sight: Sight) -> None:
 
 
 @dataclass(eq=False)
-class CheckSight(beam.PTransform):
+class CheckSight(beam.PTransform[beam.PCollection[Element], beam.PCollection[Element]]):
     """Passes on its elements, after each worker that gets some has shown that it sees the job's files.
 
     Attributes:
@@ -81,7 +83,7 @@ class CheckSight(beam.PTransform):
     sight: Sight | None
 
     @no_annotations
-    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+    def expand(self, elements: beam.PCollection[Element]) -> beam.PCollection[Element]:
         """Applies the transform; called by Beam."""
         return elements if self.sight is None else elements | "Look" >> beam.ParDo(_Check(self.sight))
 
