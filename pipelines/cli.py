@@ -17,6 +17,7 @@ from model.errors import DivergenceError, InputError
 from model.version import __version__
 from pipelines.terminal.failures import Detached, JobFailedError
 from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
+from pipelines.terminal.paths import absolute_arguments
 from transforms.storage.text import printable
 
 COMMANDS = (
@@ -31,6 +32,8 @@ COMMANDS = (
     "inbetween",
     "assemble",
     "verify",
+    "status",
+    "cancel",
     "bench",
     "info",
 )
@@ -61,10 +64,10 @@ def build() -> typer.Typer:
 
 
 class Command(TyperCommand):
-    """A command that refuses numbers that are not finite."""
+    """A command that refuses numbers that are not finite, and takes relative paths from the folder it starts in."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Checks the numbers, then runs the command.
+        """Checks the numbers and completes the paths, then runs the command.
 
         Raises:
             InputError: a flag's value is infinite, or `nan`.
@@ -72,6 +75,8 @@ class Command(TyperCommand):
         for name, value in ctx.params.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"--{name.replace('_', '-')} is {value}: give a finite number")
+        if self.name in RUNS_BEAM:
+            ctx.params = absolute_arguments(ctx.params)
         return super().invoke(ctx)
 
 

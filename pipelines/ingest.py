@@ -12,6 +12,7 @@ from model.errors import InputError
 from pipelines.terminal.failures import Detached
 from pipelines.terminal.ingest_tables import details
 from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.paths import absolute
 from pipelines.terminal.progress import track
 from transforms.ingest import staging
 from transforms.ingest.crawler import PHOTOGRAPHS_DONE, is_fetched
@@ -115,6 +116,7 @@ def only_new(found: Found, base: TrainingSet) -> Found:
     known = {redact(row["source"]) for row in base.rows} | {
         reject.source for reject in base.rejects if reject.stage != "find"
     }
+    known |= set(map(absolute, known))  # sets of earlier versions hold relative paths as they were given
     said = {(reject.source, reject.reason) for reject in base.rejects}
     return Found(
         [photograph for photograph in found.photographs if photograph.source not in known],

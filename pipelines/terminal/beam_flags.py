@@ -43,7 +43,7 @@ def beam_options(arguments: Sequence[str], own: Sequence[str] = ()) -> PipelineO
     try:
         beam.Pipeline(options=options)
     except Exception as error:  # the exception depends on the runner
-        raise InputError(f"Beam does not accept {' '.join(given)}: {error}") from None
+        raise InputError(f"Beam does not accept {' '.join(arguments)}: {error}") from None
     return options
 
 

@@ -4,10 +4,9 @@ import platform
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypedDict
 
 import apache_beam as beam
 import grpc
@@ -32,6 +31,9 @@ JOB = ".job.json"
 
 POLL_S = 0.5
 CANCELLED_IN_S = 30.0
+FINDING = ("--project", "--region", "--dataflow_endpoint")
+"""The flags with which Dataflow finds a job; none that may hold a secret is stored."""
+
 IN_PROCESS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
 
 
@@ -82,11 +84,24 @@ def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -
             remove(join(out, JOB))
 
 
+class JobRecord(TypedDict):
+    """What finds a job on a cluster again."""
+
+    job: str
+    runner: str
+    job_endpoint: str | None
+    host: str
+    started: str
+    command: str
+    flags: list[str]
+
+
 class Submitted:
     """A job on a cluster, or one on its way there."""
 
     def __init__(self) -> None:
         self.result: PipelineResult | None = None
+        self.runner = ""
         self._known = threading.Event()
 
     def submit(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
@@ -96,6 +111,7 @@ class Submitted:
             InputError: the job server does not answer, or does not know a flag.
         """
         runner = pipeline.runner
+        self.runner = type(runner).__name__
         if isinstance(runner, portable_runner.PortableRunner):
             runner.create_job_service_handle = CheckedHandle  # type: ignore[method-assign]
         endpoint = options.view_as(PortableOptions).job_endpoint
@@ -115,16 +131,16 @@ class Submitted:
             return
         cancel(self.result)
 
-    def record(self, options: PipelineOptions) -> dict[str, Any]:
+    def record(self, options: PipelineOptions) -> JobRecord:
         """Returns what is needed to find the job again."""
         return {
-            "run": uuid.uuid4().hex,
-            "runner": options.view_as(StandardOptions).runner or "PortableRunner",
-            "job_endpoint": options.view_as(PortableOptions).job_endpoint,
             "job": job_id(self.result),
+            "runner": self.runner,
+            "job_endpoint": options.view_as(PortableOptions).job_endpoint,
             "host": platform.node(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "command": " ".join(sys.argv[1:2]),
+            "flags": [flag for flag in options._flags or [] if flag.startswith(FINDING)],
         }
 
 

@@ -243,6 +243,7 @@ def test_the_version_is_told(infinitygan):
 
 def test_quiet_hides_progress_and_nothing_else(render, monkeypatch):
     monkeypatch.setattr("pipelines.terminal.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.terminal.progress._FIRST_LINE_S", 0.0)
     monkeypatch.setattr("pipelines.terminal.progress._LINE_EVERY_S", 0.0)
     _, _, loud = render("--replace")
     assert any(line.startswith("Tiles: ") for line in loud)
