@@ -49,7 +49,7 @@ from pipelines.evaluate import Networks, describe_photographs, watched
 from pipelines.terminal.evaluation_tables import number, table
 from pipelines.train import TrainOptions, provenance, train
 from transforms.evaluation.figures import GAP_PX, INK, LABEL_PX, PAPER, sheet
-from transforms.evaluation.results import DescribedSets, References, Results, distances
+from transforms.evaluation.results import DescribedSets, Findings, References, distances
 from transforms.evaluation.settings import PATCH, Evaluation, PictureSets, frame
 from transforms.evaluation.windows import cut_pictures, cut_worlds, open_world
 from transforms.training.run_folder import CHECKPOINT, CONFIG, RunFolder, flat, upgraded
@@ -113,7 +113,7 @@ def cut(generator: Generator) -> Iterator[PictureSets]:
         yield from cut_worlds(partial(open_world, generator), config, EVALUATION)
 
 
-def compared(sets: DescribedSets, references: References, name: str, photographs: str) -> Results:
+def compared(sets: DescribedSets, references: References, name: str, photographs: str) -> Findings:
     """Returns a set's distances to a set of the held-out photographs."""
     return distances(*references.compare(sets, name, photographs))
 
@@ -124,7 +124,7 @@ def evaluated(generator: Generator, data: str, networks: Networks) -> tuple[Desc
     return describe(watched("Worlds", cut(generator), EVALUATION.worlds), networks), references
 
 
-def results_of(worlds: DescribedSets, references: References) -> tuple[Results, Results]:
+def results_of(worlds: DescribedSets, references: References) -> tuple[Findings, Findings]:
     """Returns, by set, the distances of a network's pictures and of its training photographs."""
     reals = {PATCH: PATCH, **{frame(scale): frame() for scale in EVALUATION.scales}}
     floor = {name: compared(references.trained, references, name, name) for name in (PATCH, frame())}
@@ -149,7 +149,7 @@ def picture(shown: Mapping[str, DescribedSets], references: References) -> Image
     return whole
 
 
-def show(results: Mapping[str, Results]) -> None:
+def show(results: Mapping[str, Findings]) -> None:
     """Prints the table: networks by scales."""
     sets = next(iter(results.values()))
     measures = [name for name in next(iter(sets.values())) if name.startswith(("KID", "FD"))]
@@ -165,14 +165,14 @@ def show(results: Mapping[str, Results]) -> None:
     Console(width=140).print(table("Distance to held-out photographs", ["", "network", *sets], rows))
 
 
-def compare(runs: Mapping[str, TrainOptions], data: str, out: Path) -> dict[str, Results]:
+def compare(runs: Mapping[str, TrainOptions], data: str, out: Path) -> dict[str, Findings]:
     """Trains the missing networks, evaluates all, and writes the report and the picture."""
     for options in filter(begun, runs.values()):
         check_run(options)
     checkpoints = {name: trained(options) for name, options in runs.items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     networks = feature_networks(Lpips(), None, device)
-    results: dict[str, Results] = {}
+    results: dict[str, Findings] = {}
     shown: dict[str, DescribedSets] = {}
     for name, checkpoint in checkpoints.items():
         shown[name], references = evaluated(checkpoint.generator.to(device), data, networks)

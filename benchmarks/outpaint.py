@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.bundled import CHECKPOINT
 from model.checkpoint import load_checkpoint
-from model.metrics.distances import Sample, bootstrap_weights, estimate, kernel_distance
+from model.metrics.distances import WeightedValues, bootstrap_weights, estimate, kernel_distance
 from model.metrics.feature_networks import feature_networks
 from model.networks.generator import Generator
 from model.quantise import quantise
@@ -63,10 +63,10 @@ def steps(picture: npt.NDArray[np.int64], columns: list[int]) -> npt.NDArray[np.
     return np.array(result)
 
 
-def sample(groups: list[Tensor], network: object, seed: int) -> Sample:
+def sample(groups: list[Tensor], network: object, seed: int) -> WeightedValues:
     """Returns the features of squares, where each group is resampled as one."""
     numbers = torch.cat([torch.full((len(group),), place) for place, group in enumerate(groups)])
-    return Sample(network.features(torch.cat(groups)), numbers, bootstrap_weights(len(groups), DRAWS, seed))
+    return WeightedValues(network.features(torch.cat(groups)), numbers, bootstrap_weights(len(groups), DRAWS, seed))
 
 
 def squares(photographs: Path, side: int) -> list[Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
 from model.config import default_recipe, recipe_for
-from model.metrics.distances import Sample, bootstrap_weights, estimate, mean
+from model.metrics.distances import WeightedValues, bootstrap_weights, estimate, mean
 from model.networks.coordinates import vertical_label
 from model.training.trainer import Trainer
 from pipelines.train import start_from
@@ -45,7 +45,7 @@ def trainer_of(init: str) -> Trainer:
 
 
 @torch.inference_mode()
-def judge(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> Sample:
+def judge(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> WeightedValues:
     """Returns the discriminator's verdicts on pictures in [-1, 1] and their t, each batch a group."""
     means = []
     for pictures, t in batches:
@@ -53,7 +53,7 @@ def judge(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> Sample:
         maps, _ = trainer.discriminator(pictures.contiguous(memory_format=torch.channels_last), position)
         means.append(torch.cat([x.flatten(1) for x in maps], dim=1).mean(dim=1))
     groups = torch.cat([torch.full((len(x),), number) for number, x in enumerate(means)])
-    return Sample(torch.cat(means), groups, bootstrap_weights(len(means), DRAWS, seed=0))
+    return WeightedValues(torch.cat(means), groups, bootstrap_weights(len(means), DRAWS, seed=0))
 
 
 def photographs(of: Photographs) -> Iterator[tuple[Tensor, Tensor]]:

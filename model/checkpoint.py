@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -29,6 +29,64 @@ FORMAT_VERSION = 1
 CHECKPOINT, TRAINING_STATE = "checkpoint", "training state"
 
 
+class TrainingData(TypedDict):
+    """The training set of a run.
+
+    Attributes:
+        sha256: The checksum over its shards.
+        samples: The number of samples by split.
+        licences: The number of photographs trained on by licence.
+    """
+
+    sha256: str
+    samples: dict[str, int]
+    licences: dict[str, int]
+
+
+class Parent(TypedDict):
+    """The checkpoint that a run started from.
+
+    Attributes:
+        sha256: The checksum of its file.
+        images_seen: The number of images that it had been trained on.
+    """
+
+    sha256: str
+    images_seen: int
+
+
+class Provenance(TypedDict, total=False):
+    """How and on what a generator was trained. Of a file from elsewhere, only `images_seen` has been checked.
+
+    Attributes:
+        version: The version of this package.
+        preset: The name of the network.
+        recipe: The name of the training settings.
+        data: The training set.
+        init: The checkpoint that the run started from, if any.
+        images_seen: The number of images that the generator was trained on.
+    """
+
+    version: str
+    preset: str
+    recipe: str
+    data: TrainingData
+    init: Parent | None
+    images_seen: int
+
+
+class StateHeader(TypedDict):
+    """The numbers in the header of a training state.
+
+    Attributes:
+        steps: The number of steps taken.
+        images_before: The number of images seen before the first of them.
+    """
+
+    steps: int
+    images_before: int
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A generator that can render.
@@ -36,21 +94,21 @@ class Checkpoint:
     Attributes:
         generator: The generator, in evaluation mode and float32.
         sha256: The checksum of the file.
-        provenance: How and on what the generator was trained; JSON values.
+        provenance: How and on what the generator was trained.
         licence: An SPDX identifier or a sentence.
     """
 
     generator: Generator
     sha256: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     licence: str
 
 
 def save_checkpoint(
-    tensors: Mapping[str, Tensor], config: GeneratorConfig, provenance: Mapping[str, Any], licence: str
+    tensors: Mapping[str, Tensor], config: GeneratorConfig, provenance: Provenance, licence: str
 ) -> bytes:
     """Returns the file of a generator's state dict; equal content gives equal bytes."""
-    header = {"generator": dataclasses.asdict(config), "provenance": dict(provenance), "licence": licence}
+    header = {"generator": dataclasses.asdict(config), "provenance": provenance, "licence": licence}
     return save(CHECKPOINT, tensors, header)
 
 
@@ -76,11 +134,11 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
     if not isinstance(provenance, dict) or not is_count(provenance.get("images_seen", 0)):
         raise InputError(f"{name}: the checkpoint's provenance is damaged; use another one")
     generator.eval().requires_grad_(False)
-    return Checkpoint(generator, sha256(content), provenance, str(header.get("licence", "unknown")))
+    return Checkpoint(generator, sha256(content), cast(Provenance, provenance), str(header.get("licence", "unknown")))
 
 
-def load_state(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Returns the header and tensors of a training state; the header has ``steps`` and ``images_before``.
+def load_state(content: bytes, name: str) -> tuple[StateHeader, dict[str, Tensor]]:
+    """Returns the header and tensors of a training state.
 
     Raises:
         InputError: The file is not a training state, or is damaged.
@@ -89,7 +147,7 @@ def load_state(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Ten
     if not (is_count(header.get("steps")) and is_count(header.get("images_before"))):
         raise InputError(f"{name} is damaged: its header lacks the number of steps and images; use an earlier one")
     check_numbers(tensors, name)
-    return header, tensors
+    return cast(StateHeader, header), tensors
 
 
 def check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
@@ -106,7 +164,7 @@ def check_numbers(tensors: Mapping[str, Tensor], name: str) -> None:
             raise InputError(f"{name}: tensor {key[:80]!r} holds values that are not finite; use an earlier file")
 
 
-def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+def save(kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> bytes:
     """Returns a safetensors file of a given kind."""
     document = {"kind": kind, "format_version": FORMAT_VERSION, **header}
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}

@@ -1,16 +1,16 @@
 """Checks of numbers that come from outside."""
 
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from model.errors import InputError
 
 
-def is_integer(value: Any) -> TypeGuard[int]:
+def is_integer(value: object) -> TypeGuard[int]:
     """Returns whether a value is an integer; bool does not count."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_count(value: Any) -> TypeGuard[int]:
+def is_count(value: object) -> TypeGuard[int]:
     """Returns whether a value is an integer of 0 or more."""
     return is_integer(value) and value >= 0
 

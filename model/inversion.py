@@ -88,7 +88,7 @@ class InversionConfig:
             check_weight(name, getattr(self, name))
 
 
-def check_weight(name: str, value: Any) -> None:
+def check_weight(name: str, value: object) -> None:
     """Raises InputError for a value that is not a valid weight."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise InputError(f"{name} is {value!r}; give 0 or more")
@@ -133,7 +133,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class InversionTile:
     """A part of the photograph and the fields it depends on."""
 
     place: Footprint
@@ -178,7 +178,7 @@ class Inversion:
         self.tiles = list(self.cut())
         self.step = 0
 
-    def cut(self) -> Iterator[Tile]:
+    def cut(self) -> Iterator[InversionTile]:
         """Yields the tiles of the photograph, with LPIPS's features of each."""
         rows, columns = box_windows(self.target.box_px)
         for row in pieces(rows, self.config.tile_px):
@@ -188,7 +188,9 @@ class Inversion:
                 with torch.no_grad():
                     features = self.lpips.features(pixels)
                 share = part[0].numel() / self.target.pixels[0].numel()
-                yield Tile(footprint(self.generator.config, row, column), (row, column), pixels, features, share)
+                yield InversionTile(
+                    footprint(self.generator.config, row, column), (row, column), pixels, features, share
+                )
 
     def advance(self) -> dict[str, float]:
         """Takes one step; returns its weighted losses.
@@ -235,7 +237,7 @@ class Inversion:
         """Returns the noise of each layer."""
         return [self.variables[f"z_n.{layer}"] for layer in range(len(self.place.noise))]
 
-    def render(self, tile: Tile) -> Tensor:
+    def render(self, tile: InversionTile) -> Tensor:
         """Renders a tile as a picture [1,3,h,w]."""
         z_l, coordinates = (
             cut_out(field, tile.place.latents, self.place.latents)

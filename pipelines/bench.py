@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from typing import Any
+from typing import TypedDict
 
 import torch
 from rich.table import Table
@@ -38,7 +38,25 @@ ROWS = {
 """The title of each figure in the table, and its format."""
 
 
-def bench(presets: list[str]) -> dict[str, Any]:
+class Machine(TypedDict):
+    """The machine on which figures were measured."""
+
+    device: str
+    instructions: str
+    threads: int
+    roofline: str
+    torch: str
+    python: str
+
+
+class Document(TypedDict):
+    """What bench writes: the machine, and the figures of each preset by name."""
+
+    machine: Machine
+    presets: dict[str, dict[str, float]]
+
+
+def bench(presets: list[str]) -> Document:
     """Measures presets on this machine; returns a JSON document.
 
     Raises:
@@ -69,7 +87,7 @@ def measured(preset: str, done: list[None]) -> dict[str, float]:
     return figures
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """Describes the machine on which the figures were measured."""
     device = speed.device()
     return {
@@ -82,7 +100,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def table(document: dict[str, Any]) -> Table:
+def table(document: Document) -> Table:
     """Makes a table with one column per preset."""
     presets, host = document["presets"], document["machine"]
     shown = Table(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from PIL.Image import Image as Picture
+from PIL import Image
 from torch import Tensor
 
 from model.bundled import resolve
@@ -29,7 +29,7 @@ from model.version import __version__
 from pipelines.terminal.progress import track
 from transforms.evaluation.crops import read_photographs
 from transforms.evaluation.figures import bands_picture, colours_picture, diversity_picture, frames_picture
-from transforms.evaluation.results import DescribedSets, References, Results, measure
+from transforms.evaluation.results import DescribedSets, Findings, References, Results, measure
 from transforms.evaluation.settings import Evaluation, frame
 from transforms.evaluation.windows import Renderer, cut_worlds, open_world, render_window
 from transforms.storage.files import exists, filesystem, join, read_bytes, write_bytes, write_json
@@ -83,7 +83,7 @@ def evaluate(options: EvaluateOptions) -> Results:
     networks = feature_networks(lpips, inception, device)
     references = describe_photographs(options.data, generator.config, evaluation, networks)
     worlds = describe_worlds(partial(open_world, generator), references, networks)
-    results = measure(worlds, references) | {"repetition": measure_repetition(generator, evaluation)}
+    measured, repeated = measure(worlds, references), measure_repetition(generator, evaluation)
     varied = vary(generator, evaluation)
     pictures = {
         "bands.png": bands_picture(worlds, references),
@@ -92,12 +92,15 @@ def evaluate(options: EvaluateOptions) -> Results:
         "diversity.png": diversity_picture(varied[:2].cpu()),
     }
     apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
-    results["LPIPS"] = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
+    varies = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
+    results: Results = {**measured, "repetition": repeated, "LPIPS": varies}
     write(options, checkpoint, results, pictures)
     return results
 
 
-def write(options: EvaluateOptions, checkpoint: Checkpoint, results: Results, pictures: Mapping[str, Picture]) -> None:
+def write(
+    options: EvaluateOptions, checkpoint: Checkpoint, results: Results, pictures: Mapping[str, Image.Image]
+) -> None:
     """Writes the pictures, then the metrics with everything they depend on."""
     for name, picture in pictures.items():
         buffer = io.BytesIO()
@@ -142,7 +145,7 @@ def describe_worlds(worlds: Callable[[int], Renderer], references: References, n
     return describe(watched("Worlds", cuts, evaluation.worlds), networks)
 
 
-def measure_repetition(generator: Generator, evaluation: Evaluation) -> Results:
+def measure_repetition(generator: Generator, evaluation: Evaluation) -> Findings:
     """Measures whether panoramas repeat with the coordinate's period."""
     config = generator.config
     period_px = config.period_cells * config.cell_px

@@ -9,7 +9,6 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from model.errors import InputError, one_line
 from model.tensor_header import read_header
@@ -17,7 +16,7 @@ from transforms.formats.headers import READERS, read_said, read_short
 from transforms.storage.files import exists, filesystem, join, read_bytes, read_json
 from transforms.storage.text import printable
 
-Lines = dict[str, Any]
+Lines = dict[str, object]
 
 
 def describe(url: str) -> Lines:
@@ -147,7 +146,7 @@ def describe_shard(url: str) -> Lines:
     return {"what": "training shard", "samples": count, "split": first.get("split"), "first": first.get("key")}
 
 
-def found(facts: Lines, said: Mapping[str, Any]) -> Lines:
+def found(facts: Lines, said: Mapping[str, object]) -> Lines:
     """Returns the facts, followed by what the file says about itself beyond them."""
     return {**facts, **{name: value for name, value in said.items() if name not in facts}}
 

@@ -8,12 +8,13 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import cast
 
 import torch
 
 from model import checkpoint as files
 from model.bundled import resolve
+from model.checkpoint import Parent, Provenance
 from model.config import (
     PRECISIONS,
     PRESETS,
@@ -34,7 +35,7 @@ from pipelines.terminal.progress import say
 from pipelines.training_run import Metric, Run
 from transforms.storage.files import exists, join
 from transforms.storage.tensor_files import read_tensors
-from transforms.training.run_folder import CHECKPOINT, RunFolder, state_beside
+from transforms.training.run_folder import CHECKPOINT, RunConfig, RunFolder, state_beside
 from transforms.training.run_lock import locked
 from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
@@ -149,7 +150,8 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     folder = RunFolder(options.out)
     parent = folder.read_config().get("init") if options.resume else start_from(trainer, options.init)
     origin = provenance(options, dataset, parent)
-    config = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings), **origin}
+    parts = {"generator": dataclasses.asdict(network), "training": dataclasses.asdict(settings)}
+    config = cast(RunConfig, parts | origin)
     images = options.images
     if images is None and options.minutes is None and settings.iterations:
         images = settings.iterations * settings.batch
@@ -168,13 +170,13 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer:
     return trainer
 
 
-def tell_processes(before: Any, now: int) -> None:
+def tell_processes(before: object, now: int) -> None:
     """Reports that a run resumes with another number of processes, because photographs then come in another order."""
     if before is not None and before != now:
         say(f"Processes: {before!r} before, {now} now; from now on the photographs come in another order")
 
 
-def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
+def start_from(trainer: Trainer, init: str | None) -> Parent | None:
     """Loads another run's networks, and its training state if it is stored next to the checkpoint.
 
     Returns:
@@ -183,7 +185,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     if init is None:
         return None
     url = resolve(init)
-    found = files.load_checkpoint(read_tensors(url, "--init", beside=CHECKPOINT), url)
+    found = files.load_checkpoint(read_tensors(url, "--init", usual=CHECKPOINT), url)
     if found.generator.config != trainer.generator_config:
         raise InputError(f"--init {init}: it belongs to another preset; choose the --preset it was trained with")
     networks = {"ema": found.generator.state_dict(), "generator": found.generator.state_dict()}
@@ -196,7 +198,7 @@ def start_from(trainer: Trainer, init: str | None) -> dict[str, Any] | None:
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
-def provenance(options: TrainOptions, dataset: Dataset, parent: dict[str, Any] | None) -> dict[str, Any]:
+def provenance(options: TrainOptions, dataset: Dataset, parent: Parent | None) -> Provenance:
     """Describes the origin of this run's checkpoints, except for the number of images seen."""
     licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
@@ -212,7 +214,7 @@ def provenance(options: TrainOptions, dataset: Dataset, parent: dict[str, Any] |
     }
 
 
-def environment(options: TrainOptions, processes: Processes) -> dict[str, Any]:
+def environment(options: TrainOptions, processes: Processes) -> dict[str, object]:
     """Describes the options, packages and hardware of a run."""
     gpu = processes.device.type == "cuda"
     return {

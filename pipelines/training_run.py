@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 
 from model import checkpoint as files
+from model.checkpoint import Provenance
 from model.errors import DivergenceError, InputError
 from model.networks.generator import Generator
 from model.training.processes import peak_bytes
@@ -21,7 +21,7 @@ from transforms.storage.files import join
 from transforms.storage.tensor_files import read_tensors
 from transforms.training.curves import events
 from transforms.training.previews import GRID, grid, sample_grid, strip
-from transforms.training.run_folder import BEST, CHECKPOINT, RunFolder, curves_name
+from transforms.training.run_folder import BEST, CHECKPOINT, LogEntry, RunFolder, curves_name
 from transforms.training.run_lock import Check
 from transforms.training.stream import PatchBatch, PatchStream
 
@@ -83,7 +83,7 @@ class Run:
         self,
         trainer: Trainer,
         folder: RunFolder,
-        provenance: Mapping[str, Any],
+        provenance: Provenance,
         images: int | None = None,
         minutes: float | None = None,
         metric: Metric | None = None,
@@ -92,7 +92,7 @@ class Run:
         self.trainer, self.folder, self.provenance, self.metric = trainer, folder, provenance, metric
         self.images, self.minutes, self.still_ours = images, minutes, still_ours
         self.first = trainer.processes.rank == 0
-        self.log: list[dict[str, Any]] = []
+        self.log: list[LogEntry] = []
         self.images_this_run = 0
         self.since_tick, self.lately = Steps(), Steps(SHOWN_STEPS)
 
@@ -113,7 +113,7 @@ class Run:
             folder.write_checkpoint(self.checkpoint())
         folder.write_log(self.log)
         for entry in self.log:
-            if not folder.has(curves_name(entry["images"])):
+            if not folder.has(curves_name(int(entry["images"]))):
                 self.write_curves(entry)
         if not self.log or self.log[-1]["images"] != images:
             return
@@ -231,14 +231,15 @@ class Run:
             if not (missing and self.folder.has(file)):
                 self.folder.write_picture(file, picture(self.trainer.ema))
 
-    def write_curves(self, entry: Mapping[str, Any]) -> None:
+    def write_curves(self, entry: LogEntry) -> None:
         """Writes the values of a line of the log for TensorBoard."""
         values = {name: value for name, value in entry.items() if name not in COUNTED}
-        self.folder.write_curves(entry["images"], events(entry["images"], entry["time_s"], values))
+        images = int(entry["images"])
+        self.folder.write_curves(images, events(images, entry["time_s"], values))
 
     def checkpoint(self) -> bytes:
         """Returns the file of the averaged generator."""
-        provenance = {**self.provenance, "images_seen": self.trainer.images}
+        provenance: Provenance = {**self.provenance, "images_seen": self.trainer.images}
         tensors, config = self.trainer.ema.state_dict(), self.trainer.generator_config
         return files.save_checkpoint(tensors, config, provenance, "unstated")
 
@@ -250,7 +251,7 @@ class Run:
         self.folder.write_state(self.checkpoint(), state)
 
 
-def is_best(log: Sequence[Mapping[str, Any]]) -> bool:
+def is_best(log: Sequence[LogEntry]) -> bool:
     """Tells whether the last tick's metric is the best so far."""
     *before, last = (entry.get("metric", float("inf")) for entry in log)
     return last < min(before, default=float("inf"))

@@ -39,7 +39,7 @@ def bootstrap_weights(groups: int, draws: int, seed: int) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class WeightedValues:
     """Values of pictures, float [N] or [N,d], the group of each, int64 [N], and the groups' weights [draws,G]."""
 
     values: Tensor
@@ -62,19 +62,19 @@ class Sample:
         return self.sums(torch.ones(len(self.groups)))
 
 
-def mean(x: Sample) -> Tensor:
+def mean(x: WeightedValues) -> Tensor:
     """Returns the mean, [draws] or [draws,d]."""
     total = x.weights @ x.sums(x.values)
     return total / (x.weights @ x.counts).reshape(-1, *[1] * (total.ndim - 1))
 
 
-def deviation(x: Sample) -> Tensor:
+def deviation(x: WeightedValues) -> Tensor:
     """Returns the standard deviation of values [N], [draws]."""
     square = x.weights @ x.sums(x.values.double().square()) / (x.weights @ x.counts)
     return (square - mean(x).square()).clamp(min=0).sqrt()
 
 
-def kernel_distance(x: Sample, y: Sample) -> Tensor:
+def kernel_distance(x: WeightedValues, y: WeightedValues) -> Tensor:
     """Computes KID: the unbiased squared maximum mean discrepancy, kernel (x·y/d + 1)³ (Bińkowski et al. 2018).
 
     No picture is paired with itself or with a copy of itself in a draw.
@@ -84,7 +84,7 @@ def kernel_distance(x: Sample, y: Sample) -> Tensor:
     return _kernel_within(x) + _kernel_within(y) - 2 * across
 
 
-def _kernel_within(x: Sample) -> Tensor:
+def _kernel_within(x: WeightedValues) -> Tensor:
     squares = x.weights.square()
     itself = (x.values.double().square().mean(dim=1) + 1) ** 3
     pairs = (x.weights @ x.counts).square() - squares @ x.counts
@@ -92,7 +92,7 @@ def _kernel_within(x: Sample) -> Tensor:
     return total / pairs
 
 
-def kernel_sums(x: Sample, y: Sample) -> Tensor:
+def kernel_sums(x: WeightedValues, y: WeightedValues) -> Tensor:
     """Sums the kernel over all pairs of two groups: float64 [G,H]. Memory does not grow with the number of pairs."""
     values, sums = y.values.double(), torch.zeros(x.weights.shape[1], y.weights.shape[1], dtype=torch.float64)
     for part, groups in zip(x.values.double().split(BLOCK), x.groups.split(BLOCK), strict=True):
@@ -101,7 +101,7 @@ def kernel_sums(x: Sample, y: Sample) -> Tensor:
     return sums
 
 
-def frechet_distance(x: Sample, y: Sample) -> Tensor:
+def frechet_distance(x: WeightedValues, y: WeightedValues) -> Tensor:
     """Computes the Fréchet distance between normal distributions fitted to the samples (Heusel et al. 2017).
 
     With fewer pictures than features, covariances do not have full rank: the distance is exact for the given pictures,
@@ -126,20 +126,20 @@ def normal(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return middle, torch.linalg.qr(root, mode="r").R if len(root) > root.shape[1] else root
 
 
-def precision(x: Sample, y: Sample) -> Tensor:
+def precision(x: WeightedValues, y: WeightedValues) -> Tensor:
     """Returns the share of x that is as near to a picture of y as its third neighbour (Kynkäänniemi et al. 2019).
 
     Neighbours come from other groups, since the crops of one photograph are so similar that nothing else would be near.
     """
-    return mean(Sample(covered(x.values, y).double(), x.groups, x.weights))
+    return mean(WeightedValues(covered(x.values, y).double(), x.groups, x.weights))
 
 
-def recall(x: Sample, y: Sample) -> Tensor:
+def recall(x: WeightedValues, y: WeightedValues) -> Tensor:
     """Returns the share of y that is near to x, like `precision`."""
     return precision(y, x)
 
 
-def covered(points: Tensor, support: Sample) -> Tensor:
+def covered(points: Tensor, support: WeightedValues) -> Tensor:
     """Returns which points [N,d] are as near to some support point as its third neighbour is; bool [N]."""
     radii = []
     for part, groups in zip(support.values.split(BLOCK), support.groups.split(BLOCK), strict=True):
@@ -151,7 +151,7 @@ def covered(points: Tensor, support: Sample) -> Tensor:
     )
 
 
-def shift_distance(x: Sample, y: Sample) -> Tensor:
+def shift_distance(x: WeightedValues, y: WeightedValues) -> Tensor:
     """Returns the 1-Wasserstein distance of values [N] and [M]: the mean distance that they must be moved."""
     values, order = torch.cat([x.values, y.values]).double().sort()
     mine, theirs = x.each / x.each.sum(dim=1, keepdim=True), y.each / y.each.sum(dim=1, keepdim=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.metrics.distances import Sample
+from model.metrics.distances import WeightedValues
 from model.metrics.feature_networks import FeatureNetwork
 from model.metrics.statistics import FRAME_STATISTICS, PATCH_STATISTICS
 
@@ -30,10 +30,10 @@ class Described:
     groups: Tensor
     examples: Tensor
 
-    def sample(self, name: str, weights: Tensor) -> Sample:
+    def weighted(self, name: str, weights: Tensor) -> WeightedValues:
         """Returns the features of a network, or a statistic, by name."""
         values = self.features[name] if name in self.features else self.statistics[name]
-        return Sample(values, self.groups, weights)
+        return WeightedValues(values, self.groups, weights)
 
 
 def describe(groups: Iterable[Mapping[str, Tensor]], networks: Mapping[str, FeatureNetwork]) -> dict[str, Described]:

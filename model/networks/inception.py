@@ -28,7 +28,7 @@ Branch = tuple[Shape, ...]
 """A sequence of convolutions."""
 
 
-class Convolution(nn.Module):
+class FoldedConvolution(nn.Module):
     """A convolution with its normalisation folded in, followed by ReLU."""
 
     weight: Tensor
@@ -72,7 +72,7 @@ class Block(nn.Module):
             for place, (layer, outputs, kernel) in enumerate(branch):
                 halves = pool == "halve" and place == len(branch) - 1
                 shape = (outputs, channels, *kernel)
-                layers.append(Convolution(weights, f"{name}.{layer}", shape, 2 if halves else 1, not halves))
+                layers.append(FoldedConvolution(weights, f"{name}.{layer}", shape, 2 if halves else 1, not halves))
                 if not layer.endswith("a"):  # its twin "b" has the same input
                     channels = outputs
             self.outputs += channels * (2 if forks(branch) else 1)
@@ -203,7 +203,7 @@ class Inception(nn.Module):
         try:
             self.stem, channels = nn.ModuleList(), 3
             for (layer, outputs, kernel), stride, padded in STEM:
-                self.stem.append(Convolution(weights, layer, (outputs, channels, *kernel), stride, padded))
+                self.stem.append(FoldedConvolution(weights, layer, (outputs, channels, *kernel), stride, padded))
                 channels = outputs
             self.blocks = nn.ModuleList()
             for block, branches, pool in BLOCKS:

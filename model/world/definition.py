@@ -249,13 +249,13 @@ def image(window: Window, positions: int) -> Window:
     return window[0] * positions, (window[1] + 1) * positions - 1
 
 
-def check_integer(name: str, value: Any) -> None:
+def check_integer(name: str, value: object) -> None:
     """Raises InputError for a value that is not an integer."""
     if not is_integer(value):
         raise InputError(f"{name} is {value!r}; it must be a whole number")
 
 
-def check_name(field: str, value: Any) -> None:
+def check_name(field: str, value: object) -> None:
     """Raises InputError for a value that cannot name a file."""
     if not isinstance(value, str) or not value:
         raise InputError(f"{field} is {value!r}; give a path or URL")
@@ -268,7 +268,7 @@ def check_position(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value}; its magnitude must be below {LIMIT}")
 
 
-def check_box(name: str, box: Any) -> None:
+def check_box(name: str, box: object) -> None:
     """Raises InputError for a value that is not a box of pixels in the world."""
     if not isinstance(box, tuple) or len(box) != 4:
         raise InputError(f"{name} is {box!r}; give x, y, width and height in pixels")

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Results = Mapping[str, Any]
+from transforms.evaluation.results import Findings, Results
 
 
 def show(results: Results) -> None:
@@ -26,17 +26,17 @@ def tables(results: Results) -> list[Table]:
     distances = table(
         "Distance to held-out photographs (in parentheses: the training photographs' distance)",
         ["", *sets],
-        [counts, *([name, *(estimate(row[name]) for row in sets.values())] for name in measures)],
+        [counts, *([name, *(with_error(row[name]) for row in sets.values())] for name in measures)],
     )
     by_height = table(
         "By pixels below the horizon (generated / photographs)",
         ["px", *kids, "clipped", "contrast", "fine power"],
-        [[name, *(estimate(row[key]) for key in kids), *means(row)] for name, row in bands.items()],
+        [[name, *(with_error(row[key]) for key in kids), *means(row)] for name, row in bands.items()],
     )
     return [distances, by_height, table("More", ["", ""], others(results))]
 
 
-def means(row: Results) -> list[str]:
+def means(row: Findings) -> list[str]:
     """Returns the mean statistics of a band's patches."""
     return [pair(row["clipped"], "{:.1%}"), pair(row["contrast"], "{:.0f}"), pair(row["fine power"], "{:.0f}")]
 
@@ -45,19 +45,19 @@ def others(results: Results) -> Iterable[Sequence[str]]:
     """Yields all other results, one line each."""
     for network, means in results["mean KID"].items():
         for name, value in means.items():
-            yield f"mean KID-{network}, {name}", estimate(value)
+            yield f"mean KID-{network}, {name}", with_error(value)
     for name, value in results["colours"].items():
         yield (
             f"{name.replace('_', ' less ')}: shift of the patches, of 255",
-            f"{estimate(value)}, {pair(value, '{:.0f}')}",
+            f"{with_error(value)}, {pair(value, '{:.0f}')}",
         )
-    for name, value in results["horizon"].items():
-        yield f"spread of the horizon {name}", f"{pair(value, '{:.3f}')} = {estimate(value['ratio'])}"
+    for name, spread in results["horizon"].items():
+        yield f"spread of the horizon {name}", f"{pair(spread, '{:.3f}')} = {with_error(spread['ratio'])}"
     repetition = results["repetition"]
     controls = f"shuffled {number(repetition['shuffled_mean'])}, 95% below {number(repetition['shuffled_95'])}"
-    yield "correlation at the coordinate's period", f"{estimate(repetition['at_period'])}; {controls}"
-    for name, value in results.get("LPIPS", {}).items():
-        yield f"LPIPS, {name.replace('_', ' ')}", estimate(value) if isinstance(value, Mapping) else number(value)
+    yield "correlation at the coordinate's period", f"{with_error(repetition['at_period'])}; {controls}"
+    for name, apart in results["LPIPS"].items():
+        yield f"LPIPS, {name.replace('_', ' ')}", with_error(apart) if isinstance(apart, Mapping) else number(apart)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -70,13 +70,13 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> 
     return made
 
 
-def estimate(value: Results) -> str:
+def with_error(value: Mapping[str, Any]) -> str:
     """Formats a value with its error, followed by the training photographs' value in parentheses."""
     trained = f" ({number(value['trained'])})" if "trained" in value else ""
     return f"{number(value['value'])} ± {number(value['error'])}{trained}"
 
 
-def pair(value: Results, form: str) -> str:
+def pair(value: Mapping[str, Any], form: str) -> str:
     """Formats the values of generated pictures and of photographs."""
     return f"{form.format(value['generated'])} / {form.format(value['photographs'])}"
 

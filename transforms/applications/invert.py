@@ -146,7 +146,7 @@ def invert(job: InversionJob) -> Overlay:
     """
     checkpoint = load_generator(job.checkpoint)
     target = read_target(job, checkpoint.generator.config)
-    identity = describe(job, target, checkpoint.sha256)
+    identity = identity_of(job, target, checkpoint.sha256)
     if exists(job.out):
         return finished(job, identity)
     inversion = Inversion(checkpoint.generator, target, job.config)
@@ -194,7 +194,7 @@ def resume(inversion: Inversion, job: InversionJob, identity: dict[str, Any]) ->
         raise InputError(f"{url}: {error}; remove it") from None
 
 
-def describe(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[str, Any]:
+def identity_of(job: InversionJob, target: Target, checkpoint_sha256: str) -> dict[str, Any]:
     """Returns all that decides the overlay, as JSON values."""
     return {
         "photograph_sha256": target.sha256,

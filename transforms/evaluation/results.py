@@ -5,14 +5,14 @@ Each is given for photographs of the training split too: the floor of a distance
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from model.config import GeneratorConfig
 from model.metrics.distances import (
-    Sample,
+    WeightedValues,
     bootstrap_weights,
     deviation,
     estimate,
@@ -26,11 +26,58 @@ from model.metrics.distances import (
 from model.metrics.picture_sets import Described
 from transforms.evaluation.settings import PATCH, Evaluation, band, beyond_frame, clamp_to_frame, frame, paper
 
-Results = dict[str, Any]
 DescribedSets = Mapping[str, Described]
-Measure = Callable[[Sample, Sample], Tensor]
+Measure = Callable[[WeightedValues, WeightedValues], Tensor]
 
 COLOURS = ("brightness", "red_green", "yellow_blue", "saturation", "contrast")
+
+
+Figures = dict[str, float]
+"""Numbers by name, such as a value, its error and the value for the training split."""
+
+Findings = dict[str, Any]
+"""Numbers and `Figures` by name. Which there are depends on the feature networks."""
+
+
+class HorizonSpread(TypedDict):
+    """How far horizons spread, as a share of the frame's height, in four ways.
+
+    Attributes:
+        generated: the spread of the worlds.
+        photographs: that of the held-out photographs.
+        ratio: the first as a share of the second.
+        trained: the spread of the training photographs.
+    """
+
+    generated: float
+    photographs: float
+    ratio: Figures
+    trained: float
+
+
+Measured = TypedDict(
+    "Measured",
+    {
+        "sets": dict[str, Findings],
+        "bands": dict[str, Findings],
+        "mean KID": dict[str, dict[str, Figures]],
+        "colours": dict[str, Figures],
+        "horizon": dict[str, HorizonSpread],
+    },
+)
+"""All distances of worlds from photographs: by picture set, by band, as means over bands, and by statistic."""
+
+
+class Results(Measured):
+    """The results of an evaluation.
+
+    Attributes:
+        repetition: how far panoramas repeat with the coordinate's period.
+        LPIPS: how far pictures of one place differ that have other latents or textures, and how far photographs do.
+    """
+
+    repetition: Findings
+    LPIPS: Findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +89,13 @@ class Compared:
     x_weights: Tensor
     y_weights: Tensor
 
-    def samples(self, name: str) -> tuple[Sample, Sample]:
+    def weighted(self, name: str) -> tuple[WeightedValues, WeightedValues]:
         """Returns the features of a network, or a statistic, of both sets."""
-        return self.x.sample(name, self.x_weights), self.y.sample(name, self.y_weights)
+        return self.x.weighted(name, self.x_weights), self.y.weighted(name, self.y_weights)
 
     def of(self, name: str, measure: Measure) -> Tensor:
         """Applies a measure from `model.metrics.distances` to these features or this statistic."""
-        return measure(*self.samples(name))
+        return measure(*self.weighted(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +144,26 @@ def groups_of(sets: DescribedSets) -> int:
     return 1 + max(int(described.groups.max()) for described in sets.values())
 
 
-def measure(worlds: DescribedSets, references: References) -> Results:
+def measure(worlds: DescribedSets, references: References) -> Measured:
     """Computes all measures of worlds against the references, as JSON values."""
     evaluation = references.evaluation
     frames = {frame(scale): frame() for scale in evaluation.scales}
     if evaluation.protocol == "paper":
         frames |= {paper(frame(scale)): paper(frame()) for scale in evaluation.scales}
     sets = {PATCH: PATCH} | frames
+    by_band, mean_kids = bands(worlds, references)
     return {
         "sets": {name: distances(*references.compare(worlds, name, reals)) for name, reals in sets.items()},
-        **bands(worlds, references),
+        "bands": by_band,
+        "mean KID": mean_kids,
         "colours": colours(*references.compare(worlds, PATCH, PATCH)),
         "horizon": horizon(*references.compare(worlds, frame(min(evaluation.scales)), frame())),
     }
 
 
-def distances(compared: Compared, trained: Compared) -> Results:
+def distances(compared: Compared, trained: Compared) -> Findings:
     """Computes distances between whole sets, in every network's features."""
-    results: Results = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
+    results: Findings = {"pictures": len(compared.x.groups), "photographs' pictures": len(compared.y.groups)}
     for network in compared.x.features:
         measures = {
             f"KID-{network}": kernel_distance,
@@ -131,13 +180,13 @@ def frechet_name(network: str) -> str:
     return "FID" if network == "Inception" else f"FD-{network}"
 
 
-def bands(worlds: DescribedSets, references: References) -> Results:
+def bands(worlds: DescribedSets, references: References) -> tuple[dict[str, Findings], dict[str, dict[str, Figures]]]:
     """Computes distances by height, and their means over bands as far above as below.
 
     A band beyond the frame has two rows: one for the photographs' edge as it is, and one for their sky or ground alone.
     """
     networks = list(worlds[PATCH].features)
-    rows: Results = {}
+    rows: dict[str, Findings] = {}
     measured: list[BandDistance] = []
     for band_px in references.evaluation.bands_px:
         for beyond, photographs in photographs_of(band_px, references).items():
@@ -145,10 +194,10 @@ def bands(worlds: DescribedSets, references: References) -> Results:
             distance = BandDistance(band_px, beyond, {name: compared.of(name, kernel_distance) for name in networks})
             measured.append(distance)
             rows[f"{band_px:+d} {beyond}".strip()] = band_row(distance, compared, trained)
-    return {"bands": rows, "mean KID": {name: band_means(name, measured, references) for name in networks}}
+    return rows, {name: band_means(name, measured, references) for name in networks}
 
 
-def band_row(distance: BandDistance, compared: Compared, trained: Compared) -> Results:
+def band_row(distance: BandDistance, compared: Compared, trained: Compared) -> Findings:
     """Returns what is said of one band."""
     kids = {f"KID-{name}": beside_trained(kid, trained.of(name, kernel_distance)) for name, kid in distance.kid.items()}
     return kids | {
@@ -168,7 +217,7 @@ def photographs_of(band_px: int, references: References) -> dict[str, str]:
     return names
 
 
-def band_means(network: str, measured: Sequence[BandDistance], references: References) -> Results:
+def band_means(network: str, measured: Sequence[BandDistance], references: References) -> dict[str, Figures]:
     """Computes KID within the photographs' frame, of each pair of bands beyond it, and of those below and above."""
     edge = {one.px: one.kid[network] for one in measured if not one.beyond}
     clear = {one.px: one.kid[network] for one in measured if one.beyond}
@@ -184,7 +233,7 @@ def band_means(network: str, measured: Sequence[BandDistance], references: Refer
     return results
 
 
-def colours(compared: Compared, trained: Compared) -> Results:
+def colours(compared: Compared, trained: Compared) -> dict[str, Figures]:
     """Computes how far the distributions of pictures' mean colours and contrasts are apart, in levels of 255."""
     return {
         name: {**with_trained(compared, trained, name, shift_distance), **both_means(compared, name)}
@@ -192,40 +241,40 @@ def colours(compared: Compared, trained: Compared) -> Results:
     }
 
 
-def horizon(compared: Compared, trained: Compared) -> Results:
+def horizon(compared: Compared, trained: Compared) -> dict[str, HorizonSpread]:
     """Computes how far horizons spread between frames and along them, as a share of the frame's height."""
-    results: Results = {}
+    results: dict[str, HorizonSpread] = {}
     for name, statistic, spread in (
         ("between frames", "horizon_height", deviation),
         ("along a frame", "horizon_relief", mean),
     ):
-        x, y = (spread(sample) for sample in compared.samples(statistic))
+        x, y = (spread(sample) for sample in compared.weighted(statistic))
         results[name] = {
             "generated": float(x[0]),
             "photographs": float(y[0]),
             "ratio": asdict(estimate(x / y)),
-            "trained": float(spread(trained.samples(statistic)[0])[0]),
+            "trained": float(spread(trained.weighted(statistic)[0])[0]),
         }
     return results
 
 
-def with_trained(compared: Compared, trained: Compared, name: str, distance: Measure) -> Results:
+def with_trained(compared: Compared, trained: Compared, name: str, distance: Measure) -> Figures:
     """Returns a distance with its error, and the same distance for the training split."""
     return beside_trained(compared.of(name, distance), trained.of(name, distance))
 
 
-def beside_trained(draws: Tensor, trained: Tensor) -> Results:
+def beside_trained(draws: Tensor, trained: Tensor) -> Figures:
     """Returns a value with its error, and the value for the training split."""
     return {**asdict(estimate(draws)), "trained": float(trained[0])}
 
 
-def both_means(compared: Compared, name: str) -> Results:
+def both_means(compared: Compared, name: str) -> Figures:
     """Returns the mean of a statistic in both sets."""
-    generated, photographs = (float(mean(sample)[0]) for sample in compared.samples(name))
+    generated, photographs = (float(mean(sample)[0]) for sample in compared.weighted(name))
     return {"generated": generated, "photographs": photographs}
 
 
-def ratio(compared: Compared, name: str) -> Results:
+def ratio(compared: Compared, name: str) -> Figures:
     """Returns the mean of a statistic as a share of the photographs'."""
-    generated, photographs = (mean(sample) for sample in compared.samples(name))
+    generated, photographs = (mean(sample) for sample in compared.weighted(name))
     return asdict(estimate(generated / photographs))

@@ -64,14 +64,14 @@ def read_webp(url: str) -> Said:
     if (fs.size(path) or 0) > MOST_WEBP_BYTES:
         raise InputError(f"{url} has {fs.size(path)} bytes; a WebP may have at most {MOST_WEBP_BYTES}")
 
-    def said(info: Mapping[Any, Any]) -> Any:
+    def said(info: Mapping[str | tuple[int, int], Any]) -> Any:
         found = re.search(r'<rdf:li xml:lang="x-default">([^<]*)</rdf:li>', info.get("xmp", b"")[:MOST_BYTES].decode())
         return json.loads(unescape(found[1])).get(KEY) if found else None
 
     return read_picture(url, "WEBP", said)
 
 
-def read_picture(url: str, kind: str, said: Callable[[Mapping[Any, Any]], Any]) -> Said:
+def read_picture(url: str, kind: str, said: Callable[[Mapping[str | tuple[int, int], Any]], Any]) -> Said:
     """Reads a picture that Pillow can open."""
     from transforms.storage.pictures import open_picture  # only some formats need Pillow
 

@@ -27,7 +27,7 @@ def write_zarr(url: str, width_px: int, height_px: int, strips: Iterable[Strip],
         retried(write_bytes, join(url, "c", name), compressed(pixels))
 
     for_each(write, chunks(strips), UPLOADS)
-    retried(write_json, join(url, METADATA_FILE), describe(width_px, height_px, metadata))
+    retried(write_json, join(url, METADATA_FILE), array_metadata(width_px, height_px, metadata))
 
 
 def chunks(strips: Iterable[Strip]) -> Iterator[tuple[str, np.ndarray]]:
@@ -42,7 +42,7 @@ def compressed(square: np.ndarray) -> bytes:
     return igzip.compress(filled_up(square, STRIP_PX).tobytes(), 1, mtime=0)
 
 
-def describe(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict[str, object]:
+def array_metadata(width_px: int, height_px: int, metadata: Mapping[str, str]) -> dict[str, object]:
     """Returns the content of zarr.json."""
     return {
         "zarr_format": 3,

@@ -60,12 +60,12 @@ def encode_patch(plan: Plan, patch: Patch) -> EncodedPatch:
     return {
         "__key__": plan.member(patch.index),
         PIXELS: encode(patch.pixels),
-        ABOUT: json.dumps(describe(patch), sort_keys=True).encode(),
+        ABOUT: json.dumps(metadata_of(patch), sort_keys=True).encode(),
         EDGES: encode(patch.edges),
     }
 
 
-def describe(patch: Patch) -> dict[str, Any]:
+def metadata_of(patch: Patch) -> dict[str, Any]:
     """Returns a patch's metadata: its position in the world, and the checksums of its pixels."""
     height, width, _ = patch.pixels.shape
     return {

@@ -69,7 +69,7 @@ _TRUNCATED = re.compile(r"truncat|unexpected end|broken data stream|not enough d
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedPicture:
     """A decoded photograph, perhaps smaller than the original if no later step needs all its pixels.
 
     Attributes:
@@ -114,7 +114,7 @@ def frame(width_px: int, height_px: int, full_px: int, square: bool = False, lon
     return Framing(box, min(longest_px, max(full_px, round(kept_px * full_px / side_px))), full_px)
 
 
-def decode(content: bytes, full_px: int) -> Picture:
+def decode(content: bytes, full_px: int) -> DecodedPicture:
     """Decodes a photograph as `decoding` does, within the memory that ingest gives a photograph by default.
 
     Raises:
@@ -127,7 +127,7 @@ def decode(content: bytes, full_px: int) -> Picture:
 @contextmanager
 def decoding(
     content: bytes, full_px: int, budget: Budget, more_bytes: Callable[[int, int], int] | None = None
-) -> Iterator[Picture]:
+) -> Iterator[DecodedPicture]:
     """Decodes the first frame of a photograph: upright, RGB, sRGB. Its memory counts to the budget until the end.
 
     Transparent parts become white, as they look on a web page. A JPEG is decoded at a reduced scale if that leaves at
@@ -190,7 +190,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return result
 
 
-def store(picture: Picture, framing: Framing, via_px: int | None = None) -> Image.Image:
+def store(picture: DecodedPicture, framing: Framing, via_px: int | None = None) -> Image.Image:
     """Crops and resizes a picture as the framing says, with antialiasing, via the height ``via_px`` if given."""
     scale_x = picture.image.width / picture.width_px
     scale_y = picture.image.height / picture.height_px
@@ -238,7 +238,7 @@ def _draft(file: Image.Image, full_px: int) -> None:
         file.draft(file.mode, (ceil(file.width * shrink), ceil(file.height * shrink)))  # type: ignore[attr-defined]
 
 
-def _decode(file: Image.Image, full_size: tuple[int, int]) -> Picture:
+def _decode(file: Image.Image, full_size: tuple[int, int]) -> DecodedPicture:
     file.seek(0)
     file.load()
     turn = _turn(file)
@@ -248,8 +248,8 @@ def _decode(file: Image.Image, full_size: tuple[int, int]) -> Picture:
         file.close()  # releases its pixels
     image = to_srgb(image)
     if file.format != "JPEG":
-        return Picture(image, *image.size)
-    return Picture(image, *(full_size[::-1] if turn in _QUARTER_TURNS else full_size))
+        return DecodedPicture(image, *image.size)
+    return DecodedPicture(image, *(full_size[::-1] if turn in _QUARTER_TURNS else full_size))
 
 
 def _check_codec(file: Image.Image) -> None:

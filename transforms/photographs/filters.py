@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from transforms.photographs.codec import Picture
+from transforms.photographs.codec import DecodedPicture
 from transforms.training_set.records import Rejection
 
 DARK_LEVEL: Final = 16
@@ -38,7 +38,7 @@ EDGE_SHARE: Final = 0.06
 EDGE_STEP: Final = 32
 
 
-def check_shape(picture: Picture, shortest_px: int, longest_aspect: float) -> None:
+def check_shape(picture: DecodedPicture, shortest_px: int, longest_aspect: float) -> None:
     """Raises Rejection if the original is too small or too long.
 
     Args:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from model.errors import InputError, one_line
-from transforms.photographs.codec import LONGEST_SIDE_PX, Picture, decoding, encode, frame, store
+from transforms.photographs.codec import LONGEST_SIDE_PX, DecodedPicture, decoding, encode, frame, store
 from transforms.photographs.filters import check_content, check_shape
 from transforms.photographs.hashes import crop_hashes, detail_hash, grey_grid, perceptual_hash
 from transforms.storage.byte_ranges import Piece, read_pieces
@@ -115,7 +115,7 @@ def storing_bytes(size: tuple[int, int], how: Preparation) -> int:
 
 
 def _prepare(
-    photograph: Photograph, content: bytes, picture: Picture, attempts: int, how: Preparation
+    photograph: Photograph, content: bytes, picture: DecodedPicture, attempts: int, how: Preparation
 ) -> Prepared | Reject:
     stage = "frame"
     try:

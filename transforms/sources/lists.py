@@ -100,7 +100,7 @@ def read_columns(row: Row) -> Row:
     return {field: row[name] for field, name in _known(list(row)).items()}
 
 
-def field_text(value: Any) -> str | None:
+def field_text(value: object) -> str | None:
     """Returns a licence, author or title from a list or sidecar file; several values are joined."""
     if isinstance(value, bytes):
         value = clean_text(value)

@@ -268,7 +268,7 @@ def _flickr_item(photo: Mapping[str, Any], licences: Mapping[str, str | None]) -
     return Photograph(clean_text(url), licence, author, _text(photo.get("title")))
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return clean_text(value).strip() or None if isinstance(value, str) else None
 
 
@@ -318,7 +318,7 @@ def _plea(answer: Mapping[str, Any]) -> str | None:
     return None
 
 
-def plain_text(value: Any) -> str | None:
+def plain_text(value: object) -> str | None:
     """Returns a field of HTML, or a list of them, as plain text without hidden parts, in English if possible."""
     if isinstance(value, dict):
         value = value.get("en") or next((text for name, text in value.items() if not name.startswith("_")), None)

@@ -208,7 +208,7 @@ def write_bytes(url: str, content: bytes) -> None:
         file.write(content)
 
 
-def write_json(url: str, value: Any) -> None:
+def write_json(url: str, value: object) -> None:
     """Writes a value as readable JSON with sorted keys, atomically."""
     write_bytes(url, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 

@@ -1,7 +1,6 @@
 """HTML pages out of templates, in which everything that is filled in is escaped."""
 
 from functools import cache
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -18,7 +17,7 @@ def _environment() -> Environment:
     )
 
 
-def fill(template: str, **values: Any) -> str:
+def fill(template: str, **values: object) -> str:
     """Renders a template.
 
     Args:

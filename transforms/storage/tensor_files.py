@@ -13,13 +13,13 @@ from transforms.storage.files import filesystem, join
 PART_BYTES = 2**26
 
 
-def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
+def read_tensors(url: str, what: str = "checkpoint", usual: str = "") -> bytes:
     """Reads a tensor file.
 
     Args:
         url: the file.
         what: the name of the thing in an error, before its URL.
-        beside: the name of the file to look for if a folder was given.
+        usual: the usual name of such a file, to be suggested if a folder was given that holds one.
 
     Raises:
         InputError: there is no such file, or its header is not that of a file of this project.
@@ -28,7 +28,7 @@ def read_tensors(url: str, what: str = "checkpoint", beside: str = "") -> bytes:
     if not fs.isfile(path):
         if not fs.isdir(path):
             raise InputError(f"{what} {url}: there is no such file")
-        cure = join(url, beside) if beside and fs.isfile(f"{path.rstrip('/')}/{beside}") else "a .safetensors file"
+        cure = join(url, usual) if usual and fs.isfile(f"{path.rstrip('/')}/{usual}") else "a .safetensors file"
         raise InputError(f"{what} {url} is a folder; give {cure}")
     with fs.open(path, "rb") as file:
         start = read_up_to(file, LENGTH_BYTES)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from model.checkpoint import Provenance
 from model.config import generator_config, training_config
 from model.errors import InputError
 from transforms.storage.files import (
@@ -52,13 +53,29 @@ MAY_CHANGE = ("init", "version", "training.accumulate", "training.precision")
 """Settings that may change when a run is resumed, because they affect how it computes, not what."""
 
 
+LogEntry = dict[str, float]
+"""A line of log.jsonl: numbers by name."""
+
+
+class RunConfig(Provenance):
+    """The content of config.json: what a checkpoint says of its origin, the network and the recipe.
+
+    Attributes:
+        generator: the fields of the `GeneratorConfig`.
+        training: the fields of the `TrainingConfig`.
+    """
+
+    generator: dict[str, Any]
+    training: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """A training run's folder at an fsspec URL."""
 
     url: str
 
-    def begin(self, config: Mapping[str, Any], resume: bool) -> None:
+    def begin(self, config: RunConfig, resume: bool) -> None:
         """Starts a run here, or checks that the run here is the one to resume.
 
         Raises:
@@ -110,7 +127,7 @@ class RunFolder:
             raise InputError(f"{self.url} holds a run without a state to resume from ({STATE} is missing); {cure}")
         return read_tensors(path, "the state")
 
-    def read_log(self, images: int) -> list[dict[str, Any]]:
+    def read_log(self, images: int) -> list[LogEntry]:
         """Reads the log up to a number of images, without lines beyond an interrupted run's last state."""
         path = join(self.url, LOG)
         content = read_bytes(path) if exists(path) else b""
@@ -122,11 +139,11 @@ class RunFolder:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{path} is damaged; remove it to continue with a new log") from None
 
-    def write_log(self, entries: list[dict[str, Any]]) -> None:
+    def write_log(self, entries: list[LogEntry]) -> None:
         """Writes the whole log, because object stores cannot append."""
         write_bytes(join(self.url, LOG), "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
-    def read_environment(self) -> dict[str, Any]:
+    def read_environment(self) -> dict[str, object]:
         """Reads the environment of the run's last start, as far as possible; it is only for people."""
         try:
             environment = read_json(join(self.url, ENVIRONMENT))
@@ -134,7 +151,7 @@ class RunFolder:
             environment = None
         return environment if isinstance(environment, dict) else {}
 
-    def write_environment(self, environment: Mapping[str, Any]) -> None:
+    def write_environment(self, environment: Mapping[str, object]) -> None:
         """Writes the environment of the run's last start."""
         write_json(join(self.url, ENVIRONMENT), environment)
 
@@ -184,12 +201,12 @@ def curves_name(images: int) -> str:
     return f"{CURVES}/events.out.tfevents.{images:010d}"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Returns whether a value is a number; bool does not count."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def with_checksum(stored: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(stored: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     """Returns a run's stored configuration; one by an earlier version gets the checksum of the set as it is today."""
     data = stored.get("data")
     if not isinstance(data, dict) or "sha256" in data:

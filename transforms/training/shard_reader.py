@@ -16,7 +16,7 @@ import webdataset as wds
 from model.errors import one_line
 from transforms.storage.files import join, read_bytes
 from transforms.storage.retry import pauses, repeat
-from transforms.training_set.dataset import damaged
+from transforms.training_set.dataset import ShardRecord, damaged
 
 RawSample = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Shards:
         skipped: the shards given up so far, with the reasons.
     """
 
-    def __init__(self, data: str, records: Mapping[str, Mapping[str, Any]], strict: bool = False):
+    def __init__(self, data: str, records: Mapping[str, ShardRecord], strict: bool = False):
         self.data, self.records, self.strict = data, records, strict
         self.skipped: dict[str, str] = {}
 
@@ -57,9 +57,9 @@ class Shards:
         with ThreadPoolExecutor(READERS) as pool:
             found = list(pool.map(self.try_to_read, names))
         for name, samples in zip(names, found, strict=True):
-            yield from islice(cycle(samples or self.instead_of(name, epoch)), self.records[name]["samples"])
+            yield from islice(cycle(samples or self.replacement_for(name, epoch)), self.records[name]["samples"])
 
-    def instead_of(self, name: str, epoch: Sequence[str]) -> list[RawSample]:
+    def replacement_for(self, name: str, epoch: Sequence[str]) -> list[RawSample]:
         """Returns the samples of the first readable shard after this one, in the epoch's order."""
         place = epoch.index(name)
         for other in (*epoch[place + 1 :], *epoch[:place]):
@@ -88,13 +88,13 @@ class Shards:
         return samples
 
 
-def set_checksum(records: Mapping[str, Mapping[str, Any]]) -> str:
+def set_checksum(records: Mapping[str, ShardRecord]) -> str:
     """Returns the checksum that identifies a training set, over the names and checksums of its shards."""
     lines = (f"{name} {record.get('sha256')}\n" for name, record in sorted(records.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_shard(url: str, record: Mapping[str, Any]) -> list[RawSample]:
+def read_shard(url: str, record: ShardRecord) -> list[RawSample]:
     """Reads the raw samples of a shard with webdataset.
 
     Raises:

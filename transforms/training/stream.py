@@ -47,7 +47,7 @@ LEVELS = np.arange(256, dtype=np.float32) / 127.5 - 1
 Window = tuple[npt.NDArray[np.uint8], float]
 """A part of a photograph: its pixels, uint8 [h,w,3], and its vertical position t."""
 
-Patch = tuple[npt.NDArray[np.float32], float]
+TrainingPatch = tuple[npt.NDArray[np.float32], float]
 """A window as networks take it: its pixels, float32 [3,h,w] in [-1, 1], and its t."""
 
 
@@ -109,7 +109,7 @@ class PatchStream:
         """Yields batches of `size` whole frames, without the first `after` frames of this process's stream."""
         return in_batches(self.frames(after), size)
 
-    def patches(self, after: int = 0, beyond_after: int = 0) -> Iterator[Patch]:
+    def patches(self, after: int = 0, beyond_after: int = 0) -> Iterator[TrainingPatch]:
         """Yields single patches and their t.
 
         Args:
@@ -126,7 +126,7 @@ class PatchStream:
 
         return self.windows(after, cut_patch)
 
-    def frames(self, after: int = 0) -> Iterator[Patch]:
+    def frames(self, after: int = 0) -> Iterator[TrainingPatch]:
         """Yields single whole frames, `full_px` high and wide, and their t, which is 0; without the first `after`.
 
         Raises:
@@ -134,7 +134,7 @@ class PatchStream:
         """
         return self.windows(after, lambda place: crop_frame(place.raw, self.full_px, Random(place.seed)))
 
-    def windows(self, after: int, cut_window: Callable[[Place], Window]) -> Iterator[Patch]:
+    def windows(self, after: int, cut_window: Callable[[Place], Window]) -> Iterator[TrainingPatch]:
         """Yields what is cut from one sample after the other."""
         parts = (block[i : i + PART] for block in one_ahead(self.blocks(after)) for i in range(0, len(block), PART))
         return chain.from_iterable(map_ahead(partial(decode, cut_window), parts, DECODERS, PARTS_AHEAD))
@@ -159,14 +159,14 @@ class PatchStream:
                 number += size
 
 
-def in_batches(patches: Iterator[Patch], size: int) -> Iterator[PatchBatch]:
+def in_batches(patches: Iterator[TrainingPatch], size: int) -> Iterator[PatchBatch]:
     """Puts every `size` patches into one batch."""
     while True:
         pixels, positions = zip(*(next(patches) for _ in range(size)), strict=True)
         yield PatchBatch(np.stack(pixels), np.array(positions, dtype=np.float32))
 
 
-def decode(cut_window: Callable[[Place], Window], places: Sequence[Place]) -> list[Patch]:
+def decode(cut_window: Callable[[Place], Window], places: Sequence[Place]) -> list[TrainingPatch]:
     """Cuts the windows of some places, all of one size."""
     windows = [cut_window(place) for place in places]
     pixels = LEVELS[np.stack([window for window, _ in windows]).transpose(0, 3, 1, 2)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.metrics import distances
 from model.metrics.distances import (
-    Sample,
+    WeightedValues,
     bootstrap_weights,
     deviation,
     estimate,
@@ -28,7 +28,7 @@ def sample(values, groups=None, weights=None):
     """Returns a sample in which each value is a group by itself, unless given otherwise."""
     groups = torch.arange(len(values)) if groups is None else torch.as_tensor(groups)
     weights = torch.ones(1, int(groups.max()) + 1) if weights is None else torch.as_tensor(weights)
-    return Sample(torch.as_tensor(values), groups, weights.double())
+    return WeightedValues(torch.as_tensor(values), groups, weights.double())
 
 
 def kernel(a, b):
@@ -103,10 +103,10 @@ def test_weights_stand_for_repetition():
     repeated, weighted = sample(x.repeat_interleave(torch.tensor(taken), 0)), sample(x, weights=[taken])
     assert torch.allclose(frechet_distance(repeated, sample(y)), frechet_distance(weighted, sample(y)))
     for measure in (mean, deviation):
-        columns = (Sample(z.values[:, 0], z.groups, z.weights) for z in (repeated, weighted))
+        columns = (WeightedValues(z.values[:, 0], z.groups, z.weights) for z in (repeated, weighted))
         assert torch.allclose(*(measure(column) for column in columns))
-    first = Sample(weighted.values[:, 0], weighted.groups, weighted.weights)
-    second = Sample(repeated.values[:, 0], repeated.groups, repeated.weights)
+    first = WeightedValues(weighted.values[:, 0], weighted.groups, weighted.weights)
+    second = WeightedValues(repeated.values[:, 0], repeated.groups, repeated.weights)
     assert float(shift_distance(first, second)) == pytest.approx(0, abs=1e-12)
 
 

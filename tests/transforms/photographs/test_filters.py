@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from transforms.photographs.codec import Picture, decode, frame, store
+from transforms.photographs.codec import DecodedPicture, decode, frame, store
 from transforms.photographs.filters import check_content, check_shape
 from transforms.training_set.records import Rejection
 
@@ -81,6 +81,6 @@ def test_a_thin_border_passes():
 )
 def test_shapes_are_held_to_their_bounds(size, reason):
     with pytest.raises(Rejection, match=f"{size[0]}×{size[1]}") as caught:
-        check_shape(Picture(Image.new("RGB", (8, 8)), *size), 100, 10.0)
+        check_shape(DecodedPicture(Image.new("RGB", (8, 8)), *size), 100, 10.0)
     assert caught.value.reason == reason
-    check_shape(Picture(Image.new("RGB", (8, 8)), 1000, 100), 100, 10.0)
+    check_shape(DecodedPicture(Image.new("RGB", (8, 8)), 1000, 100), 100, 10.0)

@@ -85,9 +85,9 @@ def test_a_checkpoint_comes_whole_from_a_folder_and_a_web_server(tiny_checkpoint
 
 def test_a_folder_is_said_to_be_one_and_the_file_in_it_is_named(tmp_path):
     with pytest.raises(InputError, match=r"--init .* is a folder; give a \.safetensors file"):
-        read_tensors(str(tmp_path), "--init", beside="checkpoint.safetensors")
+        read_tensors(str(tmp_path), "--init", usual="checkpoint.safetensors")
     (tmp_path / "checkpoint.safetensors").touch()
     with pytest.raises(InputError, match=r"--init .* is a folder; give .*/checkpoint\.safetensors"):
-        read_tensors(str(tmp_path), "--init", beside="checkpoint.safetensors")
+        read_tensors(str(tmp_path), "--init", usual="checkpoint.safetensors")
     with pytest.raises(InputError, match="checkpoint nowhere: there is no such file"):
         read_tensors("nowhere")
