@@ -44,6 +44,11 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
 
+ON_ANY_RUNNER = (
+    "Runs in this process; --runner=flink, spark, dataflow or prism runs it elsewhere, --detach does not wait for it. "
+    "Beam's own flags, and those of the runner, are accepted too, in the form --flag=value."
+)
+
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The exception that typer raises for an invalid command line; its class is in a private module."""
 
@@ -59,7 +64,8 @@ def build() -> typer.Typer:
     app.callback()(top)
     for name in COMMANDS:
         function = getattr(import_module(f"pipelines.commands.{name}"), name)
-        app.command(name, cls=Command, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
+        runs_beam: dict[str, Any] = {"context_settings": PASS_ON, "epilog": ON_ANY_RUNNER} if name in RUNS_BEAM else {}
+        app.command(name, cls=Command, **runs_beam)(function)
     return app
 
 
@@ -107,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code."""
     try:
-        result = build()(args=list(arguments), prog_name="infinitygan", standalone_mode=False)
+        result = build()(args=with_runner_joined(arguments), prog_name="infinitygan", standalone_mode=False)
     except InputError as error:
         return refuse(str(error))
     except UsageError as error:
@@ -124,6 +130,17 @@ def run(arguments: Sequence[str]) -> int:
     if result == INTERRUPTED:
         return refuse("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def with_runner_joined(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with ``--runner NAME`` as one, so that the name is not read as one of several sources."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined[-1:] == ["--runner"]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def refuse(message: str, code: int = 2) -> int:

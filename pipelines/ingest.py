@@ -1,5 +1,6 @@
 """Turns photographs into training shards: ``infinitygan ingest SRC... --out DIR``."""
 
+import dataclasses
 import posixpath
 import sys
 from collections import Counter
@@ -30,6 +31,7 @@ from transforms.sources.find import Found, can_retry, find_again, find_photograp
 from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
 from transforms.storage.byte_ranges import Piece
+from transforms.storage.fence import StaleRunError
 from transforms.storage.files import join
 from transforms.storage.urls import redact
 from transforms.training_set.dataset import (
@@ -61,13 +63,14 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
     found = plan(options)
     if not found.photographs and not found.rejects and not found.mended:
         return read_dataset(options.out)
-    existing = staging.begin(options.out, options.configuration(), found)
+    options = dataclasses.replace(options, out=staging.begin(options.out, options.configuration(), found))
+    existing = staging.read_base(options.out)
     PHOTOGRAPHS_DONE.reset()
     try:
         with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()):
             run(options, found, existing, beam_flags)
         dataset = report(options.out)
-    except Detached:
+    except (Detached, StaleRunError):
         raise
     except BaseException:
         staging.discard_shards(options.out, read_dataset_if_any(options.out))

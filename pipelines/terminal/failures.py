@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.error import URLError
 
 from model.errors import InputError
 
@@ -45,13 +46,9 @@ CURES = (
         "the workers did not start: see their log, and check --environment_type and --environment_config",
     ),
     (
-        re.compile(r"Unable to fetch remote prism binary", re.I),
-        "Prism is not here, and Beam cannot fetch it: name the program by --prism_location",
-    ),
-    (
-        re.compile(r"Unable to fetch remote job server jar|Unable to fetch .*\.jar", re.I),
-        "Beam cannot fetch the runner's job server: name its jar by --flink_job_server_jar or --spark_job_server_jar, "
-        "or a running one by --job_endpoint",
+        re.compile(r"Unable to fetch|urlopen error", re.I),
+        "Beam cannot fetch the runner: name the program by --prism_location, the jar by --flink_job_server_jar or "
+        "--spark_job_server_jar, or a running job server by --job_endpoint",
     ),
     (
         re.compile(r"java.*(not found|No such file)", re.I),
@@ -77,8 +74,9 @@ def told_in_one_line() -> Iterator[None]:
     except (InputError, OSError, JobFailedError, Detached):
         raise
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        context = error.__context__
+        if isinstance(context, OSError) and not isinstance(context, URLError):  # which is not an error of storage
+            raise context from None
         raise cause_of(f"{error}", "".join(traceback.format_exception(error))) from None
 
 

@@ -11,7 +11,7 @@ from model.bundled import BUNDLED
 if TYPE_CHECKING:
     from transforms.panoramas.requests import RenderRequest
 
-ARGUMENTS: Final = ("sources", "out", "checkpoint", "requests", "photographs", "photograph", "folder", "request")
+ARGUMENTS: Final = ("sources", "out", "checkpoint", "photographs", "photograph", "folder", "request")
 """The arguments of commands that may be paths."""
 
 SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")

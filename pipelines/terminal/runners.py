@@ -21,7 +21,7 @@ WORKERS_ARE_GIVEN = ("--environment_type", "--sdk_container_image", "--setup_fil
 
 DEFAULTS: Final[dict[str, tuple[str, ...]]] = {
     "direct": (),
-    "prism": PORTABLE,
+    "prism": (*PORTABLE, "--prism_log_level=error"),
     "portable": PORTABLE,
     "flink": (*PORTABLE, *RESTARTS),
     "spark": PORTABLE,

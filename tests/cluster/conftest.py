@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forks
+import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability.prism_runner import PrismJobServer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,11 +32,13 @@ class Cluster:
         folder: where both write their logs.
         endpoint: the address of the job server.
         pool: the address of the pool.
+        pool_process: the id of the pool's process, whose children are the workers.
     """
 
     folder: Path
     endpoint: str
     pool: str
+    pool_process: int
 
     @property
     def flags(self):
@@ -45,6 +49,15 @@ class Cluster:
     def infinitygan(self, *words):
         """Runs a command on the cluster; returns its exit code and what it wrote to stderr."""
         return forks.run("from pipelines.cli import main; main()", *words, *self.flags)
+
+    def states(self):
+        """Returns the states of the jobs, by their ids; the last one first."""
+        with grpc.insecure_channel(self.endpoint) as channel:
+            server = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            jobs = server.GetJobs(beam_job_api_pb2.GetJobsRequest()).job_info
+            return [beam_job_api_pb2.JobState.Enum.Name(job.state) for job in sorted(jobs, key=lambda job: job.job_id)][
+                ::-1
+            ]
 
     def start(self, *words):
         """Starts a command on the cluster."""
@@ -114,7 +127,7 @@ def running(prism, folder, *before):
     try:
         wait_for(job, server)
         wait_for(pool, workers)
-        yield Cluster(folder, f"localhost:{job}", f"localhost:{pool}")
+        yield Cluster(folder, f"localhost:{job}", f"localhost:{pool}", workers.pid)
     finally:
         for process in (workers, server):
             process.terminate()
