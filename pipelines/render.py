@@ -76,7 +76,7 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     tiles = sum(each.tiles for each in to_do)
     if to_do:
         sight = look(needs(options, to_do)) if is_remote(beam_flags) else None
-        note = JobNote(len(plans), options.tile_px)
+        note = JobNote(len(plans))
         with track("Tiles", tiles, lambda: PATCHES_DONE.count, note), job(beam_flags, options.out) as pipeline:
             build(pipeline, options, to_do, sight)
     ids = {plan.request.id for plan in plans} | planned.refused.keys()

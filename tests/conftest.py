@@ -82,7 +82,7 @@ def other_checkpoint(tmp_path_factory, build):
 class PaintedWorld:
     """A world whose pixels tell their position. Like a real one, it computes a few more pixels than requested."""
 
-    before, after = 3, 2
+    before, after = beyond = 3, 2
 
     def compute(self, rows, columns):
         rows, columns = ((low - self.before, high + self.after) for low, high in (rows, columns))

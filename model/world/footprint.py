@@ -30,6 +30,12 @@ class Footprint:
         return self.noise[-1]
 
 
+def beyond(config: GeneratorConfig) -> tuple[int, int]:
+    """Returns how many pixels before and after a window of whole cells its footprint determines too."""
+    low, high = geometry.forward(config.texture, geometry.backward(config.texture, (0, config.cell_px - 1)))
+    return -low, high - config.cell_px + 1
+
+
 def footprint(config: GeneratorConfig, rows: Window, columns: Window) -> Footprint:
     """Returns the footprint of a window of pixels."""
     cells = geometry.backward(config.texture, rows), geometry.backward(config.texture, columns)

@@ -17,7 +17,7 @@ from model.networks.generator import Generator
 from model.world.definition import Definition, Style, check_definition
 from model.world.engine import Engine, StyleVectors
 from model.world.fields import z_g_vector
-from model.world.footprint import footprint
+from model.world.footprint import beyond, footprint
 from model.world.fusion import Fusion
 from model.world.latents import Latents
 from model.world.overlay import Overlay, check_overlay
@@ -46,6 +46,9 @@ class World:
         precision: The precision of the texture synthesizer, one of `engine.PRECISIONS`.
         overlays: The overlays that the definition names.
 
+    Attributes:
+        beyond: The number of pixels that are computed before and after a window of whole cells.
+
     Raises:
         InputError: The definition or an overlay does not fit the network, or the seed is out of range.
     """
@@ -60,6 +63,7 @@ class World:
         self.definition = Definition(definition) if isinstance(definition, int) else definition
         self.config = generator.config
         check_definition(self.definition, self.config)
+        self.beyond = beyond(self.config)
         device = str(next(generator.parameters()).device)
         with torch.inference_mode():
             given = {name: (overlays or {})[name].to(device) for name in self.definition.overlay_names}

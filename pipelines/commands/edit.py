@@ -6,7 +6,7 @@ import typer
 
 from model.errors import InputError
 from model.world.definition import FIELDS
-from pipelines.terminal.flags import Checkpoint, Quiet, beam_flags
+from pipelines.terminal.flags import Checkpoint, Quiet, Tile, beam_flags, tile_px
 
 
 def edit(
@@ -26,7 +26,7 @@ def edit(
         str | None, typer.Option(help="Folder or URL of the render job.", show_default="the panorama's folder")
     ] = None,
     checkpoint: Checkpoint = None,
-    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels.", show_default="as before")] = None,
+    tile: Tile = None,
     quiet: Quiet = False,
 ) -> None:
     """Draws a box of a panorama again, or removes the last edit. Writes the request and renders the tiles affected."""
@@ -47,7 +47,7 @@ def edit(
     edited = without_last_edit(found.request) if undo else with_edit(found.request, parse_edit(box, fields, seed, like))
     precision = found.precision or REFERENCE
     options = RenderOptions(
-        (edited,), folder, checkpoint, tile or found.tile_px or 256, replace=True, precision=precision
+        (edited,), folder, checkpoint, tile_px(tile) or found.tile_px, replace=True, precision=precision
     )
     planned = make_plans(options)
     check_checkpoint(found, planned)

@@ -6,7 +6,7 @@ import typer
 
 from model.errors import InputError
 from model.world.definition import FUSION_PX
-from pipelines.terminal.flags import Checkpoint, Formats, Quiet, RenderFolder, Replace, TileSide, beam_flags
+from pipelines.terminal.flags import Checkpoint, Formats, Quiet, RenderFolder, Replace, Tile, beam_flags, tile_px
 
 
 def fuse(
@@ -20,7 +20,7 @@ def fuse(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     checkpoint: Checkpoint = None,
     format: Formats = None,
-    tile: TileSide = 256,
+    tile: Tile = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -48,5 +48,5 @@ def fuse(
         checkpoint=checkpoint,
         formats=tuple(format or ["png"]),
     )
-    options = RenderOptions((request,), out, checkpoint, tile, replace=replace)
+    options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
     render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)

@@ -16,10 +16,11 @@ from pipelines.terminal.flags import (
     Replace,
     Size,
     Steps,
-    TileSide,
+    Tile,
     beam_flags,
     size_px,
     split_flags,
+    tile_px,
 )
 
 
@@ -40,7 +41,7 @@ def inbetween(
     seed: PhotographSeed = 0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
-    tile: TileSide = 256,
+    tile: Tile = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -75,5 +76,5 @@ def inbetween(
     def requests(overlays: Overlays) -> list[RenderRequest]:
         return [panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])]
 
-    options = RenderOptions((), out, checkpoint, tile, replace=replace)
+    options = RenderOptions((), out, checkpoint, tile_px(tile), replace=replace)
     render_inverted(options, requests, lambda: list(zip(files, invert_all(jobs), strict=True)), name, flags)

@@ -17,9 +17,10 @@ from pipelines.terminal.flags import (
     Replace,
     Size,
     Steps,
-    TileSide,
+    Tile,
     beam_flags,
     size_px,
+    tile_px,
 )
 
 MOST_VARIANTS = 1000
@@ -40,7 +41,7 @@ def outpaint(
     seed: PhotographSeed = 0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
-    tile: TileSide = 256,
+    tile: Tile = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,7 +78,7 @@ def outpaint(
             for number in range(variants)
         ]
 
-    options = RenderOptions((), out, checkpoint, tile, replace=replace)
+    options = RenderOptions((), out, checkpoint, tile_px(tile), replace=replace)
     ready = render_inverted(options, requests, lambda: [overlay_of(job)], name, flags)
     if "png" in formats:
         sheet = join(out, f"{name}.jpg")

@@ -12,8 +12,9 @@ from pipelines.terminal.flags import (
     RenderFolder,
     RenderPrecision,
     Replace,
-    TileSide,
+    Tile,
     beam_flags,
+    tile_px,
     whole_numbers,
 )
 from pipelines.terminal.paths import absolute_files
@@ -47,8 +48,10 @@ def render(
             metavar="FILE", help="Render many panoramas: a .jsonl, .csv or .parquet file with one request per row."
         ),
     ] = None,
-    tile: TileSide = 256,
-    tiles_per_shard: Annotated[int, typer.Option(help="Number of patches in each shard.")] = 16,
+    tile: Tile = None,
+    tiles_per_shard: Annotated[
+        int | None, typer.Option(help="Number of patches in each shard.", show_default="about a million pixels")
+    ] = None,
     format: Formats = None,
     replace: Replace = False,
     precision: Annotated[
@@ -92,7 +95,7 @@ def render(
         requests=tuple(asked),
         out=out,
         checkpoint=checkpoint,
-        tile_px=tile,
+        tile_px=tile_px(tile),
         tiles_per_shard=tiles_per_shard,
         replace=replace,
         precision=precision,

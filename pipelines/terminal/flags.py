@@ -16,6 +16,8 @@ from pipelines.terminal.runners import DESCRIBED, runner_of
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from transforms.panoramas.tiling import TileSize
+
 DETACH = "--detach"
 """Submits a job and ends; a flag of every command that runs on Beam."""
 
@@ -36,6 +38,7 @@ Preset = Literal[
     "small-nci",
     "small-nci-fcg",
     "tiny",
+    "detail",
 ]
 Recipe = Literal["paper", "projected"]
 VerticalLaw = Literal["crop", "paper"]
@@ -55,7 +58,16 @@ Formats = Annotated[
     list[str] | None,
     typer.Option("--format", metavar="FORMAT", help=f"File format: {FORMATS}; may be repeated.", show_default="png"),
 ]
-TileSide = Annotated[int, typer.Option("--tile", help="Side of a tile in pixels; a multiple of the network's cell.")]
+Tile = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="WxH|N",
+        help="Size of tiles in pixels: width and height of tiles that follow the panorama, or the side N of squares of "
+        "the world's grid. Multiples of the network's cell.",
+        show_default="a size that suits the panorama",
+    ),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
 Steps = Annotated[int, typer.Option(help="Optimisation steps per photograph.")]
 Size = Annotated[
@@ -152,6 +164,16 @@ def size_px(text: str | None) -> tuple[int, int] | None:
         return None
     width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
     return width, height
+
+
+def tile_px(text: str | None) -> "TileSize | None":
+    """Returns the size of tiles given by --tile."""
+    if text is None:
+        return None
+    if "x" not in text.lower():
+        return whole_numbers("--tile", text, 1, "256, or --tile 1024x256")[0]
+    width, height = whole_numbers("--tile", text.lower(), 2, "1024x256, or --tile 256", "x")
+    return height, width
 
 
 def split_flags(values: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from transforms.panoramas.plan import Plan
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED
 from transforms.render.estimate import Estimate
 from transforms.render.index_page import INDEX
-from transforms.render.synthesize import PATCHES_DONE
+from transforms.render.synthesize import PATCHES_DONE, PIXELS
 from transforms.storage.files import join
 from transforms.storage.text import printable
 
@@ -26,19 +26,18 @@ class JobNote:
 
     Args:
         panoramas: The number of panoramas in the job.
-        tile_px: The side of a tile.
     """
 
-    def __init__(self, panoramas: int, tile_px: int):
-        self.panoramas, self.tile_px, self.start = panoramas, tile_px, time.monotonic()
+    def __init__(self, panoramas: int):
+        self.panoramas, self.start = panoramas, time.monotonic()
 
     def __call__(self) -> str:
         """Returns the note."""
         parts = [f"{PANORAMAS_DONE.count}/{self.panoramas} panoramas"]
         if PANORAMAS_FAILED.count:
             parts.append(f"{PANORAMAS_FAILED.count} failed")
-        if PATCHES_DONE.count:
-            pixels = PATCHES_DONE.count * self.tile_px**2
+        pixels = PATCHES_DONE.named().get(PIXELS)
+        if pixels:
             parts.append(f"{pixels / 1e6 / max(time.monotonic() - self.start, 1e-9):.2f} Mpx/s")
         return ", ".join(parts)
 

@@ -237,7 +237,7 @@ def plan_of(**fields: Any) -> Plan:
 def patch_of(plan: Plan, index: int) -> Patch:
     """Returns a patch of random pixels."""
     random = np.random.default_rng(index)
-    (top, bottom), (left, right) = plan.cropped(plan.tile(index))
+    (top, bottom), (left, right) = plan.cropped(index)
     pixels = random.integers(0, 256, (bottom - top + 1, right - left + 1, 3), np.uint8)
     return Patch(index, left, top, pixels, random.integers(0, 256, (4 * OVERLAP_PX, TILE_PX, 3), np.uint8))
 

@@ -43,7 +43,7 @@ from transforms.storage.byte_ranges import Piece
 from transforms.storage.tensor_files import read_tensors
 from transforms.training import shard_reader
 from transforms.training.run_folder import CONFIG, ENVIRONMENT, LOG, RunFolder
-from transforms.training.stream import Patch, PatchStream
+from transforms.training.stream import PatchStream, TrainingPatch
 from transforms.training_set.dataset import (
     DATASET,
     INDEX,
@@ -173,7 +173,7 @@ def stream_of(out: str, strict: bool = False) -> PatchStream:
     return PatchStream(shard_reader.Shards(out, dataset["shards"], strict), PATCH_PX, FULL_PX)
 
 
-def take(patches: Iterator[Patch], count: int) -> None:
+def take(patches: Iterator[TrainingPatch], count: int) -> None:
     """Takes some patches of a stream."""
     with patch.object(shard_reader, "RETRY_AFTER_S", ()):
         for pixels, position in islice(patches, count):

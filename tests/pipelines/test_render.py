@@ -297,10 +297,36 @@ def test_a_taller_panorama_contains_a_shorter_one(make, pixels, tmp_path):
     np.testing.assert_array_equal(tall[65:265], pixels[:, 50:300])
 
 
-@pytest.mark.parametrize("tile_px", [32, 80, 256])
+@pytest.mark.parametrize("tile_px", [32, 80, 256, None, (64, 128), (224, 96)])
 def test_another_tile_size_changes_next_to_nothing(tile_px, make, pixels, tmp_path):
     make(tile_px=tile_px, tiles_per_shard=50)
     assert_promise_2(read_png(tmp_path / "out" / "panoramas" / "p.png"), pixels)
+
+
+def test_a_panorama_begun_with_square_tiles_is_finished_with_them(make, copy, contents, rendered):
+    """This is how patches and panoramas of earlier versions, which knew squares only, are resumed."""
+    (row,) = make(out=copy, tile_px=None)
+    assert (row["state"], PATCHES_DONE.count) == ("done", 0)
+    shard = min((copy / "patches" / "p").glob("*/*.tar"))
+    tiles = 1 + int(shard.stem.split("-")[1]) - int(shard.stem.split("-")[0])
+    shard.unlink()
+    for file in (copy / "panoramas").iterdir():
+        file.unlink()
+    (row,) = make(out=copy, tile_px=None)
+    assert (row["state"], PATCHES_DONE.count) == ("done", tiles)
+    assert contents(copy / "panoramas") == contents(rendered / "panoramas")
+    shutil.rmtree(copy / "patches")
+    (row,) = make(out=copy, tile_px=None)
+    assert (row["state"], PATCHES_DONE.count) == ("done", 0)
+
+
+def test_tiles_follow_the_panorama(make, tmp_path):
+    make(tile_px=None)
+    plan = json.loads((tmp_path / "out" / "panoramas" / "p.json").read_text())
+    assert plan["tile_px"] == [256, 512]
+    assert PATCHES_DONE.count == 1
+    make(dataclasses.replace(REQUEST, id="wide", width_px=1700), tile_px=(64, 128))
+    assert PATCHES_DONE.count == 4 * 14
 
 
 def test_many_requests_give_what_each_gives_alone(make, rendered, contents, tmp_path, other_checkpoint):

@@ -102,7 +102,7 @@ def touched_tiles(plan, config):
     rows, columns = EDIT.reach(config)
     tiles = []
     for index in range(plan.tiles):
-        (top, bottom), (left, right) = plan.pixels(plan.tile(index))
+        (top, bottom), (left, right) = plan.computed(index)
         if top - 16 <= rows[1] and bottom + 16 >= rows[0] and left - 16 <= columns[1] and right + 16 >= columns[0]:
             tiles.append(index)
     return tiles

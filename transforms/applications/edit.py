@@ -13,6 +13,7 @@ from model.world.overlay import box_windows
 from transforms.panoramas.folder import PANORAMAS
 from transforms.panoramas.plan import plan_from_json
 from transforms.panoramas.requests import RenderRequest, read_requests
+from transforms.panoramas.tiling import TileSize
 from transforms.storage.files import exists, join, read_json
 
 JSON, JSONL = ".json", ".jsonl"
@@ -27,7 +28,7 @@ class Edited:
         others: the requests before and after it in its file.
         file: the file for the edited request.
         out: the folder of the render job; None if only the request is known.
-        tile_px: the side of its tiles, if known.
+        tile_px: the size of its tiles, if known.
         precision: the precision of the network, if known.
         checkpoint_sha256: the SHA-256 of the generator, if known.
     """
@@ -36,7 +37,7 @@ class Edited:
     others: tuple[tuple[RenderRequest, ...], tuple[RenderRequest, ...]]
     file: str
     out: str | None = None
-    tile_px: int | None = None
+    tile_px: TileSize | None = None
     precision: str | None = None
     checkpoint_sha256: str | None = None
 

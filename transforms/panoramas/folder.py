@@ -9,15 +9,18 @@ manifest.parquet                           one row per request
 index.html                                 the same as a page with the thumbnails
 """
 
+import dataclasses
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS, is_written, remove_panorama
 from transforms.panoramas.plan import PatchShard, Plan, plan_from_json
+from transforms.panoramas.tiling import tile_size
 from transforms.storage.files import filesystem, join, list_files, read_json, remove, write_json
 from transforms.storage.notes import say_once
 
@@ -31,7 +34,7 @@ DIGEST = re.compile(r"[0-9a-f]{12}")
 _PARTS = ("files", "request", "seam_audit", "precision_difference")
 """Objects within a record. One that is missing or null is read as empty."""
 
-KEPT = ("plan", "files", "pixel_sha256", "seam_audit", "precision_difference")
+KEPT = ("plan", "tile_px", "files", "pixel_sha256", "seam_audit", "precision_difference")
 """The fields of a panorama's record that a job keeps in memory for each existing panorama."""
 
 
@@ -62,6 +65,7 @@ class PanoramaRecord(TypedDict, total=False):
     Attributes:
         plan: the digest of the plan.
         request: the request, as JSON.
+        tile_px: the size of its tiles, as in a plan's JSON.
         version: the version of this package.
         width_px: the panorama's width.
         height_px: the panorama's height.
@@ -73,6 +77,7 @@ class PanoramaRecord(TypedDict, total=False):
 
     plan: str
     request: dict[str, Any]
+    tile_px: int | list[int]
     version: str
     width_px: int
     height_px: int
@@ -183,6 +188,33 @@ def look_up(out: str, plan: Plan) -> Held:
     record = read_record(out, plan.request.id)
     kept = {name: value for name, value in record.items() if name in KEPT}
     return Held(tuple(other_plans(out, plan)), cast(PanoramaRecord, kept))
+
+
+def as_begun(plan: Plan, held: Held) -> tuple[Plan, Held]:
+    """Returns the plan with the tiles with which its panorama was begun before, and the contents of its folder.
+
+    A panorama that differs only in its edits counts too, because the tiles that they do not reach can be reused.
+    """
+    begun = next(_begun(plan, held), plan)
+    others = (folder for folder in held.others if posixpath.basename(folder) != begun.digest)
+    return begun, Held(tuple(others), held.record)
+
+
+def _begun(plan: Plan, held: Held) -> Iterator[Plan]:
+    """Yields a plan with the tiles of each other plan in the folder that differs in nothing else but its edits."""
+
+    def besides(values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "tile_px": None, "request": {**values["request"], "edits": None}}
+
+    for folder in held.others:
+        with suppress(FileNotFoundError, InputError, KeyError, TypeError):  # not of this version, or damaged
+            values = read_json(join(folder, PLAN_FILE))
+            if besides(values) == besides(plan.pixels_json()):
+                yield dataclasses.replace(plan, tile_px=tile_size(values["tile_px"]))
+    with suppress(InputError, KeyError):  # without patches, there is only the record, and only the digest can tell
+        recorded = dataclasses.replace(plan, tile_px=tile_size(held.record["tile_px"]))
+        if recorded.digest == held.record["plan"]:
+            yield recorded
 
 
 def is_complete(out: str, plan: Plan, record: PanoramaRecord) -> bool:

@@ -71,7 +71,7 @@ class StoredShard:
         """Reads the patch of a tile and compares it with its checksums."""
         about = self.about(index)
         pixels = self.picture(index, PIXELS, about.get("sha256"))
-        (top, bottom), (left, right) = self.plan.cropped(self.plan.tile(index))
+        (top, bottom), (left, right) = self.plan.cropped(index)
         if pixels.shape[:2] != (bottom - top + 1, right - left + 1):
             raise DamagedShardError(f"{self.url} is damaged at {PIXELS} of tile {index}; remove it")
         edges = self.picture(index, EDGES, about.get("edges_sha256"))
@@ -100,7 +100,7 @@ class StoredShard:
         """Reads a picture of a tile and compares it with its checksum."""
         content = self.file(index, file)
         try:
-            pixels = decode(content, PICTURE_TILES * self.plan.tile_px**2)
+            pixels = decode(content, PICTURE_TILES * self.plan.tile_area)
             whole = pixel_checksum(pixels) == checksum
         except Exception:  # decoders raise errors of any type on damaged files
             whole = False

@@ -38,8 +38,8 @@ class Patch:
         x_px: world pixel of its left edge.
         y_px: world pixel of its top edge.
         pixels: uint8 [h,w,3], cropped to the panorama.
-        edges: uint8 [4·overlap,tile,3], this tile's pixels of the strips shared with each neighbour: left, right,
-            top and bottom; the first two are transposed to lie along the rows.
+        edges: uint8 [4·overlap,longer side,3], this tile's pixels of the strips shared with each neighbour: left,
+            right, top and bottom; the first two are transposed to lie along the rows.
         difference: the difference from float32, if it was measured.
     """
 

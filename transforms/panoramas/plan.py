@@ -1,8 +1,4 @@
-"""Plans: all that decides a panorama's bits, and its division into tiles and patch shards.
-
-Tiles are the cells of the world's fixed square grid, so a panorama's outermost tiles may lie partly outside it: they
-are computed whole and stored cropped.
-"""
+"""Plans: all that decides a panorama's bits, and its division into tiles and patch shards."""
 
 import dataclasses
 import hashlib
@@ -12,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from model import geometry
 from model.checks import is_integer
 from model.errors import InputError
 from model.geometry import LIMIT, Window
@@ -20,6 +15,7 @@ from model.world.definition import Edit
 from model.world.fields import SCHEME_VERSION
 from transforms.formats.layout import TileLayout
 from transforms.panoramas.requests import RenderRequest, without_secrets
+from transforms.panoramas.tiling import Cuts, TileSize, area, column_cuts, grid_cuts, row_cuts, size_text, tile_size
 
 REFERENCE = "float32"
 """The precision of promise 2; a plan of another precision records how far it is from this one."""
@@ -31,14 +27,6 @@ MOST_TILES = 2**25
 """The most tiles of a panorama, all of which are listed: 256 px tiles for 2^32 px, the world's width, by 512 px."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A cell of the world's grid, in tiles from world pixel (0, 0), signed."""
-
-    row: int
-    column: int
-
-
 @dataclass(frozen=True)
 class Plan:
     """A request with all else that decides its pixels.
@@ -47,7 +35,7 @@ class Plan:
         request: the request.
         checkpoint_url: the URL of the generator.
         checkpoint_sha256: the SHA-256 of the generator's file.
-        tile_px: the side of a tile, a multiple of the network's cell.
+        tile_px: the size of a tile, whose sides are multiples of the network's cell; see `tiling`.
         precision: the precision of the network's convolutions, one of `engine.PRECISIONS`.
         overlays: the sha256 of each of the request's overlays, in the order of `Definition.overlay_names`.
 
@@ -58,27 +46,29 @@ class Plan:
     request: RenderRequest
     checkpoint_url: str
     checkpoint_sha256: str
-    tile_px: int
+    tile_px: TileSize
     precision: str = REFERENCE
     overlays: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not is_integer(self.tile_px) or not 1 <= self.tile_px <= MOST_TILE_PX:
+        sides = self.tile_px if isinstance(self.tile_px, tuple) else (self.tile_px,)
+        if len(sides) not in (1, 2) or not all(is_integer(side) and 1 <= side <= MOST_TILE_PX for side in sides):
             raise InputError(f"request {self.request.id}: tile size {self.tile_px!r} px; give 1 to {MOST_TILE_PX}")
         if self.tiles > MOST_TILES:
             raise InputError(
-                f"request {self.request.id}: {self.shape[1]} x {self.shape[0]} tiles of {self.tile_px} px are more "
-                f"than the {MOST_TILES} that a job lists for one panorama: ask for a smaller one or larger tiles, "
-                "or cut it by origins into several requests, which fit together without a seam"
+                f"request {self.request.id}: {self.shape[1]} x {self.shape[0]} tiles of {size_text(self.tile_px)} px "
+                f"are more than the {MOST_TILES} that a job lists for one panorama: ask for a smaller one or larger "
+                "tiles, or cut it by origins into several requests, which fit together without a seam"
             )
         if len(self.overlays) != len(self.request.definition.overlay_names):
             raise InputError(f"request {self.request.id}: the plan does not identify the file of each of its overlays")
-        for tiles in (self.tile_rows, self.tile_columns):
-            low, high = whole(tiles[0], self.tile_px)[0], whole(tiles[1], self.tile_px)[1]
+        for first, last in zip(self.computed(0), self.computed(self.tiles - 1), strict=True):
+            low, high = first[0], last[1]
             if not -LIMIT < low <= high < LIMIT:
                 raise InputError(
-                    f"request {self.request.id}: its tiles of {self.tile_px} px, pixels {low} to {high}, leave the "
-                    f"world, whose positions are below {LIMIT}; move its origin by a tile, or choose another --tile"
+                    f"request {self.request.id}: its tiles of {size_text(self.tile_px)} px, pixels {low} to {high}, "
+                    f"leave the world, whose positions are below {LIMIT}; move its origin by a tile, or choose another "
+                    "--tile"
                 )
 
     def with_edits(self, edits: tuple[Edit, ...]) -> "Plan":
@@ -108,7 +98,7 @@ class Plan:
         return {
             "request": self.request.to_json(),
             "checkpoint_sha256": self.checkpoint_sha256,
-            "tile_px": self.tile_px,
+            "tile_px": self.tile_px if isinstance(self.tile_px, int) else list(self.tile_px),
             "precision": self.precision,
             "scheme_version": SCHEME_VERSION,
             "overlays": dict(zip(self.request.definition.overlay_names, self.overlays, strict=True)),
@@ -126,30 +116,28 @@ class Plan:
         return content
 
     @cached_property
-    def tile_rows(self) -> Window:
-        """The first and last row of tiles."""
-        return self.request.rows[0] // self.tile_px, self.request.rows[1] // self.tile_px
+    def cuts(self) -> tuple[Cuts, Cuts]:
+        """The cuts of its rows and of its columns."""
+        rows, columns = self.request.rows, self.request.columns
+        if isinstance(self.tile_px, int):
+            return grid_cuts(rows, self.tile_px), grid_cuts(columns, self.tile_px)
+        return row_cuts(rows, self.tile_px[0]), column_cuts(columns, self.tile_px[1])
 
-    @cached_property
-    def tile_columns(self) -> Window:
-        """The first and last column of tiles."""
-        return self.request.columns[0] // self.tile_px, self.request.columns[1] // self.tile_px
-
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int]:
         """The number of rows and columns of tiles."""
-        (top, bottom), (left, right) = self.tile_rows, self.tile_columns
-        return bottom - top + 1, right - left + 1
+        rows, columns = self.cuts
+        return rows.count, columns.count
 
     @property
     def tiles(self) -> int:
-        """The number of tiles."""
+        """The number of tiles. Their indices are row-major."""
         return self.shape[0] * self.shape[1]
 
-    def tile(self, index: int) -> Tile:
-        """Returns the tile with an index, which is row-major in the panorama's rectangle of tiles."""
-        row, column = divmod(index, self.shape[1])
-        return Tile(self.tile_rows[0] + row, self.tile_columns[0] + column)
+    @property
+    def tile_area(self) -> int:
+        """The number of pixels of a tile; one whose shape follows the panorama may have up to half as many more."""
+        return area(self.tile_px)
 
     def member(self, index: int) -> str:
         """Returns the key of a tile's files in its shard: row and column in the panorama, zero-padded."""
@@ -157,26 +145,23 @@ class Plan:
         row, column = divmod(index, columns)
         return f"{row:0{len(str(rows - 1))}d}_{column:0{len(str(columns - 1))}d}"
 
-    def pixels(self, tile: Tile) -> tuple[Window, Window]:
-        """Returns the rows and columns of world pixels of a whole tile."""
-        return whole(tile.row, self.tile_px), whole(tile.column, self.tile_px)
+    def computed(self, index: int) -> tuple[Window, Window]:
+        """Returns the rows and columns of world pixels for which a tile is computed."""
+        if not isinstance(self.tile_px, int):
+            return self.cropped(index)
+        (rows, columns), (row, column) = self.cuts, divmod(index, self.shape[1])
+        return (rows.cut(row), rows.cut(row + 1) - 1), (columns.cut(column), columns.cut(column + 1) - 1)
 
-    def cropped(self, tile: Tile) -> tuple[Window, Window]:
+    def cropped(self, index: int) -> tuple[Window, Window]:
         """Returns the rows and columns of world pixels of the part of a tile that lies inside the panorama."""
-        rows, columns = self.pixels(tile)
-        met_rows = geometry.overlap(rows, self.request.rows)
-        met_columns = geometry.overlap(columns, self.request.columns)
-        assert met_rows is not None
-        assert met_columns is not None
-        return met_rows, met_columns
+        (rows, columns), (row, column) = self.cuts, divmod(index, self.shape[1])
+        return rows.part(row), columns.part(column)
 
     @property
     def layout(self) -> TileLayout:
         """The cuts of the panorama into tiles."""
-        return TileLayout(
-            edges(self.request.columns, self.tile_columns, self.tile_px),
-            edges(self.request.rows, self.tile_rows, self.tile_px),
-        )
+        rows, columns = self.cuts
+        return TileLayout(columns.edges, rows.edges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,25 +219,15 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
     if values.get("scheme_version") != SCHEME_VERSION:
         raise InputError(f"{name} has scheme version {values.get('scheme_version')}; it should be {SCHEME_VERSION}")
     try:
-        fields = {field: values[field] for field in ("checkpoint_sha256", "tile_px", "precision")}
+        fields = {field: values[field] for field in ("checkpoint_sha256", "precision")}
+        tile_px = tile_size(values["tile_px"])
         request = RenderRequest.from_json(values["request"])
         overlays = tuple(values["overlays"][overlay] for overlay in request.definition.overlay_names)
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} lacks {error}") from None
     if not all(isinstance(text, str) for text in (fields["checkpoint_sha256"], fields["precision"], *overlays)):
         raise InputError(f"{name} does not give the checkpoint, the precision or the overlays as text")
-    plan = Plan(request, checkpoint_url, **fields, overlays=overlays)
+    plan = Plan(request, checkpoint_url, **fields, tile_px=tile_px, overlays=overlays)
     if plan.digest != values.get("plan"):
         raise InputError(f"{name} does not match its own plan, {values.get('plan')}: it has been changed")
     return plan
-
-
-def whole(index: int, tile_px: int) -> Window:
-    """Returns the first and last pixel of a row or column of tiles."""
-    return index * tile_px, (index + 1) * tile_px - 1
-
-
-def edges(pixels: Window, tiles: Window, tile_px: int) -> tuple[int, ...]:
-    """Returns the cuts of a panorama, in its own pixels: 0, the inner borders of its tiles, and its size."""
-    inner = (index * tile_px - pixels[0] for index in range(tiles[0] + 1, tiles[1] + 1))
-    return 0, *inner, pixels[1] - pixels[0] + 1

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.geometry import length
 from transforms.panoramas.patches import Patch
 from transforms.panoramas.plan import Plan
+from transforms.panoramas.tiling import power_of_2
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -18,24 +20,34 @@ MEMORY_BYTES = 1 << 20
 Pixels = npt.NDArray[np.uint8]
 
 
-def shared_strips(levels: Pixels, before: int, tile_px: int) -> Pixels:
+def shared_strips(levels: Pixels, rows: slice, columns: slice, beyond: tuple[int, int]) -> Pixels:
     """Returns the pixels that a tile and each of its neighbours both compute, as `Patch.edges`.
 
-    A tile computes `before` pixels beyond its first row and column and a few beyond its last. So does its neighbour,
-    and the strip that both compute is as wide as the two together, around their border.
+    A tile computes a few pixels before its first row and column, and a few beyond its last. So does its neighbour, and
+    the strip that both compute is as wide as the two together, around their border. At the ends of a panorama, which
+    nothing is compared with, less may be computed, and the strip lies further inside.
 
     Args:
         levels: the computed pixels [h,w,3].
-        before: the number of them beyond the tile's first row, and first column.
-        tile_px: the side of the tile.
+        rows: the rows of the tile among them.
+        columns: its columns.
+        beyond: the number of pixels computed before and after a tile at a border between two.
     """
-    inside, first, last = slice(before, before + tile_px), slice(len(levels) - tile_px), slice(tile_px, None)
-    columns = [levels[inside, part].swapaxes(0, 1) for part in (first, last)]
-    return np.concatenate([*columns, *(levels[part, inside] for part in (first, last))])
+    before, after = beyond
+
+    def around(border: int, size: int) -> slice:
+        start = min(max(border - before, 0), size - before - after)
+        return slice(start, start + before + after)
+
+    height_px, width_px, _ = levels.shape
+    strips = [levels[rows, around(border, width_px)].swapaxes(0, 1) for border in (columns.start, columns.stop)]
+    strips += [levels[around(border, height_px), columns] for border in (rows.start, rows.stop)]
+    longest = max(part.shape[1] for part in strips)
+    return np.concatenate([np.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0))) for part in strips])
 
 
 def strip(edges: Pixels, side: str) -> Pixels:
-    """Returns the strip of one side from a patch's edges."""
+    """Returns the strip of one side from a patch's edges; shorter ones are followed by zeros."""
     return np.split(edges, len(SIDES))[SIDES.index(side)]
 
 
@@ -77,14 +89,15 @@ def with_audit(plan: Plan, patches: Iterable[Patch], audit: SeamAudit) -> Iterat
 
     If both ends of a cyclic panorama are borders of tiles, the last tile of a row is compared with its first, too.
     """
-    columns = plan.shape[1]
-    ends = plan.request.columns[0], plan.request.width_px
-    closed = plan.request.cyclic and not any(end % plan.tile_px for end in ends)
+    left_px, columns = plan.computed(0)[1][0], plan.shape[1]
+    closed = is_closed(plan)
     first = before = np.empty(0, np.uint8)
     with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as row_above:
         for patch in patches:
-            column = patch.index % columns
-            left, right, top, bottom = (strip(patch.edges, side) for side in SIDES)
+            column, windows = patch.index % columns, plan.computed(patch.index)
+            height_px, width_px = map(length, windows)
+            left, right = (strip(patch.edges, side)[:, :height_px] for side in ("left", "right"))
+            top, bottom = (strip(patch.edges, side)[:, :width_px] for side in ("top", "bottom"))
             if column == 0:
                 first = left
             else:
@@ -92,9 +105,16 @@ def with_audit(plan: Plan, patches: Iterable[Patch], audit: SeamAudit) -> Iterat
             if closed and column == columns - 1:
                 audit.compare(right, first)
             before = right
+            place = 3 * len(top) * (windows[1][0] - left_px)
             if patch.index >= columns:
-                row_above.seek(column * top.nbytes)
+                row_above.seek(place)
                 audit.compare(np.frombuffer(row_above.read(top.nbytes), np.uint8).reshape(top.shape), top)
-            row_above.seek(column * top.nbytes)
+            row_above.seek(place)
             row_above.write(bottom.tobytes())
             yield patch
+
+
+def is_closed(plan: Plan) -> bool:
+    """Returns whether both ends of a cyclic panorama are where cells begin, as at every border between tiles."""
+    unit = plan.tile_px if isinstance(plan.tile_px, int) else power_of_2(plan.tile_px[1])
+    return plan.request.cyclic and plan.request.columns[0] % unit == 0 and plan.request.width_px % unit == 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
-from functools import cache, reduce
+from functools import reduce
 
 from model.config import GeneratorConfig
 from model.cost import spent
@@ -26,7 +26,7 @@ class Estimate:
         pixels: the number of pixels of all panoramas.
         shard_bytes: the approximate size of the shards to make.
         panorama_bytes: the approximate size of the panorama files that are missing.
-        multiply_adds: the number of multiply-adds in the convolutions of the tiles to compute.
+        multiply_adds: the approximate number of multiply-adds in the convolutions of the tiles to compute.
     """
 
     requests: int
@@ -41,14 +41,13 @@ class Estimate:
 
 def estimate(survey: Iterable[Work], networks: Mapping[Plan, GeneratorConfig]) -> Estimate:
     """Estimates the work left on each plan, given the network of each."""
-    tile_cost = cache(lambda config, tile_px: spent(config, (0, tile_px - 1), (0, tile_px - 1)).network)
 
     def of(work: Work) -> Estimate:
         plan, tiles = work.plan, work.tiles
         pixels = plan.request.width_px * plan.request.height_px
         stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (work.record is None)
         of_shards = pixels * tiles / plan.tiles * SHARD_BYTES_PER_PX
-        cost = tiles * tile_cost(networks[plan], plan.tile_px)
+        cost = tiles * spent(networks[plan], *plan.computed(plan.tiles // 2)).network
         return Estimate(1, int(work.record is not None), work.shard_count, tiles, pixels, of_shards, stored, cost)
 
     return reduce(added, map(of, survey), Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))

@@ -7,10 +7,11 @@ from model.checks import is_integer
 from model.config import precision_name
 from model.errors import InputError
 from model.world.engine import PRECISIONS
-from transforms.panoramas.plan import MOST_TILES_PER_SHARD, REFERENCE
+from transforms.panoramas.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
 from transforms.panoramas.requests import Refused, RenderRequest
+from transforms.panoramas.tiling import TileSize, area, size_text
 
-MOST_SHARD_PX = 2**28
+SHARD_PX, MOST_SHARD_PX = 2**20, 2**28
 MOST_MODEL_COPIES = 64
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]?(;install-nvidia-driver(:[a-z0-9.]+)?)?")
 
@@ -23,8 +24,8 @@ class RenderOptions:
         requests: the panoramas, and the rows of a file that were refused.
         out: the URL of the folder for all output.
         checkpoint: the URL of the generator for requests that name none; None for the bundled one.
-        tile_px: the side of a tile.
-        tiles_per_shard: the number of patches per file.
+        tile_px: the size of a tile, see `tiling`; None for one that suits each panorama.
+        tiles_per_shard: the number of patches per file; None for about `SHARD_PX` pixels.
         replace: whether to render panoramas again whose id exists with another plan.
         repair: whether to check the existing shards, and make damaged ones again.
         precision: the precision of the network's convolutions.
@@ -36,8 +37,8 @@ class RenderOptions:
     requests: tuple[RenderRequest | Refused, ...]
     out: str
     checkpoint: str | None = None
-    tile_px: int = 256
-    tiles_per_shard: int = 16
+    tile_px: TileSize | None = None
+    tiles_per_shard: int | None = None
     replace: bool = False
     precision: str = REFERENCE
     repair: bool = False
@@ -49,16 +50,20 @@ class RenderOptions:
         object.__setattr__(self, "precision", precision_name(self.precision))
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
-        if not 1 <= self.tiles_per_shard <= MOST_TILES_PER_SHARD:
-            raise InputError(f"--tiles-per-shard {self.tiles_per_shard}: give 1 to {MOST_TILES_PER_SHARD}")
-        if self.tiles_per_shard * self.tile_px**2 > MOST_SHARD_PX:
-            raise InputError(
-                f"--tiles-per-shard {self.tiles_per_shard} of --tile {self.tile_px}: a shard, which a worker holds in "
-                f"memory, may have at most {MOST_SHARD_PX} pixels; make one of the two smaller"
-            )
+        if self.tiles_per_shard is not None:
+            self._check_shards(self.tiles_per_shard)
         if not self.out:
             raise InputError("--out is empty; give a folder or URL")
         self._check_workers()
+
+    def _check_shards(self, tiles: int) -> None:
+        if not 1 <= tiles <= MOST_TILES_PER_SHARD:
+            raise InputError(f"--tiles-per-shard {tiles}: give 1 to {MOST_TILES_PER_SHARD}")
+        if self.tile_px is not None and tiles * area(self.tile_px) > MOST_SHARD_PX:
+            raise InputError(
+                f"--tiles-per-shard {tiles} of --tile {size_text(self.tile_px)}: a shard, which a worker holds in "
+                f"memory, may have at most {MOST_SHARD_PX} pixels; make one of the two smaller"
+            )
 
     def _check_workers(self) -> None:
         if self.accelerator is not None and not ACCELERATOR.fullmatch(self.accelerator):
@@ -69,6 +74,10 @@ class RenderOptions:
         copies = self.model_copies
         if copies is not None and not (is_integer(copies) and 1 <= copies <= MOST_MODEL_COPIES):
             raise InputError(f"--model-copies {copies}: give 1 to {MOST_MODEL_COPIES}")
+
+    def shard_tiles(self, plan: Plan) -> int:
+        """Returns the most tiles in a shard of a plan."""
+        return self.tiles_per_shard or min(MOST_TILES_PER_SHARD, max(1, SHARD_PX // plan.tile_area))
 
     def place(self, number: int | str) -> str:
         """Returns a name for a row of the requests' file that has no id of its own; it is never a valid id."""

@@ -10,11 +10,12 @@ from model.config import GeneratorConfig, check_tileable
 from model.errors import InputError, one_line
 from model.world.definition import check_definition
 from model.world.overlay import Overlay, check_overlay
-from transforms.panoramas.folder import Held, check_plan, known_ids, look_up
+from transforms.panoramas.folder import Held, as_begun, check_plan, known_ids, look_up
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.overlays import read_overlay
 from transforms.panoramas.plan import MOST_TILE_PX, Plan
 from transforms.panoramas.requests import Refused, RenderRequest, refused_by
+from transforms.panoramas.tiling import fault, size_for, size_text
 from transforms.render.options import RenderOptions
 from transforms.storage.files import check_folder, exists, join
 from transforms.storage.retry import retried
@@ -88,6 +89,8 @@ class Planner:
                 plan, config = self.plan(options, request)
                 if request.id in known:
                     held = retried(look_up, options.out, plan)
+                    if options.tile_px is None and not held.is_of(plan):
+                        plan, held = retried(as_begun, plan, held)
                     if not options.replace:
                         check_plan(options.out, plan, held)
                     planned.held[plan] = held
@@ -113,16 +116,20 @@ class Planner:
         if isinstance(found, InputError):
             raise InputError(str(found))
         sha256, config = found
-        cell_px = config.cell_px
-        if not 1 <= options.tile_px <= MOST_TILE_PX or options.tile_px % cell_px:
-            cure = f"give a multiple of {cell_px}, the network's cell, up to {MOST_TILE_PX}"
-            raise InputError(f"--tile {options.tile_px}: {cure}")
+        tile_px = (
+            options.tile_px
+            if options.tile_px is not None
+            else size_for(request.height_px, request.width_px, config.cell_px)
+        )
+        cure = fault(tile_px, config.cell_px, MOST_TILE_PX)
+        if cure:
+            raise InputError(f"--tile {size_text(tile_px)}: {cure}")
         try:
             check_definition(request.definition, config)
             overlays = self.overlay_checksums(request, config, sha256)
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
-        return Plan(request, url, sha256, options.tile_px, options.precision, overlays), config
+        return Plan(request, url, sha256, tile_px, options.precision, overlays), config
 
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str

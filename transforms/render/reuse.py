@@ -69,7 +69,7 @@ def shared(plan: Plan, donor: Plan) -> int:
 
 def touches(edit: Edit, plan: Plan, index: int, config: GeneratorConfig) -> bool:
     """Returns whether an edit can change any pixel that a tile computes, including those beyond its border."""
-    rows, columns = (computed(window, config) for window in plan.pixels(plan.tile(index)))
+    rows, columns = (computed(window, config) for window in plan.computed(index))
     reach_rows, reach_columns = edit.reach(config)
     turn_px = plan.request.definition.cyclic_px
     meets = (

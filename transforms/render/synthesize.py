@@ -37,7 +37,8 @@ from transforms.storage.tally import TILES, Tally
 from transforms.storage.tensor_files import read_tensors
 from transforms.storage.urls import redact
 
-PATCHES_DONE = Tally(TILES)
+PATCHES_DONE, PIXELS = Tally(TILES), "pixels"
+"""The patches computed and encoded; the number of their pixels, within the panoramas, has a name of its own."""
 
 PATCHES_AHEAD = 4
 """The number of patches computed while the first is encoded."""
@@ -117,6 +118,7 @@ class ComputedTile:
         levels: uint8 [H,W,3] on the host, including the pixels beyond the tile.
         rows: the rows of world pixels in it.
         columns: the columns of world pixels in it.
+        beyond: the number of pixels computed before and after a tile at a border between two.
         copied: the event after which they have arrived; None if nothing had to be copied.
     """
 
@@ -124,29 +126,31 @@ class ComputedTile:
     levels: Tensor
     rows: Window
     columns: Window
+    beyond: tuple[int, int]
     copied: torch.cuda.Event | None
 
     def cut(self, plan: Plan) -> Patch:
         """Returns the patch, once its pixels have arrived."""
         if self.copied is not None:
             self.copied.synchronize()
-        tile, levels = plan.tile(self.index), self.levels.numpy()
-        rows, columns = plan.cropped(tile)
+        levels = self.levels.numpy()
+        rows, columns = plan.cropped(self.index)
         pixels = levels[geometry.part(rows, self.rows), geometry.part(columns, self.columns)]
-        before = plan.pixels(tile)[0][0] - self.rows[0]
-        return Patch(self.index, columns[0], rows[0], pixels, shared_strips(levels, before, plan.tile_px))
+        whole_rows, whole_columns = plan.computed(self.index)
+        inside = geometry.part(whole_rows, self.rows), geometry.part(whole_columns, self.columns)
+        return Patch(self.index, columns[0], rows[0], pixels, shared_strips(levels, *inside, self.beyond))
 
 
 def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
-    """Computes one tile, whole; on a GPU, returns once the work has been submitted."""
-    picture = world.compute(*plan.pixels(plan.tile(index)))
+    """Computes one tile; on a GPU, returns once the work has been submitted."""
+    picture = world.compute(*plan.computed(index))
     levels = quantise(picture.pixels).permute(1, 2, 0).contiguous()
     copied = None
     if levels.is_cuda:
         # Into pinned memory, so that the GPU can go on with the next tile meanwhile.
         levels, copied = levels.to("cpu", non_blocking=True), torch.cuda.Event()
         copied.record()
-    return ComputedTile(index, levels, picture.rows, picture.columns, copied)
+    return ComputedTile(index, levels, picture.rows, picture.columns, world.beyond, copied)
 
 
 def patch(world: World, plan: Plan, index: int) -> Patch:
@@ -200,6 +204,7 @@ def finish(plan: Plan, tiles: tuple[ComputedTile, ComputedTile | None]) -> Encod
         patch = dataclasses.replace(patch, difference=difference(patch.pixels, reference.cut(plan).pixels))
     sample = encode_patch(plan, patch)
     PATCHES_DONE.add()
+    PATCHES_DONE.add(patch.pixels.shape[0] * patch.pixels.shape[1], PIXELS)
     return sample
 
 

@@ -64,9 +64,10 @@ def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None
         damaged: the shards that a repair has removed. Of a complete panorama only these are made again, even if other
             patches are gone.
     """
-    out, tiles_per_shard = planned.options.out, planned.options.tiles_per_shard
+    out = planned.options.out
 
     def look_at(plan: Plan) -> Work:
+        tiles_per_shard = planned.options.shard_tiles(plan)
         held = planned.held.get(plan)
         if held is not None and retried(is_complete, out, plan, held.record):
             gaps = tuple((shard.first, shard.last) for shard in (damaged or {}).get(plan, ()))

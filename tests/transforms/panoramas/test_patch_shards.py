@@ -33,7 +33,7 @@ def put_together(reader, plan):
     picture = np.zeros((plan.request.height_px, plan.request.width_px, 3), np.uint8)
     (top, _), (left, _) = plan.request.rows, plan.request.columns
     for index in reversed(range(plan.tiles)):
-        rows, columns = plan.cropped(plan.tile(index))
+        rows, columns = plan.cropped(index)
         part = slice(rows[0] - top, rows[1] - top + 1), slice(columns[0] - left, columns[1] - left + 1)
         picture[part] = reader.patch(index).pixels
     return picture

@@ -10,16 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import InputError
-from model.geometry import LIMIT
+from model.geometry import LIMIT, length
 from model.world.definition import Edit, Style
 from transforms.panoramas.folder import check_plan, existing_shards, look_up, other_plans, plan_folder, record_path
-from transforms.panoramas.plan import PatchShard, Plan, Tile
+from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest
+from transforms.panoramas.tiling import TILE_PIXELS, size_for
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned
 from transforms.render.work import CutShards, Work, gaps_between, missing_shards, survey
 
 tile_sides = st.sampled_from([16, 32, 48, 64, 112])
+pairs_of_sides = st.tuples(*[st.sampled_from([32, 64, 96, 128])] * 2)
+tile_sizes = tile_sides | pairs_of_sides
 FAR = LIMIT - 10_000
 
 
@@ -35,7 +38,7 @@ def plans(draw, largest_px=400):
         origin_x_px=draw(origins),
         origin_y_px=draw(origins),
     )
-    return Plan(request, "none", "0" * 64, draw(tile_sides))
+    return Plan(request, "none", "0" * 64, draw(tile_sizes))
 
 
 @st.composite
@@ -55,7 +58,7 @@ def test_every_pixel_is_in_exactly_one_cropped_tile(plan):
     (top, bottom), (left, right) = plan.request.rows, plan.request.columns
     times = np.zeros((bottom - top + 1, right - left + 1), int)
     for index in range(plan.tiles):
-        rows, columns = plan.cropped(plan.tile(index))
+        rows, columns = plan.cropped(index)
         assert rows[0] <= rows[1]
         assert columns[0] <= columns[1]
         times[rows[0] - top : rows[1] - top + 1, columns[0] - left : columns[1] - left + 1] += 1
@@ -64,12 +67,74 @@ def test_every_pixel_is_in_exactly_one_cropped_tile(plan):
 
 @settings(deadline=None)
 @given(plans())
-def test_tiles_are_whole_cells_of_the_worlds_grid(plan):
+def test_square_tiles_are_whole_cells_of_the_worlds_grid_and_others_follow_the_panorama(plan):
     for index in (0, plan.tiles // 2, plan.tiles - 1):
-        tile = plan.tile(index)
-        for whole, cropped, number in zip(plan.pixels(tile), plan.cropped(tile), (tile.row, tile.column), strict=True):
-            assert whole == (number * plan.tile_px, number * plan.tile_px + plan.tile_px - 1)
-            assert whole[0] <= cropped[0] <= cropped[1] <= whole[1]
+        for computed, cropped in zip(plan.computed(index), plan.cropped(index), strict=True):
+            assert computed[0] <= cropped[0] <= cropped[1] <= computed[1]
+            if isinstance(plan.tile_px, int):
+                assert computed[0] % plan.tile_px == 0
+                assert computed[1] == computed[0] + plan.tile_px - 1
+            else:
+                assert computed == cropped
+
+
+@settings(deadline=None)
+@given(plans())
+def test_tiles_meet_where_cells_of_the_network_begin(plan):
+    """So neighbours compute the same few pixels around their border, which the seam audit compares."""
+    layout, origins = plan.layout, (plan.request.rows[0], plan.request.columns[0])
+    for edges, origin in zip((layout.row_edges_px, layout.column_edges_px), origins, strict=True):
+        assert all((edge + origin) % 16 == 0 for edge in edges[1:-1])
+
+
+@settings(deadline=None)
+@given(pairs_of_sides, st.integers(1, 300), st.integers(-300, 300), st.data())
+def test_panoramas_with_the_same_rows_have_the_same_tiles_but_for_those_at_their_ends(size, height_px, y_px, data):
+    def columns():
+        x_px, width_px = data.draw(st.integers(-300, 300)), data.draw(st.integers(1, 900))
+        origin = {"origin_x_px": x_px, "origin_y_px": y_px}
+        request = RenderRequest(id="p", seed=7, width_px=width_px, height_px=height_px, **origin)
+        plan = Plan(request, "none", "0" * 64, size)
+        return request.columns, [plan.computed(index) for index in range(plan.tiles)]
+
+    (one, tiles), (other, others) = columns(), columns()
+    low, high = max(one[0], other[0]) + size[1], min(one[1], other[1]) - size[1]
+    within = [tile for tile in tiles if low <= tile[1][0] <= tile[1][1] <= high]
+    assert set(within) <= set(others)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 20_000), st.sampled_from([8, 16, 64]))
+def test_the_size_of_tiles_follows_the_panorama(height_px, width_px, cell_px):
+    tile = size_for(height_px, width_px, cell_px)
+    assert all(side % cell_px == 0 for side in tile)
+    assert tile[0] * tile[1] <= TILE_PIXELS
+    request = RenderRequest(id="p", seed=7, width_px=width_px, height_px=height_px)
+    plan = Plan(request, "none", "0" * 64, tile)
+    assert sum(length(rows) * length(columns) for rows, columns in map(plan.computed, range(plan.tiles))) == (
+        height_px * width_px
+    )
+    heights = {length(plan.computed(row * plan.shape[1])[0]) for row in range(plan.shape[0])}
+    assert max(heights) <= tile[0] + 64
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "shape"),
+    [
+        ((512, 256), (256, 512), (1, 1)),
+        ((16_384, 256), (256, 1024), (1, 16)),
+        ((16_384, 512), (512, 512), (1, 32)),
+        ((8000, 700), (384, 512), (2, 16)),
+        ((8192, 768), (384, 512), (2, 16)),
+        ((300, 300), (320, 512), (1, 1)),
+        ((4096, 2048), (512, 512), (4, 8)),
+        ((100_000, 1024), (512, 512), (2, 196)),
+    ],
+)
+def test_the_tiles_of_common_sizes(size, tile, shape):
+    assert size_for(size[1], size[0], 16) == tile
+    request = RenderRequest(id="p", seed=7, width_px=size[0], height_px=size[1])
+    assert Plan(request, "none", "0" * 64, tile).shape == shape
 
 
 @settings(deadline=None)
@@ -80,7 +145,7 @@ def test_the_layout_cuts_where_tiles_meet(plan):
     assert len(layout.row_edges_px) - 1 == plan.shape[0]
     assert len(layout.column_edges_px) - 1 == columns
     for row, column in itertools.product(range(plan.shape[0]), range(columns)):
-        windows = plan.cropped(plan.tile(row * columns + column))
+        windows = plan.cropped(row * columns + column)
         origins = plan.request.rows[0], plan.request.columns[0]
         edges = layout.row_edges_px[row : row + 2], layout.column_edges_px[column : column + 2]
         for (low, high), origin, cuts in zip(windows, origins, edges, strict=True):
@@ -89,11 +154,14 @@ def test_the_layout_cuts_where_tiles_meet(plan):
 
 @settings(deadline=None)
 @given(plans(), plans())
-def test_a_tile_of_two_panoramas_is_the_same_tile(one, other):
-    other = dataclasses.replace(other, tile_px=one.tile_px)
+def test_a_square_tile_of_two_panoramas_is_the_same_tile(one, other):
+    one, other = (dataclasses.replace(plan, tile_px=32) for plan in (one, other))
+    cells = {other.computed(index) for index in range(other.tiles)}
+    (top, bottom), (left, right) = other.request.rows, other.request.columns
     for index in range(min(one.tiles, 5)):
-        tile = one.tile(index)
-        assert one.pixels(tile) == other.pixels(Tile(tile.row, tile.column))
+        rows, columns = one.cropped(index)
+        if top <= rows[0] <= bottom and left <= columns[0] <= right:
+            assert one.computed(index) in cells
 
 
 @settings(deadline=None)

@@ -29,13 +29,12 @@ def audit_seams(plan, read_edges):
 
 def neighbours(plan):
     """Yields each pair of neighbouring tiles, by index, and the side of the first on which the second lies."""
-    where = {plan.tile(index): index for index in range(plan.tiles)}
-    for tile, index in where.items():
-        right = dataclasses.replace(tile, column=tile.column + 1)
-        below = dataclasses.replace(tile, row=tile.row + 1)
-        yield from (
-            (index, where[other], side) for other, side in ((right, "right"), (below, "bottom")) if other in where
-        )
+    columns = plan.shape[1]
+    for index in range(plan.tiles):
+        if (index + 1) % columns:
+            yield index, index + 1, "right"
+        if index + columns < plan.tiles:
+            yield index, index + columns, "bottom"
 
 
 @settings(deadline=None)
@@ -71,7 +70,7 @@ def test_the_strips_are_what_both_neighbours_compute(plan_of, painted):
         ours, theirs = strip(edges[first], side), strip(edges[second], {"right": "left", "bottom": "top"}[side])
         assert ours.shape == (painted.before + painted.after, 32, 3)
         np.testing.assert_array_equal(ours, theirs)
-        rows, columns = plan.pixels(plan.tile(first))
+        rows, columns = plan.computed(first)
         border = (columns if side == "right" else rows)[1]
         window = (border - painted.before + 1, border + painted.after)
         where = (rows, window) if side == "right" else (window, columns)

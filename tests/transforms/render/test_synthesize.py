@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import transforms.render.synthesize
 from model.checkpoint import load_checkpoint, sha256
@@ -58,7 +60,7 @@ def test_patches_are_the_worlds_pixels(plan, patches, tiny_checkpoint):
     whole = quantise(world.render((top, bottom), (left, right))).permute(1, 2, 0).numpy()
     differing = 0
     for patch_ in patches:
-        rows, columns = plan.cropped(plan.tile(patch_.index))
+        rows, columns = plan.cropped(patch_.index)
         part = whole[rows[0] - top : rows[1] - top + 1, columns[0] - left : columns[1] - left + 1]
         difference = np.abs(patch_.pixels.astype(int) - part)
         assert difference.max() <= 1
@@ -90,8 +92,8 @@ def test_a_panorama_moved_by_a_few_pixels_has_the_same_pixels(plan, patches):
     request = dataclasses.replace(plan.request, origin_x_px=-39, origin_y_px=-60, width_px=140)
     moved = dataclasses.replace(plan, request=request)
     for other in synthesize(moved, 0, moved.tiles - 1):
-        one = patches[[plan.tile(i) for i in range(plan.tiles)].index(moved.tile(other.index))]
-        windows = [p.cropped(p.tile(i)) for p, i in ((plan, one.index), (moved, other.index))]
+        one = patches[[plan.computed(i) for i in range(plan.tiles)].index(moved.computed(other.index))]
+        windows = [p.cropped(i) for p, i in ((plan, one.index), (moved, other.index))]
         y, x = (max(a[0], b[0]) for a, b in zip(*windows, strict=True))
         bottom, right = (min(a[1], b[1]) for a, b in zip(*windows, strict=True))
         parts = [
@@ -101,9 +103,43 @@ def test_a_panorama_moved_by_a_few_pixels_has_the_same_pixels(plan, patches):
         np.testing.assert_array_equal(*parts)
 
 
+@settings(deadline=None, max_examples=12)
+@given(
+    size=st.tuples(*[st.sampled_from([32, 64, 96, 128])] * 2) | st.sampled_from([64, 96]),
+    height_px=st.integers(1, 200),
+    y_px=st.integers(-200, 200),
+    starts=st.tuples(*[st.integers(-200, 200)] * 2),
+    width_px=st.integers(1, 500),
+)
+def test_what_two_panoramas_share(plan, size, height_px, y_px, starts, width_px):
+    """With the same rows and tiles, whole tiles in common are equal to the bit, and all else by promise 2."""
+
+    def panorama(x_px):
+        size_px = {"height_px": height_px, "width_px": width_px, "origin_x_px": x_px, "origin_y_px": y_px}
+        other = dataclasses.replace(plan, request=dataclasses.replace(plan.request, **size_px), tile_px=size)
+        row, tiles = np.zeros((height_px, width_px, 3), np.uint8), {}
+        for each in synthesize(other, 0, other.tiles - 1):
+            rows, columns = other.cropped(each.index)
+            row[rows[0] - y_px : rows[1] + 1 - y_px, columns[0] - x_px : columns[1] + 1 - x_px] = each.pixels
+            tiles[other.computed(each.index)] = each.pixels
+        return row, tiles
+
+    (one, tiles), (other, others) = map(panorama, starts)
+    for window in tiles.keys() & others.keys():
+        low, high = max(starts), min(starts) + width_px
+        if low <= window[1][0] <= window[1][1] < high:
+            np.testing.assert_array_equal(tiles[window], others[window])
+    first = max(starts)
+    shared = max(0, min(starts) + width_px - first)
+    parts = (picture[:, first - x_px :][:, :shared] for picture, x_px in zip((one, other), starts, strict=True))
+    apart = np.abs(np.subtract(*(part.astype(int) for part in parts)))
+    assert apart.max(initial=0) <= 1
+    assert np.count_nonzero(apart) <= max(1, apart.size / 1000)
+
+
 def test_shapes(plan, patches):
     for patch_ in patches:
-        (top, bottom), (left, right) = plan.cropped(plan.tile(patch_.index))
+        (top, bottom), (left, right) = plan.cropped(patch_.index)
         assert patch_.pixels.shape == (bottom - top + 1, right - left + 1, 3)
         assert patch_.pixels.dtype == patch_.edges.dtype == np.uint8
         assert patch_.edges.shape[1:] == (64, 3)
