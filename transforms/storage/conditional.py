@@ -1,5 +1,8 @@
 """Writes to object stores on the condition that an object has not changed since its version was read."""
 
+import json
+import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -8,7 +11,7 @@ import fsspec
 ABSENT: Final = ""
 """The version of an object that does not exist."""
 
-CHANGED: Final = ("PreconditionFailed", "ConditionalRequestConflict", "412", "conditionNotMet")
+CHANGED: Final = ("PreconditionFailed", "ConditionalRequestConflict", "pre-conditions", "conditionNotMet", "412")
 
 
 class ChangedError(OSError):
@@ -17,14 +20,19 @@ class ChangedError(OSError):
 
 def version_of(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
     """Returns the version of an object; ABSENT if there is none, and None if the store has no versions."""
-    field = {"gs": "generation", "s3": "ETag"}.get(store_of(fs))
-    if field is None:
+    if not store_of(fs):
         return None
     fs.invalidate_cache(fs._parent(path))
     try:
-        return str(fs.info(path)[field])
+        return version_in(fs, fs.info(path))
     except FileNotFoundError:
         return ABSENT
+
+
+def version_in(fs: fsspec.AbstractFileSystem, entry: Mapping[str, Any]) -> str | None:
+    """Returns the version of an object in an entry of a listing; None if the store has no versions."""
+    field = {"gs": "generation", "s3": "ETag"}.get(store_of(fs))
+    return str(entry[field]) if field else None
 
 
 def store_of(fs: fsspec.AbstractFileSystem) -> str:
@@ -90,9 +98,12 @@ def _generation(version: str) -> str:
 def _put_gs(fs: Any, path: str, content: bytes, version: str) -> None:
     bucket, key, _ = fs.split_path(path)
     place = f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o"
-    headers = {"Content-Type": "application/octet-stream"}
-    how = {"uploadType": "media", "name": key, "ifGenerationMatch": _generation(version)}
-    fs.call("POST", place, data=content, headers=headers, json_out=True, **how)
+    mark = uuid.uuid4().hex
+    parts = (("application/json", json.dumps({"name": key}).encode()), ("application/octet-stream", content))
+    body = b"".join(f"--{mark}\r\nContent-Type: {kind}\r\n\r\n".encode() + part + b"\r\n" for kind, part in parts)
+    headers = {"Content-Type": f"multipart/related; boundary={mark}"}
+    how = {"uploadType": "multipart", "ifGenerationMatch": _generation(version)}
+    fs.call("POST", place, data=body + f"--{mark}--\r\n".encode(), headers=headers, **how)
 
 
 def _remove_gs(fs: Any, path: str, version: str) -> None:

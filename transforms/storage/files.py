@@ -290,11 +290,21 @@ def remove(url: str) -> None:
                 os.remove(path)
         return
     fs.invalidate_cache()
-    check_current(url, fs)
     with suppress(FileNotFoundError):
         entries = fs.find(path, withdirs=isinstance(fs, MemoryFileSystem), detail=True)
+        check_current(url, fs)
         folders = sorted(name for name, entry in entries.items() if entry["type"] == "directory")
-        for _ in map_ahead(fs.rm_file, sorted(entries.keys() - folders), REMOVALS, REMOVALS):
+        versions = {
+            name: conditional.version_in(fs, entry) for name, entry in entries.items() if isinstance(url, Fenced)
+        }
+
+        def drop(name: str) -> None:
+            if versions.get(name):
+                conditional.remove(fs, name, str(versions[name]))
+            else:
+                fs.rm_file(name)
+
+        for _ in map_ahead(drop, sorted(entries.keys() - folders), REMOVALS, REMOVALS):
             pass
         for folder in reversed(folders):
             fs.rmdir(folder)
