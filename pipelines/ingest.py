@@ -1,17 +1,22 @@
 """Turns photographs into training shards: ``infinitygan ingest SRC... --out DIR``."""
 
+import dataclasses
+import posixpath
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
-from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.failures import Detached
 from pipelines.terminal.ingest_tables import details
+from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.paths import absolute
 from pipelines.terminal.progress import track
 from transforms.ingest import staging
-from transforms.ingest.crawler import PHOTOGRAPHS_DONE
+from transforms.ingest.crawler import PHOTOGRAPHS_DONE, is_fetched
 from transforms.ingest.options import IngestOptions, check_out_and_size
 from transforms.ingest.report import write_report
 from transforms.ingest.steps import (
@@ -26,6 +31,7 @@ from transforms.sources.find import Found, can_retry, find_again, find_photograp
 from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
 from transforms.storage.byte_ranges import Piece
+from transforms.storage.fence import StaleRunError
 from transforms.storage.files import join
 from transforms.storage.urls import redact
 from transforms.training_set.dataset import (
@@ -41,6 +47,7 @@ from transforms.training_set.dataset import (
     sample_of,
 )
 from transforms.training_set.shards import StagedSample
+from transforms.workers.sight import CheckSight, look
 
 ALL_REASONS = "all"
 POLITE = Manners()
@@ -56,12 +63,15 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
     found = plan(options)
     if not found.photographs and not found.rejects and not found.mended:
         return read_dataset(options.out)
-    existing = staging.begin(options.out, options.configuration(), found)
+    options = dataclasses.replace(options, out=staging.begin(options.out, options.configuration(), found))
+    existing = staging.read_base(options.out)
     PHOTOGRAPHS_DONE.reset()
     try:
-        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
-            run(options, found, existing, beam_flags or beam_options([]))
+        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()):
+            run(options, found, existing, beam_flags)
         dataset = report(options.out)
+    except (Detached, StaleRunError):
+        raise
     except BaseException:
         staging.discard_shards(options.out, read_dataset_if_any(options.out))
         raise
@@ -109,6 +119,7 @@ def only_new(found: Found, base: TrainingSet) -> Found:
     known = {redact(row["source"]) for row in base.rows} | {
         reject.source for reject in base.rejects if reject.stage != "find"
     }
+    known |= set(map(absolute, known))  # sets of earlier versions hold relative paths as they were given
     said = {(reject.source, reject.reason) for reject in base.rejects}
     return Found(
         [photograph for photograph in found.photographs if photograph.source not in known],
@@ -152,20 +163,21 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
     return found
 
 
-def run(options: IngestOptions, found: Found, existing: Dataset | None, beam_flags: PipelineOptions) -> None:
+def run(options: IngestOptions, found: Found, existing: Dataset | None, beam_flags: PipelineOptions | None) -> None:
     """Builds the pipeline and runs it.
 
     Args:
         options: what is asked for.
         found: what is to be dealt with.
         existing: the ``dataset.json`` of the set that is added to; None if there is none.
-        beam_flags: for Beam.
+        beam_flags: for Beam; None for its in-process runner.
     """
     out = options.out
     prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers, options.memory_bytes)
-    with beam.Pipeline(options=beam_flags) as pipeline:
+    sight = look(needs(out, found)) if is_remote(beam_flags) else None
+    with job(beam_flags, out) as pipeline:
         base = pipeline | ReadExisting(out, existing)
-        read = pipeline | "Photographs" >> beam.Create(found.photographs) | prepare
+        read = pipeline | "Photographs" >> beam.Create(found.photographs) | CheckSight(sight) | prepare
         distinct = (read.prepared, base) | DropDuplicates(out, options.dedup)
         shards = distinct.kept | AssignShards(options.samples_per_shard, existing) | WriteTrainingShards(out)
         not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
@@ -173,6 +185,13 @@ def run(options: IngestOptions, found: Found, existing: Dataset | None, beam_fla
         configuration = options.configuration()
         made_by = provenance(existing, configuration) if existing else SetProvenance(configuration=configuration)
         _ = (shards, rejects, base) | WriteTables(out, made_by, frozenset(found.mended))
+
+
+def needs(out: str, found: Found) -> Iterator[str]:
+    """Yields files that the workers of a job must see: the run's plan, and one photograph of each folder."""
+    yield staging.plan_path(out)
+    files = [photograph for photograph in found.photographs if not is_fetched(photograph)]
+    yield from {posixpath.dirname(photograph.url): photograph.url for photograph in files}.values()
 
 
 def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
@@ -205,7 +224,7 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
         raise InputError(f"{out} is not a training set (it has no {DATASET}), so it cannot be repacked")
     new = staging.begin_repack(out, configuration)
     samples = [to_sample(row, out) for row in base.rows]
-    with storage_errors(), beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
+    with job(beam_flags, out) as pipeline:
         assigned = pipeline | "Samples" >> beam.Create(samples) | AssignShards(samples_per_shard, None)
         rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
         nothing = pipeline | ReadExisting(new, None)

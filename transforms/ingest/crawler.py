@@ -6,21 +6,24 @@ interpreter's lock. Results are staged every few seconds, so a killed run loses 
 
 import asyncio
 import os
+import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Final
 
+from model.errors import InputError
 from model.memory import return_freed_memory
 from transforms.ingest.staging import read_staged, stage
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph, read_photograph
 from transforms.sources.fetch import Fetched, Fetcher, FetchError
 from transforms.sources.fetched_pages import is_page, picture_of
 from transforms.sources.manners import Manners
+from transforms.storage.files import filesystem
 from transforms.storage.memory import DEFAULT_BYTES, process_memory
 from transforms.storage.tally import Tally
-from transforms.storage.urls import NotAllowedError, check_scheme, host_key, is_web
+from transforms.storage.urls import LOCAL, NotAllowedError, check_scheme, host_key, is_web, scheme_of
 from transforms.training_set.records import Photograph, Reject, Rejection, internal_reject
 from transforms.training_set.shards import StagedSample
 
@@ -28,7 +31,7 @@ STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
 STORE_READERS: Final = 16
 
-PHOTOGRAPHS_DONE = Tally()
+PHOTOGRAPHS_DONE = Tally("photographs")
 """The number of photographs that this process has finished, for the progress bar."""
 
 
@@ -112,6 +115,7 @@ class _Crawl:
                 return await self._fetch(photograph)
             return await self._in(self._readers, self._read_and_prepare, photograph)
         except Rejection as rejection:
+            check_seen(photograph)
             attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
             return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
         except Exception as error:  # a fault of this program, which must not stop the other photographs
@@ -165,6 +169,19 @@ class _Crawl:
 def is_fetched(photograph: Photograph) -> bool:
     """Returns whether a photograph is requested from a web server, rather than read from a file system."""
     return photograph.piece is None and is_web(photograph.source)
+
+
+def check_seen(photograph: Photograph) -> None:
+    """Raises InputError if a local photograph's folder does not exist here.
+
+    The process that listed the photograph saw it. A worker that does not must not reject it.
+    """
+    url = photograph.piece.url if photograph.piece else photograph.url
+    if is_fetched(photograph) or scheme_of(url) not in LOCAL:
+        return
+    folder = os.path.dirname(filesystem(url)[1])
+    if not os.path.isdir(folder):
+        raise InputError(f"worker {socket.gethostname()} does not see the folder {folder}: mount it on all workers")
 
 
 def web_host(photograph: Photograph) -> str:

@@ -23,10 +23,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from model.errors import InputError, one_line
-from transforms.ingest.lock import STAGING, mark_run, read_run, refuse_run_at_work
+from transforms.ingest.lock import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
 from transforms.photographs.prepare import Prepared
 from transforms.sources.find import Found
 from transforms.storage.byte_ranges import Piece
+from transforms.storage.fence import Fenced, alone_in, check_current
 from transforms.storage.files import (
     TEMPORARY,
     exists,
@@ -80,16 +81,21 @@ def check_out(out: str, configuration: Mapping[str, object]) -> None:
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
+def plan_path(out: str) -> str:
+    """Returns the path of the plan of an unfinished run."""
+    return join(out, STAGING, _PLAN)
+
+
 def is_unfinished(out: str) -> bool:
     """Returns whether an interrupted run can be resumed."""
     return exists(join(out, STAGING, _PLAN))
 
 
-def begin(out: str, configuration: Mapping[str, object], found: Found) -> Dataset | None:
-    """Marks the folder as being written by this process, and records what is to be done.
+def begin(out: str, configuration: Mapping[str, object], found: Found) -> Fenced:
+    """Marks the folder as being written by a new run, and records what is to be done.
 
     Returns:
-        The ``dataset.json`` of the set that the run adds to, as it was when the run began; None if there was no set.
+        The folder, behind the fence of the run.
 
     Raises:
         InputError: as `check_out` does, which may have been called some time before.
@@ -98,18 +104,18 @@ def begin(out: str, configuration: Mapping[str, object], found: Found) -> Datase
     going_on = is_unfinished(out)
     if not going_on:
         finish(out)
-    mark_run(out, configuration)
+    out = mark_run(out, configuration)
     dataset = read_dataset_if_any(out)
     discard_shards(out, dataset)
     write_faults(out)
     if going_on:
-        return read_base(out)
+        return out
     write_json(join(out, STAGING, _BASE), dataset)
     lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
     lines += [{"reject": _fields(reject)} for reject in found.rejects]
     lines += [{"mended": source} for source in sorted(found.mended)]
     _write_lines(join(out, STAGING, _PLAN), lines)
-    return dataset
+    return out
 
 
 def read_base(out: str) -> Dataset | None:
@@ -124,15 +130,14 @@ def read_base(out: str) -> Dataset | None:
 
 
 def begin_repack(out: str, configuration: Mapping[str, object]) -> str:
-    """Marks the folder as being written by this process; returns the folder for the repacked set.
+    """Marks the folder as being written by a new run; returns the folder for the repacked set, behind its fence.
 
     Raises:
         InputError: as `check_out` does.
     """
     check_out(out, configuration)
     finish(out)
-    mark_run(out, configuration)
-    return join(out, STAGING, _REPACK)
+    return join(mark_run(out, configuration), STAGING, _REPACK)
 
 
 def read_plan(out: str) -> Found:
@@ -152,7 +157,8 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
     """Stores the images and rows of some photographs: all of them or, if interrupted, none."""
     done = [_writable(item) for item in done]
     write_faults(out)
-    url = join(out, STAGING, f"{uuid.uuid4().hex}.tar")
+    name = uuid.uuid4().hex
+    url = join(out, STAGING, f"{name}.tar")
     buffer = io.BytesIO()
     staged: list[StagedSample | Reject] = []
     with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
@@ -161,10 +167,10 @@ def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject
                 staged.append(outcome)
                 continue
             offset = add_member(tar, outcome.sample.sha256, outcome.image)
-            image = Piece(url, offset, len(outcome.image))
+            image = Piece(str(url), offset, len(outcome.image))
             staged.append(StagedSample(outcome.sample, image, outcome.crop_hashes, outcome.origin))
     write_bytes(url, buffer.getvalue())
-    _write_lines(f"{url.removesuffix('.tar')}.jsonl", [_row(item) for item in staged])
+    _write_lines(join(out, STAGING, f"{name}.jsonl"), [_row(item) for item in staged])
     return staged
 
 
@@ -209,6 +215,7 @@ def discard_shards(out: str, dataset: Dataset | None) -> None:
     """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
+    check_current(out, fs)
     shards = dataset["shards"] if dataset else None
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
         if entry["type"] == "file" and _is_stray(posixpath.basename(entry["name"]), shards):
@@ -229,8 +236,15 @@ def _is_stray(name: str, shards: Collection[str] | None) -> bool:
 
 
 def finish(out: str) -> None:
-    """Removes the staged images, which the shards now contain."""
-    remove(join(out, STAGING))
+    """Removes the staged images, which the shards now contain, and before them all that makes the run go on.
+
+    Raises:
+        StaleRunError: the folder is behind the fence of a run that is no longer current.
+    """
+    with alone_in(out):
+        check_current(out, filesystem(out)[0])
+        for path in (plan_path(str(out)), mark_of(out), join(str(out), STAGING)):
+            remove(path)
 
 
 def install_repacked(out: str) -> bool:

@@ -31,6 +31,7 @@ from transforms.training_set.dataset import (
 )
 from transforms.training_set.records import Photograph, Reject
 from transforms.training_set.shards import StagedSample, TrainingShard, assign_shards, write_shard
+from transforms.workers.faults import reported
 
 _REJECTED = "rejected"
 
@@ -86,7 +87,8 @@ class PreparePhotographs(beam.PTransform[beam.PCollection[Photograph], pvalue.Do
 
     def _crawl(self, share: tuple[int, Iterable[Photograph]]) -> Iterator[Any]:
         photographs = sorted(share[1], key=lambda photograph: photograph.source)
-        outcomes = crawl(photographs, self.out, self.preparation, self.manners, self.memory_bytes)
+        with reported():
+            outcomes = crawl(photographs, self.out, self.preparation, self.manners, self.memory_bytes)
         return (_sort_out(outcome) for outcome in outcomes)
 
 
