@@ -1,24 +1,29 @@
 """Turns photographs into training shards: ``infinitygan ingest SRC... --out DIR``."""
 
+import dataclasses
+import posixpath
 import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
-from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.failures import Detached
 from pipelines.terminal.ingest_tables import details
+from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.paths import absolute
 from pipelines.terminal.progress import track
 from transforms.ingest import staging
 from transforms.ingest.crawler import PHOTOGRAPHS_DONE
 from transforms.ingest.options import IngestOptions, check_out_and_size
-from transforms.ingest.plan import Plan, is_planned, read_plan, write_plan
+from transforms.ingest.plan import Plan, is_planned, plan_url, read_plan, read_share, write_plan
 from transforms.ingest.ranks import plan_shards
 from transforms.ingest.report import write_report
 from transforms.ingest.steps import (
@@ -33,6 +38,7 @@ from transforms.ingest.steps import (
 from transforms.sources.find import Found, can_retry, find_again, find_photographs
 from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
+from transforms.storage.fence import StaleRunError
 from transforms.storage.files import remove
 from transforms.storage.urls import redact
 from transforms.training_set.dataset import (
@@ -44,8 +50,12 @@ from transforms.training_set.dataset import (
     read_index,
     read_rejects,
 )
+from transforms.workers.sight import Sight, look
 
 ALL_REASONS = "all"
+FILES_SHOWN = 1000
+"""The number of photographs whose folders every worker must see before it begins."""
+
 POLITE = Manners()
 
 
@@ -56,16 +66,18 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         InputError: The sources or the output folder cannot be used. Nothing was written.
         OSError: The storage of the output failed. The next run resumes from what was stored.
     """
-    out = options.out
     found = find(options)
     if found is not None and not found.photographs and not found.rejects and not found.mended:
-        return read_dataset(out)
-    going_on = staging.begin(out, options.configuration())
-    plan = read_plan(out) if going_on or found is None else write_plan(out, found)
+        return read_dataset(options.out)
+    out = staging.begin(options.out, options.configuration())
+    options = dataclasses.replace(options, out=out)
+    plan = read_plan(out) if found is None or is_planned(out) else write_plan(out, found)
     PHOTOGRAPHS_DONE.reset()
     try:
-        with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()), storage_errors():
-            run(options, plan, beam_flags or beam_options([]))
+        with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()):
+            run(options, plan, beam_flags)
+    except (Detached, StaleRunError):
+        raise
     except BaseException:
         staging.discard_shards(out, read_dataset_if_any(out))
         raise
@@ -138,6 +150,7 @@ def only_new(found: Found, base: TrainingSet) -> Found:
     known = {redact(row["source"]) for row in base.rows} | {
         reject.source for reject in base.rejects if reject.stage != "find"
     }
+    known |= set(map(absolute, known))  # sets of earlier versions hold relative paths as they were given
     said = {(reject.source, reject.reason) for reject in base.rejects}
     photographs = [photograph for photograph in found.photographs if photograph.source not in known]
     rejects = [reject for reject in found.rejects if (reject.source, reject.reason) not in said]
@@ -182,20 +195,28 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
     return found
 
 
-def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions) -> None:
+def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions | None) -> None:
     """Builds the pipeline and runs it."""
-    with beam.Pipeline(options=beam_flags) as pipeline:
-        build(pipeline, options, plan)
+    sight = look(needs(options.out, plan)) if is_remote(beam_flags) else None
+    with job(beam_flags, options.out) as pipeline:
+        build(pipeline, options, plan, sight)
 
 
-def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan) -> None:
+def needs(out: str, plan: Plan) -> Iterator[str]:
+    """Yields files that the workers of a job must see: the run's plan, and photographs of some folders."""
+    yield plan_url(out)
+    files = (photograph.url for share in range(plan.shares_of_files) for photograph in read_share(out, share))
+    yield from {posixpath.dirname(url): url for url in islice(files, FILES_SHOWN)}.values()
+
+
+def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan, sight: Sight | None = None) -> None:
     """Connects the steps that deal with what is planned."""
     out = options.out
     existing = staging.read_base(out)
     shards = plan_shards(options.samples_per_shard, existing, plan.photographs)
     there = pipeline | "Existing set" >> ReadKnown(out) if existing else None
     known = (there.known, there.urls) if there else ()
-    read = pipeline | PreparePhotographs(out, plan, options.preparation, options.manners, options.memory_bytes)
+    read = pipeline | PreparePhotographs(out, plan, options.preparation, options.manners, options.memory_bytes, sight)
     kept, duplicates = (read.records, *known) | DropDuplicates(out, options.dedup, plan.photographs)
     written = kept | AssignShards(shards) | WriteTrainingShards(out, out)
     _ = (written, read.runs, duplicates) | WriteTables(out)
@@ -214,11 +235,12 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
     dataset = read_dataset_if_any(out)
     if dataset is None:
         raise InputError(f"{out} is not a training set (it has no {DATASET}), so it cannot be repacked")
-    new = staging.begin_repack(out, configuration, dataset)
+    fenced = staging.begin_repack(out, configuration, dataset)
+    new = staging.repack_folder(fenced)
     shards = plan_shards(samples_per_shard, None, sum(dataset["samples"].values()))
-    with storage_errors(), beam.Pipeline(options=beam_flags or beam_options([])) as pipeline:
-        written = pipeline | StageKnown(out) | AssignShards(shards) | WriteTrainingShards(out, new)
-        _ = (written,) | WriteTables(out, new)
+    with job(beam_flags, fenced) as pipeline:
+        written = pipeline | StageKnown(fenced) | AssignShards(shards) | WriteTrainingShards(fenced, new)
+        _ = (written,) | WriteTables(fenced, new)
     staging.install_repacked(out)
     dataset = read_dataset(out)
     write_report(out, dataset)

@@ -84,8 +84,7 @@ def ingest(
 ) -> None:
     """Makes or extends a training set: WebDataset shards, an index, and the rejected photographs with reasons.
 
-    Run the same command again to resume an interrupted run or to add what is new. Apache Beam's own flags are
-    accepted too, in the form --flag=value.
+    Run the same command again to resume an interrupted run or to add what is new.
     """
     # The parser leaves flags that it does not know, which are Beam's, among the sources.
     paths, unknown = split_flags(sources or [])

@@ -556,7 +556,7 @@ def test_the_command_makes_a_set(few, tmp_path):
 
 def test_the_command_passes_beams_flags_on(few, tmp_path, monkeypatch):
     passed = []
-    monkeypatch.setattr("pipelines.terminal.beam_flags.beam_options", lambda flags: passed.extend(flags))
+    monkeypatch.setattr("pipelines.terminal.beam_flags.beam_options", lambda flags, own: passed.extend(flags))
     monkeypatch.setattr("pipelines.ingest.ingest", lambda options, beam_flags: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("--direct_num_workers=2", few, "--out", tmp_path / "out", "--no_auth")
@@ -625,6 +625,7 @@ def test_the_command_explains_its_options(capsys):
 
 def test_progress_is_a_line_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr("pipelines.terminal.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.terminal.progress._FIRST_LINE_S", 0.02)
     monkeypatch.setattr("pipelines.terminal.progress._LINE_EVERY_S", 0.02)
     done = iter([0, 3])
     threads = threading.active_count()

@@ -6,6 +6,7 @@ interpreter's lock. Results are staged every few seconds, so a killed run loses 
 
 import asyncio
 import os
+import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Any, Final
 
+from model.errors import InputError
 from model.memory import return_freed_memory
 from transforms.ingest.batches import Staged, read_staged, stage
 from transforms.ingest.plan import is_fetched, read_share, web_host
@@ -20,16 +22,17 @@ from transforms.photographs.prepare import Preparation, Prepared, prepare_photog
 from transforms.sources.fetch import Fetched, Fetcher, FetchError
 from transforms.sources.fetched_pages import is_page, picture_of
 from transforms.sources.manners import Manners
+from transforms.storage.files import filesystem
 from transforms.storage.memory import DEFAULT_BYTES, process_memory
 from transforms.storage.tally import Tally
-from transforms.storage.urls import NotAllowedError, check_scheme
+from transforms.storage.urls import LOCAL, NotAllowedError, check_scheme, scheme_of
 from transforms.training_set.records import Photograph, Reject, Rejection, internal_reject
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
 STORE_READERS: Final = 16
 
-PHOTOGRAPHS_DONE = Tally()
+PHOTOGRAPHS_DONE = Tally("photographs")
 """The number of photographs that this process has finished, for the progress bar."""
 
 
@@ -129,6 +132,7 @@ class _Crawl:
                 return await self._fetch(photograph)
             return await self._in(self._readers, self._read_and_prepare, photograph)
         except Rejection as rejection:
+            check_seen(photograph)
             attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
             return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
         except Exception as error:  # a fault of this program, which must not stop the other photographs
@@ -184,6 +188,19 @@ class _Crawl:
 def _drain(queue: deque[_Task]) -> Iterator[_Task]:
     while queue:
         yield queue.popleft()
+
+
+def check_seen(photograph: Photograph) -> None:
+    """Raises InputError if a local photograph's folder does not exist here.
+
+    The process that listed the photograph saw it. A worker that does not must not reject it.
+    """
+    url = photograph.piece.url if photograph.piece else photograph.url
+    if is_fetched(photograph) or scheme_of(url) not in LOCAL:
+        return
+    folder = os.path.dirname(filesystem(url)[1])
+    if not os.path.isdir(folder):
+        raise InputError(f"worker {socket.gethostname()} does not see the folder {folder}: mount it on all workers")
 
 
 def _count(outcome: Prepared | Reject) -> None:

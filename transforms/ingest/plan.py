@@ -71,7 +71,7 @@ def write_plan(out: str, found: Found) -> Plan:
     write_lines(_url(out, _REJECTS, 0), map(reject_json, sorted(found.rejects, key=reject_order)))
     write_lines(_url(out, _TAKEN_BACK, 0), sorted(found.mended))
     plan = Plan(len(found.photographs), len(found.rejects), len(found.mended), of_files, of_hosts)
-    write_json(join(out, STAGING, PLAN), dataclasses.asdict(plan))
+    write_json(plan_url(out), dataclasses.asdict(plan))
     return plan
 
 
@@ -80,9 +80,14 @@ def write_part(out: str, share: int, part: int, photographs: Iterable[Photograph
     write_lines(_url(out, f"{share:06d}", part), (photograph.to_json() for photograph in photographs))
 
 
+def plan_url(out: str) -> str:
+    """Returns the URL of the file that says that the plan is complete."""
+    return join(out, STAGING, PLAN)
+
+
 def is_planned(out: str) -> bool:
     """Returns whether there is the plan of an interrupted run, which can be resumed."""
-    return exists(join(out, STAGING, PLAN))
+    return exists(plan_url(out))
 
 
 def read_plan(out: str) -> Plan:
@@ -91,7 +96,7 @@ def read_plan(out: str) -> Plan:
     Raises:
         InputError: it is damaged.
     """
-    url = join(out, STAGING, PLAN)
+    url = plan_url(out)
     value = read_json(url)
     try:
         return Plan(**value)

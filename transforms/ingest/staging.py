@@ -23,8 +23,9 @@ from typing import Final, cast
 
 from model.errors import InputError
 from transforms.ingest.batches import write_faults
-from transforms.ingest.lock import STAGING, mark_run, read_run, refuse_run_at_work
-from transforms.ingest.plan import is_planned
+from transforms.ingest.lock import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
+from transforms.ingest.plan import is_planned, plan_url
+from transforms.storage.fence import Fenced, alone_in, check_current
 from transforms.storage.files import (
     TEMPORARY,
     exists,
@@ -70,11 +71,13 @@ def check_out(out: str, configuration: Mapping[str, object]) -> None:
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
-def begin(out: str, configuration: Configuration) -> bool:
-    """Marks the folder as being written by this process, and removes what an interrupted run left behind.
+def begin(out: str, configuration: Configuration) -> Fenced:
+    """Marks the folder as being written by a new run, and removes what an interrupted one left behind.
+
+    If the interrupted run has a plan, this run continues it.
 
     Returns:
-        Whether there is an interrupted run, which this one continues.
+        The folder, behind the fence of the run.
 
     Raises:
         InputError: as `check_out` does, which may have been called some time before.
@@ -83,7 +86,7 @@ def begin(out: str, configuration: Configuration) -> bool:
     going_on = is_planned(out)
     if not going_on:
         finish(out)
-    mark_run(out, configuration)
+    out = mark_run(out, configuration)
     dataset = read_dataset_if_any(out)
     discard_shards(out, dataset)
     write_faults(out)
@@ -91,7 +94,7 @@ def begin(out: str, configuration: Configuration) -> bool:
         write_json(join(out, STAGING, _BASE), dataset)
         made_by = provenance(dataset, configuration) if dataset else SetProvenance(configuration=configuration)
         write_json(join(out, STAGING, _PROVENANCE), made_by)
-    return going_on
+    return out
 
 
 def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
@@ -126,8 +129,8 @@ def read_base(out: str) -> Dataset | None:
     return None if dataset is None else checked_dataset(path, dataset)
 
 
-def begin_repack(out: str, configuration: Mapping[str, object], dataset: Dataset) -> str:
-    """Marks the folder as being written by this process; returns the folder for the repacked set.
+def begin_repack(out: str, configuration: Mapping[str, object], dataset: Dataset) -> Fenced:
+    """Marks the folder as being written by a new run; returns it, behind the run's fence.
 
     Args:
         out: the folder of the set.
@@ -139,9 +142,14 @@ def begin_repack(out: str, configuration: Mapping[str, object], dataset: Dataset
     """
     check_out(out, configuration)
     finish(out)
-    mark_run(out, configuration)
+    out = mark_run(out, configuration)
     write_json(join(out, STAGING, _BASE), dataset)
     write_json(join(out, STAGING, _PROVENANCE), provenance(dataset))
+    return out
+
+
+def repack_folder(out: str) -> str:
+    """Returns the folder for the repacked set."""
     return join(out, STAGING, _REPACK)
 
 
@@ -154,6 +162,7 @@ def discard_shards(out: str, dataset: Dataset | None) -> None:
     """
     fs, path = filesystem(out)
     fs.invalidate_cache(path)
+    check_current(out, fs)
     shards = dataset["shards"] if dataset else None
     for entry in fs.ls(path, detail=True) if fs.isdir(path) else []:
         if entry["type"] == "file" and _is_stray(posixpath.basename(entry["name"]), shards):
@@ -174,8 +183,15 @@ def _is_stray(name: str, shards: Collection[str] | None) -> bool:
 
 
 def finish(out: str) -> None:
-    """Removes the staged images, which the shards now contain."""
-    remove(join(out, STAGING))
+    """Removes the staged images, which the shards now contain, and before them all that makes the run go on.
+
+    Raises:
+        StaleRunError: the folder is behind the fence of a run that is no longer current.
+    """
+    with alone_in(out):
+        check_current(out, filesystem(out)[0])
+        for path in (plan_url(str(out)), mark_of(out), join(str(out), STAGING)):
+            remove(path)
 
 
 def install_repacked(out: str) -> bool:

@@ -37,6 +37,8 @@ from transforms.training_set.dataset import WrittenShard
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import Sample, SampleJson, as_copy
 from transforms.training_set.shards import write_shard
+from transforms.workers.faults import reported
+from transforms.workers.sight import CheckSight, Sight
 
 _RUNS: Final = "runs"
 _BLOCKS: Final = "blocks"
@@ -62,6 +64,7 @@ class PreparePhotographs(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
     preparation: Preparation
     manners: Manners
     memory_bytes: int = DEFAULT_BYTES
+    sight: Sight | None = None
 
     @no_annotations
     def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
@@ -73,6 +76,7 @@ class PreparePhotographs(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
             | "Once" >> beam.Create([None])
             | "Shares" >> beam.FlatMap(lambda _: range(shares))
             | "Share out" >> beam.Reshuffle()
+            | CheckSight(self.sight)
             | "Crawl" >> crawl_shares.with_outputs(_RUNS, main="records")
         )
 
@@ -99,7 +103,8 @@ class _Crawl(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Crawls, and yields the packed records and the runs of rejects of the shares."""
         settings = (self.plan.shares_of_files, self.out, self.preparation, self.manners, self.memory_bytes)
-        crawl(self.shares, *settings)
+        with reported():
+            crawl(self.shares, *settings)
         for share in self.shares:
             for output in _outcomes(self.out, share):
                 if isinstance(output, str):
