@@ -20,8 +20,9 @@ def check_out(out):
 
 
 def begin(out, *photographs):
-    if not staging.begin(str(out), CONFIGURATION):
-        write_plan(str(out), Found(list(photographs)))
+    fenced = staging.begin(str(out), CONFIGURATION)
+    if not is_planned(fenced):
+        write_plan(fenced, Found(list(photographs)))
 
 
 def mark(out, host, process):
