@@ -87,7 +87,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
         outputs = (_FINDS, _READ, _LINKS)
         looked = (
             root
-            | "Once" >> beam.Create([None])
+            | "Once" >> beam.Impulse()
             | CheckSight(self.sight)
             | "Look" >> beam.FlatMap(self._look).with_outputs(_PLACES, *outputs)
         )
@@ -118,22 +118,18 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
             | "Gather shares" >> beam.GroupByKey()
             | "Write" >> beam.Map(self._write_part)
         )
-        return (
-            root
-            | "Once more" >> beam.Create([None])
-            | "Sum up" >> beam.Map(self._sum_up, counts, pvalue.AsIter(written))
-        )
+        return root | "Once more" >> beam.Impulse() | "Sum up" >> beam.Map(self._sum_up, counts, pvalue.AsIter(written))
 
     def _plan_new(self, root: Any, finds: Any, read: tuple[Any, ...]) -> pvalue.DoOutputsTuple:
         """Compares what is found with what the set knows."""
         known = (
             root
-            | "Once for the index" >> beam.Create([None])
-            | "Row groups" >> beam.FlatMap(lambda _: range(groups(self.out)))
-            | "Share out row groups" >> beam.Reshuffle()
+            | "Once for the index" >> beam.Impulse()
+            | "Row groups" >> beam.FlatMap(lambda _: ((group, None) for group in range(groups(self.out))))
+            | "Share out row groups" >> beam.GroupByKey()
             | "Read index" >> beam.FlatMap(self._known)
         )
-        rejects = root | "Once for the rejects" >> beam.Create([None]) | "Read" >> beam.FlatMap(self._rejects)
+        rejects = root | "Once for the rejects" >> beam.Impulse() | "Read" >> beam.FlatMap(self._rejects)
         places = pvalue.AsIter(read | "All read" >> beam.Flatten())
         return (
             {"found": finds | "Distinct" >> beam.FlatMap(self._distinct), "known": known, "rejects": rejects}
@@ -141,7 +137,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
             | "Plan" >> beam.FlatMap(self._plan_unknown, places).with_outputs(_COUNTS, main="photographs")
         )
 
-    def _look(self, _: None) -> Iterator[Any]:
+    def _look(self, _: bytes) -> Iterator[Any]:
         with reported():
             sources = self._again() if self.retry else self._sources()
             yield from _sort(sources)
@@ -165,9 +161,9 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
                 else:
                     yield from look(Place(place, 0), self.out)
 
-    def _known(self, group: int) -> Iterator[Packed]:
+    def _known(self, group: tuple[int, Iterable[None]]) -> Iterator[Packed]:
         base = read_base(self.where)
-        for part in read_index_parts(self.out, base["shards"] if base else (), ["shard", "source"], [group]):
+        for part in read_index_parts(self.out, base["shards"] if base else (), ["shard", "source"], [group[0]]):
             yield from _pack((source, source) for row in part["source"].to_pylist() for source in self._names(row))
 
     def _names(self, source: str) -> set[str]:
@@ -176,7 +172,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
         is_relative = ":" not in source and not source.startswith("/")
         return {source, os.path.normpath(os.path.join(self.cwd, source))} if is_relative else {source}
 
-    def _rejects(self, _: None) -> Iterator[Packed]:
+    def _rejects(self, _: bytes) -> Iterator[Packed]:
         """Yields the rejects of the set; of photographs also their further names."""
 
         def named() -> Iterator[tuple[str, Any]]:
@@ -256,8 +252,8 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
         write_part(self.where, share, part, packed)
 
     @no_annotations
-    def _sum_up(self, _: None, counts: Iterable[Counts], written: Iterable[None]) -> None:
-        for _ in written:
+    def _sum_up(self, _: bytes, counts: Iterable[Counts], written: Iterable[None]) -> None:
+        for _done in written:
             pass
         counts = list(counts)
         write_found(self.where, Counts.plan(counts, self.shares_of_hosts), sum(some.found for some in counts))
