@@ -349,7 +349,7 @@ class _Look:
         unlisted: list[OSError] = []
 
         def below(file: str) -> str:
-            return posixpath.join(top, os.path.relpath(file, path))
+            return top if file == path else posixpath.join(top, os.path.relpath(file, path))
 
         for folder, folders, names in os.walk(path, onerror=unlisted.append):
             self._walked.add(os.path.realpath(folder))

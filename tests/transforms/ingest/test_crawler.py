@@ -8,15 +8,14 @@ import socket
 
 import numpy as np
 import pytest
+from finding import write_plan
 from PIL import Image
 
 from transforms.ingest import crawler
 from transforms.ingest.batches import read_rows, read_staged
 from transforms.ingest.crawler import crawl
-from transforms.ingest.plan import write_plan
 from transforms.photographs.prepare import Preparation
 from transforms.sources import fetch
-from transforms.sources.find import Found
 from transforms.sources.manners import Manners
 from transforms.training_set.records import Photograph, Reject
 
@@ -45,7 +44,7 @@ def outcomes(tmp_path, *sources, manners=MANNERS):
 def crawled(tmp_path, photographs, manners=MANNERS):
     """Returns for each photograph its row or its reject."""
     out = str(tmp_path / "out")
-    plan = write_plan(out, Found(list(photographs)))
+    plan = write_plan(out, photographs)
     crawl(range(plan.shares), plan.shares_of_files, out, Preparation(content_filters=False), manners)
     found = {}
     for staged in (staged for share in range(plan.shares) for staged in read_staged(out, share)):
