@@ -1,5 +1,6 @@
 """The outcomes of single photographs: wherever they are and whatever happens, each has one."""
 
+import asyncio
 import io
 import json
 import os
@@ -157,3 +158,18 @@ def test_a_photograph_keeps_what_it_takes_to_ask_for_it_again(tmp_path):
     reject = photograph.reject("fetch", "robots", "http://alice:S3CRET@h/robots.txt forbids it")
     assert "S3CRET" not in repr(reject)
     assert Photograph("/photos/a.jpg?token=x").url == Photograph("/photos/a.jpg?token=x").source
+
+
+def test_no_photograph_is_lost_if_the_crawl_ends_while_a_batch_waits_for_the_writer(tmp_path, monkeypatch):
+    real = crawler._Crawl._in
+
+    async def late(self, pool, function, *arguments):
+        if function is crawler.stage:
+            await asyncio.sleep(0.05)
+        return await real(self, pool, function, *arguments)
+
+    monkeypatch.setattr(crawler._Crawl, "_in", late)
+    monkeypatch.setattr(crawler, "STAGE_EVERY_S", 0.001)
+    monkeypatch.setattr(crawler, "prepare_photograph", lambda photograph, *rest: photograph.reject("read", "x", "x"))
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert len(crawled(tmp_path, [Photograph(f"{tmp_path}/{'./' * number}a.jpg") for number in range(1, 30)])) == 29
