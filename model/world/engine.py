@@ -41,6 +41,47 @@ class StyleVectors:
     ws: Sequence[Tensor]
 
 
+class StyledWeights:
+    """The weights of a modulated convolution for each of several styles.
+
+    Args:
+        convolution: The network's modulated convolution.
+        styles: The vector [1,style_dim] of each style.
+        gain: The factor of the output; 1 or √2.
+        dtype: The data type of the convolution.
+    """
+
+    def __init__(self, convolution: ModulatedConvolution, styles: Sequence[Tensor], gain: float, dtype: torch.dtype):
+        self.convolution, self.gain, self.dtype = convolution, gain, dtype
+        self.scales = convolution.affine.exact(torch.cat(list(styles)))  # [K,I]
+        self.pointwise = convolution.weight.shape[2] == 1
+
+    def folded(self, style: int) -> Tensor:
+        """Returns the weight with the modulation and demodulation of a style, and the gain."""
+        weight = self.convolution.weight * self.convolution.gain * self.scales[style, :, None, None]
+        factor = self.pair(style, style).rsqrt()[:, None, None, None] if self.convolution.demodulate else self.gain
+        return self._laid_out(weight * factor)
+
+    def shared(self) -> Tensor:
+        """Returns the weight without any style; the gain is in the demodulation, if there is one."""
+        factor = 1.0 if self.convolution.demodulate else self.gain
+        return self._laid_out(self.convolution.weight * (self.convolution.gain * factor))
+
+    def pair(self, one: int, other: int) -> Tensor:
+        """Returns D of two styles, including ε, divided by the squared gain: [O]."""
+        energy = products((self.scales[one] * self.scales[other])[None], self.convolution.energy())[0]
+        return (energy + EPSILON) / self.gain**2
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        """Returns a weight [O,I,k,k] in the layout that the convolution uses.
+
+        A 1×1 weight is embedded in 1×3: on some processors the rounding of 1×1 depends on the number of threads.
+        """
+        weight = weight.transpose(0, 1).flip(2, 3) if self.convolution.up else weight
+        weight = F.pad(weight, (1, 1)) if self.pointwise else weight
+        return weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+
 class StyledConvolution:
     """A modulated convolution for each of several styles and for their mixtures.
 
@@ -55,15 +96,17 @@ class StyledConvolution:
     def __init__(
         self, convolution: ModulatedConvolution, bias: Tensor, styles: Sequence[Tensor], gain: float, dtype: torch.dtype
     ):
-        self.convolution, self.gain, self.dtype = convolution, gain, dtype
-        self.scales = convolution.affine.exact(torch.cat(list(styles)))  # [K,I]
+        self.convolution, self.dtype = convolution, dtype
         self.bias = (bias * gain).to(dtype)
         taps = self.bias.new_tensor([1.0, 2.0, 1.0])
         self.blur = (taps[:, None] * taps / 4).expand(len(bias), 1, 3, 3)
-        self.pointwise = convolution.weight.shape[2] == 1
-        self.folded = lru_cache(maxsize=STYLES_KEPT)(self._folded)
-        self.shared = lru_cache(maxsize=1)(self._shared)
-        self.pair = lru_cache(maxsize=PAIRS_KEPT)(self._pair)
+        # The weights are an object of their own, so that caches do not refer to their owner: a world that a job needs
+        # no more, with all its weights, is then freed at once, not when the garbage collector comes by.
+        weights = StyledWeights(convolution, styles, gain, dtype)
+        self.scales, self.pointwise = weights.scales, weights.pointwise
+        self.folded = lru_cache(maxsize=STYLES_KEPT)(weights.folded)
+        self.shared = lru_cache(maxsize=1)(weights.shared)
+        self.pair = lru_cache(maxsize=PAIRS_KEPT)(weights.pair)
 
     def __call__(self, x: Tensor, before: int | Mixture, after: int | Mixture) -> Tensor:
         """Maps [1,I,H,W] to [1,O,H',W'], bias added; for an up layer, call `blurred` next, which adds the bias.
@@ -103,29 +146,6 @@ class StyledConvolution:
         energies = torch.stack([self.pair(styles.styles[j], styles.styles[k]) for j, k in pairs])
         weights = [styles.weights[j] * styles.weights[k] * (1 if j == k else 2) for j, k in pairs]
         return mixed(torch.stack(weights), energies).rsqrt_()
-
-    def _pair(self, one: int, other: int) -> Tensor:
-        """Returns D of two styles, including ε, divided by the squared gain: [O]."""
-        energy = products((self.scales[one] * self.scales[other])[None], self.convolution.energy())[0]
-        return (energy + EPSILON) / self.gain**2
-
-    def _folded(self, style: int) -> Tensor:
-        weight = self.convolution.weight * self.convolution.gain * self.scales[style, :, None, None]
-        factor = self.demodulation(style)[0, :, :, None] if self.convolution.demodulate else self.gain
-        return self._laid_out(weight * factor)
-
-    def _shared(self) -> Tensor:
-        factor = 1.0 if self.convolution.demodulate else self.gain
-        return self._laid_out(self.convolution.weight * (self.convolution.gain * factor))
-
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        """Returns a weight [O,I,k,k] in the layout that the convolution uses.
-
-        A 1×1 weight is embedded in 1×3: on some processors the rounding of 1×1 depends on the number of threads.
-        """
-        weight = weight.transpose(0, 1).flip(2, 3) if self.convolution.up else weight
-        weight = F.pad(weight, (1, 1)) if self.pointwise else weight
-        return weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
 class Engine:

@@ -64,6 +64,13 @@ Tile = Annotated[
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
+KeepPatches = Annotated[
+    bool,
+    typer.Option(
+        "--keep-patches/--no-keep-patches",
+        help="Keep the patches of finished panoramas; edit, verify, assemble and repair use them.",
+    ),
+]
 Steps = Annotated[int, typer.Option(help="Optimisation steps per photograph.")]
 Size = Annotated[
     str | None,

@@ -23,6 +23,7 @@ from PIL import Image
 import transforms.formats.registry
 import transforms.panoramas.patch_shards
 import transforms.render.assemble
+import transforms.render.publish
 import transforms.render.synthesize
 import transforms.render.work
 from model.checkpoint import load_checkpoint
@@ -173,7 +174,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
     pipeline = beam.Pipeline(options=beam_options([]))
     build(pipeline, options, survey(make_plans(options)))
     wanted = accelerators(pipeline.to_runner_api())
-    held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "WritePatchShards")}
+    held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "PublishShards")}
     assert any("BeamML_RunInference" in name for name in held)
     assert {name for name, accelerator in wanted.items() if accelerator} == held
     assert {wanted[name] for name in held} == {hint}
@@ -195,7 +196,7 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, work = transforms.panoramas.patch_shards._Write, transforms.render.work
+    writer, work = transforms.render.publish._Publish, transforms.render.work
     marks = [tmp_path / f"mark-{number}" for number in range(3)]
     for mark, owner, name in zip(
         marks, (writer, writer, work), ("process", "finish_bundle", "shuffled_shards"), strict=True
