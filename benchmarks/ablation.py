@@ -53,6 +53,7 @@ from transforms.evaluation.results import DescribedSets, Findings, References, d
 from transforms.evaluation.settings import PATCH, Evaluation, PictureSets, frame
 from transforms.evaluation.windows import cut_pictures, cut_worlds, open_world
 from transforms.training.run_folder import CHECKPOINT, CONFIG, RunFolder, flat, upgraded
+from transforms.training_set.dataset import read_dataset
 
 FAMILIES = {
     "small": {"NCI": "small-nci", "NCI+FCG": "small-nci-fcg", "InfinityGAN": "small"},
@@ -93,8 +94,8 @@ def check_run(options: TrainOptions) -> None:
     """Raises InputError for a run that differs from the requested one in more than its version."""
     if images_seen(options) > images_wanted(options):
         raise InputError(f"{options.out} holds a run of {images_seen(options)} images: more than --images")
-    parts = {"generator": options.network, "training": options.settings}
-    config = {**{name: dataclasses.asdict(part) for name, part in parts.items()}, **provenance(options, None)}
+    parts = {"generator": dataclasses.asdict(options.network), "training": dataclasses.asdict(options.settings)}
+    config = {**parts, **provenance(options, read_dataset(options.data), None)}
     expected, found = flat(json.loads(json.dumps(config))), flat(upgraded(RunFolder(options.out).read_config()))
     other = sorted(name for name in expected if name != "version" and found.get(name) != expected[name])
     if other:

@@ -1,7 +1,8 @@
 """Reads and writes checkpoints and training state as safetensors with one JSON document in the header.
 
-A checkpoint holds the averaged generator and, in its header, the configuration, the provenance and the licence.
-A training state holds everything needed to resume a run. Nothing is unpickled.
+A checkpoint holds the averaged generator and, in its header, the configuration, the provenance and the licence. It may
+also hold a detail stage for that generator: its tensors' names begin with ``detail.``, and its configuration is in the
+header. A training state holds everything needed to resume a run. Nothing is unpickled.
 """
 
 import dataclasses
@@ -15,18 +16,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import config as configs
 from model.checks import is_count
 from model.config import GeneratorConfig
 from model.errors import InputError, one_line
 from model.networks.ablations import build_generator
+from model.networks.detail import DetailStage
 from model.networks.generator import Generator
 from model.tensor_header import HEADER_KEY, read_header
 
 FORMAT_VERSION = 1
 CHECKPOINT, TRAINING_STATE = "checkpoint", "training state"
+DETAIL, PREFIX = "detail", "detail."
+"""The header's name of the detail stage's configuration, and what the names of its tensors begin with."""
 
 
 class TrainingData(TypedDict):
@@ -55,6 +59,16 @@ class Parent(TypedDict):
     images_seen: int
 
 
+class DetailParent(Parent):
+    """The checkpoint that a run of a detail stage started from; its number of images is the detail stage's.
+
+    Attributes:
+        base: How the generator was trained.
+    """
+
+    base: "Provenance"
+
+
 class Provenance(TypedDict, total=False):
     """How and on what a generator was trained. Of a file from elsewhere, only `images_seen` has been checked.
 
@@ -65,6 +79,7 @@ class Provenance(TypedDict, total=False):
         data: The training set.
         init: The checkpoint that the run started from, if any.
         images_seen: The number of images that the generator was trained on.
+        detail: The same of the detail stage, if the checkpoint has one.
     """
 
     version: str
@@ -73,6 +88,7 @@ class Provenance(TypedDict, total=False):
     data: TrainingData
     init: Parent | None
     images_seen: int
+    detail: "Provenance"
 
 
 class StateHeader(TypedDict):
@@ -89,31 +105,40 @@ class StateHeader(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A generator that can render.
+    """A generator that can render, and the detail stage that was trained for it, if any.
 
     Attributes:
         generator: The generator, in evaluation mode and float32.
         sha256: The checksum of the file.
         provenance: How and on what the generator was trained.
         licence: An SPDX identifier or a sentence.
+        detail: The detail stage, in evaluation mode and float32; None if there is none.
     """
 
     generator: Generator
     sha256: str
     provenance: Provenance
     licence: str
+    detail: DetailStage | None = None
 
 
 def save_checkpoint(
-    tensors: Mapping[str, Tensor], config: GeneratorConfig, provenance: Provenance, licence: str
+    tensors: Mapping[str, Tensor],
+    config: GeneratorConfig,
+    provenance: Provenance,
+    licence: str,
+    detail: DetailStage | None = None,
 ) -> bytes:
-    """Returns the file of a generator's state dict; equal content gives equal bytes."""
+    """Returns the file of a generator's state dict and, if given, a detail stage; equal content gives equal bytes."""
     header = {"generator": dataclasses.asdict(config), "provenance": provenance, "licence": licence}
+    if detail is not None:
+        tensors = {**tensors, **{PREFIX + name: x for name, x in detail.state_dict().items()}}
+        header[DETAIL] = dataclasses.asdict(detail.config)
     return save(CHECKPOINT, tensors, header)
 
 
 def load_checkpoint(content: bytes, name: str) -> Checkpoint:
-    """Loads a generator from its file.
+    """Loads a generator, and its detail stage if there is one, from their file.
 
     Args:
         content: The whole file.
@@ -127,14 +152,23 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
     try:
         with torch.device("meta"):  # check all shapes before allocating memory
             generator = build_generator(configs.generator_config(header["generator"]))
-        generator.load_state_dict({key: x.float() for key, x in tensors.items()}, assign=True)
+            detail = DetailStage(configs.detail_config(header[DETAIL])) if DETAIL in header else None
+        if detail is not None:
+            put_into(detail, {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX)}, PREFIX)
+        put_into(generator, tensors)
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
     provenance = header.get("provenance", {})
     if not isinstance(provenance, dict) or not is_count(provenance.get("images_seen", 0)):
         raise InputError(f"{name}: the checkpoint's provenance is damaged; use another one")
-    generator.eval().requires_grad_(False)
-    return Checkpoint(generator, sha256(content), cast(Provenance, provenance), str(header.get("licence", "unknown")))
+    licence = str(header.get("licence", "unknown"))
+    return Checkpoint(generator, sha256(content), cast(Provenance, provenance), licence, detail)
+
+
+def put_into(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Gives a network its weights, in float32, and prepares it for evaluation."""
+    network.load_state_dict({key.removeprefix(prefix): x.float() for key, x in tensors.items()}, assign=True)
+    network.eval().requires_grad_(False)
 
 
 def load_state(content: bytes, name: str) -> tuple[StateHeader, dict[str, Tensor]]:

@@ -204,6 +204,15 @@ class DetailConfig:
     up_channels: tuple[int, int] = (32, 16)
     """The output channels of the two (up, plain) pairs."""
 
+    def __post_init__(self) -> None:
+        if type(self.blocks) is not int or not 1 <= self.blocks <= MOST_LAYERS:
+            raise InputError(f"detail blocks is {self.blocks!r}; give a whole number from 1 to {MOST_LAYERS}")
+        if len(self.up_channels) != 2:
+            raise InputError(f"detail up_channels has {len(self.up_channels)} numbers; give 2")
+        for number in (self.channels, *self.up_channels):
+            if type(number) is not int or not 1 <= number <= MOST:
+                raise InputError(f"a detail stage has {number!r} channels; give whole numbers from 1 to {MOST}")
+
     @property
     def layers(self) -> tuple[geometry.Layer, ...]:
         """The layers, in order: the head, the blocks, the pairs and to-RGB."""
@@ -225,6 +234,18 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType({"fp32": "float32", "bf16": "b
 def precision_name(name: str) -> str:
     """The full name of a precision, such as bfloat16 for bf16; a name that is not known stays as it is."""
     return SHORT_NAMES.get(name, name)
+
+
+def check_settings(config: "TrainingConfig | DetailTrainingConfig") -> None:
+    """Raises InputError if a setting that all training runs have is out of range."""
+    if config.precision not in PRECISIONS.values():
+        raise InputError(f"precision is {config.precision!r}; choose {' or '.join(PRECISIONS.values())}")
+    if config.batch < 1:
+        raise InputError(f"batch is {config.batch}; it must be at least 1")
+    if not 0 <= config.beyond_share < 1:
+        raise InputError(f"beyond_share is {config.beyond_share}; it must be from 0 to less than 1")
+    if not 0 <= config.seed < 2**63:
+        raise InputError(f"seed is {config.seed}; it must be from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,19 +293,49 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.recipe not in ("paper", "projected"):
             raise InputError(f"recipe is {self.recipe!r}; choose paper or projected")
-        if self.precision not in PRECISIONS.values():
-            raise InputError(f"precision is {self.precision!r}; choose {' or '.join(PRECISIONS.values())}")
-        for name in ("batch", "accumulate", "r1_every", "path_every"):
+        check_settings(self)
+        for name in ("accumulate", "r1_every", "path_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.batch % self.accumulate:
             raise InputError(f"accumulate is {self.accumulate}; it must divide the batch, {self.batch}")
         if self.frame_every < 0 or self.frame_every == 1:
             raise InputError(f"frame_every is {self.frame_every}; it must be 0 (never) or at least 2")
-        if not 0 <= self.beyond_share < 1:
-            raise InputError(f"beyond_share is {self.beyond_share}; it must be from 0 to less than 1")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetailTrainingConfig:
+    """The configuration of a training run of a detail stage."""
+
+    batch: int = 4
+    """The number of photographs per step; as many windows of worlds are added."""
+    patch_px: int = 256
+    """The side of a photograph's patch; what its reduced form determines is smaller."""
+    detail_lr: float = 5e-4
+    discriminator_lr: float = 4e-4
+    beta2: float = 0.99
+    """Adam's second beta; the first is 0."""
+    adversarial_weight: float = 0.4
+    adversarial_after: int = 800
+    """The number of images seen before the adversarial loss begins."""
+    pixel_weight: float = 1.0
+    feature_weight: float = 1.0
+    consistency_weight: float = 4.0
+    beyond_share: float = 0.3
+    """The share of the worlds' windows that lie beyond the photographs' frame."""
+    ema_images: tuple[int, int] = (500, 5_000)
+    """Bounds, in images, on the half-life of the averaged network, which is a tenth of the images seen."""
+    precision: str = "float32"
+    """The precision of convolutions and matrix products."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+DETAIL = "detail"
+"""The name by which a detail stage is trained, in place of a preset."""
+DETAIL_STAGE, DETAIL_RECIPE = DetailConfig(), DetailTrainingConfig()
 
 
 RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
@@ -359,5 +410,29 @@ def training_config(values: Mapping[str, Any]) -> TrainingConfig:
     """
     try:
         return TrainingConfig(**{**values, "ema_images": tuple(values["ema_images"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"not a training run's configuration: {error}") from None
+
+
+def detail_config(values: Mapping[str, Any]) -> DetailConfig:
+    """Returns a detail stage's configuration from its JSON form.
+
+    Raises:
+        InputError: A field is unknown, missing or out of range.
+    """
+    try:
+        return DetailConfig(**{**values, "up_channels": tuple(values["up_channels"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"not a detail stage's configuration: {error}") from None
+
+
+def detail_training_config(values: Mapping[str, Any]) -> DetailTrainingConfig:
+    """Returns a detail stage's training run's configuration from its JSON form.
+
+    Raises:
+        InputError: A field is unknown, missing or out of range.
+    """
+    try:
+        return DetailTrainingConfig(**{**values, "ema_images": tuple(values["ema_images"])})
     except (TypeError, KeyError) as error:
         raise InputError(f"not a training run's configuration: {error}") from None

@@ -5,7 +5,6 @@ found out. Each kind imports only what it needs: a shard needs neither torch nor
 """
 
 import json
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -156,9 +155,3 @@ def told(lines: Lines) -> Iterator[str]:
     for name, value in lines.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
         yield f"{printable(name)}: {printable(text)}"
-
-
-if __name__ == "__main__":
-    from pipelines.cli import main
-
-    main(["info", *sys.argv[1:]])

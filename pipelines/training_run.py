@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model import checkpoint as files
@@ -125,9 +126,13 @@ class Run:
         """Returns the number of images that a checkpoint of the folder has seen; None if it is missing or damaged."""
         url = join(self.folder.url, name)
         try:
-            return int(files.load_checkpoint(read_tensors(url), url).provenance["images_seen"])
-        except (InputError, KeyError):
+            return int(self.origin_in(files.load_checkpoint(read_tensors(url), url))["images_seen"])
+        except (InputError, KeyError, TypeError, ValueError):
             return None
+
+    def origin_in(self, checkpoint: files.Checkpoint) -> Provenance:
+        """Returns the provenance of what this run trains from a checkpoint."""
+        return checkpoint.provenance
 
     def go(self, stream: PatchStream) -> None:
         """Trains to the end, saving at every tick, at the end and when interrupted."""
@@ -137,21 +142,29 @@ class Run:
             cure = "give a larger --images to continue"
             say(f"{self.folder.url} has already seen {self.images} images; {cure}")
         if self.first:
-            photographs = next(stream.batches(GRID * GRID, beyond_after=trainer.patches_within_frame)).pixels
+            photographs = next(self.patches(stream, GRID * GRID)).pixels
             self.folder.write_picture("photographs.png", grid(torch.from_numpy(photographs)))
         with self.shown(), stop_between_steps() as asked:
             self.loop(self.batches(stream), stream.shards.skipped, asked)
         if asked:
             raise KeyboardInterrupt
 
+    def patches(self, stream: PatchStream, size: int, after: int = 0) -> Iterator[PatchBatch]:
+        """Yields batches of patches, without the first `after` patches."""
+        return stream.batches(size, after, self.trainer.patches_within_frame)
+
     def batches(self, stream: PatchStream) -> Iterator[PatchBatch]:
         """Yields the batch of each step: patches, or whole frames where the discriminator judges frames."""
         trainer, frames_seen = self.trainer, self.trainer.frame_steps(self.trainer.steps)
         patches_seen = (trainer.steps - frames_seen) * trainer.share
-        patches = stream.batches(trainer.share, patches_seen, trainer.patches_within_frame)
+        patches = self.patches(stream, trainer.share, patches_seen)
         frames = stream.frame_batches(trainer.share, frames_seen * trainer.share)
         while True:
             yield next(frames if trainer.critic.sees_frames else patches)
+
+    def step(self, batch: PatchBatch) -> dict[str, float]:
+        """Takes one training step; returns its losses."""
+        return self.trainer.step(torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions))
 
     def shown(self) -> AbstractContextManager[None]:
         """Shows progress in images, or in seconds if only the time is limited."""
@@ -178,12 +191,12 @@ class Run:
         """Runs the steps, with a tick every `TICK_S` seconds."""
         start = last_tick = time.monotonic()
         told: set[str] = set()
-        done = self.trainer.anywhere(self.ended(start))
+        done = self.trainer.processes.anywhere(self.ended(start))
         while not done:
             begin = time.monotonic()
             batch = next(batches)
             wait_s = time.monotonic() - begin
-            losses = self.trainer.step(torch.from_numpy(batch.pixels), torch.from_numpy(batch.vertical_positions))
+            losses = self.step(batch)
             step_s = time.monotonic() - begin
             self.since_tick.add(losses, step_s, wait_s)
             self.lately.add(losses, step_s, wait_s)
@@ -191,7 +204,7 @@ class Run:
             for name in sorted(set(skipped) - told):
                 say(f"{name} is skipped: {skipped[name]}")
                 told.add(name)
-            done = self.trainer.anywhere(self.ended(start) or bool(asked_to_stop))
+            done = self.trainer.processes.anywhere(self.ended(start) or bool(asked_to_stop))
             if self.first and (done or time.monotonic() - last_tick >= TICK_S):
                 self.tick(len(skipped))
                 last_tick = time.monotonic()
@@ -226,10 +239,14 @@ class Run:
 
     def draw(self, missing: bool = False) -> None:
         """Writes the current pictures, or only the missing ones."""
-        for name, picture in (("samples", sample_grid), ("strip", strip)):
+        for name, picture in self.pictures().items():
             file = f"{name}-{self.trainer.images:08d}.png"
             if not (missing and self.folder.has(file)):
-                self.folder.write_picture(file, picture(self.trainer.ema))
+                self.folder.write_picture(file, picture())
+
+    def pictures(self) -> dict[str, Callable[[], npt.NDArray[np.uint8]]]:
+        """Returns what draws each picture of a tick, by the beginning of its name."""
+        return {"samples": lambda: sample_grid(self.trainer.ema), "strip": lambda: strip(self.trainer.ema)}
 
     def write_curves(self, entry: LogEntry) -> None:
         """Writes the values of a line of the log for TensorBoard."""

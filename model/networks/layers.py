@@ -65,12 +65,22 @@ def products(vectors: Tensor, matrix: Tensor) -> Tensor:
     return torch.stack([(matrix.double() * vector.double()).sum(dim=1) for vector in vectors]).to(matrix)
 
 
+def random_weight(*shape: int, divisor: float = 1.0) -> Tensor:
+    """Returns a weight's random start: normally distributed values over `divisor`.
+
+    On the meta device it has no values. They are not asked for there, because torch then imports its compiler, which
+    takes longer than loading a checkpoint does.
+    """
+    weight = torch.empty(shape)
+    return weight if weight.is_meta else weight.normal_().div_(divisor)
+
+
 class Linear(nn.Module):
     """A fully connected layer with equalised learning rate."""
 
     def __init__(self, inputs: int, outputs: int, bias: float = 0.0, lr_multiplier: float = 1.0):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.weight = nn.Parameter(random_weight(outputs, inputs, divisor=lr_multiplier))
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
         self.weight_gain = lr_multiplier / math.sqrt(inputs)
         self.bias_gain = lr_multiplier
@@ -89,7 +99,7 @@ class Convolution(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(random_weight(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.gain = 1 / math.sqrt(inputs * kernel * kernel)
         self.stride, self.padding = stride, padding
@@ -110,7 +120,7 @@ class ModulatedConvolution(nn.Module):
         self, inputs: int, outputs: int, kernel: int, style_dim: int, up: bool = False, demodulate: bool = True
     ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(random_weight(outputs, inputs, kernel, kernel))
         self.affine = Linear(style_dim, inputs, bias=1.0)
         self.gain = 1 / math.sqrt(inputs * kernel * kernel)
         self.up, self.demodulate = up, demodulate

@@ -54,7 +54,11 @@ class ProjectedDiscriminator(nn.Module):
         Returns:
             Maps [N,1,h_i,w_i], and the predicted vertical positions [N], which do not depend on the given ones.
         """
-        maps = self.projection(self.features(pictures))
+        return self.judge(pictures, self.features(pictures), position)
+
+    def judge(self, pictures: Tensor, features: list[Tensor], position: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Does the same for pictures whose features are known."""
+        maps = self.projection(features)
         verdicts = [head(x, position) for head, x in zip(self.heads, maps, strict=True)]
         return [*verdicts, self.pixel_head(pictures, position)], self.vertical(maps[-1])
 

@@ -1,9 +1,26 @@
-"""Adam's state as named tensors, without the first moment, whose beta is 0 here."""
+"""Networks and their optimisers as named tensors. Adam's first moment is left out, since its beta is 0 here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from model.errors import InputError
+
+
+def state_of(networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Adam]) -> dict[str, Tensor]:
+    """Returns the tensors of networks and optimisers, each under its name."""
+    tensors = {f"{part}.{name}": x for part, network in networks.items() for name, x in network.state_dict().items()}
+    for part, optimizer in optimizers.items():
+        tensors |= second_moments(part, optimizer)
+    return {name: x.detach().contiguous() for name, x in tensors.items()}
+
+
+def check_names(tensors: Mapping[str, Tensor], parts: Collection[str]) -> None:
+    """Raises InputError if a tensor belongs to none of the parts of a state."""
+    others = sorted(name for name in tensors if name.split(".")[0] not in parts)
+    if others:
+        raise InputError(f"the training state has an unexpected tensor {others[0][:80]!r}; use another one")
 
 
 def second_moments(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:

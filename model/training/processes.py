@@ -3,11 +3,12 @@
 import atexit
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.errors import InputError
 
@@ -37,6 +38,19 @@ class Processes:
             return values
         torch.distributed.all_reduce(values)  # gloo can only add
         return values.div_(self.count)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Returns whether a flag is set in any process, which must all call this."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces the gradients with their mean over all processes, which must all call this."""
+        if self.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        mean = self.mean(torch.cat([x.flatten() for x in gradients]))
+        for gradient, part in zip(gradients, mean.split([x.numel() for x in gradients]), strict=True):
+            gradient.copy_(part.view(gradient.shape))
 
     def wait(self) -> None:
         """Waits until all processes have called this."""

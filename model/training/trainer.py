@@ -12,7 +12,7 @@ judges whole frames, as high as the photographs, reduced to the size of a patch.
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from model.networks.generator import draw_noise
 from model.networks.projected import ProjectedDiscriminator, enlarge_at_random
 from model.training.augment import augment
 from model.training.losses import ADVERSARIAL, diversity, path_length_penalty, r1_penalty, vertical_task
-from model.training.optimizer_state import below, load_second_moments, second_moments
+from model.training.optimizer_state import below, check_names, load_second_moments, state_of
 from model.training.processes import ALONE, Processes
 
 STATE_PARTS = (
@@ -200,13 +200,13 @@ class Trainer:
         critic = self.critic
         parts = self.parts(photographs, t)
         losses = [self.discriminator_backward(part, len(parts)) for part in parts]
-        self.average_gradients(critic.parameters)
+        self.processes.average_gradients(critic.parameters)
         critic.optimizer.step()
         for parameter in critic.parameters:
             parameter.requires_grad_(False)
         for part, entry in zip(parts, losses, strict=True):
             entry |= self.generator_backward(part, len(parts))
-        self.average_gradients(self.generator.parameters())
+        self.processes.average_gradients(self.generator.parameters())
         nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT_NORM)
         self.g_optimizer.step()
         for parameter in critic.parameters:
@@ -351,23 +351,10 @@ class Trainer:
         """Computes the networks' products in bfloat16 within its block, if the recipe says so."""
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces the gradients with their mean over all processes."""
-        if self.processes.count == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        mean = self.mean(torch.cat([x.flatten() for x in gradients]))
-        for gradient, part in zip(gradients, mean.split([x.numel() for x in gradients]), strict=True):
-            gradient.copy_(part.view(gradient.shape))
-
     def mean_losses(self, losses: Sequence[Losses]) -> dict[str, float]:
         """Averages the losses over parts and processes; all processes get the same result."""
         values = torch.stack([torch.stack(list(entry.values())).detach() for entry in losses]).mean(dim=0)
         return dict(zip(losses[0], self.mean(values).tolist(), strict=True))
-
-    def anywhere(self, flag: bool) -> bool:
-        """Returns whether a flag is set in any process; all processes must call it together."""
-        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def mean(self, values: Tensor) -> Tensor:
         """Returns the mean over all processes."""
@@ -375,12 +362,7 @@ class Trainer:
 
     def average(self) -> None:
         """Updates the averaged generator. Its half-life is a tenth of the images seen, within the recipe's bounds."""
-        low, high = self.config.ema_images
-        half_life = min(max(self.images / 10, low), high)
-        weight = 1 - 0.5 ** (self.config.batch / half_life)
-        with torch.no_grad():
-            for average, current in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
-                average.lerp_(current, weight)
+        update_average(self.ema, self.generator, self.images, self.config.batch, self.config.ema_images)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -400,11 +382,7 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Returns all tensors from which training resumes."""
-        tensors = {f"{part}.{name}": x for part, each in self.networks.items() for name, x in each.state_dict().items()}
-        for part, optimizer in self.optimizers.items():
-            tensors |= second_moments(part, optimizer)
-        tensors["path_mean"] = self.path_mean
-        return {name: x.detach().contiguous() for name, x in tensors.items()}
+        return {**state_of(self.networks, self.optimizers), "path_mean": self.path_mean}
 
     def load_state(self, tensors: Mapping[str, Tensor], steps: int, images_before: int) -> None:
         """Resumes from the `state` of a trainer of the same configuration, stored in any precision.
@@ -412,9 +390,7 @@ class Trainer:
         Raises:
             InputError: The tensors are not those of such a trainer.
         """
-        others = sorted(name for name in tensors if name.split(".")[0] not in STATE_PARTS)
-        if others:
-            raise InputError(f"the training state has an unexpected tensor {others[0][:80]!r}; use another one")
+        check_names(tensors, STATE_PARTS)
         try:
             for name, network in self.networks.items():
                 stored = below(name, tensors)
@@ -435,6 +411,15 @@ def reduce_frames(frames: Tensor, config: GeneratorConfig) -> Tensor:
     middle = frames[:, :, top : top + config.full_px, left : left + config.full_px]
     size = (config.patch_px, config.patch_px)
     return F.interpolate(middle, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def update_average(average: nn.Module, current: nn.Module, images: int, batch: int, bounds: tuple[int, int]) -> None:
+    """Updates a network's moving average after a step; its half-life is a tenth of the images seen, within bounds."""
+    low, high = bounds
+    weight = 1 - 0.5 ** (batch / min(max(images / 10, low), high))
+    with torch.no_grad():
+        for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
+            mean.lerp_(parameter, weight)
 
 
 Module = TypeVar("Module", bound=nn.Module)

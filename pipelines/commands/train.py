@@ -11,7 +11,10 @@ def train(
     data: Annotated[str, typer.Option(metavar="DIR", help="Training set made by ingest: a folder or URL.")],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder or URL for the run.")],
     preset: Annotated[
-        Preset, typer.Option(metavar="<name>", help=f"Network: {', '.join(get_args(Preset))}.")
+        Preset,
+        typer.Option(
+            metavar="<name>", help=f"Network: {', '.join(get_args(Preset))}. detail trains a checkpoint's detail stage."
+        ),
     ] = "small",
     recipe: Annotated[Recipe | None, typer.Option(help="Training settings.", show_default="the preset's")] = None,
     images: Annotated[int | None, typer.Option(help="Stop when the run has seen this many photographs.")] = None,
@@ -22,7 +25,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     batch: Annotated[
-        int | None, typer.Option(help="Photographs per step, over all processes.", show_default="16")
+        int | None, typer.Option(help="Photographs per step, over all processes.", show_default="16; 4 for detail")
     ] = None,
     accumulate: Annotated[int, typer.Option(help="Number of parts of a batch; one at a time is held in memory.")] = 1,
     precision: Annotated[

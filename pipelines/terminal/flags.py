@@ -34,6 +34,7 @@ Preset = Literal[
     "small-nci",
     "small-nci-fcg",
     "tiny",
+    "detail",
 ]
 Recipe = Literal["paper", "projected"]
 VerticalLaw = Literal["crop", "paper"]

@@ -19,7 +19,9 @@ from model.checkpoint import (
     save_checkpoint,
     sha256,
 )
+from model.config import DetailConfig
 from model.errors import InputError
+from model.networks.detail import DetailStage
 from model.tensor_header import read_header
 from model.world.world import World
 
@@ -97,6 +99,57 @@ def test_the_same_content_gives_the_same_bytes(tiny, content):
     loaded = load_checkpoint(content, NAME)
     again = save_checkpoint(loaded.generator.state_dict(), loaded.generator.config, loaded.provenance, loaded.licence)
     assert again == content
+
+
+@pytest.fixture(scope="module")
+def detail():
+    torch.manual_seed(1)
+    return DetailStage(DetailConfig(channels=4, blocks=1, up_channels=(3, 2)))
+
+
+@pytest.fixture(scope="module")
+def both(tiny, detail):
+    return save_checkpoint(tiny.state_dict(), tiny.config, PROVENANCE, LICENCE, detail)
+
+
+def test_one_file_holds_both_stages(tiny, detail, content, both):
+    loaded = load_checkpoint(both, NAME)
+    assert loaded.detail.config == detail.config
+    assert loaded.generator.config == tiny.config
+    for network, original in ((loaded.detail, detail), (loaded.generator, tiny)):
+        state = network.state_dict()
+        assert state.keys() == original.state_dict().keys()
+        assert all(torch.equal(state[name], x) for name, x in original.state_dict().items())
+        assert not network.training
+        assert not any(x.requires_grad for x in network.parameters())
+    again = (loaded.generator.state_dict(), loaded.generator.config, loaded.provenance, loaded.licence, loaded.detail)
+    assert save_checkpoint(*again) == both
+
+
+def test_a_checkpoint_without_a_detail_stage_has_none(content):
+    assert load_checkpoint(content, NAME).detail is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document.pop("detail"),
+        lambda document: document.update(detail=None),
+        lambda document: document.update(detail="48"),
+        lambda document: document["detail"].update(channels=5),
+        lambda document: document["detail"].update(channels=10**9),
+        lambda document: document["detail"].update(channels=True),
+        lambda document: document["detail"].update(blocks=10**9),
+        lambda document: document["detail"].update(blocks=2),
+        lambda document: document["detail"].update(up_channels=[3]),
+        lambda document: document["detail"].update(up_channels="32"),
+        lambda document: document["detail"].pop("up_channels"),
+        lambda document: document["detail"].update(layers=3),
+    ],
+)
+def test_a_detail_stage_that_does_not_fit_its_configuration_is_refused(both, change):
+    with pytest.raises(InputError, match=f"{NAME}: the checkpoint does not fit its own configuration"):
+        load_checkpoint(with_document(both, change), NAME)
 
 
 def test_half_precision_is_read_into_float32(tiny):

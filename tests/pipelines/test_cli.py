@@ -11,8 +11,8 @@ import pytest
 import pipelines.cli
 import transforms.panoramas.patch_shards
 import transforms.storage.tables
+from model.config import DETAIL, PRESETS, RECIPES, SHORT_NAMES, VERTICAL_LAWS
 from model.config import PRECISIONS as TRAINING_PRECISIONS
-from model.config import PRESETS, RECIPES, SHORT_NAMES, VERTICAL_LAWS
 from model.errors import InputError
 from model.version import __version__
 from model.world.engine import PRECISIONS
@@ -357,7 +357,7 @@ def test_no_message_shows_a_password_or_a_token(capfd):
     [
         (flags.SampleFormat, LONGEST_SIDE_PX),
         (flags.Deduplication, DEDUP_WAYS),
-        (flags.Preset, PRESETS),
+        (flags.Preset, (*PRESETS, DETAIL)),
         (flags.Recipe, RECIPES),
         (flags.VerticalLaw, VERTICAL_LAWS),
         (flags.Protocol, PROTOCOLS),

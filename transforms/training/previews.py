@@ -10,6 +10,8 @@ from torch import Tensor
 from model import geometry
 from model.config import GeneratorConfig
 from model.networks.coordinates import draw_windows
+from model.networks.detail import DetailStage, base_window, output_window
+from model.networks.detail import draw_noise as draw_detail_noise
 from model.networks.generator import Generator, draw_noise
 from model.quantise import quantise
 from model.world.one_shot import render_once
@@ -18,6 +20,7 @@ from model.world.world import World
 GRID = 8
 SEED = 7
 STRIP_PX = (1024, 256)
+DETAIL_STRIP_PX = (1024, 768)
 
 
 @torch.inference_mode()
@@ -43,6 +46,22 @@ def strip(generator: Generator) -> npt.NDArray[np.uint8]:
         return quantise(pixels).permute(1, 2, 0).cpu().numpy()
     pixels = World(generator, SEED).render((-height // 2, height // 2 - 1), (0, width - 1))
     return quantise(pixels).permute(1, 2, 0).cpu().numpy()
+
+
+@torch.inference_mode()
+def detail_strip(base: Generator, detail: DetailStage) -> npt.NDArray[np.uint8]:
+    """Draws a window of one world around the horizon at four times the base's resolution, uint8 [h,w,3]."""
+    width, height = DETAIL_STRIP_PX
+    rows, columns = (-height // 2, height // 2 - 1), (0, width - 1)
+    base_rows, base_columns = (base_window(detail.config, window) for window in (rows, columns))
+    picture = World(base, SEED).render(base_rows, base_columns)[None]
+    noise = draw_detail_noise(detail.config, picture.shape, torch.Generator().manual_seed(SEED))
+    pixels = detail(picture, [x.to(picture.device) for x in noise])[0]
+    place = [
+        geometry.part(window, output_window(detail.config, whole))
+        for window, whole in ((rows, base_rows), (columns, base_columns))
+    ]
+    return quantise(pixels[:, place[0], place[1]]).permute(1, 2, 0).cpu().numpy()
 
 
 def cells_for(config: GeneratorConfig, px: int) -> int:

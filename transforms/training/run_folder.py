@@ -27,7 +27,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.checkpoint import Provenance
-from model.config import generator_config, training_config
+from model.config import DETAIL, detail_training_config, generator_config, training_config
 from model.errors import InputError
 from transforms.storage.files import (
     exists,
@@ -62,7 +62,7 @@ class RunConfig(Provenance):
 
     Attributes:
         generator: the fields of the `GeneratorConfig`.
-        training: the fields of the `TrainingConfig`.
+        training: the fields of the `TrainingConfig`, or of the `DetailTrainingConfig`.
     """
 
     generator: dict[str, Any]
@@ -216,7 +216,8 @@ def with_checksum(stored: dict[str, Any], config: RunConfig) -> dict[str, Any]:
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the settings that an earlier version did not write to a run's configuration, with today's defaults."""
-    generator, training = generator_config(config["generator"]), training_config(config["training"])
+    generator = generator_config(config["generator"])
+    training = (detail_training_config if DETAIL in config else training_config)(config["training"])
     parts = {"generator": dataclasses.asdict(generator), "training": dataclasses.asdict(training)}
     return {**config, **json.loads(json.dumps(parts))}
 

@@ -6,24 +6,23 @@ import threading
 import pytest
 import torch
 
-from model.config import PRESETS, RECIPES
+from model.config import DETAIL_RECIPE, PRESETS, RECIPES
 from model.errors import InputError
+from model.training.detail import DetailTrainer
 from model.training.processes import Processes, choose_kernels, launch
-from model.training.trainer import Trainer
+from model.training.trainer import Trainer, step_generator
+from tests.model.training.test_detail import SMALL_STAGE
 
 RECIPE = dataclasses.replace(RECIPES["paper"], batch=4, path_every=2)
 
 
-class Thread:
-    """Stands for `Processes` in one of two threads, so that both can be looked into."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thread(Processes):
+    """Stands for a process in one of two threads, so that both can be looked into."""
 
-    count = 2
-    device = torch.device("cpu")
-    barrier = threading.Barrier(2, timeout=60)
-    given: tuple[list, list] = ([], [])
-
-    def __init__(self, rank):
-        self.rank = rank
+    barrier: threading.Barrier
+    given: tuple[list, list]
+    count: int = 2
 
     def mean(self, values):
         mine, other = self.given[self.rank], self.given[1 - self.rank]
@@ -34,17 +33,42 @@ class Thread:
         return mean
 
 
-def test_after_each_step_all_processes_hold_the_same_networks_and_losses():
-    trainers = [Trainer(PRESETS["tiny"], RECIPE, Thread(rank)) for rank in (0, 1)]
+def both():
+    """Returns two processes."""
+    barrier, given = threading.Barrier(2, timeout=60), ([], [])
+    return [Thread(rank=rank, barrier=barrier, given=given) for rank in (0, 1)]
+
+
+def generators(processes):
+    def step(trainer, random):
+        pictures, t = torch.rand(2, 3, 101, 101, generator=random) * 2 - 1, torch.rand(2, generator=random)
+        return trainer.parts(pictures, t)[0].windows.z_g, trainer.step(pictures, t)
+
+    return [Trainer(PRESETS["tiny"], RECIPE, each) for each in processes], step
+
+
+def details(processes):
+    recipe = dataclasses.replace(DETAIL_RECIPE, batch=4, patch_px=128, adversarial_after=0)
+
+    def step(trainer, random):
+        drawn = trainer.draw_worlds(2, step_generator(recipe.seed, trainer.steps, trainer.processes.rank))
+        return drawn, trainer.step(torch.rand(2, 3, 128, 128, generator=random) * 2 - 1)
+
+    return [DetailTrainer(PRESETS["tiny"], SMALL_STAGE, recipe, each) for each in processes], step
+
+
+@pytest.mark.parametrize("build", [generators, details])
+def test_after_each_step_all_processes_hold_the_same_networks_and_losses(build):
+    trainers, step = build(both())
     assert [trainer.share for trainer in trainers] == [2, 2]
     losses, drawn = ([], []), ([], [])
 
     def run(rank):
         random = torch.Generator().manual_seed(rank)
         for _ in range(2):
-            pictures, t = torch.rand(2, 3, 101, 101, generator=random) * 2 - 1, torch.rand(2, generator=random)
-            drawn[rank].append(trainers[rank].parts(pictures, t)[0].windows.z_g)
-            losses[rank].append(trainers[rank].step(pictures, t))
+            seen, values = step(trainers[rank], random)
+            drawn[rank].append(seen)
+            losses[rank].append(values)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
@@ -64,7 +88,7 @@ def test_after_each_step_all_processes_hold_the_same_networks_and_losses():
 def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(batch, accumulate):
     recipe = dataclasses.replace(RECIPE, batch=batch, accumulate=accumulate)
     with pytest.raises(InputError, match=f"a batch of {batch} cannot be split evenly over 2 processes of {accumulate}"):
-        Trainer(PRESETS["tiny"], recipe, Thread(0))
+        Trainer(PRESETS["tiny"], recipe, both()[0])
 
 
 def test_without_torchrun_there_is_one_process():
