@@ -8,6 +8,7 @@ import sys
 
 from model import bundled
 from model import checkpoint as files
+from model.world.styles import with_mean_w
 from transforms.storage.files import join, write_bytes
 from transforms.storage.tensor_files import read_tensors
 from transforms.training.run_folder import CHECKPOINT, STATE, state_beside
@@ -20,7 +21,7 @@ def release(run: str) -> None:
     """Writes the package's checkpoint and training state."""
     checkpoint = files.load_checkpoint(read_tensors(join(run, CHECKPOINT)), run)
     generator = checkpoint.generator
-    content = files.save_checkpoint(generator.state_dict(), generator.config, checkpoint.provenance, LICENCE)
+    content = files.save_checkpoint(with_mean_w(generator), generator.config, checkpoint.provenance, LICENCE)
     header, tensors = files.load_state(read_tensors(join(run, STATE), "the state"), run)
     kept = {name: x.half() for name, x in tensors.items() if name.startswith(KEPT)}
     counts = {"steps": header["steps"], "images_before": header["images_before"]}
