@@ -19,6 +19,7 @@ from pipelines.terminal.flags import (
     truncated,
     whole_numbers,
 )
+from pipelines.terminal.paths import absolute_files
 
 FIELDS = {
     "seed": ("seed",),
@@ -97,7 +98,8 @@ def render(
     values |= {"truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
     if requests:
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
-        asked: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
+        listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
+        asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         name += truncated(truncation) + ("" if journey is None else f"_journey-{journey}")

@@ -26,6 +26,7 @@ from transforms.panoramas.plan import Failure, PatchShard, Plan
 from transforms.storage.files import join, open_atomic, read_bytes
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
+from transforms.storage.tally import TILES, count_in_beam
 
 SHARDS_KEPT = 2
 SHARDS_ON_THEIR_WAY = 2
@@ -221,6 +222,7 @@ class _Write(beam.DoFn):
         """Returns a result, and counts it in Beam's metrics, which the writing threads cannot do."""
         if isinstance(result, PatchShard):
             Metrics.counter("infinitygan_render", "tiles_written").inc(len(result.indices))
+            count_in_beam(TILES, len(result.indices))
         else:
             Metrics.counter("infinitygan_render", "shards_not_written").inc()
         return result

@@ -24,7 +24,7 @@ from transforms.storage.files import write_bytes, write_json
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
 
-PANORAMAS_DONE, PANORAMAS_FAILED = Tally(), Tally()
+PANORAMAS_DONE, PANORAMAS_FAILED = Tally("panoramas"), Tally("panoramas that failed")
 
 
 def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> ManifestRow:

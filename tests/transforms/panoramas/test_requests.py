@@ -80,7 +80,8 @@ def write(path, rows):
     if path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        names = dict.fromkeys(name for row in rows for name in row)
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), path)
     else:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in as_cells(row))))
