@@ -50,7 +50,7 @@ def render(
     journey: Annotated[
         int | None,
         typer.Option(
-            metavar="PX", help="Let the style drift along x: a new one every so many pixels.", show_default="no"
+            metavar="PX", help="Let the style drift along x, with a new one in each PX pixels.", show_default="no"
         ),
     ] = None,
     requests: Annotated[
