@@ -199,7 +199,7 @@ class DetailConfig:
 
     channels: int = 48
     """The number of channels of the body, at the base's resolution."""
-    blocks: int = 4
+    blocks: int = 3
     """The number of residual blocks of two convolutions each."""
     up_channels: tuple[int, int] = (32, 16)
     """The output channels of the two (up, plain) pairs."""

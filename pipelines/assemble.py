@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
 from model.version import __version__
-from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import show_cautions
 from transforms.formats.registry import FORMATS
@@ -22,6 +22,7 @@ from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assembl
 from transforms.render.index_page import write_index
 from transforms.storage.files import exists, join
 from transforms.storage.retry import retried
+from transforms.workers.sight import CheckSight, look
 
 
 def assemble(
@@ -42,21 +43,23 @@ def assemble(
     show_cautions(plans)
     for tally in (PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
-    with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count), storage_errors():
-        run(out, plans, beam_flags or beam_options([]))
+    with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count):
+        run(out, plans, beam_flags)
     manifest = retried(read_manifest, out)
     retried(write_index, out, manifest)
     wanted = {plan.request.id for plan in plans}
     return [row for row in manifest if row["id"] in wanted]
 
 
-def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions) -> None:
+def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions | None) -> None:
     """Builds the pipeline and runs it."""
-    with beam.Pipeline(options=beam_flags) as pipeline:
+    sight = look([join(out, MANIFEST)]) if is_remote(beam_flags) else None
+    with job(beam_flags, out) as pipeline:
         _ = (
             pipeline
             | "Plans" >> beam.Create(plans)
             | "Share out" >> beam.Reshuffle()
+            | CheckSight(sight)
             | "Assemble" >> beam.Map(lambda plan: assemble_panorama(out, plan, (), __version__))
             | "All rows" >> beam.combiners.ToList()
             | "Write manifest" >> beam.Map(lambda rows: write_manifest(out, rows))

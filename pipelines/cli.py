@@ -15,7 +15,9 @@ from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError
 from model.version import __version__
+from pipelines.terminal.failures import Detached, JobFailedError
 from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
+from pipelines.terminal.paths import absolute_arguments
 from transforms.storage.text import printable
 
 COMMANDS = (
@@ -30,6 +32,8 @@ COMMANDS = (
     "inbetween",
     "assemble",
     "verify",
+    "status",
+    "cancel",
     "bench",
     "info",
 )
@@ -39,6 +43,11 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Unknown flags are passed to Beam, or refused by `pipelines.terminal.beam_flags`."""
 
 RUNS_BEAM = ("ingest", "render", "assemble", "fuse", "edit", "invert", "outpaint", "inbetween")
+
+ON_ANY_RUNNER = (
+    "Runs in this process; --runner=flink, spark, dataflow or prism runs it elsewhere, --detach does not wait for it. "
+    "Beam's own flags, and those of the runner, are accepted too, in the form --flag=value."
+)
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The exception that typer raises for an invalid command line; its class is in a private module."""
@@ -55,15 +64,16 @@ def build() -> typer.Typer:
     app.callback()(top)
     for name in COMMANDS:
         function = getattr(import_module(f"pipelines.commands.{name}"), name)
-        app.command(name, cls=Command, context_settings=PASS_ON if name in RUNS_BEAM else None)(function)
+        runs_beam: dict[str, Any] = {"context_settings": PASS_ON, "epilog": ON_ANY_RUNNER} if name in RUNS_BEAM else {}
+        app.command(name, cls=Command, **runs_beam)(function)
     return app
 
 
 class Command(TyperCommand):
-    """A command that refuses numbers that are not finite."""
+    """A command that refuses numbers that are not finite, and takes relative paths from the folder it starts in."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Checks the numbers, then runs the command.
+        """Checks the numbers and completes the paths, then runs the command.
 
         Raises:
             InputError: a flag's value is infinite, or `nan`.
@@ -71,6 +81,8 @@ class Command(TyperCommand):
         for name, value in ctx.params.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"--{name.replace('_', '-')} is {value}: give a finite number")
+        if self.name in RUNS_BEAM:
+            ctx.params = absolute_arguments(ctx.params)
         return super().invoke(ctx)
 
 
@@ -101,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code."""
     try:
-        result = build()(args=list(arguments), prog_name="infinitygan", standalone_mode=False)
+        result = build()(args=with_runner_joined(arguments), prog_name="infinitygan", standalone_mode=False)
     except InputError as error:
         return refuse(str(error))
     except UsageError as error:
@@ -109,13 +121,26 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(message) if message else 2  # no command: the help has been shown
     except OSError as error:
         return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
-    except DivergenceError as error:
+    except (DivergenceError, JobFailedError) as error:
         return refuse(str(error), code=1)
+    except Detached as said:
+        return refuse(str(said), code=0)
     except KeyboardInterrupt:
         result = INTERRUPTED
     if result == INTERRUPTED:
         return refuse("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def with_runner_joined(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with ``--runner NAME`` as one, so that the name is not read as one of several sources."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined[-1:] == ["--runner"]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def refuse(message: str, code: int = 2) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from model.bundled import resolve
 from model.world.overlay import Overlay
-from pipelines.terminal.beam_flags import storage_errors
+from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import track
 from transforms.applications.inversions import read_inversions, write_inversions
 from transforms.applications.invert import (
@@ -21,6 +22,7 @@ from transforms.applications.invert import (
     invert,
 )
 from transforms.storage.files import join
+from transforms.workers.sight import CheckSight, look
 
 
 def invert_all(jobs: Sequence[InversionJob]) -> list[Overlay]:
@@ -33,12 +35,10 @@ def invert_all(jobs: Sequence[InversionJob]) -> list[Overlay]:
 def invert_many(jobs: Sequence[InversionJob], out: str, beam_flags: PipelineOptions) -> list[Inverted]:
     """Inverts photographs with a Beam pipeline; the folder receives a table with the result of each."""
     INVERTED_DONE.reset()
-    with (
-        track("Photographs", len(jobs), lambda: INVERTED_DONE.count),
-        storage_errors(),
-        beam.Pipeline(options=beam_flags) as pipeline,
-    ):
-        results = pipeline | "Photographs" >> beam.Create(jobs) | InvertPhotographs()
+    needed = [file for each in jobs for file in (each.photograph, resolve(each.checkpoint))]
+    sight = look(needed) if is_remote(beam_flags) else None
+    with track("Photographs", len(jobs), lambda: INVERTED_DONE.count), job(beam_flags, out) as pipeline:
+        results = pipeline | "Photographs" >> beam.Create(jobs) | CheckSight(sight) | InvertPhotographs()
         _ = results | "All" >> beam.combiners.ToList() | "Table" >> beam.Map(lambda rows: write_inversions(out, rows))
     return read_inversions(out)
 

@@ -5,18 +5,19 @@ requests -> plans -> shards of tiles -> patches -> patch shards and panoramas ->
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PBegin
 
+from model.bundled import resolve
 from model.version import __version__
-from pipelines.terminal.beam_flags import beam_options, storage_errors
+from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
-from transforms.panoramas.folder import FOLDERS, begin, existing_shards
+from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
 from transforms.panoramas.manifest import (
     DONE,
     FAILED,
@@ -40,10 +41,11 @@ from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, survey
-from transforms.storage.files import remove_leftovers
+from transforms.storage.files import join, remove_leftovers
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
+from transforms.workers.sight import CheckSight, Sight, look
 
 
 def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
@@ -72,13 +74,14 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
         tally.reset()
     PANORAMAS_DONE.add(len(work) - len(to_do))
     tiles = sum(each.tiles for each in to_do)
-    with track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans))), storage_errors():
-        if to_do:
-            with (
-                followed(options.out, [each.plan for each in to_do]),
-                beam.Pipeline(options=beam_flags or beam_options([])) as pipeline,
-            ):
-                build(pipeline, options, to_do)
+    if to_do:
+        sight = look(needs(options, to_do)) if is_remote(beam_flags) else None
+        with (
+            track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), len(work) - len(to_do))),
+            followed(options.out, [each.plan for each in to_do]),
+            job(beam_flags, options.out) as pipeline,
+        ):
+            build(pipeline, options, to_do, sight)
     ids = {plan.request.id for plan in plans} | planned.refused.keys()
     manifest = retried(read_manifest, options.out)
     retried(write_index, options.out, manifest)
@@ -152,8 +155,16 @@ def first_row(work: Work) -> ManifestRow:
     return manifest_row(work.plan, DONE, None, work.record)
 
 
+def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
+    """Yields files that the workers of a job must see."""
+    for plan in (each.plan for each in work):
+        yield resolve(plan.checkpoint_url)
+        yield from plan.request.definition.overlay_names
+    yield join(plan_folder(options.out, work[0].plan), PLAN_FILE)
+
+
 def build(
-    pipeline: beam.Pipeline | PBegin, options: RenderOptions, work: Sequence[Work]
+    pipeline: beam.Pipeline | PBegin, options: RenderOptions, work: Sequence[Work], sight: Sight | None = None
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
@@ -162,7 +173,7 @@ def build(
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
     publish = PublishShards(options.out, options.keep_patches, __version__).with_resource_hints(**hints)
 
-    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work)))
+    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
     plans = to_do | "Plans" >> beam.Map(lambda each: each.plan)
     patches, not_synthesized = (
         to_do | "CutShards" >> CutShards() | "SkipStored" >> skip | "SynthesizePatches" >> synthesize

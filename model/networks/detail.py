@@ -8,6 +8,8 @@ base does not determine comes from noise, which the caller provides: one map for
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +26,9 @@ RESIDUAL = 0.3
 NOISE_STRENGTH = 0.1
 """The strength of noise in each channel when training starts."""
 
-SMALLEST_BASE_PX = 41
-"""The smallest side of a base picture for which all bits are exact: torch uses other kernels, which round differently,
-for an input of one picture with at most 20,480 numbers, unless its kernel is larger than 3×3."""
+ONE_KERNEL = 20_480
+"""Torch convolves one picture of at most this many numbers by another kernel, which rounds differently, unless the
+convolution is larger than 3×3."""
 TAPS = 5
 """The number of base pixels, in each direction, that a bicubically enlarged pixel may depend on."""
 
@@ -57,7 +59,7 @@ class DetailStage(nn.Module):
         """
         maps = iter(noise)
         base = base.contiguous(memory_format=torch.channels_last)  # in another order, windows do not agree bit for bit
-        x = F.leaky_relu(self.head(base), LEAK)
+        x = F.leaky_relu_(self.head(base), LEAK)
         for block in self.blocks:
             x = block(x, next(maps))
         for up in self.ups:
@@ -79,8 +81,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Maps [N,C,n,m] and noise [N,1,n-2,m-2] to [N,C,n-4,m-4]."""
-        y = F.leaky_relu(self.first(x) + self.noise_strength * noise, LEAK)
-        return x[:, :, 2:-2, 2:-2] + RESIDUAL * self.second(y)
+        y = F.leaky_relu_(self.first(x).add_(self.noise_strength * noise), LEAK)
+        return self.second(y).mul_(RESIDUAL).add_(x[:, :, 2:-2, 2:-2])
 
 
 class UpPair(nn.Module):
@@ -92,15 +94,15 @@ class UpPair(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.full((outputs, 1, 1), NOISE_STRENGTH))
         self.plain = nn.Conv2d(outputs, outputs, 3)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Maps [N,I,n,m] and noise [N,1,2n-4,2m-4] to [N,O,2n-6,2m-6]."""
-        x = smooth_up(convolve_up(x, self.weight))
-        x = F.leaky_relu(x + self.noise_strength * noise + self.bias, LEAK)
-        return F.leaky_relu(self.plain(x), LEAK)
+        x = smooth_up(convolve_up(x, self.weight), self.bias)
+        x = F.leaky_relu_(x.add_(self.noise_strength * noise), LEAK)
+        return F.leaky_relu_(self.plain(x), LEAK)
 
 
 def output_window(config: DetailConfig, base: Window) -> Window:
@@ -111,8 +113,20 @@ def output_window(config: DetailConfig, base: Window) -> Window:
 def base_window(config: DetailConfig, output: Window) -> Window:
     """Returns a window of the base that gives these pixels, and some more on each side."""
     low, high = geometry.backward(config.layers, output)
-    lacking = max(0, SMALLEST_BASE_PX - geometry.length((low, high)))
+    lacking = max(0, smallest_base_px(config) - geometry.length((low, high)))
     return low - lacking // 2, high + lacking - lacking // 2
+
+
+@lru_cache
+def smallest_base_px(config: DetailConfig) -> int:
+    """Returns the smallest side of a base picture from which windows agree bit for bit with those of larger ones."""
+    inputs = [config.channels] * (2 * config.blocks + 1) + [n for n in config.up_channels for _ in ("up", "plain")]
+
+    def enough(side: int) -> bool:
+        sides = [geometry.length(window) for window in geometry.outputs(config.layers, (0, side - 1))]
+        return sides[-1] > 0 and all(n * side**2 > ONE_KERNEL for n, side in zip(inputs, sides[:-1], strict=True))
+
+    return next(side for side in count(1) if enough(side))
 
 
 def noise_windows(config: DetailConfig, base: Window) -> list[Window]:

@@ -28,11 +28,11 @@ def blur(x: Tensor) -> Tensor:
     return F.conv2d(x, weight, groups=x.shape[1])
 
 
-def smooth_up(x: Tensor) -> Tensor:
+def smooth_up(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Applies StyleGAN2's blur after an up convolution, [1,3,3,1]⊗[1,3,3,1]/16: [N,C,H,W] -> [N,C,H-3,W-3]."""
     kernel = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 4
     weight = (kernel[:, None] * kernel[None, :]).expand(x.shape[1], 1, 4, 4)
-    return F.conv2d(x, weight, groups=x.shape[1])
+    return F.conv2d(x, weight, bias, groups=x.shape[1])
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:

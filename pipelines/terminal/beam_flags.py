@@ -1,53 +1,94 @@
-"""Beam's own flags: those known to one of Beam's option classes are passed on; anything else is refused."""
+"""Beam's own flags: those known to Beam, or to the runner's job server, are passed on; anything else is refused."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from model.errors import InputError
-from pipelines.terminal.flags import check_names
-
-DEFAULT_RUNNER = "--runner=FnApiRunner"
-"""Set explicitly, because Beam's own default first tries to download another runner."""
+from pipelines.terminal.flags import DETACH, unknown_flag
+from pipelines.terminal.runners import DESCRIBED, JOB_SERVER_S, STARTED, runner_of, value_of, with_defaults
 
 
-def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+class OwnOptions(PipelineOptions):
+    """The flags of a job that are ours, on any runner."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(DETACH, action="store_true")
+
+
+def beam_options(arguments: Sequence[str], own: Sequence[str] = ()) -> PipelineOptions:
     """Returns the options of a pipeline from flags that are not the command's own.
 
+    Args:
+        arguments: the flags.
+        own: the names of the command's own flags, which a misspelt one may resemble.
+
     Raises:
-        InputError: Beam does not know a flag, or does not accept its value.
+        InputError: neither Beam nor the runner's job server knows a flag, or its value is not accepted.
     """
-    check_names(arguments)
-    _, unknown = beam_parser().parse_known_args(arguments)
-    if unknown:
-        raise InputError(f"{unknown[0]!r} is an unexpected argument; see --help")
-    given = list(arguments)
-    if not any(argument.split("=", 1)[0] == "--runner" for argument in given):
-        given.append(DEFAULT_RUNNER)
+    given, own = with_defaults(arguments), (*own, DETACH)
+    parser = beam_parser()
+    endpoint = value_of(given, "--job_endpoint")
+    if runner_of(given) in DESCRIBED and endpoint and endpoint != "embed":
+        add_described(parser, describe(endpoint, int(value_of(given, "--job_server_timeout") or JOB_SERVER_S)))
+    if endpoint or runner_of(given) not in STARTED:
+        check_known(parser, arguments, own)
     options = PipelineOptions(given)
     try:
         beam.Pipeline(options=options)
     except Exception as error:  # the exception depends on the runner
-        raise InputError(f"Beam does not accept {' '.join(given)}: {error}") from None
+        raise InputError(f"Beam does not accept {' '.join(arguments)}: {error}") from None
     return options
 
 
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Raises storage errors, which Beam wraps inside a pipeline, in their original form."""
+def check_known(parser: argparse.ArgumentParser, arguments: Sequence[str], own: Sequence[str]) -> None:
+    """Raises InputError for a flag that a parser does not know."""
+    _, unknown = parser.parse_known_args(list(arguments))
+    for flag in unknown:
+        if flag.startswith("-"):
+            raise unknown_flag(flag, [*own, *parser._option_string_actions])
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is an unexpected argument; see --help")
+
+
+def describe(endpoint: str, timeout_s: float) -> list[Any]:
+    """Returns the flags that a job server describes.
+
+    Raises:
+        InputError: it does not answer.
+    """
     try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        said = [line for line in str(error).splitlines() if "Error: [Errno " in line]
-        if said:  # with several workers, Beam keeps only the text of the traceback
-            raise OSError(said[-1].strip()) from None
-        raise
+        with grpc.insecure_channel(endpoint) as channel:
+            grpc.channel_ready_future(channel).result(timeout=timeout_s)
+            server = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            request = beam_job_api_pb2.DescribePipelineOptionsRequest()
+            return list(server.DescribePipelineOptions(request, timeout=timeout_s).options)
+    except grpc.FutureTimeoutError:
+        raise InputError(f"--job_endpoint {endpoint}: no job server has answered within {timeout_s:.0f} s") from None
+    except grpc.RpcError as error:
+        raise InputError(f"--job_endpoint {endpoint}: the job server does not answer: {error.details()}") from None
+
+
+def add_described(parser: argparse.ArgumentParser, described: Sequence[Any]) -> None:
+    """Adds the flags that a job server describes; Beam's own come first."""
+    types = beam_job_api_pb2.PipelineOptionType
+    for option in described:
+        if f"--{option.name}" in parser._option_string_actions:
+            continue
+        how: dict[str, Any] = {}
+        if option.type == types.BOOLEAN:
+            how["action"] = "store_false" if option.default_value == "true" else "store_true"
+        elif option.type == types.INTEGER:
+            how["type"] = int
+        elif option.type == types.ARRAY:
+            how["action"] = "append"
+        parser.add_argument(f"--{option.name}", **how)
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,11 +11,15 @@ import typer
 
 from model.errors import InputError
 from pipelines.terminal.progress import silence
+from pipelines.terminal.runners import DESCRIBED, runner_of
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from transforms.panoramas.tiling import TileSize
+
+DETACH = "--detach"
+"""Submits a job and ends; a flag of every command that runs on Beam."""
 
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
 """The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
@@ -64,6 +68,10 @@ Tile = Annotated[
         show_default="a size that suits the panorama",
     ),
 ]
+Truncation = Annotated[
+    float,
+    typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
 KeepPatches = Annotated[
     bool,
@@ -88,6 +96,11 @@ Quiet = Annotated[
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
+def truncated(truncation: float) -> str:
+    """Returns the part of an id that names a truncation, in characters that ids may have."""
+    return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
+
+
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":
     """Returns Beam's options from the flags that are not the command's own.
 
@@ -99,10 +112,12 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
         InputError: Beam does not know a flag, or does not accept its value.
     """
     flags = [*among_arguments, *context.args]
-    check_names(flags, [f"--{name.replace('_', '-')}" for name in context.params])
+    own = [f"--{name.replace('_', '-')}" for name in context.params]
+    if runner_of(flags) not in DESCRIBED:
+        check_names(flags, own)
     from pipelines.terminal.beam_flags import beam_options
 
-    return beam_options(flags)
+    return beam_options(flags, own)
 
 
 def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
@@ -113,18 +128,27 @@ def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
     beams = beam_flag_names()
     for name in given:
         if name not in beams:
-            near = difflib.get_close_matches(name, [*own, *beams], n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
-            raise InputError(f"{name} is unknown: {hint}")
+            raise unknown_flag(name, [*own, *beams])
+
+
+def unknown_flag(flag: str, known: Sequence[str]) -> InputError:
+    """Returns the error for a flag that is not known, with the nearest name."""
+    name = flag.split("=", 1)[0]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
+    return InputError(f"{name} is unknown: {hint}")
 
 
 def beam_flag_names() -> list[str]:
-    """Returns the names of Beam's flags, read from its source because importing Beam takes more than a second."""
+    """Returns the names of Beam's flags, and of ours for any runner.
+
+    Beam's are read from its source, because importing Beam takes more than a second.
+    """
     package = find_spec("apache_beam")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("apache_beam is not installed")
     source = Path(package.origin).with_name("options") / "pipeline_options.py"
-    return re.findall(r"""["'](--\w[\w-]*)["']""", source.read_text(encoding="utf-8"))
+    return [DETACH, *re.findall(r"""["'](--\w[\w-]*)["']""", source.read_text(encoding="utf-8"))]
 
 
 def whole_numbers(flag: str, text: str, count: int | None, example: str, separator: str = ",") -> tuple[int, ...]:

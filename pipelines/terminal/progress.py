@@ -9,7 +9,15 @@ from contextlib import contextmanager
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
+_FIRST_LINE_S = 2.0
 _silent = threading.Event()
+_remark = ""
+
+
+def remark(text: str) -> None:
+    """Shows a few words next to the progress of a job, such as what it waits for, until they are replaced."""
+    global _remark
+    _remark = text
 
 
 def silence(quiet: bool) -> bool:
@@ -40,13 +48,12 @@ def say(text: str) -> None:
 def track(
     description: str, total: int, count: Callable[[], int], note: Callable[[], str] = lambda: ""
 ) -> Iterator[None]:
-    """Shows, while the block runs, how many of the total are done.
+    """Shows, while the block runs, how many of the total are done, and the last `remark`.
 
     Args:
         description: The unit of work, such as "Photographs".
         total: The total number of units; 0 if it is unknown.
-        count: Returns how many units are done. It is called twice a second from another thread. While it returns 0,
-        only the total is shown, which suits work done by other processes.
+        count: Returns how many units are done. It is called twice a second from another thread.
         note: Returns further details in a few words.
     """
     if _silent.is_set():
@@ -81,21 +88,25 @@ def _draw_bar(
     with Progress(*columns, *rest, console=Console(stderr=True)) as progress:
         task = progress.add_task(description, total=total or None, note="")
         while not stop.wait(_POLL_S):
-            progress.update(task, completed=count(), note=note())
-        progress.update(task, completed=count(), note=note())
+            progress.update(task, completed=count(), note=_noted(note))
+        progress.update(task, completed=count(), note=_noted(note))
+
+
+def _noted(note: Callable[[], str]) -> str:
+    return ", ".join(part for part in (note(), _remark) if part)
 
 
 def _print_lines(
     description: str, total: int, count: Callable[[], int], note: Callable[[], str], stop: threading.Event
 ) -> None:
     start, before = time.monotonic(), count()
-    last, shown = start, -1
+    due, shown = start + _FIRST_LINE_S, (-1, "")
     while not stop.wait(_POLL_S):
-        now, done = time.monotonic(), count()
-        if now - last < _LINE_EVERY_S or done in (0, shown):
+        now, state = time.monotonic(), (count(), _remark)
+        if now < due or state == shown:
             continue
+        done = state[0]
         left_s = (now - start) * max(total - done, 0) / max(done - before, 1)
-        rest = f"/{total}, about {left_s:.0f} s left" if total else ""
-        said = ", ".join(part for part in (f"{description}: {done}{rest}", note()) if part)
-        say(said)
-        last, shown = now, done
+        rest = f"/{total}" * bool(total) + f", about {left_s:.0f} s left" * bool(total and done > before)
+        say(", ".join(part for part in (f"{description}: {done}{rest}", _noted(note)) if part))
+        due, shown = now + _LINE_EVERY_S, state

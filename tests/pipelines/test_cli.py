@@ -133,7 +133,7 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         (["--tiles-per-shard=0"], "--tiles-per-shard 0: give 1 to 256"),
         (["--tiles-per-shard=-1"], "--tiles-per-shard -1: give 1 to 256"),
         (["--format=jpeg"], "format 'jpeg' is unknown: "),
-        (["--checkpoint=none.safetensors"], "checkpoint none.safetensors: there is no such file"),
+        (["--checkpoint=none.safetensors"], "/none.safetensors: there is no such file"),
         (["--checkpoint=/"], "checkpoint / is a folder; give a .safetensors file"),
         ([f"--checkpoint={__file__}"], "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
         (["--checkpoint=foo://x"], "foo://x: Protocol not known: foo"),
@@ -177,7 +177,7 @@ def test_a_number_that_is_not_one_is_refused_by_every_flag(command, flag, value,
     assert list(tmp_path.iterdir()) == []
 
 
-WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"]}
+WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"], "render": [], "fuse": ["--styles=2"]}
 """The arguments that a command needs in addition to its numeric flags."""
 
 
@@ -243,6 +243,7 @@ def test_the_version_is_told(infinitygan):
 
 def test_quiet_hides_progress_and_nothing_else(render, monkeypatch):
     monkeypatch.setattr("pipelines.terminal.progress._POLL_S", 0.01)
+    monkeypatch.setattr("pipelines.terminal.progress._FIRST_LINE_S", 0.0)
     monkeypatch.setattr("pipelines.terminal.progress._LINE_EVERY_S", 0.0)
     _, _, loud = render("--replace")
     assert any(line.startswith("Tiles: ") for line in loud)

@@ -48,8 +48,8 @@ STATE = "inversion state"
 SAVE_EVERY = 100
 """The number of steps between saved states and previews."""
 
-STEPS_DONE = Tally()
-INVERTED_DONE = Tally()
+STEPS_DONE = Tally("steps")
+INVERTED_DONE = Tally("inverted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

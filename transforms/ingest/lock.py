@@ -1,21 +1,34 @@
-"""The mark of the run that writes a training set, so that no two runs write the same one."""
+"""The mark of the run that writes a training set, so that no two runs write the same one.
+
+It names the run, and is the mark of the fence around all that the run's workers write.
+"""
 
 import os
 import socket
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from model.errors import InputError
+from transforms.storage.fence import RUN, Fenced, alone_in
 from transforms.storage.files import join, read_json, write_json
 
 STAGING = ".staging"
 _RUN = "run.json"
 
 
-def mark_run(out: str, configuration: Mapping[str, object]) -> None:
-    """Records that this process writes a training set, and its options."""
-    run = {"host": socket.gethostname(), "process": os.getpid(), "configuration": configuration}
-    write_json(join(out, STAGING, _RUN), run)
+def mark_run(out: str, configuration: Mapping[str, object]) -> Fenced:
+    """Records that a new run writes a training set, and its options; returns the folder, behind the run's fence."""
+    mark, run = mark_of(out), uuid.uuid4().hex[:12]
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "configuration": configuration}
+    with alone_in(out):
+        write_json(mark, {RUN: run, **owner})
+    return Fenced(out, out, mark, run)
+
+
+def mark_of(out: str) -> str:
+    """Returns the path of the mark."""
+    return join(str(out), STAGING, _RUN)
 
 
 def refuse_run_at_work(out: str) -> None:
@@ -30,7 +43,7 @@ def refuse_run_at_work(out: str) -> None:
     except (KeyError, TypeError):
         return  # a run at work has a complete mark there
     if not dead:
-        mark = join(out, STAGING, _RUN)
+        mark = mark_of(out)
         raise InputError(
             f"{out} is being written by process {process} of {host}; wait for it or, if it is dead, remove {mark}"
         )
@@ -39,7 +52,7 @@ def refuse_run_at_work(out: str) -> None:
 def read_run(out: str) -> dict[str, Any]:
     """Returns the mark of the last run that wrote here; empty if there is none."""
     try:
-        run = read_json(join(out, STAGING, _RUN))
+        run = read_json(mark_of(out))
     except (FileNotFoundError, InputError):
         return {}
     return run if isinstance(run, dict) else {}

@@ -31,7 +31,7 @@ from transforms.storage.files import remove, write_bytes, write_json
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
 
-PANORAMAS_DONE, PANORAMAS_FAILED = Tally(), Tally()
+PANORAMAS_DONE, PANORAMAS_FAILED = Tally("panoramas"), Tally("panoramas that failed")
 
 
 def assemble_panorama(

@@ -22,6 +22,7 @@ from transforms.panoramas.plan import Failure, PatchShard, Plan
 from transforms.render.assemble import PANORAMAS_DONE, write_files
 from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
+from transforms.storage.tally import TILES, count_in_beam
 
 SHARDS_ON_THEIR_WAY, PANORAMAS_ON_THEIR_WAY = 2, 4
 FAILURES = "failures"
@@ -120,7 +121,6 @@ class _Publish(beam.DoFn):
             failure = Failure(plan.request.id, "panorama", one_line(error))
             say_once(f"{failure.request_id} cannot be assembled: {failure.reason}; it is tried again at the end")
             return Result(tiles=tiles, failure=failure)
-        PANORAMAS_DONE.add()
         return Result(tiles=tiles, row=manifest_row(plan, DONE, None, record))
 
 
@@ -148,7 +148,9 @@ class Result:
         for name, count in {**counts, "panoramas_done": int(self.row is not None)}.items():
             if count:
                 Metrics.counter("infinitygan_render", name).inc(count)
+        count_in_beam(TILES, self.tiles)
         if self.row is not None:
+            PANORAMAS_DONE.add()
             yield self.row
         if self.failure is not None:
             yield pvalue.TaggedOutput(FAILURES, self.failure)

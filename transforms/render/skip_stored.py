@@ -12,6 +12,7 @@ from apache_beam.typehints.decorators import no_annotations
 from transforms.panoramas.folder import is_complete, is_stored, read_record
 from transforms.panoramas.plan import PatchShard
 from transforms.storage.retry import retried
+from transforms.storage.tally import TILES, count_in_beam
 
 LOOKED_UP_AHEAD = 2
 
@@ -70,3 +71,5 @@ class _LookUp(beam.DoFn):
         shard, wanted = self.pending.popleft()
         if wanted.result():
             yield shard
+        else:
+            count_in_beam(TILES, len(shard.indices))

@@ -24,6 +24,7 @@ from model.geometry import Window
 from model.kernels import exact_kernels
 from model.memory import reuse_freed_memory
 from model.quantise import quantise
+from model.threads import threads_of_a_worker
 from model.world.definition import Definition
 from model.world.world import World
 from transforms.panoramas.overlays import read_overlay
@@ -33,17 +34,24 @@ from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
 from transforms.panoramas.seams import shared_strips
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
-from transforms.storage.tally import Tally
+from transforms.storage.tally import TILES, Tally
 from transforms.storage.tensor_files import read_tensors
 from transforms.storage.urls import redact
 
-PATCHES_DONE, PIXELS = Tally(), "pixels"
+PATCHES_DONE, PIXELS = Tally(TILES), "pixels"
 """The patches computed and encoded; the number of their pixels, within the panoramas, has a name of its own."""
 
 PATCHES_AHEAD = 4
 """The number of patches computed while the first is encoded."""
 
 FAILED_TILES = "failed tiles"
+
+
+def share_cores() -> None:
+    """Leaves the other worker processes on this machine their share of the cores. They come and go."""
+    threads = threads_of_a_worker()
+    if threads is not None and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 class Synthesizer:
@@ -62,6 +70,7 @@ class Synthesizer:
 
     def parts(self, shard: PatchShard) -> list[EncodedShard | Failure]:
         """Computes a shard as far as possible: a tile that fails, and fails again alone, costs no other tile."""
+        share_cores()
         samples = self.samples(shard)
         again = [place for place, sample in enumerate(samples) if isinstance(sample, Exception)]
         for place in again:

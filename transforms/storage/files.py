@@ -4,6 +4,8 @@ A file on disk or in memory is written under a temporary name next to its final 
 shows an object only when its upload completes, so there the final name is used at once, and the upload is aborted on
 an error.
 
+A file behind a fence (see `transforms.storage.fence`) appears, moves or goes only while its run is current.
+
 A path is always taken literally. Some of fsspec's methods (``rm``, ``mv``, ``get``, ``put``, ``cat``, ``glob``) treat
 ``*``, ``?`` and ``[`` as patterns, so they are not called here; folders are listed instead.
 """
@@ -27,6 +29,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError, one_line
+from transforms.storage import conditional
+from transforms.storage.fence import Fenced, check_current, current
 from transforms.storage.json_text import read_json_text
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
@@ -97,8 +101,9 @@ def _check_slashes(path: str) -> None:
 
 
 def join(url: str, *parts: str) -> str:
-    """Returns a path below a URL."""
-    return posixpath.join(url, *parts)
+    """Returns a path below a URL, behind the same fence if the URL has one."""
+    whole = posixpath.join(url, *parts)
+    return url.at(whole) if isinstance(url, Fenced) else whole
 
 
 def exists(url: str) -> bool:
@@ -124,9 +129,10 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
     """Opens a file for writing; it appears under its name only if the block ends without an error.
 
     Raises:
-        InputError: the URL is on a web server.
+        InputError: the URL is on a web server, or behind the fence of another run.
     """
     fs, path = filesystem(url)
+    check_current(url, fs)
     if "http" in fs.protocol:
         cure = "write to a folder, or a store such as gs:// or s3://"
         raise InputError(f"{url}: a web server is read-only; {cure}")
@@ -137,23 +143,28 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
             with unfinished(temporary):
                 with named_errors(path), fs.open(temporary, "wb") as file:
                     yield file
-                if isinstance(fs, LocalFileSystem):
-                    os.replace(temporary, path)
-                else:
-                    fs.cp_file(temporary, path)
-                    fs.rm_file(temporary)
+                with current(url, fs):
+                    _rename(fs, temporary, path)
         except BaseException:
             if fs.exists(temporary):
                 fs.rm_file(temporary)
             raise
         return
-    upload = Upload(fs, path)
+    upload = Upload(fs, path, url)
     try:
         yield cast(IO[bytes], upload)
         upload.commit()
     except BaseException:
         upload.discard()
         raise
+
+
+def _rename(fs: fsspec.AbstractFileSystem, old: str, new: str) -> None:
+    if isinstance(fs, LocalFileSystem):
+        os.replace(old, new)
+    else:
+        fs.cp_file(old, new)
+        fs.rm_file(old)
 
 
 @contextmanager
@@ -168,11 +179,15 @@ def named_errors(path: str) -> Iterator[None]:
 
 
 class Upload(io.RawIOBase):
-    """A file that is uploaded to an object store: in a single call if it is small, in parts otherwise."""
+    """A file that is uploaded to an object store: in a single call if it is small, in parts otherwise.
 
-    def __init__(self, fs: fsspec.AbstractFileSystem, path: str):
-        self.fs, self.path, self.start = fs, path, bytearray()
+    Behind a fence, it appears only if what is there has not changed since the upload began.
+    """
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, url: str):
+        self.fs, self.path, self.url, self.start = fs, path, url, bytearray()
         self.parts: Any = None
+        self.version = conditional.version_of(fs, path) if isinstance(url, Fenced) else None
 
     def writable(self) -> bool:
         """Returns True; overrides RawIOBase."""
@@ -184,16 +199,38 @@ class Upload(io.RawIOBase):
             return int(self.parts.write(content))
         self.start += content
         if len(self.start) > SINGLE_CALL_BYTES:
-            self.parts = self.fs.open(self.path, "wb", autocommit=False)
+            if self.version is None:
+                self.parts = self.fs.open(self.path, "wb", autocommit=False)
+            else:
+                self.parts = conditional.open_parts(self.fs, self.path, self.version)
             self.parts.write(bytes(self.start))
         return memoryview(content).nbytes
 
     def commit(self) -> None:
-        """Makes the file appear in the store."""
-        if self.parts is None:
+        """Makes the file appear in the store.
+
+        Raises:
+            StaleRunError: its run is no longer current.
+            ChangedError: another worker of the run has written it at the same time; it may be written again.
+        """
+        if self.parts is not None:
+            self.parts.close()
+        check_current(self.url, self.fs)
+        try:
+            self._commit()
+        except conditional.ChangedError:
+            check_current(self.url, self.fs)
+            raise
+
+    def _commit(self) -> None:
+        if self.version is not None:
+            if self.parts is None:
+                conditional.put(self.fs, self.path, bytes(self.start), self.version)
+            else:
+                conditional.commit_parts(self.fs, self.parts, self.version)
+        elif self.parts is None:
             self.fs.pipe_file(self.path, bytes(self.start))
         else:
-            self.parts.close()
             self.parts.commit()
 
     def discard(self) -> None:
@@ -239,10 +276,14 @@ def read_json(url: str) -> Any:
 
 
 def remove(url: str) -> None:
-    """Removes a file, or a folder and its contents, if it exists. A link is removed, not its target."""
+    """Removes a file, or a folder and its contents, if it exists. A link is removed, not its target.
+
+    Raises:
+        StaleRunError: it is behind the fence of another run.
+    """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        with suppress(FileNotFoundError):
+        with current(url, fs), suppress(FileNotFoundError):
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path)
             else:
@@ -251,8 +292,19 @@ def remove(url: str) -> None:
     fs.invalidate_cache()
     with suppress(FileNotFoundError):
         entries = fs.find(path, withdirs=isinstance(fs, MemoryFileSystem), detail=True)
+        check_current(url, fs)
         folders = sorted(name for name, entry in entries.items() if entry["type"] == "directory")
-        for _ in map_ahead(fs.rm_file, sorted(entries.keys() - folders), REMOVALS, REMOVALS):
+        versions = {
+            name: conditional.version_in(fs, entry) for name, entry in entries.items() if isinstance(url, Fenced)
+        }
+
+        def drop(name: str) -> None:
+            if versions.get(name):
+                conditional.remove(fs, name, str(versions[name]))
+            else:
+                fs.rm_file(name)
+
+        for _ in map_ahead(drop, sorted(entries.keys() - folders), REMOVALS, REMOVALS):
             pass
         for folder in reversed(folders):
             fs.rmdir(folder)
@@ -261,11 +313,8 @@ def remove(url: str) -> None:
 def move(source: str, target: str) -> None:
     """Moves a file within one file system, replacing any file at the target."""
     (fs, old), (_, new) = filesystem(source), filesystem(target)
-    if isinstance(fs, LocalFileSystem):
-        os.replace(old, new)
-    else:
-        fs.cp_file(old, new)
-        fs.rm_file(old)
+    with current(target, fs):
+        _rename(fs, old, new)
 
 
 def remove_leftovers(url: str, *folders: str) -> None:

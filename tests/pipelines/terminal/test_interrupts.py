@@ -52,7 +52,14 @@ def finished(*arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_render_ends_with_one_line_and_goes_on_the_next_time(number, tiny_checkpoint, tmp_path):
-    words = ("--width=90", "--height=40", "--tile=32", f"--checkpoint={tiny_checkpoint}", f"--out={tmp_path / 'out'}")
+    words = (
+        "--width=90",
+        "--height=40",
+        "--tile=32",
+        f"--checkpoint={tiny_checkpoint}",
+        f"--out={tmp_path / 'out'}",
+        "--quiet",
+    )
     assert interrupted(number, "render", *words) == (130, "infinitygan: interrupted\n")
     assert temporary_files(tmp_path) == []
     if number == signal.SIGINT:
@@ -60,7 +67,7 @@ def test_a_render_ends_with_one_line_and_goes_on_the_next_time(number, tiny_chec
 
 
 def test_an_ingest_ends_with_one_line_and_goes_on_the_next_time(tmp_path):
-    words = (REPOSITORY / "samples" / "aitzgorri.jpg", f"--out={tmp_path / 'out'}")
+    words = (REPOSITORY / "samples" / "aitzgorri.jpg", f"--out={tmp_path / 'out'}", "--quiet")
     assert interrupted(signal.SIGINT, "ingest", *words) == (130, "infinitygan: interrupted\n")
     assert temporary_files(tmp_path) == []
     assert finished("ingest", *words)

@@ -1,0 +1,254 @@
+"""Runs a pipeline to its end, in this process or on a cluster, and reports its failure in one line."""
+
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypedDict
+
+import apache_beam as beam
+import grpc
+from apache_beam.metrics.metric import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.portability.api import beam_job_api_pb2
+from apache_beam.runners.portability import portable_runner
+from apache_beam.runners.runner import PipelineResult, PipelineState
+
+from model.errors import InputError, one_line
+from pipelines.terminal.beam_flags import OwnOptions, add_described, beam_options, beam_parser, check_known
+from pipelines.terminal.failures import Detached, JobFailedError, cause_of, told_in_one_line
+from pipelines.terminal.interrupts import cancelled_by_signals
+from pipelines.terminal.progress import remark
+from pipelines.terminal.runners import RESTARTS
+from transforms.storage.files import join, remove, write_json
+from transforms.storage.tally import NAMESPACE, Collected
+from transforms.workers.faults import FAULTS, in_this_process
+
+JOB = ".job.json"
+"""The record of a job on a cluster, in its output folder, for `infinitygan status` and `infinitygan cancel`."""
+
+POLL_S = 0.5
+CANCELLED_IN_S = 30.0
+FINDING = ("--project", "--region", "--dataflow_endpoint")
+"""The flags with which Dataflow finds a job; none that may hold a secret is stored."""
+
+IN_PROCESS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
+
+
+@contextmanager
+def job(flags: PipelineOptions | None, out: str) -> Iterator[beam.Pipeline]:
+    """Yields a pipeline to add steps to; at the end of the block, runs it to its end.
+
+    Args:
+        flags: Beam's options; None for Beam's in-process runner.
+        out: the output folder, which records a job on a cluster while it runs.
+
+    Raises:
+        InputError: a worker met invalid input, or the cluster cannot be used as the flags say.
+        OSError: storage failed.
+        JobFailedError: the job failed for another reason.
+        Detached: the job was submitted, and the flags say not to wait.
+    """
+    options = flags or beam_options([])
+    pipeline = beam.Pipeline(options=options)
+    yield pipeline
+    with told_in_one_line():
+        if is_remote(options):
+            run_elsewhere(pipeline, options, out)
+        else:
+            with in_this_process():
+                pipeline.run().wait_until_finish()
+
+
+def is_remote(flags: PipelineOptions | None) -> bool:
+    """Returns whether the workers are other processes, perhaps on other machines."""
+    runner = flags.view_as(StandardOptions).runner if flags else None
+    return runner is not None and runner.rpartition(".")[2] not in IN_PROCESS
+
+
+def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -> None:
+    """Submits a job and, unless it is detached, waits for its end."""
+    submitted = Submitted()
+    with cancelled_by_signals(submitted.cancel):
+        submitted.submit(pipeline, options)
+        if not getattr(submitted.result, "has_job", True):  # a template: there is nothing to wait for
+            return
+        write_json(join(out, JOB), submitted.record(options))
+        if options.view_as(OwnOptions).detach:
+            raise Detached(f"the job was submitted: see `infinitygan status {out}` and `infinitygan cancel {out}`")
+        try:
+            watch(submitted.result)
+        finally:
+            remove(join(out, JOB))
+
+
+class JobRecord(TypedDict):
+    """What finds a job on a cluster again."""
+
+    job: str
+    runner: str
+    job_endpoint: str | None
+    host: str
+    started: str
+    command: str
+    flags: list[str]
+
+
+class Submitted:
+    """A job on a cluster, or one on its way there."""
+
+    def __init__(self) -> None:
+        self.result: PipelineResult | None = None
+        self.runner = ""
+        self._known = threading.Event()
+
+    def submit(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
+        """Submits the job.
+
+        Raises:
+            InputError: the job server does not answer, or does not know a flag.
+        """
+        runner = pipeline.runner
+        self.runner = type(runner).__name__
+        if isinstance(runner, portable_runner.PortableRunner):
+            runner.create_job_service_handle = CheckedHandle  # type: ignore[method-assign]
+        endpoint = options.view_as(PortableOptions).job_endpoint
+        try:
+            self.result = pipeline.run()
+        except grpc.FutureTimeoutError:
+            raise InputError(f"the job server {endpoint or ''} does not answer: check --job_endpoint") from None
+        except grpc.RpcError as error:
+            raise cause_of(f"the job server {endpoint or ''} refuses the job: {error}") from None
+        finally:
+            self._known.set()
+
+    def cancel(self) -> None:
+        """Cancels the job and waits for its end."""
+        self._known.wait(CANCELLED_IN_S)
+        if self.result is None:
+            return
+        cancel(self.result)
+
+    def record(self, options: PipelineOptions) -> JobRecord:
+        """Returns what is needed to find the job again."""
+        return {
+            "job": job_id(self.result),
+            "runner": self.runner,
+            "job_endpoint": options.view_as(PortableOptions).job_endpoint,
+            "host": platform.node(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "command": " ".join(sys.argv[1:2]),
+            "flags": [flag for flag in options._flags or [] if flag.startswith(FINDING)],
+        }
+
+
+class CheckedHandle(portable_runner.JobServiceHandle):
+    """Refuses flags that a job server, which Beam has just started, does not know. Beam drops them with a warning."""
+
+    def get_pipeline_options(self) -> Any:
+        """Overrides Beam's."""
+        request = beam_job_api_pb2.DescribePipelineOptionsRequest()
+        parser = beam_parser()
+        add_described(parser, self.job_service.DescribePipelineOptions(request, timeout=self.timeout).options)
+        check_known(parser, [flag for flag in self.options._flags or [] if flag not in RESTARTS], ())
+        return super().get_pipeline_options()
+
+
+def job_id(result: Any) -> str:
+    """Returns a runner's name for a job."""
+    found = getattr(result, "_job_id", None) or result.job_id
+    return str(found() if callable(found) else found)
+
+
+def cancel(result: Any) -> None:
+    """Cancels a job and waits for its end."""
+    result.cancel()
+    late = time.monotonic() + CANCELLED_IN_S
+    while not PipelineState.is_terminal(result.state) and time.monotonic() < late:
+        time.sleep(POLL_S / 2)
+
+
+def watch(result: Any) -> None:
+    """Waits for the end of a job; takes over its counts, and ends it at the first fault that no retry would mend.
+
+    Beam's own way to wait ends with an error after the job server's time-out.
+
+    Raises:
+        Exception: as `cause_of` says.
+    """
+    collected, messages = Collected(), Messages(result)
+    while True:
+        state, counts = look(result)
+        collected.take(counts)
+        remark("" if counts else f"waiting for workers (the job is {state.lower()})")
+        fault = next((title.removeprefix(FAULTS) for title in counts if title.startswith(FAULTS)), None)
+        if fault is not None:
+            cancel(result)
+            raise cause_of(fault, messages.text())
+        if PipelineState.is_terminal(state):
+            break
+        time.sleep(POLL_S)
+    remark("")
+    clean_up = getattr(result, "_cleanup", None)
+    if clean_up:  # workers in this process
+        clean_up()
+    if state == PipelineState.CANCELLED:
+        raise JobFailedError("the job was cancelled; the same command, run again, continues it")
+    if state != PipelineState.DONE:
+        raise cause_of(messages.last_error() or f"the job has ended as {state}", messages.text())
+
+
+def look(result: Any) -> tuple[str, Mapping[str, int]]:
+    """Returns a job's state and its counts.
+
+    Raises:
+        JobFailedError: the job server no longer answers.
+    """
+    try:
+        return result.state, counts_of(result)
+    except grpc.RpcError as error:
+        details = error.details() if hasattr(error, "details") else one_line(error)
+        raise JobFailedError(
+            f"the job server no longer answers ({details}); the job may go on: see `infinitygan status`"
+        ) from None
+
+
+def counts_of(result: Any) -> dict[str, int]:
+    """Returns a job's counts so far, by the titles of tallies."""
+    result._metrics = None  # a portable runner's result keeps its first answer
+    counts: dict[str, int] = {}
+    with suppress(NotImplementedError):
+        for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
+            title = counter.key.metric.name
+            counts[title] = counts.get(title, 0) + (counter.attempted or counter.committed or 0)
+    return counts
+
+
+class Messages:
+    """The messages of a portable runner about a job, read in a thread of their own."""
+
+    def __init__(self, result: Any) -> None:
+        self._read: list[Any] = []
+        self._thread = threading.Thread(target=self._listen, args=(result,), daemon=True)
+        self._thread.start()
+
+    def _listen(self, result: Any) -> None:
+        service = getattr(result, "_job_service", None)
+        if service is None:
+            return
+        with suppress(Exception):  # the end of the job closes the stream in one of many ways
+            for message in service.GetMessageStream(beam_job_api_pb2.JobMessagesRequest(job_id=result._job_id)):
+                if message.HasField("message_response"):
+                    self._read.append(message.message_response)
+
+    def last_error(self) -> str:
+        """Returns the last message about an error, which may still be on its way."""
+        self._thread.join(5)
+        level = beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR
+        return next((message.message_text for message in reversed(self._read) if message.importance == level), "")
+
+    def text(self) -> str:
+        """Returns all messages, for a log."""
+        return "\n".join(message.message_text for message in self._read)

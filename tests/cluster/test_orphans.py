@@ -1,0 +1,69 @@
+"""A job that has lost the process that submitted it changes nothing that a later run has finished."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import run
+
+REPOSITORY = Path(__file__).parents[2]
+PHOTOGRAPHS = sorted((REPOSITORY / "samples").glob("*.jpg"))[:4]
+
+
+def workers_of(cluster):
+    """Returns the ids of the pool's worker processes."""
+    lists = Path(f"/proc/{cluster.pool_process}/task").glob("*/children")
+    return [int(number) for children in lists for number in children.read_text().split()]
+
+
+def wait_until(condition, what):
+    late = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < late, what
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def slow(web_server, tmp_path):
+    """Returns a list of photographs on a server that does not answer before `slow.go` is set."""
+    go = {"now": False}
+
+    def answer(photo):
+        async def wait(request):
+            while not go["now"]:
+                await asyncio.sleep(0.05)
+            return photo.read_bytes()
+
+        return wait
+
+    web_server.routes = {f"/{photo.name}": answer(photo) for photo in PHOTOGRAPHS}
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{web_server.url}{path}\n" for path in web_server.routes))
+    return listed, go
+
+
+def test_an_orphan_changes_nothing_in_a_finished_set(cluster, slow, web_server, contents, tmp_path):
+    listed, go = slow
+    words = ("ingest", listed, f"--out={tmp_path / 'set'}", "--allow-private", "--dedup=off", "--host-rate=100")
+    left = cluster.start(*words)
+    wait_until(lambda: web_server.log, "the worker asks the server")
+    left.send(signal.SIGKILL)
+    frozen = workers_of(cluster)
+    assert frozen
+    for worker in frozen:
+        os.kill(worker, signal.SIGSTOP)
+    go["now"] = True
+    try:
+        assert run([*map(str, words), "--quiet"]) == 0
+        finished = contents(tmp_path / "set")
+        assert len(finished) >= len(PHOTOGRAPHS) + 4
+    finally:
+        for worker in frozen:
+            os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: cluster.states()[:1] == ["FAILED"], cluster.states())
+    assert contents(tmp_path / "set") == finished
+    assert not (tmp_path / "set" / ".staging").exists()

@@ -1,0 +1,1 @@
+from stores import gs, s3  # noqa: F401 - fixtures
