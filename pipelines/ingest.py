@@ -3,8 +3,13 @@
 import dataclasses
 import posixpath
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -16,40 +21,41 @@ from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.paths import absolute
 from pipelines.terminal.progress import track
 from transforms.ingest import staging
-from transforms.ingest.crawler import PHOTOGRAPHS_DONE, is_fetched
+from transforms.ingest.crawler import PHOTOGRAPHS_DONE
 from transforms.ingest.options import IngestOptions, check_out_and_size
+from transforms.ingest.plan import Plan, is_planned, plan_url, read_plan, read_share, write_plan
+from transforms.ingest.ranks import plan_shards
 from transforms.ingest.report import write_report
 from transforms.ingest.steps import (
     AssignShards,
     DropDuplicates,
     PreparePhotographs,
-    ReadExisting,
+    ReadKnown,
+    StageKnown,
     WriteTables,
     WriteTrainingShards,
 )
 from transforms.sources.find import Found, can_retry, find_again, find_photographs
 from transforms.sources.manners import Manners
 from transforms.sources.web import ANSWERS_READ
-from transforms.storage.byte_ranges import Piece
 from transforms.storage.fence import StaleRunError
-from transforms.storage.files import join
+from transforms.storage.files import remove
 from transforms.storage.urls import redact
 from transforms.training_set.dataset import (
     DATASET,
-    Configuration,
     Dataset,
     IndexRow,
-    SetProvenance,
-    TrainingSet,
     read_dataset,
     read_dataset_if_any,
-    read_training_set,
-    sample_of,
+    read_index,
+    read_rejects,
 )
-from transforms.training_set.shards import StagedSample
-from transforms.workers.sight import CheckSight, look
+from transforms.workers.sight import Sight, look
 
 ALL_REASONS = "all"
+FILES_SHOWN = 1000
+"""The number of photographs whose folders every worker must see before it begins."""
+
 POLITE = Manners()
 
 
@@ -60,40 +66,52 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         InputError: The sources or the output folder cannot be used. Nothing was written.
         OSError: The storage of the output failed. The next run resumes from what was stored.
     """
-    found = plan(options)
-    if not found.photographs and not found.rejects and not found.mended:
+    found = find(options)
+    if found is not None and not found.photographs and not found.rejects and not found.mended:
         return read_dataset(options.out)
-    options = dataclasses.replace(options, out=staging.begin(options.out, options.configuration(), found))
-    existing = staging.read_base(options.out)
+    out = staging.begin(options.out, options.configuration())
+    options = dataclasses.replace(options, out=out)
+    plan = read_plan(out) if found is None or is_planned(out) else write_plan(out, found)
     PHOTOGRAPHS_DONE.reset()
     try:
-        with track("Photographs", len(found.photographs), lambda: PHOTOGRAPHS_DONE.count, details()):
-            run(options, found, existing, beam_flags)
-        dataset = report(options.out)
+        with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()):
+            run(options, plan, beam_flags)
     except (Detached, StaleRunError):
         raise
     except BaseException:
-        staging.discard_shards(options.out, read_dataset_if_any(options.out))
+        staging.discard_shards(out, read_dataset_if_any(out))
         raise
-    staging.finish(options.out)
-    return dataset
+    staging.finish(out)
+    return read_dataset(out)
 
 
-def plan(options: IngestOptions) -> Found:
-    """Finds the photographs to process: those that are neither in the set nor among its rejects.
-
-    Writes nothing, except that it completes an interrupted repack.
+@contextmanager
+def planned(options: IngestOptions) -> Iterator[tuple[str, Plan]]:
+    """Yields the plan of a run, and the folder that holds it; writes nothing to the set's folder.
 
     Raises:
         InputError: The sources or the output folder cannot be used.
     """
+    found = find(options)
+    if found is None:
+        yield options.out, read_plan(options.out)
+        return
+    where = f"memory://infinitygan-{uuid.uuid4().hex}"
+    try:
+        yield where, write_plan(where, found)
+    finally:
+        remove(where)
+
+
+def find(options: IngestOptions) -> Found | None:
+    """Finds what is to be dealt with; returns None if an interrupted run has done so."""
     out = options.out
     if staging.install_repacked(out):
         print(f"{out}: completed the interrupted repack", file=sys.stderr)
     staging.check_out(out, options.configuration())
-    if staging.is_unfinished(out):
+    if is_planned(out):
         print(f"{out}: resuming the interrupted run", file=sys.stderr)
-        return staging.read_plan(out)
+        return None
     base = read_training_set_if_any(out)
     if base:
         check_sizes(options, base)
@@ -104,6 +122,15 @@ def plan(options: IngestOptions) -> Found:
     return only_new(found, base) if base else found
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """A whole set as its tables describe it."""
+
+    dataset: Dataset
+    rows: list[IndexRow]
+    rejects: list[Any]
+
+
 def read_training_set_if_any(out: str) -> TrainingSet | None:
     """Reads the set in a folder; returns None if there is none.
 
@@ -111,7 +138,11 @@ def read_training_set_if_any(out: str) -> TrainingSet | None:
         InputError: it is damaged, or of another format.
     """
     dataset = read_dataset_if_any(out)
-    return read_training_set(out, dataset) if dataset else None
+    return (
+        TrainingSet(dataset, [r for r in read_index(out) if r["shard"] in dataset["shards"]], list(read_rejects(out)))
+        if dataset
+        else None
+    )
 
 
 def only_new(found: Found, base: TrainingSet) -> Found:
@@ -121,12 +152,11 @@ def only_new(found: Found, base: TrainingSet) -> Found:
     }
     known |= set(map(absolute, known))  # sets of earlier versions hold relative paths as they were given
     said = {(reject.source, reject.reason) for reject in base.rejects}
-    return Found(
-        [photograph for photograph in found.photographs if photograph.source not in known],
-        [reject for reject in found.rejects if (reject.source, reject.reason) not in said],
-        found.examined,
-        found.gone(base.rejects),
-    )
+    photographs = [photograph for photograph in found.photographs if photograph.source not in known]
+    rejects = [reject for reject in found.rejects if (reject.source, reject.reason) not in said]
+    tried = {item.source for item in photographs} | {item.source for item in rejects}
+    back = found.gone(base.rejects) | {reject.source for reject in base.rejects if reject.source in tried}
+    return Found(photographs, rejects, found.examined, back)
 
 
 def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
@@ -159,54 +189,37 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
         )
     rejects = [reject for reject in base.rejects if reject.reason in asked and can_retry(reject)]
     found = only_new(find_again(rejects, options.out, options.manners, options.depth), base)
-    found.photographs += [reject.photograph() for reject in rejects if reject.stage != "find"]
+    again = [reject.photograph() for reject in rejects if reject.stage != "find"]
+    found.photographs += again
+    found.mended |= {photograph.source for photograph in again}
     return found
 
 
-def run(options: IngestOptions, found: Found, existing: Dataset | None, beam_flags: PipelineOptions | None) -> None:
-    """Builds the pipeline and runs it.
+def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions | None) -> None:
+    """Builds the pipeline and runs it."""
+    sight = look(needs(options.out, plan)) if is_remote(beam_flags) else None
+    with job(beam_flags, options.out) as pipeline:
+        build(pipeline, options, plan, sight)
 
-    Args:
-        options: what is asked for.
-        found: what is to be dealt with.
-        existing: the ``dataset.json`` of the set that is added to; None if there is none.
-        beam_flags: for Beam; None for its in-process runner.
-    """
+
+def needs(out: str, plan: Plan) -> Iterator[str]:
+    """Yields files that the workers of a job must see: the run's plan, and photographs of some folders."""
+    yield plan_url(out)
+    files = (photograph.url for share in range(plan.shares_of_files) for photograph in read_share(out, share))
+    yield from {posixpath.dirname(url): url for url in islice(files, FILES_SHOWN)}.values()
+
+
+def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan, sight: Sight | None = None) -> None:
+    """Connects the steps that deal with what is planned."""
     out = options.out
-    prepare = PreparePhotographs(out, options.preparation, options.manners, options.crawlers, options.memory_bytes)
-    sight = look(needs(out, found)) if is_remote(beam_flags) else None
-    with job(beam_flags, out) as pipeline:
-        base = pipeline | ReadExisting(out, existing)
-        read = pipeline | "Photographs" >> beam.Create(found.photographs) | CheckSight(sight) | prepare
-        distinct = (read.prepared, base) | DropDuplicates(out, options.dedup)
-        shards = distinct.kept | AssignShards(options.samples_per_shard, existing) | WriteTrainingShards(out)
-        not_photographs = pipeline | "Other files" >> beam.Create(found.rejects)
-        rejects = (not_photographs, read.rejected, distinct.rejected) | "All rejects" >> beam.Flatten()
-        configuration = options.configuration()
-        made_by = provenance(existing, configuration) if existing else SetProvenance(configuration=configuration)
-        _ = (shards, rejects, base) | WriteTables(out, made_by, frozenset(found.mended))
-
-
-def needs(out: str, found: Found) -> Iterator[str]:
-    """Yields files that the workers of a job must see: the run's plan, and one photograph of each folder."""
-    yield staging.plan_path(out)
-    files = [photograph for photograph in found.photographs if not is_fetched(photograph)]
-    yield from {posixpath.dirname(photograph.url): photograph.url for photograph in files}.values()
-
-
-def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
-    """Records what made a set, what was added to it since, and the options of the run that now adds to it, if any."""
-    before = existing.get("later_configurations")
-    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
-    made: SetProvenance = {"configuration": existing["configuration"]}
-    return {**made, "later_configurations": later} if later else made
-
-
-def report(out: str) -> Dataset:
-    """Writes the report of a set that is whole; returns what its ``dataset.json`` says."""
-    training_set = read_training_set(out, read_dataset(out))
-    write_report(out, training_set)
-    return training_set.dataset
+    existing = staging.read_base(out)
+    shards = plan_shards(options.samples_per_shard, existing, plan.photographs)
+    there = pipeline | "Existing set" >> ReadKnown(out) if existing else None
+    known = (there.known, there.urls) if there else ()
+    read = pipeline | PreparePhotographs(out, plan, options.preparation, options.manners, options.memory_bytes, sight)
+    kept, duplicates = (read.records, *known) | DropDuplicates(out, options.dedup, plan.photographs)
+    written = kept | AssignShards(shards) | WriteTrainingShards(out, out)
+    _ = (written, read.runs, duplicates) | WriteTables(out)
 
 
 def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> Dataset:
@@ -219,25 +232,19 @@ def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineO
     staging.install_repacked(out)
     configuration = {"repack": samples_per_shard}
     staging.check_out(out, configuration)
-    base = read_training_set_if_any(out)
-    if base is None:
+    dataset = read_dataset_if_any(out)
+    if dataset is None:
         raise InputError(f"{out} is not a training set (it has no {DATASET}), so it cannot be repacked")
-    new = staging.begin_repack(out, configuration)
-    samples = [to_sample(row, out) for row in base.rows]
-    with job(beam_flags, out) as pipeline:
-        assigned = pipeline | "Samples" >> beam.Create(samples) | AssignShards(samples_per_shard, None)
-        rejects = pipeline | "Rejects" >> beam.Create(base.rejects)
-        nothing = pipeline | ReadExisting(new, None)
-        shards = assigned | WriteTrainingShards(new)
-        _ = (shards, rejects, nothing) | WriteTables(new, provenance(base.dataset))
+    fenced = staging.begin_repack(out, configuration, dataset)
+    new = staging.repack_folder(fenced)
+    shards = plan_shards(samples_per_shard, None, sum(dataset["samples"].values()))
+    with job(beam_flags, fenced) as pipeline:
+        written = pipeline | StageKnown(fenced) | AssignShards(shards) | WriteTrainingShards(fenced, new)
+        _ = (written,) | WriteTables(fenced, new)
     staging.install_repacked(out)
-    return report(out)
-
-
-def to_sample(row: IndexRow, out: str) -> StagedSample:
-    """Makes a sample of a set whose image is in one of its shards."""
-    place = Piece(join(out, row["shard"]), row["offset"], row["size"])
-    return StagedSample(sample_of(row), place)
+    dataset = read_dataset(out)
+    write_report(out, dataset)
+    return dataset
 
 
 if __name__ == "__main__":

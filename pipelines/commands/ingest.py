@@ -89,7 +89,7 @@ def ingest(
     # The parser leaves flags that it does not know, which are Beam's, among the sources.
     paths, unknown = split_flags(sources or [])
     flags = beam_flags(context, unknown)
-    from pipelines.ingest import ingest, plan, repack
+    from pipelines.ingest import ingest, planned, repack
     from pipelines.terminal.ingest_tables import show_plan, show_summary
     from transforms.ingest.options import IngestOptions
     from transforms.photographs.prepare import Preparation
@@ -136,7 +136,8 @@ def ingest(
         memory_bytes=memory << 20,
     )
     if dry_run:
-        show_plan(out, plan(options), manners)
+        with planned(options) as (where, plan):
+            show_plan(out, where, plan, manners)
         return
     dataset = ingest(options, flags)
     show_summary(out, dataset)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from transforms.ingest.crawler import PHOTOGRAPHS_DONE, web_host
-from transforms.ingest.staging import read_staged
-from transforms.sources.find import Found
+from transforms.ingest.batches import read_staged
+from transforms.ingest.crawler import PHOTOGRAPHS_DONE
+from transforms.ingest.plan import Plan, planned_rejects, read_share, web_host
+from transforms.ingest.runs import merge_runs
 from transforms.sources.manners import Manners
 from transforms.training_set.dataset import Dataset
 from transforms.training_set.samples import SPLITS
@@ -31,18 +32,28 @@ def details() -> Callable[[], str]:
     return say
 
 
-def show_plan(out: str, found: Found, manners: Manners) -> None:
-    """Prints what a run would do."""
-    done = read_staged(out)
-    left = [photograph for photograph in found.photographs if photograph.source not in done]
-    hosts = Counter(web_host(photograph) for photograph in left)
+def show_plan(out: str, where: str, plan: Plan, manners: Manners) -> None:
+    """Prints what a run would do.
+
+    Args:
+        out: the folder of the set.
+        where: the folder that holds the plan.
+        plan: how much there is in it.
+        manners: the limits for requests to servers.
+    """
+    hosts: Counter[str] = Counter()
+    finished = 0
+    for share in range(plan.shares):
+        done = {source for staged in read_staged(where, share) for source in staged.sources}
+        finished += len(done)
+        hosts.update(web_host(photo) for photo in read_share(where, share) if photo.source not in done)
     files = hosts.pop("", 0)
     table = Table(title=f"Plan for {out}", title_justify="left")
     table.add_column("what")
     table.add_column("photographs", justify="right")
     table.add_column("at least", justify="right")
-    if done:
-        table.add_row("fetched by the interrupted run", str(len(found.photographs) - len(left)), "")
+    if finished:
+        table.add_row("fetched by the interrupted run", str(finished), "")
     table.add_row("from files", str(files), "")
     for host, count in hosts.most_common(HOSTS_SHOWN):
         table.add_row(f"from {host}", str(count), f"{count / manners.host_rate:.0f} s")
@@ -50,7 +61,8 @@ def show_plan(out: str, found: Found, manners: Manners) -> None:
         others = hosts.most_common()[HOSTS_SHOWN:]
         slowest_s = others[0][1] / manners.host_rate
         table.add_row(f"from {len(others)} other hosts", str(sum(count for _, count in others)), f"{slowest_s:.0f} s")
-    for reason, count in sorted(Counter(reject.reason for reject in found.rejects).items()):
+    reasons = Counter(reject.reason for reject in merge_runs(where, planned_rejects(where)))
+    for reason, count in sorted(reasons.items()):
         table.add_row(f"rejected: {reason}", str(count), "")
     Console(stderr=True).print(table)
 

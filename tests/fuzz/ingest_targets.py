@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 from target import Target, folder_of, refused
 from yarl import URL
 
-from transforms.ingest.steps import crawler_of
+from transforms.ingest.plan import share_of
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph, read_photograph
 from transforms.sources import web
 from transforms.sources.fetch import Fetched, Fetcher, FetchError
@@ -53,7 +53,7 @@ def look_at(items: Iterable[Photograph | Reject]) -> None:
             item = item.photograph()
         rows.append({name: getattr(item, name) for name in ("source", "author", "licence", "title")})
         assert Photograph.from_json(json.loads(json.dumps(item.to_json()))) == item
-        crawler_of(item, 3)
+        share_of(item, 2, 3)
         host_key(item.url)
         with suppress(ValueError):  # raised when the URL is requested
             asked_url(item.url)

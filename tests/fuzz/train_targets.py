@@ -31,14 +31,18 @@ from model.training.trainer import Trainer
 from model.world.footprint import footprint
 from model.world.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
 from pipelines.info import describe, told
-from pipelines.ingest import only_new, provenance, read_training_set_if_any, report, to_sample
 from transforms.evaluation.crops import Photographs
 from transforms.evaluation.settings import Evaluation
-from transforms.ingest import staging
-from transforms.ingest.duplicates import drop_duplicates
+from transforms.ingest import known, staging
+from transforms.ingest.batches import keys_of, read_samples, read_staged
+from transforms.ingest.plan import planned_rejects, read_plan, read_share, read_taken_back
+from transforms.ingest.publish import publish_repacked, store_rows
+from transforms.ingest.ranks import plan_shards
+from transforms.ingest.report import write_report
+from transforms.ingest.runs import merge_runs
 from transforms.panoramas.overlays import read_overlay
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph
-from transforms.sources.find import Found, can_retry, find_again
+from transforms.sources.find import can_retry, find_again
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.tensor_files import read_tensors
 from transforms.training import shard_reader
@@ -53,10 +57,12 @@ from transforms.training_set.dataset import (
     check_fits,
     read_dataset,
     read_index,
+    read_rejects,
     write_tables,
 )
 from transforms.training_set.records import Photograph, Reject
-from transforms.training_set.shards import StagedSample, assign_shards, write_shard
+from transforms.training_set.samples import SPLITS
+from transforms.training_set.shards import shard_name, write_shard
 
 FULL_PX, PATCH_PX = 197, 101
 CHECKPOINT_CONFIG = GeneratorConfig(
@@ -77,7 +83,7 @@ def training_set() -> dict[str, bytes]:
     """Returns the files of a small training set."""
     how = Preparation(full_height_px=FULL_PX, patch_size_px=PATCH_PX, content_filters=False, suffix="png")
     with folder_of({}) as folder:
-        staged = []
+        samples = []
         for number in range(14):
             pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
             buffer = io.BytesIO()
@@ -86,20 +92,21 @@ def training_set() -> dict[str, bytes]:
                 Photograph(f"/photographs/{number}.png", "CC0-1.0", "N.", "A lake"), buffer.getvalue(), 1, how
             )
             assert isinstance(done, Prepared), done
-            (folder / f"{number}").write_bytes(done.image)
-            staged.append(
-                StagedSample(done.sample, Piece(str(folder / f"{number}"), 0, len(done.image)), done.crop_hashes)
-            )
+            samples.append((done.image, done.sample.to_json()))
         out = folder / "set"
-        shards = [write_shard(str(out), shard) for shard in assign_shards(staged, 4)]
+        made = {}
+        for split in SPLITS:
+            mine = [sample for sample in samples if sample[1]["split"] == split]
+            for start in range(0, len(mine), 4):
+                shard, rows = write_shard(str(out), shard_name(split, start // 4), mine[start : start + 4])
+                made[shard] = rows
         rejects = [
-            Reject("https://a.example/x.jpg", "fetch", "not_found", "404", 2, "CC0-1.0"),
             Reject("/lists/a.csv#3", "find", "bad_row", "not UTF-8"),
             Reject("b.jpg", "decode", "truncated", "cut", archive="/a.tar", archive_offset=512, archive_size=9),
+            Reject("https://a.example/x.jpg", "fetch", "not_found", "404", 2, "CC0-1.0"),
         ]
-        write_tables(
-            str(out), shards, rejects, {"configuration": {"full_height_px": FULL_PX, "patch_size_px": PATCH_PX}}
-        )
+        sizes = {"full_height_px": FULL_PX, "patch_size_px": PATCH_PX}
+        write_tables(str(out), list(made), made.__getitem__, rejects, {"configuration": sizes})
         return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
@@ -123,7 +130,7 @@ def check_set(content: bytes) -> None:
             repack_set,
             train_on_set,
             evaluate_set,
-            report,
+            lambda out: write_report(out, read_dataset(out)),
             lambda out: list(told(describe(out))),
         ):
             with refused(OSError):
@@ -133,32 +140,27 @@ def check_set(content: bytes) -> None:
 def add_to_set(out: str) -> None:
     """Adds to a set as ingest does."""
     staging.check_out(out, {})
-    base = read_training_set_if_any(out)
-    assert base is not None
-    new = Found(
-        [Photograph("/photographs/1.png"), Photograph("n.jpg")], [Reject("/lists/a.csv#3", "find", "bad_row", "x")]
-    )
-    only_new(new, base)
-    rejects = [reject for reject in base.rejects if can_retry(reject) and "://" not in reject.source]
-    look_at_found(only_new(find_again(rejects, out, MANNERS, 0), base))
-    [reject.photograph() for reject in base.rejects]
-    with folder_of(training_set()) as whole:
-        staged = [to_sample(row, str(whole)) for row in read_index(str(whole))[:3]]
-    for way in ("near", "off"):
-        outcomes = list(drop_duplicates(staged, base.rows, way))
-        assert not [item for item in outcomes if isinstance(item, Reject) and item.reason == "internal"], outcomes
-    assign_shards(staged, None, base.dataset)
+    dataset = read_dataset(out)
+    for group in range(known.groups(out)):
+        for _, rows in known.read_known(out, dataset, group):
+            keys_of(rows)
+    rejects = list(read_rejects(out))
+    look_at_found(find_again([r for r in rejects if can_retry(r) and "://" not in r.source], out, MANNERS, 0))
+    [reject.photograph() for reject in rejects]
+    plan_shards(None, dataset, 7)
     with folder_of({}) as elsewhere:
-        write_tables(str(elsewhere), [], [], provenance(base.dataset, {"later": True}), base)
+        staging.provenance(dataset, {"later": True})
+        write_tables(str(elsewhere), [], {}.__getitem__, [], staging.provenance(dataset, {"later": True}))
 
 
 def repack_set(out: str) -> None:
-    base = read_training_set_if_any(out)
-    assert base is not None
-    samples = [to_sample(row, out) for row in base.rows]
-    with folder_of({}) as elsewhere:
-        made = [write_shard(str(elsewhere), shard) for shard in assign_shards(samples, 3)]
-        write_tables(str(elsewhere), made, base.rejects, provenance(base.dataset, None))
+    dataset = read_dataset(out)
+    new = staging.begin_repack(out, {}, dataset)
+    records = [records for group in range(known.groups(out)) for records in known.stage_known(out, dataset, group)]
+    samples = ((image, row.sample) for some in records for image, row in read_samples(out, some))
+    shard, rows = write_shard(new, "train-000000.tar", samples)
+    store_rows(out, shard, rows)
+    publish_repacked(out, new, [shard])
 
 
 def train_on_set(out: str) -> None:
@@ -188,7 +190,13 @@ def evaluate_set(out: str) -> None:
         pass
 
 
-NOTES = {"plan.jsonl": ["photograph", "reject", "mended"], "0.jsonl": ["sample", "staged reject"]}
+NOTES = {
+    "plan.json": ["plan"],
+    "plan/000000/000000.jsonl": ["photograph"],
+    "plan/rejects/000000.jsonl": ["reject"],
+    "plan/taken-back/000000.jsonl": ["taken back"],
+    "staged/000000/0000000000000000.jsonl": ["sample", "staged reject"],
+}
 """The kinds of lines in the files of an unfinished run."""
 
 
@@ -196,16 +204,16 @@ NOTES = {"plan.jsonl": ["photograph", "reject", "mended"], "0.jsonl": ["sample",
 def notes() -> dict[str, Any]:
     """Returns a line of each kind."""
     row = read_rows_of(INDEX)[0]
-    sample = {name: value for name, value in row.items() if name not in ("shard", "offset", "size")}
     photograph = Photograph("a.jpg", "CC0-1.0", "N.", "A lake", Piece("/a.tar", 512, 9)).to_json()
     reject = read_rows_of(REJECTS)[0]
-    image = {"url": "/a.tar", "offset_bytes": 512, "size_bytes": 9}
+    sha256 = str(row["sha256"])
     return {
-        "photograph": {"photograph": photograph},
-        "reject": {"reject": reject},
-        "mended": {"mended": "b.jpg"},
-        "sample": {"sample": sample, "image": image, "crop_hashes": "0" * 36, "origin": None},
+        "photograph": photograph,
+        "reject": reject,
+        "taken back": "b.jpg",
+        "sample": {"source": "a", "sha256": sha256, "pixels": 9, "offset": 0, "image_bytes": 9, "row_bytes": 9},
         "staged reject": {"reject": reject},
+        "plan": dict.fromkeys(("photographs", "rejects", "taken_back", "shares_of_files", "shares_of_hosts"), 1),
     }
 
 
@@ -220,7 +228,8 @@ def make_unfinished(random: Random) -> bytes:
     run = mutate_value(random, run) if random.random() < 0.5 else {**run, "process": 1}
     found = {".staging/run.json": json_text(random, run)}
     for file, kinds in NOTES.items():
-        lines = [json_text(random, mutate_value(random, notes()[random.choice(kinds)])) for _ in range(2)]
+        count = 1 if file == "plan.json" else 2
+        lines = [json_text(random, mutate_value(random, notes()[random.choice(kinds)])) for _ in range(count)]
         found[f".staging/{file}"] = b"\n".join(lines) + b"\n"
     dataset = json.loads(training_set()[DATASET])
     found[".staging/base.json"] = json_text(random, random.choice((None, mutate_value(random, dataset))))
@@ -233,8 +242,11 @@ def check_unfinished(content: bytes) -> None:
         out = str(folder)
         for use in (
             lambda: staging.check_out(out, {"full_height_px": FULL_PX}),
-            lambda: look_at(staging.read_plan(out).photographs),
-            lambda: look_at_staged(list(staging.read_staged(out).values())),
+            lambda: look_at(list(read_share(out, 0))),
+            lambda: look_at_staged(out),
+            lambda: read_plan(out),
+            lambda: list(read_taken_back(out)),
+            lambda: list(merge_runs(out, planned_rejects(out))),
             lambda: staging.read_base(out),
             lambda: staging.install_repacked(out),
         ):
@@ -242,10 +254,11 @@ def check_unfinished(content: bytes) -> None:
                 use()
 
 
-def look_at_staged(staged: list[StagedSample | Reject]) -> None:
+def look_at_staged(out: str) -> None:
     """Continues from the results so far."""
-    samples = [item for item in staged if isinstance(item, StagedSample)]
-    assign_shards([item for item in drop_duplicates(samples, [], "near") if isinstance(item, StagedSample)], None)
+    for staged in read_staged(out, 0):
+        keys_of(staged.records)
+        list(read_samples(out, staged.records))
 
 
 def make_shard(random: Random) -> bytes:

@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
 import transforms.ingest.crawler
+import transforms.ingest.publish
 import transforms.ingest.staging
 import transforms.ingest.steps
 import transforms.photographs.prepare
@@ -33,7 +34,7 @@ from tests.transforms.training_set.test_dataset import write_as_version_1
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, read_index, write_tables
+from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import Sample, plan_patches
 
@@ -310,7 +311,7 @@ def test_wrong_sources_and_targets_are_said_before_anything_is_written(few, tmp_
 
 
 def test_a_run_that_fails_leaves_only_what_is_done_and_the_next_one_goes_on(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(transforms.ingest.steps, "write_tables", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(transforms.ingest.publish, "write_tables", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make(few, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == [".staging"]
@@ -324,9 +325,9 @@ def test_a_run_that_fails_leaves_only_what_is_done_and_the_next_one_goes_on(few,
 
 KILLED_AT = {
     "the tenth photograph": "import transforms.ingest.crawler as m; name = 'prepare_photograph'; after = 9",
-    "the second stage": "import transforms.ingest.staging as m; name = '_write_lines'; after = 2",
+    "the second stage": "import transforms.ingest.batches as m; name = 'write_lines'; after = 2",
     "the third shard": "import transforms.ingest.steps as m; name = 'write_shard'; after = 2",
-    "the tables": "import transforms.ingest.steps as m; name = 'write_tables'; after = 0",
+    "the tables": "import transforms.ingest.publish as m; name = 'write_tables'; after = 0",
     "dataset.json": "import transforms.training_set.dataset as m; name = 'write_json'; after = 0",
     "the end": "import transforms.ingest.staging as m; name = 'finish'; after = 1",
 }
@@ -376,32 +377,6 @@ def test_a_run_killed_at_any_moment_ends_as_if_never_killed(grown, tmp_path, mom
     assert all(contents(out)[name] == content for name, content in before.items() if name.endswith(".tar"))
     index = read_index(str(out))
     assert len({row["source"] for row in index}) == len(index) == 24
-
-
-def tables_read(counts):
-    """How many times the two tables and ``dataset.json`` of a set have been read; the counts then start again."""
-    read = tuple(counts[name] for name in ("index.parquet", "rejects.parquet", "dataset.json"))
-    counts.clear()
-    return read
-
-
-def test_a_set_is_read_once_to_plan_once_to_add_to_it_and_once_to_report(few, tmp_path, files_read, monkeypatch):
-    out = tmp_path / "out"
-    make(few, out)
-    assert tables_read(files_read) == (1, 1, 1)  # the report
-    write_good_photographs(few, 8)
-    make(few, out)
-    assert tables_read(files_read) == (3, 3, 3)
-    write_good_photographs(few, 10)
-    monkeypatch.setattr(transforms.ingest.steps, "write_tables", lambda *arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        make(few, out)
-    monkeypatch.setattr(transforms.ingest.steps, "write_tables", write_tables)
-    files_read.clear()
-    make(few, out)
-    assert tables_read(files_read) == (2, 2, 2)  # what was to be done is known already
-    make(few, out)
-    assert tables_read(files_read) == (1, 1, 2)  # there is nothing to be done
 
 
 def test_the_same_command_again_changes_nothing(few, tmp_path):
@@ -607,8 +582,8 @@ def test_the_command_says_when_nothing_could_be_used(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("transforms.ingest.staging.write_bytes", "a.jpg"),
-        ("transforms.training_set.dataset.write_rows", "a.jpg"),
+        ("transforms.ingest.batches.write_bytes", "a.jpg"),
+        ("transforms.training_set.dataset.write_parts", "a.jpg"),
         ("transforms.training_set.shards.add_member", "a.jpg"),
     ],
 )

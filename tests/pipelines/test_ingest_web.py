@@ -135,13 +135,13 @@ def test_a_killed_run_does_not_fetch_again_what_it_has(web_server, tmp_path):
     urls = serve(web_server, 30)
     source, out = write_list(tmp_path / "l.jsonl", urls), str(tmp_path / "out")
     program = (
-        "import os, transforms.ingest.staging as s, transforms.ingest.crawler as c\n"
+        "import os, transforms.ingest.batches as s, transforms.ingest.crawler as c\n"
         "c.STAGE_EVERY_PHOTOGRAPHS = 6\n"
-        "real, calls = s._write_lines, []\n"
+        "real, calls = s.write_lines, []\n"
         "def killing(*arguments):\n"
         "    real(*arguments); calls.append(0)\n"
         "    if len(calls) == 4: os.kill(os.getpid(), 9)\n"
-        "s._write_lines = killing\n"
+        "s.write_lines = killing\n"
         "from pipelines.ingest import IngestOptions, ingest\n"
         "from transforms.sources.manners import Manners\n"
         f"ingest(IngestOptions(({source!r},), {out!r}, manners=Manners(host_rate=1e4, allow_private=True)))\n"
@@ -149,9 +149,8 @@ def test_a_killed_run_does_not_fetch_again_what_it_has(web_server, tmp_path):
     code, said = forks.run(program)
     assert code == -9, said
     staged = {
-        json.loads(line)["sample"]["source"]
-        for file in (tmp_path / "out" / ".staging").glob("*.jsonl")
-        if file.name != "plan.jsonl"
+        json.loads(line)["source"]
+        for file in (tmp_path / "out" / ".staging" / "staged").rglob("*.jsonl")
         for line in file.read_text().splitlines()
     }
     assert len(staged) >= 18

@@ -11,12 +11,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
 import pipelines.training_run
+from model import bundled
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import DETAIL_STAGE, PRESETS, ablation
 from model.errors import InputError
 from model.networks.ablations import build_generator
 from pipelines.cli import run
 from pipelines.ingest import IngestOptions, ingest
+from pipelines.release import release
 from pipelines.train import TrainOptions, train
 from transforms.photographs.prepare import Preparation
 
@@ -157,3 +159,14 @@ def test_the_command_line_refuses_a_setting_in_one_line(data, tmp_path, capsys):
     flags = ["--data", data, "--out", str(tmp_path / "run"), "--accumulate", "2"]
     assert run(["train", "--preset", "detail", *flags]) == 2
     assert capsys.readouterr().err.startswith("infinitygan: --accumulate 2: the preset detail")
+
+
+def test_a_release_bundles_both_networks_and_leaves_the_generators_state(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundled, "CHECKPOINT", tmp_path / "bundled.safetensors")
+    release(str(finished))
+    released = read(tmp_path, "bundled.safetensors")
+    known = read(finished)
+    assert released.detail.config == known.detail.config
+    assert all(torch.equal(x, known.detail.state_dict()[name]) for name, x in released.detail.state_dict().items())
+    assert released.provenance == known.provenance
+    assert [path.name for path in tmp_path.iterdir()] == ["bundled.safetensors"]

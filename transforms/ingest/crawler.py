@@ -1,4 +1,4 @@
-"""One worker's share of the photographs, fetched and prepared concurrently.
+"""Some shares of the photographs, fetched and prepared concurrently by one worker.
 
 An event loop waits for servers and stores; as many threads as there are cores decode, for which Pillow releases the
 interpreter's lock. Results are staged every few seconds, so a killed run loses no more than that.
@@ -8,14 +8,16 @@ import asyncio
 import os
 import socket
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any, Final
 
 from model.errors import InputError
 from model.memory import return_freed_memory
-from transforms.ingest.staging import read_staged, stage
+from transforms.ingest.batches import Staged, read_staged, stage
+from transforms.ingest.plan import is_fetched, read_share, web_host
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph, read_photograph
 from transforms.sources.fetch import Fetched, Fetcher, FetchError
 from transforms.sources.fetched_pages import is_page, picture_of
@@ -23,9 +25,8 @@ from transforms.sources.manners import Manners
 from transforms.storage.files import filesystem
 from transforms.storage.memory import DEFAULT_BYTES, process_memory
 from transforms.storage.tally import Tally
-from transforms.storage.urls import LOCAL, NotAllowedError, check_scheme, host_key, is_web, scheme_of
+from transforms.storage.urls import LOCAL, NotAllowedError, check_scheme, scheme_of
 from transforms.training_set.records import Photograph, Reject, Rejection, internal_reject
-from transforms.training_set.shards import StagedSample
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
@@ -36,26 +37,34 @@ PHOTOGRAPHS_DONE = Tally("photographs")
 
 
 def crawl(
-    photographs: Sequence[Photograph],
+    shares: Iterable[int],
+    shares_of_files: int,
     out: str,
     preparation: Preparation,
     manners: Manners,
     memory_bytes: int = DEFAULT_BYTES,
-) -> list[StagedSample | Reject]:
-    """Processes each photograph that has not been processed before; returns the outcomes of all, in their order."""
-    done = read_staged(out)
-    waiting = [photograph for photograph in photographs if photograph.source not in done]
-    for photograph in photographs:
-        if photograph.source in done:
-            _count(done[photograph.source])
-    if waiting:
-        new = asyncio.run(_Crawl(out, preparation, manners, memory_bytes).run(waiting))
-        done.update((item.source, item) for item in new)
-    return [done[photograph.source] for photograph in photographs]
+) -> None:
+    """Processes and stages each photograph of some shares of the plan that has not been processed before.
+
+    Args:
+        shares: the numbers of the shares.
+        shares_of_files: the number of shares that have files; these come first.
+        out: the folder of the training set.
+        preparation: the settings for converting photographs.
+        manners: the limits for requests to servers.
+        memory_bytes: the memory that this process may take in all.
+    """
+    shares = sorted(shares)
+    of_files = [share for share in shares if share < shares_of_files]
+    asyncio.run(_Crawl(out, preparation, manners, memory_bytes).run(of_files, shares[len(of_files) :]))
+
+
+_Task = tuple[int, Photograph]
+"""A share, and a photograph of it that is to be processed."""
 
 
 class _Crawl:
-    """The state of a crawl: outcomes that wait to be staged, and staged ones."""
+    """The state of a crawl, above all the outcomes that wait to be staged, by share."""
 
     def __init__(self, out: str, preparation: Preparation, manners: Manners, memory_bytes: int) -> None:
         self._out = out
@@ -64,29 +73,28 @@ class _Crawl:
         self._memory = process_memory(memory_bytes)
         return_freed_memory()
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._unstaged: list[Prepared | Reject] = []
-        self._staged: list[StagedSample | Reject] = []
+        self._unstaged: dict[int, list[Prepared | Reject]] = defaultdict(list)
         self._staging = asyncio.Lock()
 
-    async def run(self, photographs: Sequence[Photograph]) -> list[StagedSample | Reject]:
+    async def run(self, of_files: list[int], of_hosts: list[int]) -> None:
         """Processes photographs, those of each host in turn, and those of different hosts concurrently."""
-        queues: dict[str, deque[Photograph]] = defaultdict(deque)
-        for photograph in photographs:
-            queues[web_host(photograph)].append(photograph)
         with (
             ThreadPoolExecutor(self._cores) as self._decoders,
             ThreadPoolExecutor(STORE_READERS) as self._readers,
             ThreadPoolExecutor(1) as self._writer,
         ):
             async with Fetcher(self._manners, self._memory.files) as self._fetcher:
-                await self._work(queues)
-        return self._staged
+                await self._work(of_files, of_hosts)
 
-    async def _work(self, queues: dict[str, deque[Photograph]]) -> None:
-        tasks = []
-        for host, queue in queues.items():
-            workers = self._manners.host_connections if host else STORE_READERS
-            tasks += [asyncio.create_task(self._empty(queue)) for _ in range(min(workers, len(queue)))]
+    async def _work(self, of_files: list[int], of_hosts: list[int]) -> None:
+        hosts: dict[str, deque[_Task]] = defaultdict(deque)
+        for share, photograph in chain.from_iterable(map(self._left, of_hosts)):
+            hosts[web_host(photograph)].append((share, photograph))
+        files = chain.from_iterable(map(self._left, of_files))
+        workers = [self._empty(files) for _ in range(STORE_READERS if of_files else 0)]
+        for queue in hosts.values():
+            workers += [self._empty(_drain(queue)) for _ in range(min(self._manners.host_connections, len(queue)))]
+        tasks = [asyncio.create_task(worker) for worker in workers]
         stager = asyncio.create_task(self._stage_now_and_then())
         try:
             emptied: asyncio.Future[Any] = asyncio.gather(*tasks)
@@ -98,15 +106,24 @@ class _Crawl:
             for task in (*tasks, stager):
                 task.cancel()
             await asyncio.gather(*tasks, stager, return_exceptions=True)
-            await self._stage()
+            await self._stage(1)
 
-    async def _empty(self, queue: deque[Photograph]) -> None:
-        while queue:
-            outcome = await self._deal_with(queue.popleft())
+    def _left(self, share: int) -> Iterator[_Task]:
+        """Yields the photographs of a share that are not done."""
+        done: set[str] = set()
+        for staged in read_staged(self._out, share):
+            done |= staged.sources
+            _count_staged(staged)
+        for photograph in read_share(self._out, share):
+            if photograph.source not in done:
+                yield share, photograph
+
+    async def _empty(self, queue: Iterator[_Task]) -> None:
+        for share, photograph in queue:
+            outcome = await self._deal_with(photograph)
             _count(outcome)
-            self._unstaged.append(outcome)
-            if len(self._unstaged) >= STAGE_EVERY_PHOTOGRAPHS:
-                await self._stage()
+            self._unstaged[share].append(outcome)
+            await self._stage(STAGE_EVERY_PHOTOGRAPHS)
 
     async def _deal_with(self, photograph: Photograph) -> Prepared | Reject:
         stage_name = "fetch" if is_fetched(photograph) else "read"
@@ -154,21 +171,23 @@ class _Crawl:
     async def _stage_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(STAGE_EVERY_S)
-            await self._stage()
+            await self._stage(1)
 
-    async def _stage(self) -> None:
+    async def _stage(self, least: int) -> None:
+        """Stages the outcomes of each share that has at least this number."""
+        if all(len(batch) < least for batch in self._unstaged.values()):
+            return
         async with self._staging:
-            batch, self._unstaged = self._unstaged, []
-            if batch:
-                self._staged += await self._in(self._writer, stage, self._out, batch)
+            for share in [share for share, batch in self._unstaged.items() if len(batch) >= least]:
+                await self._in(self._writer, stage, self._out, share, self._unstaged.pop(share))
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
 
-def is_fetched(photograph: Photograph) -> bool:
-    """Returns whether a photograph is requested from a web server, rather than read from a file system."""
-    return photograph.piece is None and is_web(photograph.source)
+def _drain(queue: deque[_Task]) -> Iterator[_Task]:
+    while queue:
+        yield queue.popleft()
 
 
 def check_seen(photograph: Photograph) -> None:
@@ -184,11 +203,13 @@ def check_seen(photograph: Photograph) -> None:
         raise InputError(f"worker {socket.gethostname()} does not see the folder {folder}: mount it on all workers")
 
 
-def web_host(photograph: Photograph) -> str:
-    """Returns the host that a photograph is fetched from; an empty string if no host is asked."""
-    return host_key(photograph.source) if is_fetched(photograph) else ""
-
-
-def _count(outcome: Prepared | StagedSample | Reject) -> None:
+def _count(outcome: Prepared | Reject) -> None:
     PHOTOGRAPHS_DONE.add()
     PHOTOGRAPHS_DONE.add(1, outcome.reason if isinstance(outcome, Reject) else "kept")
+
+
+def _count_staged(staged: Staged) -> None:
+    PHOTOGRAPHS_DONE.add(len(staged.sources))
+    PHOTOGRAPHS_DONE.add(len(staged.records), "kept")
+    for reject in staged.rejects:
+        PHOTOGRAPHS_DONE.add(1, reject.reason)

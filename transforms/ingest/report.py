@@ -2,19 +2,23 @@
 
 import base64
 import io
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 from PIL import Image
 
+from model.errors import InputError
 from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.templates import fill
-from transforms.training_set.dataset import REPORT, IndexRow, TrainingSet
+from transforms.training_set.dataset import INDEX, REPORT, Dataset, read_index_parts, read_rejects
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -26,17 +30,91 @@ BANDS: Final = 24
 EXAMPLES: Final = 5
 LICENCES: Final = 40
 BINS: Final = 24
+UNSTATED: Final = "unstated"
+COLUMNS: Final = (
+    *("shard", "key", "offset", "size", "source", "licence", "author", "title"),
+    *("original_width_px", "original_height_px"),
+)
+MOST_SIZES: Final = 100_000
+"""The number of different sizes of originals beyond which they are rounded to two digits."""
+
+MOST_LICENCES: Final = 10_000
+"""The number of different licences beyond which the rare ones are forgotten."""
 
 
-def write_report(out: str, training_set: TrainingSet) -> None:
+@dataclass
+class Contents:
+    """What the report says of a set's tables, gathered in memory that does not grow with them.
+
+    Attributes:
+        samples: the number of samples.
+        every: of how many samples one is looked at.
+        sizes: how many originals have each width and height.
+        licences: how many samples have each licence.
+        looked_at: the rows of the samples that are opened.
+        rejected: the number of rejects of each reason, and the first ones.
+    """
+
+    samples: int
+    every: int
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    looked_at: list[dict[str, Any]] = field(default_factory=list)
+    rejected: dict[str, tuple[int, list[Reject]]] = field(default_factory=dict)
+
+
+def read_contents(out: str, dataset: Dataset) -> Contents:
+    """Reads the tables of a set, in parts.
+
+    Raises:
+        InputError: a table is damaged.
+    """
+    samples = sum(dataset["samples"].values())
+    contents = Contents(samples, -(-samples // LOOKED_AT) or 1)
+    begin = 0
+    for part in read_index_parts(out, dataset["shards"], COLUMNS):
+        for name in ("original_width_px", "original_height_px", "size"):
+            if part[name].null_count or (len(part) and pc.min(part[name]).as_py() < 1):
+                raise InputError(f"{join(out, INDEX)} is damaged: it has a sample without a valid {name}")
+        contents.sizes.update(
+            zip(part["original_width_px"].to_pylist(), part["original_height_px"].to_pylist(), strict=True)
+        )
+        contents.licences.update(licence or UNSTATED for licence in part["licence"].to_pylist())
+        first = -begin % contents.every
+        contents.looked_at += part.take(list(range(first, len(part), contents.every))).to_pylist()
+        begin += len(part)
+        _bound(contents)
+    for reject in read_rejects(out):
+        count, examples = contents.rejected.get(reject.reason, (0, []))
+        contents.rejected[reject.reason] = (count + 1, examples if count >= EXAMPLES else [*examples, reject])
+    return contents
+
+
+def _bound(contents: Contents) -> None:
+    """Limits what is remembered of a set with very many sizes or licences."""
+    if len(contents.sizes) > MOST_SIZES:
+        rounded: Counter[tuple[int, int]] = Counter()
+        for (width, height), count in contents.sizes.items():
+            rounded[_rounded(width), _rounded(height)] += count
+        contents.sizes = rounded
+    if len(contents.licences) > MOST_LICENCES:
+        contents.licences = Counter(dict(contents.licences.most_common(MOST_LICENCES // 2)))
+
+
+def _rounded(number: int) -> int:
+    """Returns the number with two significant digits."""
+    return int(float(f"{number:.1e}"))
+
+
+def write_report(out: str, dataset: Dataset) -> None:
     """Writes the report of the training set in a folder."""
-    write_bytes(join(out, REPORT), build_report(out, training_set).encode())
+    write_bytes(join(out, REPORT), build_report(out, dataset).encode())
 
 
-def build_report(out: str, training_set: TrainingSet) -> str:
+def build_report(out: str, dataset: Dataset) -> str:
     """Returns the report as HTML."""
-    dataset, rows = training_set.dataset, training_set.rows
-    looked_at = rows[:: -(-len(rows) // LOOKED_AT) or 1]
+    contents = read_contents(out, dataset)
+    looked_at = contents.looked_at
     pieces = (Piece(join(out, row["shard"]), row["offset"], row["size"]) for row in looked_at)
     images = [_open(content) for content in read_each(pieces)]
     opened = [image for image in images if image is not None]
@@ -49,12 +127,14 @@ def build_report(out: str, training_set: TrainingSet) -> str:
         splits=[(split, dataset["samples"][split], shards[split]) for split in SPLITS],
         shown=[_shown(row, image) for row, image in zip(looked_at[::2], images[::2], strict=True)],
         opened=len(images),
-        broken=[row for row, image in zip(looked_at, images, strict=True) if image is None],
         examples=EXAMPLES,
-        histograms=_histograms(rows, opened) if rows else [],
+        broken=[row for row, image in zip(looked_at, images, strict=True) if image is None],
+        histograms=_histograms(contents.sizes, opened) if contents.sizes else [],
         bands=_bands(opened) if opened else [],
-        rejected=_by_reason(training_set.rejects),
-        licences=_most_common((row["licence"] or "unstated" for row in rows), LICENCES),
+        rejected=sorted(
+            ((reason, *counted) for reason, counted in contents.rejected.items()), key=lambda row: (-row[1], row[0])
+        ),
+        licences=_most_common(contents.licences, LICENCES),
     )
 
 
@@ -69,7 +149,7 @@ def _open(content: bytes | Exception) -> Image.Image | None:
         return None
 
 
-def _shown(row: IndexRow, image: Image.Image | None) -> dict[str, str]:
+def _shown(row: dict[str, Any], image: Image.Image | None) -> dict[str, str]:
     """Returns a picture of the contact sheet; if it cannot be read, the text says where it is stored."""
     if image is None:
         return {"thumbnail": "", "text": f"{row['shard']}, {row['key']}: {row['source']}"}
@@ -81,30 +161,42 @@ def _shown(row: IndexRow, image: Image.Image | None) -> dict[str, str]:
     return {"thumbnail": thumbnail, "text": " · ".join(word for word in words if word)}
 
 
-def _histograms(rows: Sequence[IndexRow], images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+def _histograms(sizes: Counter[tuple[int, int]], images: Sequence[Image.Image]) -> list[dict[str, Any]]:
     """Returns histograms of the sizes of all originals, and of the brightness of the pictures that were opened."""
-    sides = np.array([(row["original_width_px"], row["original_height_px"]) for row in rows], dtype=np.float64)
+    sides = np.array(list(sizes), dtype=np.float64)
+    counts = np.array(list(sizes.values()))
     histograms = [
-        _histogram("Short side of the originals, px", sides.min(axis=1)),
-        _histogram("Width of the originals divided by their height", sides[:, 0] / sides[:, 1]),
+        _histogram("Short side of the originals, px", sides.min(axis=1), counts),
+        _histogram("Width of the originals divided by their height", sides[:, 0] / sides[:, 1], counts),
     ]
     if images:
         light = np.array([np.asarray(image.convert("L")).mean() for image in images])
-        histograms.append(_histogram(f"Mean brightness of {len(images)} pictures, 0 to 255", light))
+        caption = f"Mean brightness of {len(images)} pictures, 0 to 255"
+        histograms.append(_histogram(caption, light, np.ones(len(light), dtype=np.int64)))
     return histograms
 
 
-def _histogram(caption: str, values: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _histogram(caption: str, values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> dict[str, Any]:
     """Counts values from the 1st to the 99th percentile. The outermost bars include the values beyond."""
-    low, high = np.percentile(values, (1, 99))
+    low, high = (_percentile(values, counts, share) for share in (0.01, 0.99))
     high = high if high > low else low + max(1.0, abs(low))
-    counts, edges = np.histogram(values.clip(low, high), bins=BINS, range=(low, high))
+    bars, edges = np.histogram(values.clip(low, high), bins=BINS, range=(low, high), weights=counts)
     return {
         "caption": caption,
-        "counts": counts.tolist(),
+        "counts": bars.tolist(),
         "edges": [_number(edge) for edge in edges],
         "middle": _number((low + high) / 2),
     }
+
+
+def _percentile(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], share: float) -> float:
+    """Returns a percentile of values, each of which occurs several times, as ``np.percentile`` does."""
+    order = np.argsort(values)
+    ends = np.cumsum(counts[order])
+    place = (ends[-1] - 1) * share
+    part = place - math.floor(place)
+    below, above = values[order][np.searchsorted(ends, [math.floor(place), math.ceil(place)], side="right")]
+    return float(below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part))
 
 
 def _bands(images: Sequence[Image.Image]) -> list[dict[str, Any]]:
@@ -118,16 +210,8 @@ def _bands(images: Sequence[Image.Image]) -> list[dict[str, Any]]:
     ]
 
 
-def _by_reason(rejects: Sequence[Reject]) -> list[tuple[str, list[Reject]]]:
-    """Returns the rejects of each reason, the most frequent first."""
-    by_reason: dict[str, list[Reject]] = {}
-    for reject in rejects:
-        by_reason.setdefault(reject.reason, []).append(reject)
-    return sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-
-
-def _most_common(values: Iterable[str], most: int) -> list[tuple[str, int]]:
-    counts = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+def _most_common(values: Counter[str], most: int) -> list[tuple[str, int]]:
+    counts = sorted(values.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(count for _, count in counts[most:])
     return counts[:most] + ([(f"{len(counts) - most} others", rest)] if rest else [])
 

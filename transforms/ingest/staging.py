@@ -4,29 +4,27 @@
 
     run.json            the process at work, and its options
     base.json           the set's dataset.json as it was when the run began; null if there was no set
-    plan.jsonl          the photographs to process, files that are not photographs, and rejects to be taken back
-    <name>.tar/.jsonl   the encoded images of some photographs, and a row for each of them and for each reject
+    provenance.json     what made the set and what is added to it
+    plan.json, plan/    what the run deals with: see `transforms.ingest.plan`
+    staged/             the photographs that are done: see `transforms.ingest.batches`
+    known/, blocks/, likenesses/, runs/, rows/
+                        what the steps of the job pass on, which a run that continues makes again
     repack/             the same set with its samples assigned to new shards, until it replaces the old one
 
-A photograph with a row is done, however the run ended. The folder is removed when the set is complete.
+A photograph with a line in a staged batch is done, however the run ended. The folder is removed when the set is
+complete.
 """
 
-import io
 import json
 import posixpath
 import re
-import tarfile
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Final, cast
 
-import pyarrow as pa
-
-from model.errors import InputError, one_line
+from model.errors import InputError
+from transforms.ingest.batches import write_faults
 from transforms.ingest.lock import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
-from transforms.photographs.prepare import Prepared
-from transforms.sources.find import Found
-from transforms.storage.byte_ranges import Piece
+from transforms.ingest.plan import is_planned, plan_url
 from transforms.storage.fence import Fenced, alone_in, check_current
 from transforms.storage.files import (
     TEMPORARY,
@@ -35,31 +33,23 @@ from transforms.storage.files import (
     join,
     list_files,
     move,
-    read_bytes,
     read_json,
     remove,
-    write_bytes,
     write_json,
 )
-from transforms.storage.json_text import read_json_text
 from transforms.training_set.dataset import (
     DATASET,
-    INDEX_SCHEMA,
+    Configuration,
     Dataset,
+    SetProvenance,
     checked_dataset,
     read_dataset,
     read_dataset_if_any,
 )
-from transforms.training_set.records import FAULTS, Photograph, Reject, internal_reject
-from transforms.training_set.samples import Sample
-from transforms.training_set.shards import StagedSample, add_member
 
-FAULT_FOLDER = "faults"
-"""The folder in the set that holds a traceback for each place in the code that failed on some item."""
-
-_Read = TypeVar("_Read")
-
-_BASE, _PLAN, _REPACK = "base.json", "plan.jsonl", "repack"
+_BASE: Final = "base.json"
+_PROVENANCE: Final = "provenance.json"
+_REPACK: Final = "repack"
 _SHARD = re.compile(r"(train|val|test)-\d{6,}\.tar")
 _TABLE = re.compile(r"(index|rejects)\.parquet|dataset\.json|report\.html")
 
@@ -81,18 +71,10 @@ def check_out(out: str, configuration: Mapping[str, object]) -> None:
         raise InputError(f"{out} holds shards without a {DATASET}; choose another --out or remove them")
 
 
-def plan_path(out: str) -> str:
-    """Returns the path of the plan of an unfinished run."""
-    return join(out, STAGING, _PLAN)
+def begin(out: str, configuration: Configuration) -> Fenced:
+    """Marks the folder as being written by a new run, and removes what an interrupted one left behind.
 
-
-def is_unfinished(out: str) -> bool:
-    """Returns whether an interrupted run can be resumed."""
-    return exists(join(out, STAGING, _PLAN))
-
-
-def begin(out: str, configuration: Mapping[str, object], found: Found) -> Fenced:
-    """Marks the folder as being written by a new run, and records what is to be done.
+    If the interrupted run has a plan, this run continues it.
 
     Returns:
         The folder, behind the fence of the run.
@@ -101,21 +83,39 @@ def begin(out: str, configuration: Mapping[str, object], found: Found) -> Fenced
         InputError: as `check_out` does, which may have been called some time before.
     """
     check_out(out, configuration)
-    going_on = is_unfinished(out)
+    going_on = is_planned(out)
     if not going_on:
         finish(out)
     out = mark_run(out, configuration)
     dataset = read_dataset_if_any(out)
     discard_shards(out, dataset)
     write_faults(out)
-    if going_on:
-        return out
-    write_json(join(out, STAGING, _BASE), dataset)
-    lines: list[dict[str, Any]] = [{"photograph": photograph.to_json()} for photograph in found.photographs]
-    lines += [{"reject": _fields(reject)} for reject in found.rejects]
-    lines += [{"mended": source} for source in sorted(found.mended)]
-    _write_lines(join(out, STAGING, _PLAN), lines)
+    if not going_on:
+        write_json(join(out, STAGING, _BASE), dataset)
+        made_by = provenance(dataset, configuration) if dataset else SetProvenance(configuration=configuration)
+        write_json(join(out, STAGING, _PROVENANCE), made_by)
     return out
+
+
+def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
+    """Records what made a set, what was added to it since, and the options of the run that now adds to it, if any."""
+    before = existing.get("later_configurations")
+    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
+    made: SetProvenance = {"configuration": existing["configuration"]}
+    return {**made, "later_configurations": later} if later else made
+
+
+def read_provenance(out: str) -> SetProvenance:
+    """Returns what made the set and what the unfinished run adds to it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    url = join(out, STAGING, _PROVENANCE)
+    value = read_json(url)
+    if not isinstance(value, dict) or not isinstance(value.get("configuration"), dict):
+        raise InputError(f"{url} is damaged: remove {join(out, STAGING)} to start again")
+    return cast(SetProvenance, value)
 
 
 def read_base(out: str) -> Dataset | None:
@@ -129,81 +129,28 @@ def read_base(out: str) -> Dataset | None:
     return None if dataset is None else checked_dataset(path, dataset)
 
 
-def begin_repack(out: str, configuration: Mapping[str, object]) -> str:
-    """Marks the folder as being written by a new run; returns the folder for the repacked set, behind its fence.
+def begin_repack(out: str, configuration: Mapping[str, object], dataset: Dataset) -> Fenced:
+    """Marks the folder as being written by a new run; returns it, behind the run's fence.
+
+    Args:
+        out: the folder of the set.
+        configuration: the options of the repack.
+        dataset: the content of its ``dataset.json``.
 
     Raises:
         InputError: as `check_out` does.
     """
     check_out(out, configuration)
     finish(out)
-    return join(mark_run(out, configuration), STAGING, _REPACK)
+    out = mark_run(out, configuration)
+    write_json(join(out, STAGING, _BASE), dataset)
+    write_json(join(out, STAGING, _PROVENANCE), provenance(dataset))
+    return out
 
 
-def read_plan(out: str) -> Found:
-    """Reads the plan of the unfinished run."""
-    found = Found()
-    for item in _read_lines(join(out, STAGING, _PLAN), _noted):
-        if isinstance(item, Reject):
-            found.rejects.append(item)
-        elif isinstance(item, Photograph):
-            found.photographs.append(item)
-        else:
-            found.mended.add(item)
-    return found
-
-
-def stage(out: str, done: list[Prepared | Reject]) -> list[StagedSample | Reject]:
-    """Stores the images and rows of some photographs: all of them or, if interrupted, none."""
-    done = [_writable(item) for item in done]
-    write_faults(out)
-    name = uuid.uuid4().hex
-    url = join(out, STAGING, f"{name}.tar")
-    buffer = io.BytesIO()
-    staged: list[StagedSample | Reject] = []
-    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
-        for outcome in done:
-            if isinstance(outcome, Reject):
-                staged.append(outcome)
-                continue
-            offset = add_member(tar, outcome.sample.sha256, outcome.image)
-            image = Piece(str(url), offset, len(outcome.image))
-            staged.append(StagedSample(outcome.sample, image, outcome.crop_hashes, outcome.origin))
-    write_bytes(url, buffer.getvalue())
-    _write_lines(join(out, STAGING, f"{name}.jsonl"), [_row(item) for item in staged])
-    return staged
-
-
-def _writable(item: Prepared | Reject) -> Prepared | Reject:
-    """Returns the item, or a reject if the tables cannot hold it, because writing it would end the whole run."""
-    try:
-        if isinstance(item, Prepared):
-            row = {**item.sample.to_json(), "shard": "", "offset": 0, "size": 0}
-            pa.Table.from_pylist([row], schema=INDEX_SCHEMA)
-            json.dumps(row, ensure_ascii=False).encode()
-        else:
-            json.dumps(_fields(item), ensure_ascii=False).encode()
-    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-        source = item.sample.source if isinstance(item, Prepared) else item.source
-        return internal_reject(source, "read", error)
-    return item
-
-
-def write_faults(out: str) -> None:
-    """Stores the tracebacks of items that failed in this process."""
-    for name in tuple(FAULTS):
-        text = FAULTS.pop(name, None)  # other threads store their own too
-        if text is not None:
-            write_bytes(join(out, FAULT_FOLDER, name), text.encode())
-
-
-def read_staged(out: str) -> dict[str, StagedSample | Reject]:
-    """Reads the results so far, by source."""
-    done: dict[str, StagedSample | Reject] = {}
-    for name in list_files(join(out, STAGING)):
-        if name.endswith(".jsonl") and name != _PLAN:
-            done |= {item.source: item for item in _read_lines(join(out, STAGING, name), _from_row)}
-    return done
+def repack_folder(out: str) -> str:
+    """Returns the folder for the repacked set."""
+    return join(out, STAGING, _REPACK)
 
 
 def discard_shards(out: str, dataset: Dataset | None) -> None:
@@ -243,7 +190,7 @@ def finish(out: str) -> None:
     """
     with alone_in(out):
         check_current(out, filesystem(out)[0])
-        for path in (plan_path(str(out)), mark_of(out), join(str(out), STAGING)):
+        for path in (plan_url(str(out)), mark_of(out), join(str(out), STAGING)):
             remove(path)
 
 
@@ -274,61 +221,10 @@ def install_repacked(out: str) -> bool:
     return True
 
 
-def _row(item: StagedSample | Reject) -> dict[str, Any]:
-    if isinstance(item, Reject):
-        return {"reject": _fields(item)}
-    return {
-        "sample": item.sample.to_json(),
-        "image": _fields(item.image),
-        "crop_hashes": item.crop_hashes.hex(),
-        "origin": item.origin and _fields(item.origin),
-    }
-
-
-def _from_row(row: dict[str, Any]) -> StagedSample | Reject:
-    if "reject" in row:
-        return Reject(**row["reject"])
-    origin = Piece(**row["origin"]) if row["origin"] else None
-    sample, image = Sample.from_json(row["sample"]), Piece(**row["image"])
-    return StagedSample(sample, image, bytes.fromhex(row["crop_hashes"]), origin)
-
-
-def _noted(line: dict[str, Any]) -> Photograph | Reject | str:
-    """Returns the photograph, the reject or the mended source of a line of the plan."""
-    if "reject" in line:
-        return Reject(**line["reject"])
-    return str(line["mended"]) if "mended" in line else Photograph.from_json(line["photograph"])
-
-
-def _fields(record: Reject | Piece) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
-
-
-def _write_lines(url: str, rows: list[dict[str, Any]]) -> None:
-    write_bytes(url, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def _read_lines(url: str, use: Callable[[dict[str, Any]], _Read]) -> Iterator[_Read]:
-    """Yields the value that the function makes of each line of a file of an unfinished run.
-
-    Raises:
-        InputError: a line is damaged.
-    """
-    for number, line in enumerate(read_bytes(url).split(b"\n"), start=1):
-        try:
-            if line:
-                yield use(read_json_text(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            folder = f"{url.rpartition(f'/{STAGING}/')[0]}/{STAGING}"
-            raise InputError(
-                f"{url} is damaged at line {number} ({one_line(error)}): remove {folder} to start again"
-            ) from None
-
-
 def _refuse_other_options(out: str, configuration: Mapping[str, object]) -> None:
     """Raises InputError if the interrupted run had other options."""
     before = read_run(out).get("configuration")
-    if not is_unfinished(out) or not before or not isinstance(before, dict):
+    if not is_planned(out) or not before or not isinstance(before, dict):
         return
     after = json.loads(json.dumps(configuration))
     for name in sorted({*before, *after}):

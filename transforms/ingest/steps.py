@@ -1,196 +1,382 @@
-"""From photographs to a training set, as Beam transforms.
+"""From a plan to a training set, as Beam transforms. ``docs/scale.md`` shows how they are connected.
 
-Pixels never cross a shuffle: a worker that has fetched photographs leaves their images in the staging folder and passes
-on rows of metadata, which locate the bytes. Repeating any step gives the same set.
+Neither pixels nor rows cross a shuffle: a worker that has fetched photographs leaves them in the staging folder and
+passes on records, some 70 bytes each, which locate the bytes. No worker gathers the records of all samples. Repeating
+any step gives the same set.
 
-The transforms are dataclasses, but not frozen ones, because Beam stores attributes on a transform that it applies.
+The transforms hold options, never data, so a job's graph has the same size whatever it deals with. They are
+dataclasses, but not frozen ones, because Beam stores attributes on a transform that it applies.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import apache_beam as beam
+import numpy as np
 from apache_beam import pvalue
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.decorators import no_annotations
+from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.ingest.crawler import crawl, web_host
-from transforms.ingest.duplicates import drop_duplicates
-from transforms.ingest.staging import write_faults
+from transforms.ingest.batches import RECORD, Records, keys_of, read_samples, read_staged, write_faults
+from transforms.ingest.comparisons import comparisons, decide_all, make_comparison, read_decided, store_block
+from transforms.ingest.crawler import crawl
+from transforms.ingest.duplicates import KNOWN, find_copies, number_copies, same_bytes
+from transforms.ingest.known import groups, read_known, stage_known
+from transforms.ingest.plan import Plan
+from transforms.ingest.publish import publish, publish_repacked, store_rows
+from transforms.ingest.ranges import cut, draw, unpack
+from transforms.ingest.ranks import Counts, Shards, count_cells, deal, no_counts, take
+from transforms.ingest.runs import write_run
+from transforms.ingest.staging import read_base
 from transforms.photographs.prepare import Preparation
 from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES
-from transforms.training_set.dataset import (
-    Dataset,
-    SetProvenance,
-    TrainingSet,
-    WrittenShard,
-    read_training_set,
-    write_tables,
-)
-from transforms.training_set.records import Photograph, Reject
-from transforms.training_set.shards import StagedSample, TrainingShard, assign_shards, write_shard
+from transforms.training_set.dataset import WrittenShard
+from transforms.training_set.records import Reject
+from transforms.training_set.samples import Sample, SampleJson, as_copy
+from transforms.training_set.shards import write_shard
 from transforms.workers.faults import reported
+from transforms.workers.sight import CheckSight, Sight
 
-_REJECTED = "rejected"
+_RUNS: Final = "runs"
+_BLOCKS: Final = "blocks"
+_URLS: Final = "urls"
+_EMITTED_AT_ONCE: Final = 4096
 
-T = TypeVar("T")
+Packed = beam.PCollection[bytes]
+"""Records, many in each element."""
 
-Finished = tuple[beam.PCollection[WrittenShard], beam.PCollection[Reject], beam.PCollection[TrainingSet | None]]
-"""The shards, the rejects and the set of `ReadExisting`."""
-
-
-@dataclass(eq=False)
-class ReadExisting(beam.PTransform[pvalue.PBegin, beam.PCollection[TrainingSet | None]]):
-    """Reads the set that a run adds to, once for all steps; its only element is the set, or None if there is none.
-
-    Attributes:
-        out: the set's folder.
-        dataset: its ``dataset.json``, as it was when the run began.
-    """
-
-    out: str
-    dataset: Dataset | None
-
-    @no_annotations
-    def expand(self, root: pvalue.PBegin) -> beam.PCollection[TrainingSet | None]:
-        """Applies the transform; called by Beam."""
-        return root | "Named" >> beam.Create([self.dataset]) | "Read" >> beam.Map(self._read)
-
-    def _read(self, dataset: Dataset | None) -> TrainingSet | None:
-        return read_training_set(self.out, dataset) if dataset else None
+Runs = beam.PCollection[str]
+"""The URLs of runs of rejects."""
 
 
 @dataclass(eq=False)
-class PreparePhotographs(beam.PTransform[beam.PCollection[Photograph], pvalue.DoOutputsTuple]):
-    """Fetches, checks, resizes and stages photographs; outputs ``prepared`` and ``rejected``.
+class PreparePhotographs(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
+    """Fetches, checks, resizes and stages the photographs of the plan; outputs packed ``records``, and ``runs``.
 
-    All photographs of a host go to one of the ``crawlers``, so that its limits hold for any number of workers.
+    All photographs of a host are in one share, so that its limits hold for any number of workers.
     """
 
     out: str
+    plan: Plan
     preparation: Preparation
     manners: Manners
-    crawlers: int = 1
     memory_bytes: int = DEFAULT_BYTES
+    sight: Sight | None = None
 
     @no_annotations
-    def expand(self, photographs: beam.PCollection[Photograph]) -> pvalue.DoOutputsTuple:
+    def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
+        crawl_shares = beam.ParDo(_Crawl(self.out, self.plan, self.preparation, self.manners, self.memory_bytes))
+        shares = self.plan.shares
         return (
-            photographs
-            | "By host" >> beam.WithKeys(lambda photograph: crawler_of(photograph, self.crawlers))
-            | "Share out" >> beam.GroupByKey()
-            | "Crawl" >> beam.FlatMap(self._crawl).with_outputs(_REJECTED, main="prepared")
+            root
+            | "Once" >> beam.Create([None])
+            | "Shares" >> beam.FlatMap(lambda _: range(shares))
+            | "Share out" >> beam.Reshuffle()
+            | CheckSight(self.sight)
+            | "Crawl" >> crawl_shares.with_outputs(_RUNS, main="records")
         )
 
-    def _crawl(self, share: tuple[int, Iterable[Photograph]]) -> Iterator[Any]:
-        photographs = sorted(share[1], key=lambda photograph: photograph.source)
+
+@dataclass
+class _Crawl(beam.DoFn):
+    """Crawls all shares of a bundle at once, because most of the time is spent waiting for servers."""
+
+    out: str
+    plan: Plan
+    preparation: Preparation
+    manners: Manners
+    memory_bytes: int
+    shares: list[int] = field(default_factory=list)
+
+    def start_bundle(self) -> None:
+        """Forgets the shares of an earlier bundle."""
+        self.shares = []
+
+    def process(self, share: int) -> None:
+        """Takes a share."""
+        self.shares.append(share)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Crawls, and yields the packed records and the runs of rejects of the shares."""
+        settings = (self.plan.shares_of_files, self.out, self.preparation, self.manners, self.memory_bytes)
         with reported():
-            outcomes = crawl(photographs, self.out, self.preparation, self.manners, self.memory_bytes)
-        return (_sort_out(outcome) for outcome in outcomes)
+            crawl(self.shares, *settings)
+        for share in self.shares:
+            for output in _outcomes(self.out, share):
+                if isinstance(output, str):
+                    yield pvalue.TaggedOutput(_RUNS, WindowedValue(output, 0, (GlobalWindow(),)))
+                else:
+                    yield WindowedValue(output, 0, (GlobalWindow(),))
+
+
+def _outcomes(out: str, share: int) -> Iterator[bytes | str]:
+    """Yields a share's records, packed, and the URLs of runs of its rejects."""
+    records: list[bytes] = []
+    rejects: list[Reject] = []
+    for staged in read_staged(out, share):
+        records.append(staged.records.tobytes())
+        rejects += staged.rejects
+        if sum(map(len, records)) >= _EMITTED_AT_ONCE * RECORD.itemsize:
+            yield b"".join(records)
+            records = []
+        if len(rejects) >= _EMITTED_AT_ONCE:
+            yield write_run(out, rejects)
+            rejects = []
+    if records:
+        yield b"".join(records)
+    if rejects:
+        yield write_run(out, rejects)
 
 
 @dataclass(eq=False)
-class DropDuplicates(
-    beam.PTransform[tuple[beam.PCollection[StagedSample], beam.PCollection[TrainingSet | None]], pvalue.DoOutputsTuple]
-):
-    """Decides which of several photographs of the same thing is kept; outputs ``kept`` and ``rejected``.
+class ReadKnown(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
+    """Reads the set that is extended; outputs its packed samples, ``known``, and the ``urls`` of their hashes."""
 
-    One worker holds the rows of all samples, about two kilobytes each.
+    out: str
+
+    @no_annotations
+    def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
+        """Applies the transform; called by Beam."""
+        return root | _RowGroups(self.out) | "Read" >> beam.FlatMap(self._read).with_outputs(_URLS, main="known")
+
+    def _read(self, group: int) -> Iterator[Any]:
+        base = read_base(self.out)
+        for url, known in read_known(self.out, base, group) if base else ():
+            yield known.tobytes()
+            yield pvalue.TaggedOutput(_URLS, url)
+
+
+@dataclass(eq=False)
+class StageKnown(beam.PTransform[pvalue.PBegin, Packed]):
+    """Stages the rows of a set that is repacked; outputs packed records."""
+
+    out: str
+
+    @no_annotations
+    def expand(self, root: pvalue.PBegin) -> Packed:
+        """Applies the transform; called by Beam."""
+        return root | _RowGroups(self.out) | "Stage" >> beam.FlatMap(self._stage)
+
+    def _stage(self, group: int) -> Iterator[bytes]:
+        base = read_base(self.out)
+        for records in stage_known(self.out, base, group) if base else ():
+            yield records.tobytes()
+
+
+@dataclass(eq=False)
+class _RowGroups(beam.PTransform[pvalue.PBegin, beam.PCollection[int]]):
+    """Outputs the numbers of the row groups of a set's index."""
+
+    out: str
+
+    @no_annotations
+    def expand(self, root: pvalue.PBegin) -> beam.PCollection[int]:
+        return (
+            root
+            | "Once" >> beam.Create([None])
+            | "Row groups" >> beam.FlatMap(lambda _: range(groups(self.out)))
+            | "Share out" >> beam.Reshuffle()
+        )
+
+
+@dataclass(eq=False)
+class DropDuplicates(beam.PTransform[tuple[beam.PCollection[Any], ...], tuple[Packed, Runs]]):
+    """Decides which of several photographs of the same thing is kept; outputs packed records, ``kept``, and ``runs``.
+
+    `transforms.ingest.duplicates` describes how.
     """
 
     out: str
     dedup: str
+    photographs: int
 
     @no_annotations
-    def expand(
-        self, inputs: tuple[beam.PCollection[StagedSample], beam.PCollection[TrainingSet | None]]
-    ) -> pvalue.DoOutputsTuple:
-        """Applies the transform to the staged samples and the set of `ReadExisting`; called by Beam."""
-        staged, existing = inputs
-        choose = beam.FlatMap(self._choose, pvalue.AsSingleton(existing))
+    def expand(self, inputs: tuple[beam.PCollection[Any], ...]) -> tuple[Packed, Runs]:
+        """Applies the transform to packed records, and to the two outputs of `ReadKnown` if a set is extended."""
+        records, *there = inputs
+        drawn = pvalue.AsIter(records | "Draw" >> beam.FlatMap(self._draw))
+        parts = {"new": records | "Cut" >> beam.FlatMap(self._cut, drawn)}
+        if there:
+            parts["known"] = there[0] | "Cut known" >> beam.FlatMap(self._cut_known, drawn)
+        alone = (
+            parts
+            | "Gather ranges" >> beam.CoGroupByKey()
+            | "Same bytes" >> beam.FlatMap(self._same_bytes).with_outputs(_RUNS, _BLOCKS, main="kept")
+        )
+        if self.dedup != "near":
+            return alone.kept, alone.runs
+        blocks = _views(alone.blocks, *there[1:])
+        compared = (
+            records.pipeline
+            | "Once" >> beam.Create([None])
+            | "Pairs" >> beam.FlatMap(_pairs, *blocks)
+            | "Share out" >> beam.Reshuffle()
+            | "Compare" >> beam.Map(lambda comparison: make_comparison(self.out, comparison))
+        )
+        decided = (
+            records.pipeline
+            | "Once more" >> beam.Create([None])
+            | "Decide" >> beam.FlatMap(lambda _, made: decide_all(self.out, made), pvalue.AsIter(compared))
+            | "Share out decided" >> beam.Reshuffle()
+            | "Drop" >> beam.FlatMap(self._drop).with_outputs(_RUNS, main="kept")
+        )
+        return decided.kept, (alone.runs, decided.runs) | "All runs" >> beam.Flatten()
+
+    def _draw(self, packed: bytes) -> Iterator[bytes]:
+        return draw(unpack([packed], RECORD), self.photographs)
+
+    def _cut(self, packed: bytes, drawn: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+        return cut(unpack([packed], RECORD), drawn, self.photographs)
+
+    def _cut_known(self, packed: bytes, drawn: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+        return cut(unpack([packed], KNOWN), drawn, self.photographs)
+
+    def _same_bytes(self, group: tuple[int, dict[str, Iterable[bytes]]]) -> Iterator[Any]:
+        number, parts = group
+        records, known = unpack(parts["new"], RECORD), unpack(parts.get("known", ()), KNOWN)
+        if self.dedup == "off":
+            yield from _kept(number_copies(self.out, records, known), [], self.out)
+            return
+        exact = find_copies(self.out, records, known)
+        rejects = list(same_bytes(self.out, exact.known, exact.winners))
+        if self.dedup == "near":
+            store_block(self.out, number, exact)
+            yield pvalue.TaggedOutput(_BLOCKS, number)
+            yield from _kept(exact.first[:0], rejects, self.out)
+        else:
+            rejects += same_bytes(self.out, exact.copies, keys_of(exact.first[exact.copied]))
+            yield from _kept(exact.first, rejects, self.out)
+
+    def _drop(self, block: int) -> Iterator[Any]:
+        kept, rejects = read_decided(self.out, block)
+        yield from _kept(kept, list(rejects), self.out)
+
+
+def _views(*outputs: beam.PCollection[Any]) -> list[pvalue.AsIter]:
+    """Returns side inputs. One of Beam's runners confuses a transform's outputs unless they are mapped first."""
+    return [pvalue.AsIter(some | f"View {number}" >> beam.Map(lambda x: x)) for number, some in enumerate(outputs)]
+
+
+def _kept(records: Records, rejects: list[Reject], out: str) -> Iterator[Any]:
+    """Yields packed records, and the URL of a run of rejects, unless they are empty."""
+    if len(records):
+        yield records.tobytes()
+    if rejects:
+        yield pvalue.TaggedOutput(_RUNS, write_run(out, rejects))
+
+
+def _pairs(_: None, blocks: Iterable[int], known: Iterable[str] = ()) -> Iterator[Any]:
+    return comparisons(blocks, known)
+
+
+@dataclass(eq=False)
+class AssignShards(beam.PTransform[Packed, beam.PCollection[tuple[str, Records]]]):
+    """Deals samples out to shards by the rank of their keys; outputs shards' names, with the samples of each."""
+
+    shards: Shards
+
+    @no_annotations
+    def expand(self, kept: Packed) -> beam.PCollection[tuple[str, Records]]:
+        """Applies the transform to packed records; called by Beam."""
+        counts = pvalue.AsSingleton(kept | "Count" >> beam.CombineGlobally(_CountCells(self.shards.bits)))
         return (
-            staged
-            | "As one" >> _as_one()
-            | "Gather" >> beam.GroupByKey()
-            | "Choose" >> choose.with_outputs(_REJECTED, main="kept")
+            kept
+            | "Deal" >> beam.FlatMap(self._deal, counts)
+            | "Gather shards" >> beam.GroupByKey()
+            | "Take" >> beam.Map(self._take, counts)
         )
 
-    def _choose(self, group: tuple[str, Iterable[StagedSample]], existing: TrainingSet | None) -> Iterator[Any]:
-        outcomes = list(drop_duplicates(group[1], existing.rows if existing else [], self.dedup))
-        write_faults(self.out)
-        return (_sort_out(outcome) for outcome in outcomes)
+    def _deal(self, packed: bytes, counts: Counts) -> Iterator[tuple[str, bytes]]:
+        for name, records in deal(unpack([packed], RECORD), counts, self.shards):
+            yield name, records.tobytes()
+
+    def _take(self, shard: tuple[str, Iterable[bytes]], counts: Counts) -> tuple[str, Records]:
+        return shard[0], take(shard[0], unpack(shard[1], RECORD), counts, self.shards)
+
+
+class _CountCells(beam.CombineFn):
+    """Counts samples by split and cell."""
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+
+    def create_accumulator(self) -> Counts:
+        return no_counts(self._bits)
+
+    def add_input(self, counts: Counts, packed: bytes) -> Counts:
+        return counts + count_cells(unpack([packed], RECORD), self._bits)
+
+    def merge_accumulators(self, accumulators: Iterable[Counts]) -> Counts:
+        return np.sum(list(accumulators), axis=0)
+
+    def extract_output(self, counts: Counts) -> Counts:
+        return counts
 
 
 @dataclass(eq=False)
-class AssignShards(beam.PTransform[beam.PCollection[StagedSample], beam.PCollection[TrainingShard]]):
-    """Sorts all samples by key and cuts them into shards, numbered on from the set's last.
+class WriteTrainingShards(beam.PTransform[beam.PCollection[tuple[str, Records]], beam.PCollection[WrittenShard]]):
+    """Writes each shard from its staged images, and stores its rows of the index.
 
     Attributes:
-        samples_per_shard: the number in each shard; None to use that of the set, or to choose one.
-        existing: the ``dataset.json`` of the set that is extended; None if there is no set.
+        out: the folder of the set.
+        target: the folder for the shards.
     """
 
-    samples_per_shard: int | None
-    existing: Dataset | None
+    out: str
+    target: str
 
     @no_annotations
-    def expand(self, kept: beam.PCollection[StagedSample]) -> beam.PCollection[TrainingShard]:
+    def expand(self, shards: beam.PCollection[tuple[str, Records]]) -> beam.PCollection[WrittenShard]:
         """Applies the transform; called by Beam."""
-        return kept | "As one" >> _as_one() | "Gather" >> beam.GroupByKey() | "Cut" >> beam.FlatMap(self._cut)
+        return shards | "Write" >> beam.Map(self._write)
 
-    def _cut(self, group: tuple[str, Iterable[StagedSample]]) -> Iterable[TrainingShard]:
-        return assign_shards(group[1], self.samples_per_shard, self.existing)
+    def _write(self, shard: tuple[str, Records]) -> WrittenShard:
+        name, records = shard
+        copies = records["copy"].tolist()
+        samples = (
+            (image, _numbered(row.sample, copy))
+            for (image, row), copy in zip(read_samples(self.out, records), copies, strict=True)
+        )
+        written, rows = write_shard(self.target, name, samples)
+        store_rows(self.out, written, rows)
+        return written
+
+
+def _numbered(sample: SampleJson, copy: int) -> SampleJson:
+    """Returns the metadata of a sample under the key of its copy."""
+    return as_copy(Sample.from_json(sample), copy).to_json() if copy and len(sample["key"]) == 16 else sample
 
 
 @dataclass(eq=False)
-class WriteTrainingShards(beam.PTransform[beam.PCollection[TrainingShard], beam.PCollection[WrittenShard]]):
-    """Writes each shard from its staged images."""
+class WriteTables(beam.PTransform[tuple[beam.PCollection[Any], ...], beam.PCollection[None]]):
+    """Completes the set once every shard is written.
+
+    Attributes:
+        out: the folder of the set.
+        target: the folder of the repacked set; None if the set is not repacked.
+    """
 
     out: str
+    target: str | None = None
 
     @no_annotations
-    def expand(self, shards: beam.PCollection[TrainingShard]) -> beam.PCollection[WrittenShard]:
-        """Applies the transform; called by Beam."""
-        return shards | "Spread" >> beam.Reshuffle() | "Write" >> beam.Map(lambda shard: write_shard(self.out, shard))
-
-
-@dataclass(eq=False)
-class WriteTables(beam.PTransform[Finished, beam.PCollection[Dataset]]):
-    """Writes ``index.parquet``, ``rejects.parquet`` and ``dataset.json`` once every shard is written."""
-
-    out: str
-    provenance: SetProvenance
-    mended: frozenset[str] = frozenset()
+    def expand(self, inputs: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[None]:
+        """Applies the transform to the written shards, and to the runs of rejects; called by Beam."""
+        shards, *runs = inputs
+        return (
+            shards.pipeline
+            | "Once" >> beam.Create([None])
+            | "Write" >> beam.Map(self._write, pvalue.AsIter(shards), *_views(*runs))
+        )
 
     @no_annotations
-    def expand(self, inputs: Finished) -> beam.PCollection[Dataset]:
-        """Applies the transform to the written shards, the rejects and the set of `ReadExisting`; called by Beam."""
-        shards, rejects, existing = inputs
-        keyed = {
-            "shards": shards | "Shards as one" >> _as_one(),
-            "rejects": rejects | "Rejects as one" >> _as_one(),
-        }
-        return keyed | "Gather" >> beam.CoGroupByKey() | "Write" >> beam.Map(self._write, pvalue.AsSingleton(existing))
-
-    def _write(self, group: tuple[str, dict[str, Iterable[Any]]], existing: TrainingSet | None) -> Dataset:
-        shards: Iterable[WrittenShard] = group[1]["shards"]
-        rejects: Iterable[Reject] = group[1]["rejects"]
-        return write_tables(self.out, shards, rejects, self.provenance, existing, self.mended)
-
-
-def crawler_of(photograph: Photograph, crawlers: int) -> int:
-    """Returns the crawler for a photograph: always the same one for each host, any for a file."""
-    name = web_host(photograph) or photograph.source
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % crawlers
-
-
-def _as_one() -> beam.PTransform[beam.PCollection[T], beam.PCollection[tuple[str, T]]]:
-    """Gives all elements the same key, so that one worker gathers them."""
-    return beam.WithKeys("all")
-
-
-def _sort_out(outcome: StagedSample | Reject) -> Any:
-    return pvalue.TaggedOutput(_REJECTED, outcome) if isinstance(outcome, Reject) else outcome
+    def _write(self, _: None, shards: Iterable[WrittenShard], *runs: Iterable[str]) -> None:
+        if self.target is None:
+            publish(self.out, shards, [url for some in runs for url in some])
+        else:
+            publish_repacked(self.out, self.target, shards)
+        write_faults(self.out)

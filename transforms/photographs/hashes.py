@@ -27,8 +27,12 @@ _DETAIL_SIDE: Final = 12
 _DETAIL_BYTES: Final = _DETAIL_SIDE**2 // 8
 _WINDOW: Final = 16
 _CROPS: Final = (0.0, 0.05, 0.1)
-_CENTRAL: Final = len(_CROPS) ** 4 // 2
+_WAYS: Final = len(_CROPS) ** 4
+_CENTRAL: Final = _WAYS // 2
 """The index, among all crops, of the crop that takes the middle one of `_CROPS` on each side."""
+
+HASH_BYTES: Final = _PERCEPTUAL_SIDE**2 // 8 + _WAYS * _DETAIL_BYTES
+"""The size of a picture's perceptual hash and its detail hashes for all crops together."""
 
 Words = npt.NDArray[np.uint64]
 
@@ -95,11 +99,23 @@ def detail_words(content: bytes) -> Words:
     return np.pad(rows, ((0, 0), (0, 6))).view(np.uint64)
 
 
+def split_hashes(content: bytes) -> tuple[Words, Words, Words]:
+    """Converts pictures' hashes, each `HASH_BYTES` long, to numbers.
+
+    Returns:
+        The perceptual hashes, [N]; the detail hashes, [N, 3]; and the detail hashes for all crops, [N, 81, 3].
+    """
+    rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, HASH_BYTES)
+    perceptual = np.ascontiguousarray(rows[:, : HASH_BYTES - _WAYS * _DETAIL_BYTES]).view(">u8").reshape(-1)
+    crops = detail_words(rows[:, HASH_BYTES - _WAYS * _DETAIL_BYTES :].tobytes()).reshape(-1, _WAYS, 3)
+    return perceptual.astype(np.uint64), crops[:, _CENTRAL], crops
+
+
 def detail_distances(crops: Words, details: Words) -> npt.NDArray[np.int64]:
     """Returns the number of bits by which each detail hash differs from a picture under its best crop.
 
     Args:
-        crops: the picture's hashes under all crops, [81, 3].
+        crops: the picture's hashes under all crops, [81, 3], or a picture's for each of the others, [N, 81, 3].
         details: the hashes of the other pictures, [N, 3].
     """
-    return np.bitwise_count(crops[:, None] ^ details[None]).sum(axis=2, dtype=np.int64).min(axis=0)
+    return np.bitwise_count(crops ^ details[:, None]).sum(axis=2, dtype=np.int64).min(axis=1)

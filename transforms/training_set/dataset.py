@@ -5,16 +5,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypedDict, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from model.checks import is_count
 from model.errors import InputError
 from transforms.storage.files import exists, join, read_json, write_json
-from transforms.storage.tables import read_rows, write_rows
+from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, read_rows, write_parts
 from transforms.storage.urls import redact
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS, Sample, SampleJson
@@ -35,6 +37,9 @@ SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+\.tar")
 
 GEOMETRY_TOLERANCE = 0.1
 """The largest difference between two sets' vertical ranges of crops, as a share."""
+
+INDEX_IS = "index of a training set; copy it again, or ingest again"
+REJECTS_ARE = "table of rejects of a training set; copy it again, or ingest again"
 
 _PATCH_TYPE = pa.struct(
     [("x_px", pa.int32()), ("y_px", pa.int32()), ("size_px", pa.int32()), ("vertical_position", pa.float64())]
@@ -161,97 +166,121 @@ class WrittenShard:
         name: the name of its file.
         sha256: the SHA-256 of the file.
         size_bytes: the size of the file.
-        rows: the rows of ``index.parquet`` for its samples.
+        samples: the number of its samples.
     """
 
     name: str
     sha256: str
     size_bytes: int
-    rows: tuple[IndexRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """A whole set as its tables describe it.
-
-    Attributes:
-        dataset: the content of ``dataset.json``.
-        rows: the rows of the index for the shards that ``dataset.json`` names.
-        rejects: the sources that are not in the set.
-    """
-
-    dataset: Dataset
-    rows: list[IndexRow]
-    rejects: list[Reject]
-
-
-def read_training_set(url: str, dataset: Dataset) -> TrainingSet:
-    """Reads the training set that a ``dataset.json`` describes.
-
-    A run interrupted while it wrote the tables may have left rows of shards that are not in the set.
-
-    Raises:
-        InputError: the set is damaged.
-    """
-    rows = [row for row in read_index(url) if row["shard"] in dataset["shards"]]
-    what = "table of rejects of a training set; copy it again, or ingest again"
-    rejects = read_rows(join(url, REJECTS), what, REJECTS_SCHEMA, _LATER_COLUMNS)
-    try:
-        return TrainingSet(dataset, rows, [Reject(**row) for row in rejects])
-    except TypeError as error:
-        raise InputError(f"{join(url, REJECTS)} is damaged ({error}): copy it again, or ingest again") from None
+    samples: int
 
 
 def write_tables(
     out: str,
-    shards: Iterable[WrittenShard],
+    shards: Sequence[WrittenShard],
+    rows_of: Callable[[WrittenShard], pa.Table],
     rejects: Iterable[Reject],
     provenance: SetProvenance,
-    existing: TrainingSet | None = None,
-    mended: Collection[str] = (),
+    existing: Dataset | None = None,
 ) -> Dataset:
     """Writes the index, the rejects and then ``dataset.json``; returns the content of the latter.
 
-    The content of an existing set is kept, except for rejects whose sources have now been tried again.
+    Tables of any size are written in bounded memory. The samples of an existing set are kept.
 
     Args:
         out: the folder of the set.
         shards: the shards that were written.
-        rejects: the sources that are not in the set.
+        rows_of: returns the rows of the index for a shard's samples.
+        rejects: the sources that are not in the set, in the order of `reject_order`.
         provenance: the ``configuration`` that made the set, and any ``later_configurations`` that added to it.
-        existing: the set that is extended.
-        mended: sources that the existing set rejected and that are no longer rejected.
+        existing: the ``dataset.json`` of the set that is extended.
     """
-    order = {split: index for index, split in enumerate(SPLITS)}
-    shards, rejects = list(shards), list(rejects)
-    rows = [row for shard in shards for row in shard.rows]
+    there: dict[str, ShardRecord] = existing["shards"] if existing else {}
+    reasons: Counter[str] = Counter()
+    write_parts(join(out, INDEX), _index_parts(out, there, shards, rows_of), INDEX_SCHEMA)
+    write_parts(join(out, REJECTS), _reject_parts(rejects, reasons), REJECTS_SCHEMA)
     described: dict[str, ShardRecord] = {
-        shard.name: {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "samples": len(shard.rows)}
+        shard.name: {"sha256": shard.sha256, "size_bytes": shard.size_bytes, "samples": shard.samples}
         for shard in shards
     }
-    if existing:
-        tried = {row["source"] for row in rows} | {reject.source for reject in rejects} | set(mended)
-        rejects += [reject for reject in existing.rejects if reject.source not in tried]
-        known: list[IndexRow] = [{**row, "source": redact(row["source"])} for row in existing.rows]
-        rows = known + rows
-        described = existing.dataset["shards"] | described
-    rows.sort(key=lambda row: (order[row["split"]], row["shard"], row["offset"]))
-    rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
-    reject_rows = [{name: getattr(reject, name) for name in REJECTS_SCHEMA.names} for reject in rejects]
-    write_rows(join(out, INDEX), rows, INDEX_SCHEMA)
-    write_rows(join(out, REJECTS), reject_rows, REJECTS_SCHEMA)
-    kept = Counter(row["split"] for row in rows)
     dataset: Dataset = {
         "format_version": FORMAT_VERSION,
         "full_height_px": provenance["configuration"]["full_height_px"],
         "patch_size_px": provenance["configuration"]["patch_size_px"],
         **provenance,
-        "samples": {split: kept[split] for split in SPLITS},
-        "rejects": dict(sorted(Counter(reject.reason for reject in rejects).items())),
-        "shards": described,
+        "samples": {split: sum(shard_lengths(there | described, split)) for split in SPLITS},
+        "rejects": dict(sorted(reasons.items())),
+        "shards": there | described,
     }
     write_json(join(out, DATASET), dataset)
     return dataset
+
+
+def reject_order(reject: Reject) -> tuple[str, str, str]:
+    """Returns the place of a reject in the table of rejects."""
+    return (reject.source, reject.stage, reject.reason)
+
+
+def _index_parts(
+    out: str, there: Mapping[str, Any], shards: Sequence[WrittenShard], rows_of: Callable[[WrittenShard], pa.Table]
+) -> Iterator[pa.Table]:
+    """Yields the rows of a set's index: by split, those of the existing shards and then of the new ones."""
+    for split in SPLITS:
+        if there:
+            for part in read_index_parts(out, there):
+                yield _redacted(part.filter(pc.equal(part["split"], split)))
+        for shard in sorted(shards, key=lambda shard: shard.name):
+            if split_of_shard(shard.name) == split:
+                yield rows_of(shard)
+
+
+def _redacted(part: pa.Table) -> pa.Table:
+    sources = pa.array([redact(source) for source in part["source"].to_pylist()], pa.string())
+    return part.set_column(part.schema.get_field_index("source"), "source", sources)
+
+
+def _reject_parts(rejects: Iterable[Reject], reasons: Counter[str]) -> Iterator[pa.Table]:
+    """Yields the table of rejects in parts, and counts their reasons."""
+    rejects = iter(rejects)
+    while some := list(islice(rejects, ROWS_IN_A_GROUP)):
+        reasons.update(reject.reason for reject in some)
+        rows = [{name: getattr(reject, name) for name in REJECTS_SCHEMA.names} for reject in some]
+        yield pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
+
+
+def read_index_parts(
+    url: str, shards: Collection[str], columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
+) -> Iterator[pa.Table]:
+    """Yields the rows of a set's index in parts.
+
+    A run interrupted while it wrote the tables may have left rows of shards that are not in the set.
+
+    Args:
+        url: the URL of the set.
+        shards: the names of the set's shards.
+        columns: the columns to read, among them ``shard``; None for all.
+        groups: the row groups to read; None for all.
+
+    Raises:
+        InputError: the index is missing or damaged.
+    """
+    schema = INDEX_SCHEMA if columns is None else pa.schema([INDEX_SCHEMA.field(name) for name in columns])
+    names = pa.array(list(shards), pa.string())
+    for part in read_parts(join(url, INDEX), INDEX_IS, schema, _LATER_COLUMNS, groups):
+        yield part.filter(pc.is_in(part["shard"], names))
+
+
+def read_rejects(url: str, groups: Sequence[int] | None = None) -> Iterator[Reject]:
+    """Yields the rejects of a set, in the order of its table.
+
+    Raises:
+        InputError: the table is missing or damaged.
+    """
+    for part in read_parts(join(url, REJECTS), REJECTS_ARE, REJECTS_SCHEMA, _LATER_COLUMNS, groups):
+        try:
+            yield from (Reject(**row) for row in part.to_pylist())
+        except TypeError as error:
+            raise InputError(f"{join(url, REJECTS)} is damaged ({error}): copy it again, or ingest again") from None
 
 
 def read_dataset(url: str) -> Dataset:
@@ -343,14 +372,22 @@ def read_index(url: str) -> list[IndexRow]:
     Raises:
         InputError: the index is missing or damaged.
     """
-    what = "index of a training set; copy it again, or ingest again"
-    rows = read_rows(join(url, INDEX), what, INDEX_SCHEMA, _LATER_COLUMNS)
+    rows = read_rows(join(url, INDEX), INDEX_IS, INDEX_SCHEMA, _LATER_COLUMNS)
     for number, row in enumerate(rows):
-        try:
-            sample_of(row)
-        except InputError as error:
-            raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or is not the {what} ({error})") from None
+        checked_sample(url, row, number)
     return cast(list[IndexRow], rows)
+
+
+def checked_sample(url: str, row: Mapping[str, Any], number: int) -> Sample:
+    """Returns the sample that a row of a set's index describes.
+
+    Raises:
+        InputError: a field is missing or out of range.
+    """
+    try:
+        return sample_of(row)
+    except InputError as error:
+        raise InputError(f"{join(url, INDEX)} is damaged at row {number}, or is not the {INDEX_IS} ({error})") from None
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:
@@ -386,6 +423,11 @@ def _check_dataset(path: str, dataset: dict[str, Any]) -> None:
         wrong = ["samples, which differ from those of the shards"]
     if wrong:
         raise InputError(f"{path} is damaged ({', '.join(wrong)}): copy it again, or ingest the photographs again")
+
+
+def split_of_shard(name: str) -> str:
+    """Returns the split that a shard belongs to, by its name."""
+    return name.partition("-")[0]
 
 
 def shard_lengths(shards: Mapping[str, ShardRecord], split: str) -> list[int]:

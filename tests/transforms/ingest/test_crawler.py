@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import socket
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from PIL import Image
 
 from transforms.ingest import crawler
+from transforms.ingest.batches import read_rows, read_staged
 from transforms.ingest.crawler import crawl
+from transforms.ingest.plan import write_plan
 from transforms.photographs.prepare import Preparation
 from transforms.sources import fetch
+from transforms.sources.find import Found
 from transforms.sources.manners import Manners
 from transforms.training_set.records import Photograph, Reject
 
@@ -34,10 +38,22 @@ def jpeg(seed=0):
 
 def outcomes(tmp_path, *sources, manners=MANNERS):
     """Returns the reason of each source's reject, or "kept"."""
-    photographs = [Photograph(source) for source in sources]
-    found = crawl(photographs, str(tmp_path / "out"), Preparation(content_filters=False), manners)
-    assert [item.source for item in found] == [photograph.source for photograph in photographs]
-    return [item.reason if isinstance(item, Reject) else "kept" for item in found]
+    found = crawled(tmp_path, [Photograph(source) for source in sources], manners)
+    return [getattr(item, "reason", "kept") for item in found]
+
+
+def crawled(tmp_path, photographs, manners=MANNERS):
+    """Returns for each photograph its row or its reject."""
+    out = str(tmp_path / "out")
+    plan = write_plan(out, Found(list(photographs)))
+    crawl(range(plan.shares), plan.shares_of_files, out, Preparation(content_filters=False), manners)
+    found = {}
+    for staged in (staged for share in range(plan.shares) for staged in read_staged(out, share)):
+        rows = {row.sample["source"]: row for row in read_rows(out, staged.records)}
+        assert rows.keys() | {reject.source for reject in staged.rejects} == staged.sources
+        found |= rows | {reject.source: reject for reject in staged.rejects}
+    assert found.keys() == {photograph.source for photograph in photographs}
+    return [found[photograph.source] for photograph in photographs]
 
 
 PAGES = {
@@ -112,7 +128,7 @@ def test_devices_pipes_and_sockets_are_rejects_at_once(tmp_path):
         (tmp_path / "link.jpg").symlink_to("/dev/zero")
         places = [str(tmp_path / name) for name in ("a.jpg", "pipe.jpg", "socket.jpg", "link.jpg")]
         photographs = [Photograph(place) for place in (*places, "/dev/zero", f"file://{places[1]}")]
-        kept, *rejects = crawl(photographs, str(tmp_path / "out"), Preparation(content_filters=False), MANNERS)
+        kept, *rejects = crawled(tmp_path, photographs)
     assert not isinstance(kept, Reject)
     assert {(reject.reason, reject.attempts) for reject in rejects} == {("unreadable", 1)}
     assert all("it is a device, pipe or socket" in reject.message for reject in rejects)
@@ -126,12 +142,8 @@ def test_passwords_and_tokens_are_sent_and_not_stored(web_server, tmp_path):
     web_server.routes |= {"/a.jpg": guarded, "/robots.txt": b"User-agent: *\nDisallow: /no\n"}
     base = web_server.url.replace("//", "//alice:S3CRET@")
     paths = ("a.jpg?token=T0KEN", "no.jpg?token=T0KEN", "gone.jpg?token=T0KEN", "b[.jpg?token=T0KEN")
-    found = crawl(
-        [Photograph(f"{base}/{path}", title="x") for path in paths],
-        str(tmp_path / "out"),
-        Preparation(content_filters=False),
-        MANNERS,
-    )
+    found = crawled(tmp_path, [Photograph(f"{base}/{path}", title="x") for path in paths])
+    shutil.rmtree(tmp_path / "out" / ".staging" / "plan")
     assert [getattr(item, "reason", "kept") for item in found] == ["kept", "robots", "not_found", "not_found"]
     stored = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert stored

@@ -1,22 +1,34 @@
 import dataclasses
 import hashlib
 import random
+from unittest import mock
 
 import numpy as np
+import oracles
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.transforms.photographs.test_hashes import picture
 from tests.transforms.training_set.test_samples import make_sample
-from transforms.ingest import duplicates
-from transforms.ingest.duplicates import drop_duplicates
+from transforms.ingest import batches
+from transforms.ingest import ranges as ranges_module
+from transforms.ingest.batches import RECORD, keys_of, read_rows, read_staged, stage
+from transforms.ingest.comparisons import comparisons, decide_all, make_comparison, read_decided, store_block
+from transforms.ingest.duplicates import KNOWN, find_copies, number_copies, same_bytes, save_arrays
+from transforms.ingest.known import hashes_of, known_of
+from transforms.ingest.ranges import unpack
 from transforms.photographs.hashes import crop_hashes, detail_hash, grey_grid, perceptual_hash
-from transforms.storage.byte_ranges import Piece
-from transforms.training_set.records import Reject
-from transforms.training_set.shards import StagedSample
+from transforms.photographs.prepare import Prepared
 
 
-def staged(image, source, size=(800, 400), content=None):
+@pytest.fixture
+def out(tmp_path):
+    return str(tmp_path / "set")
+
+
+def prepared(image, source, size=(800, 400), content=None):
     """Returns an image as it is staged; its bytes are unique to the source unless given."""
     crops = crop_hashes(grid := grey_grid(image.resize((394, 197))))
     sample = dataclasses.replace(
@@ -27,28 +39,56 @@ def staged(image, source, size=(800, 400), content=None):
         perceptual_hash=perceptual_hash(grid),
         detail_hash=detail_hash(crops),
     )
-    return StagedSample(sample, Piece("x.tar", 0, 1), crops)
+    return Prepared(sample, b"image", crops, None)
 
 
-def decide(items, existing=(), dedup="near"):
-    """Returns the kept sources, and by source the reason and the winner's key for each of the others."""
-    outcomes = list(drop_duplicates(items, [item.sample.to_json() for item in existing], dedup))
-    losers = {item.source: (item.reason, item.message) for item in outcomes if isinstance(item, Reject)}
-    return sorted(item.source for item in outcomes if isinstance(item, StagedSample)), losers
+def records_of(out, items):
+    stage(out, 0, items)
+    return np.concatenate([staged.records for staged in read_staged(out, 0)])
+
+
+def decide(out, items, existing=(), dedup="near", ranges=1):
+    """Returns the kept sources, and by source the reason and message for each of the others."""
+    records, known = records_of(out, items), known_of([item.sample for item in existing], 0)
+    parts = {}
+    with mock.patch.object(ranges_module, "RANGE_ROWS", -(-len(items) // ranges)):
+        drawn = list(ranges_module.draw(records, len(items)))
+        for kind, rows in (("new", records), ("known", known)):
+            for number, packed in ranges_module.cut(rows, drawn, len(items)):
+                parts.setdefault(number, {"new": b"", "known": b""})[kind] += packed
+    kept, rejects, blocks = [], [], []
+    for number, part in parts.items():
+        exact = find_copies(out, unpack([part["new"]], RECORD), unpack([part["known"]], KNOWN))
+        rejects += same_bytes(out, exact.known, exact.winners)
+        if dedup == "near":
+            store_block(out, number, exact)
+            blocks.append(number)
+        else:
+            kept.append(exact.first)
+            rejects += same_bytes(out, exact.copies, keys_of(exact.first[exact.copied]))
+    url = f"{out}/known.npz"
+    batches.write_bytes(url, save_arrays(hashes_of(known, [item.sample for item in existing])))
+    made = [make_comparison(out, comparison) for comparison in comparisons(blocks, [url] if existing else [])]
+    for number in decide_all(out, random.Random(0).sample(made, len(made))):
+        stays, lost = read_decided(out, number)
+        kept.append(stays)
+        rejects += lost
+    sources = [row.sample["source"] for some in kept for row in read_rows(out, some)]
+    return sorted(sources), {reject.source: (reject.reason, reject.message) for reject in rejects}
 
 
 @pytest.fixture
 def trio():
     """Returns three sizes of one picture, and another picture."""
     sizes = {"small.jpg": (400, 200), "large.jpg": (1600, 800), "middle.jpg": (800, 400)}
-    items = [staged(picture(1).resize(size), name, size) for name, size in sizes.items()]
-    return [*items, staged(picture(2), "other.jpg")]
+    items = [prepared(picture(1).resize(size), name, size) for name, size in sizes.items()]
+    return [*items, prepared(picture(2), "other.jpg")]
 
 
-def test_the_largest_wins_whatever_comes_first(trio):
+def test_the_largest_wins_whatever_comes_first(trio, out):
     key = trio[1].sample.key
     for order in range(6):
-        kept, losers = decide(random.Random(order).sample(trio, 4))
+        kept, losers = decide(f"{out}{order}", random.Random(order).sample(trio, 4))
         assert kept == ["large.jpg", "other.jpg"]
         assert {name: (reason, key in message) for name, (reason, message) in losers.items()} == {
             "small.jpg": ("near_duplicate", True),
@@ -56,61 +96,85 @@ def test_the_largest_wins_whatever_comes_first(trio):
         }
 
 
-def test_of_equal_sizes_the_smallest_key_wins():
-    items = [staged(picture(1), f"{index}.jpg") for index in range(5)]
-    kept, _ = decide(items)
-    assert kept == [min(items, key=lambda item: item.sample.key).source]
+def test_of_equal_sizes_the_smallest_key_wins(out):
+    items = [prepared(picture(1), f"{index}.jpg") for index in range(5)]
+    kept, _ = decide(out, items)
+    assert kept == [min(items, key=lambda item: item.sample.key).sample.source]
 
 
-def test_what_is_in_the_set_wins_even_over_larger_ones(trio):
-    kept, losers = decide([trio[1], trio[3]], existing=[trio[0]])
+def test_what_is_in_the_set_wins_even_over_larger_ones(trio, out):
+    kept, losers = decide(out, [trio[1], trio[3]], existing=[trio[0]])
     assert kept == ["other.jpg"]
     assert trio[0].sample.key in losers["large.jpg"][1]
 
 
-def test_equal_bytes_are_duplicates_and_likeness_is_none_where_only_they_count(trio):
-    copies = [staged(picture(3), name, content="the same") for name in ("b.jpg", "a.jpg")]
-    kept, losers = decide([*trio, *copies], dedup="exact")
+def test_equal_bytes_are_duplicates_and_likeness_is_none_where_only_they_count(trio, out):
+    copies = [prepared(picture(3), name, content="the same") for name in ("b.jpg", "a.jpg")]
+    kept, losers = decide(out, [*trio, *copies], dedup="exact")
     assert kept == ["a.jpg", "large.jpg", "middle.jpg", "other.jpg", "small.jpg"]
     assert losers["b.jpg"] == ("duplicate", f"the same bytes as {copies[0].sample.key}")
-    assert decide(copies, existing=[copies[0]])[0] == []
+    assert decide(f"{out}2", copies, existing=[copies[0]])[0] == []
 
 
-def test_copies_are_numbered_on_from_those_in_the_set():
-    copies = [staged(picture(3), name, content="the same") for name in ("a.jpg", "b.jpg")]
-    keys = [item.sample.key for item in drop_duplicates(copies, [copies[0].sample.to_json()], "off")]
-    assert keys == [f"{copies[0].sample.key}-1", f"{copies[0].sample.key}-2"]
+def test_copies_are_numbered_on_from_those_in_the_set(out):
+    copies = [prepared(picture(3), name, content="the same") for name in ("b.jpg", "a.jpg")]
+    records = number_copies(out, records_of(out, copies), known_of([copies[0].sample], 0))
+    assert keys_of(records) == [f"{copies[0].sample.key}-1", f"{copies[0].sample.key}-2"]
+    assert [row.sample["source"] for row in read_rows(out, records)] == ["a.jpg", "b.jpg"]
 
 
-def test_a_chain_of_likenesses_loses_only_to_what_stays():
+def chain(seed, count):
+    """Returns pictures of which each resembles the next."""
+    rng = np.random.default_rng(seed)
+    base = np.asarray(picture(seed), float)
+    noisy = [(base + step * rng.normal(0, 60, base.shape)).clip(0, 255) for step in range(count)]
+    return [Image.fromarray(levels.astype(np.uint8)) for levels in noisy]
+
+
+def test_a_chain_of_likenesses_loses_only_to_what_stays(out):
     """The winner that a loser names is always kept."""
-    rng = np.random.default_rng(0)
-    base = np.asarray(picture(4), float)
-    noisy = [(base + step * rng.normal(0, 60, base.shape)).clip(0, 255) for step in range(6)]
-    images = [Image.fromarray(levels.astype(np.uint8)) for levels in noisy]
-    items = [staged(image, f"{index}.jpg", (800 + index, 400)) for index, image in enumerate(images)]
-    kept, losers = decide(items)
-    keys = {item.source: item.sample.key for item in items}
+    items = [prepared(image, f"{index}.jpg", (800 + index, 400)) for index, image in enumerate(chain(4, 6))]
+    kept, losers = decide(out, items)
+    keys = {item.sample.source: item.sample.key for item in items}
     assert set(kept) | set(losers) == set(keys)
     for _, message in losers.values():
         assert any(keys[name] in message for name in kept)
 
 
-def test_samples_of_sets_made_before_there_was_a_detail_hash_are_passed_over(trio):
-    row = {**trio[0].sample.to_json(), "detail_hash": None}
-    assert [item.source for item in drop_duplicates(trio[1:2], [row], "near")] == ["large.jpg"]
+PICTURES = [image for seed in range(6) for image in chain(seed, 4)]
 
 
-def test_a_fault_of_ours_costs_the_one_that_it_befell(monkeypatch):
-    items = [staged(picture(1), "a.jpg"), staged(picture(2), "b.jpg")]
-    real = duplicates.perceptual_words
+@settings(deadline=None, max_examples=30)
+@given(
+    chosen=st.lists(st.tuples(st.integers(0, len(PICTURES) - 1), st.integers(0, 3), st.integers(0, 6)), max_size=40),
+    there=st.integers(0, 10),
+    ranges=st.sampled_from([1, 3, 9]),
+    dedup=st.sampled_from(["near", "exact"]),
+)
+def test_blocks_are_decided_as_all_samples_together_are(tmp_path_factory, chosen, there, ranges, dedup):
+    items = [
+        prepared(PICTURES[number], f"{place}.jpg", (800 + width, 400), f"{number} {width} {copy // 4}")
+        for place, (number, width, copy) in enumerate(chosen)
+    ]
+    existing, new = items[:there], items[there:]
+    unique = list({item.sample.sha256: item for item in existing}.values())
+    if new:
+        out = str(tmp_path_factory.mktemp("set"))
+        found = decide(out, new, unique, dedup, ranges)
+        assert found == oracles.drop_duplicates(
+            [(item.sample, item.crop_hashes) for item in new], [item.sample for item in unique], dedup
+        )
 
-    def fail(hashes):
-        if hashes == [items[0].sample.perceptual_hash]:
-            raise ZeroDivisionError("unforeseen")
-        return real(hashes)
 
-    monkeypatch.setattr(duplicates, "perceptual_words", fail)
-    outcomes = list(drop_duplicates(items, [], "near"))
-    assert [outcome.reason for outcome in outcomes if isinstance(outcome, Reject)] == ["internal"]
-    assert [outcome.source for outcome in outcomes if not isinstance(outcome, Reject)] == [items[1].source]
+def test_samples_of_sets_made_before_there_was_a_detail_hash_are_passed_over(trio, out):
+    old = dataclasses.replace(trio[0], sample=dataclasses.replace(trio[0].sample, detail_hash=None))
+    assert decide(out, trio[1:2], existing=[old]) == (["large.jpg"], {})
+
+
+def test_a_fault_of_ours_costs_the_one_that_it_befell(out, monkeypatch):
+    items = [prepared(picture(1), "a.jpg"), prepared(picture(2), "b.jpg")]
+    broken = dataclasses.replace(items[0], crop_hashes=items[0].crop_hashes[1:])
+    stage(out, 0, [broken, items[1]])
+    (staged,) = read_staged(out, 0)
+    assert [(reject.source, reject.reason) for reject in staged.rejects] == [("a.jpg", "internal")]
+    assert [row.sample["source"] for row in read_rows(out, staged.records)] == ["b.jpg"]

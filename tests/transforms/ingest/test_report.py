@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipelines.ingest import IngestOptions, ingest, report
+from pipelines.ingest import IngestOptions, ingest
 from tests.transforms.photographs.test_prepare import photograph
+from transforms.ingest.report import write_report
 from transforms.training_set.dataset import read_dataset, read_index
 
 
@@ -71,13 +72,13 @@ def test_a_picture_that_cannot_be_read_is_said_to_be_so_and_the_report_goes_on(m
     shard = bytearray((copy / rows[0]["shard"]).read_bytes())
     shard[rows[0]["offset"] : rows[0]["offset"] + 20] = b"x" * 20
     (copy / rows[0]["shard"]).write_bytes(shard)
-    report(str(copy))
+    write_report(str(copy), read_dataset(str(copy)))
     page = (copy / "report.html").read_text()
     assert (page.count("<img "), page.count(">unreadable</span>"), page.count("<svg")) == (1, 1, 4)
     assert "1 of the 3 pictures that were opened cannot be read" in page
     for path in copy.glob("*.tar"):
         path.unlink()
-    report(str(copy))
+    write_report(str(copy), read_dataset(str(copy)))
     page = (copy / "report.html").read_text()
     assert (page.count("<img "), page.count(">unreadable</span>"), page.count("<svg")) == (0, 2, 2)
     Outline().feed(page)

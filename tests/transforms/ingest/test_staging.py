@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from model.errors import InputError
-from transforms.ingest import lock, staging
+from transforms.ingest import batches, lock, staging
+from transforms.ingest.plan import is_planned, read_plan, read_share, write_plan
 from transforms.photographs.prepare import Preparation, prepare_photograph
 from transforms.sources.find import Found
 from transforms.training_set.records import Photograph, Reject
@@ -19,7 +20,9 @@ def check_out(out):
 
 
 def begin(out, *photographs):
-    staging.begin(str(out), CONFIGURATION, Found(list(photographs)))
+    fenced = staging.begin(str(out), CONFIGURATION)
+    if not is_planned(fenced):
+        write_plan(fenced, Found(list(photographs)))
 
 
 def mark(out, host, process):
@@ -44,7 +47,13 @@ def test_what_a_killed_run_left_is_cleared_away_and_nothing_else(tmp_path):
     check_out(tmp_path)
     begin(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted([".staging", *kept])
-    assert sorted(os.listdir(tmp_path / ".staging")) == ["base.json", "plan.jsonl", "run.json"]
+    assert sorted(os.listdir(tmp_path / ".staging")) == [
+        "base.json",
+        "plan",
+        "plan.json",
+        "provenance.json",
+        "run.json",
+    ]
     staging.finish(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
 
@@ -77,27 +86,31 @@ def test_a_folder_with_what_is_not_ours_to_remove_is_refused(tmp_path):
 
 def test_an_unfinished_run_is_gone_on_with_but_not_by_other_options(tmp_path):
     begin(tmp_path, Photograph("a.jpg", "CC0-1.0"))
-    assert staging.is_unfinished(str(tmp_path))
+    assert is_planned(str(tmp_path))
     begin(tmp_path)
-    assert staging.read_plan(str(tmp_path)).photographs == [Photograph("a.jpg", "CC0-1.0")]
+    assert list(read_share(str(tmp_path), 0)) == [Photograph("a.jpg", "CC0-1.0")]
     with pytest.raises(InputError, match=r"other options \(full_height_px 197, not 389\): give the same, or remove"):
         staging.check_out(str(tmp_path), {"full_height_px": 389})
 
 
 def test_what_was_staged_is_read_back_and_half_a_stage_is_none(tmp_path, monkeypatch):
-    begin(tmp_path)
+    out = str(tmp_path)
     gone = Photograph("https://x/gone.jpg", "CC0-1.0", "Å", "t").reject("fetch", "not_found", "404", 2)
     with open("samples/alpine-meadow.jpg", "rb") as file:
         good = prepare_photograph(Photograph("good.jpg"), file.read(), 1, Preparation())
-    staged = staging.stage(str(tmp_path), [good, gone])
-    assert staging.read_staged(str(tmp_path)) == {"good.jpg": staged[0], gone.source: gone}
-    image = staged[0].image
-    content = (tmp_path / ".staging" / os.path.basename(image.url)).read_bytes()
-    assert content[image.offset_bytes :][: image.size_bytes] == good.image
-    monkeypatch.setattr(staging, "_write_lines", lambda *arguments: 1 / 0)
+    batches.stage(out, 3, [good, gone])
+    (staged,) = batches.read_staged(out, 3)
+    assert (staged.sources, staged.rejects) == ({"good.jpg", gone.source}, [gone])
+    ((image, row),) = batches.read_samples(out, staged.records)
+    assert (image, row.sample) == (good.image, json.loads(json.dumps(good.sample.to_json())))
+    assert batches.keys_of(staged.records) == [good.sample.key]
+    assert batches.read_hashes(out, staged.records) == bytes.fromhex(good.sample.perceptual_hash) + good.crop_hashes
+    batches.stage(out, 3, [good])  # by another attempt
+    assert sum(len(staged.records) for staged in batches.read_staged(out, 3)) == 1
+    monkeypatch.setattr(batches, "write_lines", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        staging.stage(str(tmp_path), [Reject("other.jpg", "read", "unreadable", "x")])
-    assert "other.jpg" not in staging.read_staged(str(tmp_path))
+        batches.stage(out, 4, [Reject("other.jpg", "read", "unreadable", "x")])
+    assert list(batches.read_staged(out, 4)) == []
 
 
 def test_a_run_on_another_host_is_refused_with_the_cure_and_not_discarded(tmp_path):
@@ -154,6 +167,7 @@ def test_a_mark_that_no_run_makes_does_not_keep_the_folder(tmp_path, content):
     assert os.listdir(tmp_path) == [".staging"]
 
 
+GOOD_LINE = {"source": "a", "sha256": "0" * 64, "pixels": 1, "offset": 0, "image_bytes": 1, "row_bytes": 1}
 GOOD_PIECE = {"url": "/a.tar", "offset_bytes": 0, "size_bytes": 9}
 
 
@@ -166,21 +180,31 @@ GOOD_PIECE = {"url": "/a.tar", "offset_bytes": 0, "size_bytes": 9}
         b"[" * 100_000,
         b'{"reject": {"source": "a"}}',
         b'{"reject": 7}',
-        b'{"photograph": {"source": 5, "piece": null}}',
-        b'{"photograph": {"source": "a", "secret_url": 5, "piece": null}}',
-        json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"size_bytes": -1}}}).encode(),
-        json.dumps({"photograph": {"source": "a", "piece": GOOD_PIECE | {"offset_bytes": "x"}}}).encode(),
-        json.dumps({"sample": {"full_rows_px": []}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
-        json.dumps({"sample": {"source": ["a"]}, "image": GOOD_PIECE, "crop_hashes": "", "origin": None}).encode(),
+        b'{"source": 5, "piece": null}',
+        b'{"source": "a", "secret_url": 5, "piece": null}',
+        json.dumps({"source": "a", "piece": GOOD_PIECE | {"size_bytes": -1}}).encode(),
+        json.dumps({"source": "a", "piece": GOOD_PIECE | {"offset_bytes": "x"}}).encode(),
+        json.dumps(GOOD_LINE | {"sha256": "x"}).encode(),
+        json.dumps(GOOD_LINE | {"source": ["a"]}).encode(),
+        json.dumps(GOOD_LINE | {"offset": -1}).encode(),
     ],
 )
-@pytest.mark.parametrize("read", [staging.read_plan, staging.read_staged])
+@pytest.mark.parametrize("read", [lambda out: list(read_share(out, 0)), lambda out: list(batches.read_staged(out, 0))])
 def test_notes_of_an_unfinished_run_that_are_damaged_are_refused_in_one_line(tmp_path, read, line):
-    (tmp_path / ".staging").mkdir()
-    for name in ("plan.jsonl", "0.jsonl"):
-        (tmp_path / ".staging" / name).write_bytes(b"\n" + line + b"\n")
+    for name in ("plan/000000/000000.jsonl", "staged/000000/0000000000000000.jsonl"):
+        path = tmp_path / ".staging" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"\n" + line + b"\n")
     with pytest.raises(InputError, match=rf"jsonl is damaged at line 2 .*remove {tmp_path}/\.staging to start again"):
         read(str(tmp_path))
+
+
+@pytest.mark.parametrize("plan", [7, [], {}, {"photographs": -1}])
+def test_a_damaged_plan_is_refused_in_one_line(tmp_path, plan):
+    (tmp_path / ".staging").mkdir()
+    (tmp_path / ".staging" / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match=rf"plan\.json is damaged .*remove {tmp_path}/\.staging to start again"):
+        read_plan(str(tmp_path))
 
 
 @pytest.mark.parametrize("base", [7, [], {}, {"format_version": 1, "shards": {}}])

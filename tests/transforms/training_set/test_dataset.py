@@ -3,46 +3,65 @@ import json
 import os
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import transforms.training_set.dataset as dataset_module
 from model.errors import InputError
+from tests.transforms.training_set.conftest import write_set
+from transforms.storage import tables
 from transforms.storage.tables import read_rows, write_rows
 from transforms.training_set.dataset import (
     INDEX_SCHEMA,
     REJECTS_SCHEMA,
     read_dataset,
     read_index,
-    read_training_set,
-    write_tables,
+    read_index_parts,
+    read_rejects,
 )
 from transforms.training_set.records import Reject
-from transforms.training_set.shards import (
-    assign_shards,
-    write_shard,
-)
 
 PROVENANCE = {"configuration": {"full_height_px": 197, "patch_size_px": 101}}
 NEVER = Reject("z.jpg", "decode", "truncated", "image file is truncated")
 
 
-def test_tables_say_what_is_there_in_an_order_of_their_own(on_disk, tmp_path):
-    written = [write_shard(str(tmp_path), shard) for shard in assign_shards(on_disk, 7)]
-    rejects = [NEVER, dataclasses.replace(NEVER, source="a.jpg", reason="empty")]
-    dataset = write_tables(str(tmp_path), written, rejects, PROVENANCE)
-    before = [(tmp_path / name).read_bytes() for name in ("index.parquet", "rejects.parquet", "dataset.json")]
-    write_tables(str(tmp_path), reversed(written), reversed(rejects), PROVENANCE)
-    assert before == [(tmp_path / name).read_bytes() for name in ("index.parquet", "rejects.parquet", "dataset.json")]
+def test_tables_say_what_is_there_in_an_order_of_their_own(items, tmp_path):
+    rejects = [dataclasses.replace(NEVER, source="a.jpg", reason="empty"), NEVER]
+    shards, dataset = write_set(tmp_path, items, 7, rejects, PROVENANCE)
     assert read_dataset(str(tmp_path)) == dataset
     assert dataset["rejects"] == {"empty": 1, "truncated": 1}
     assert sum(dataset["samples"].values()) == 40
-    assert dataset["shards"]["train-000000.tar"]["sha256"] == written[0].sha256
+    assert dataset["shards"]["train-000000.tar"]["sha256"] == shards[0].sha256
     rows = read_rows(str(tmp_path / "rejects.parquet"), "table of rejects", REJECTS_SCHEMA)
     assert [row["source"] for row in rows] == ["a.jpg", "z.jpg"]
     index = read_index(str(tmp_path))
     assert len(index) == 40
     assert {name: value for name, value in index[0].items() if name not in ("shard", "offset", "size")} == next(
-        item.sample.to_json() for item in on_disk if item.sample.key == index[0]["key"]
+        item.sample.to_json() for item in items if item.sample.key == index[0]["key"]
     )
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40, 1000])
+def test_tables_written_in_parts_have_the_rows_of_those_written_at_once(items, tmp_path, monkeypatch, rows):
+    rejects = [dataclasses.replace(NEVER, source=f"{index:02d}.jpg") for index in range(23)]
+    write_set(tmp_path / "whole", items, 7, rejects, PROVENANCE)
+    for module in (tables, dataset_module):
+        monkeypatch.setattr(module, "ROWS_IN_A_GROUP", rows)
+    write_set(tmp_path / "parts", items, 7, rejects, PROVENANCE)
+    for name in ("index.parquet", "rejects.parquet"):
+        assert pq.read_table(tmp_path / "parts" / name) == pq.read_table(tmp_path / "whole" / name)
+        assert pq.ParquetFile(tmp_path / "parts" / name).metadata.row_group(0).num_rows <= rows
+    assert list(read_rejects(str(tmp_path / "parts"))) == rejects
+    names = read_dataset(str(tmp_path / "parts"))["shards"]
+    parts = list(read_index_parts(str(tmp_path / "parts"), names))
+    assert pa.concat_tables(parts).to_pylist() == read_index(str(tmp_path / "whole"))
+    assert max(map(len, parts)) <= rows
+
+
+def test_rows_of_shards_that_are_not_in_the_set_are_passed_over(made):
+    names = [name for name in read_dataset(str(made))["shards"] if name.startswith("train")]
+    rows = pa.concat_tables(read_index_parts(str(made), names, ["shard", "key"])).to_pylist()
+    assert {row["shard"] for row in rows} == set(names)
 
 
 def test_a_folder_that_is_no_training_set_is_refused(tmp_path):
@@ -54,9 +73,9 @@ def test_a_folder_that_is_no_training_set_is_refused(tmp_path):
 
 
 @pytest.fixture
-def made(on_disk, tmp_path):
+def made(items, tmp_path):
     """Returns a whole training set."""
-    write_tables(str(tmp_path), [write_shard(str(tmp_path), s) for s in assign_shards(on_disk, 7)], [], PROVENANCE)
+    write_set(tmp_path, items, 7, [], PROVENANCE)
     return tmp_path
 
 
@@ -152,10 +171,10 @@ def test_a_reject_without_what_each_has_is_refused_in_one_line(made, change):
     row = dict.fromkeys(REJECTS_SCHEMA.names)
     row |= {"source": "a.jpg", "stage": "read", "reason": "unreadable", "message": "x", "attempts": 1}
     write_rows(str(made / "rejects.parquet"), [row], REJECTS_SCHEMA)
-    assert len(read_training_set(str(made), read_dataset(str(made))).rejects) == 1
+    assert len(list(read_rejects(str(made)))) == 1
     write_rows(str(made / "rejects.parquet"), [row | change], REJECTS_SCHEMA)
     with pytest.raises(InputError, match=r"rejects\.parquet is damaged"):
-        read_training_set(str(made), read_dataset(str(made)))
+        list(read_rejects(str(made)))
 
 
 def test_a_damaged_index_is_refused_in_one_line(made):
