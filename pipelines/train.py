@@ -50,7 +50,7 @@ from transforms.training.run_folder import CHECKPOINT, RunConfig, RunFolder, sta
 from transforms.training.run_lock import locked
 from transforms.training.shard_reader import Shards, set_checksum
 from transforms.training.stream import PatchStream
-from transforms.training_set.dataset import DATASET, Dataset, check_fits, read_dataset, read_index
+from transforms.training_set.dataset import DATASET, Dataset, check_fits, count_licences, read_dataset
 
 PACKAGES = ("torch", "numpy", "pillow", "webdataset", "fsspec", "safetensors")
 """The packages that determine what a run computes."""
@@ -181,7 +181,8 @@ def train(options: TrainOptions, metric: Metric | None = None) -> Trainer | Deta
         rank=processes.rank,
         ranks=processes.count,
     )
-    origin = provenance(options, dataset, job)
+    licences = count_licences(options.data, dataset) if processes.rank == 0 else Counter()
+    origin = provenance(options, dataset, job, licences)
     config = cast(RunConfig, {**job.config, "training": dataclasses.asdict(trainer.config), **origin})
     images = options.images
     if images is None and options.minutes is None and job.iterations:
@@ -325,9 +326,8 @@ def start_from(trainer: Trainer, init: str | None) -> Parent | None:
     return {"sha256": found.sha256, "images_seen": trainer.images_before}
 
 
-def provenance(options: TrainOptions, dataset: Dataset, job: Job) -> Provenance:
+def provenance(options: TrainOptions, dataset: Dataset, job: Job, licences: Counter[str]) -> Provenance:
     """Describes the origin of this run's checkpoints, except for the number of images seen."""
-    licences = Counter(row["licence"] or "unstated" for row in read_index(options.data) if row["split"] == "train")
     return {
         "version": __version__,
         "preset": options.preset,

@@ -13,8 +13,10 @@ from pipelines.terminal.flags import (
     RenderPrecision,
     Replace,
     Tile,
+    Truncation,
     beam_flags,
     tile_px,
+    truncated,
     whole_numbers,
 )
 from pipelines.terminal.paths import absolute_files
@@ -25,6 +27,8 @@ FIELDS = {
     "height": ("height_px",),
     "origin": ("origin_x_px", "origin_y_px"),
     "cyclic": ("cyclic",),
+    "truncation": ("truncation",),
+    "journey": ("journey",),
     "format": ("formats",),
 }
 """The fields of a request that flags give. With --requests they are defaults for rows that omit them."""
@@ -42,6 +46,13 @@ def render(
         typer.Option(metavar="X,Y", help="World pixel of the panorama's top left corner.", show_default="0,-height/2"),
     ] = None,
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
+    truncation: Truncation = 1.0,
+    journey: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", help="Let the style drift along x, with a new one in each PX pixels.", show_default="no"
+        ),
+    ] = None,
     requests: Annotated[
         str | None,
         typer.Option(
@@ -84,12 +95,14 @@ def render(
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
+    values |= {"truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
     if requests:
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
         listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
         asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
+        name += truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
         asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
         requests=tuple(asked),

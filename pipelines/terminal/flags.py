@@ -68,6 +68,10 @@ Tile = Annotated[
         show_default="a size that suits the panorama",
     ),
 ]
+Truncation = Annotated[
+    float,
+    typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
 Steps = Annotated[int, typer.Option(help="Optimisation steps per photograph.")]
 Size = Annotated[
@@ -83,6 +87,11 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=silence, help="Hide progress; results and errors are still shown.")
 ]
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
+
+
+def truncated(truncation: float) -> str:
+    """Returns the part of an id that names a truncation, in characters that ids may have."""
+    return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
 
 
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":

@@ -92,7 +92,10 @@ def unreachable(record: JobRecord, error: object) -> JobFailedError:
 
 def refuse_detached(out: str) -> None:
     """Raises InputError if a detached job is at work in a folder, because a new run would end it."""
-    record = read_record(out)
+    try:
+        record = read_record(out)
+    except (InputError, OSError):  # the command itself says what is wrong with the folder
+        return
     if record is None or not record.get("detached"):
         return
     try:

@@ -70,6 +70,12 @@ def with_types(content, dtype):
     return join(header, data)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (16,), ()])
+def test_a_mean_of_w_that_does_not_fit_is_refused(tiny, shape):
+    tensors = {**tiny.state_dict(), "w_mean": torch.zeros(shape)}
+    assert_refused(save_checkpoint(tensors, tiny.config, {}, LICENCE), "w_mean is [")
+
+
 def test_a_checkpoint_comes_back_as_it_was(tiny, content):
     checkpoint = load_checkpoint(content, NAME)
     assert checkpoint.generator.config == tiny.config

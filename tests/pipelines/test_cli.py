@@ -177,7 +177,7 @@ def test_a_number_that_is_not_one_is_refused_by_every_flag(command, flag, value,
     assert list(tmp_path.iterdir()) == []
 
 
-WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"]}
+WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"], "render": [], "fuse": ["--styles=2"]}
 """The arguments that a command needs in addition to its numeric flags."""
 
 

@@ -18,7 +18,7 @@ from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join, write_bytes
 from transforms.storage.pictures import STORED_FORMATS, open_picture
 from transforms.storage.templates import fill
-from transforms.training_set.dataset import INDEX, REPORT, Dataset, read_index_parts, read_rejects
+from transforms.training_set.dataset import INDEX, REPORT, UNSTATED, Dataset, read_index_parts, read_rejects
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS
 
@@ -30,7 +30,6 @@ BANDS: Final = 24
 EXAMPLES: Final = 5
 LICENCES: Final = 40
 BINS: Final = 24
-UNSTATED: Final = "unstated"
 COLUMNS: Final = (
     *("shard", "key", "offset", "size", "source", "licence", "author", "title"),
     *("original_width_px", "original_height_px"),

@@ -135,7 +135,8 @@ def _local(url: str) -> Iterator[str]:
     """Yields the path of a file; one on an object store is copied to a temporary file meanwhile."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        yield path
+        with fs.open(path, "rb"):  # raises an error for a device or pipe, which pyarrow would wait for
+            yield path
         return
     with NamedTemporaryFile() as copy, fs.open(path, "rb") as file:
         shutil.copyfileobj(file, copy, 1 << 20)

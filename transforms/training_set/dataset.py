@@ -41,6 +41,9 @@ GEOMETRY_TOLERANCE = 0.1
 INDEX_IS = "index of a training set; copy it again, or ingest again"
 REJECTS_ARE = "table of rejects of a training set; copy it again, or ingest again"
 
+UNSTATED = "unstated"
+"""What stands for the licence of a photograph that has none."""
+
 _PATCH_TYPE = pa.struct(
     [("x_px", pa.int32()), ("y_px", pa.int32()), ("size_px", pa.int32()), ("vertical_position", pa.float64())]
 )
@@ -268,6 +271,19 @@ def read_index_parts(
     names = pa.array(list(shards), pa.string())
     for part in read_parts(join(url, INDEX), INDEX_IS, schema, _LATER_COLUMNS, groups):
         yield part.filter(pc.is_in(part["shard"], names))
+
+
+def count_licences(url: str, dataset: Dataset) -> Counter[str]:
+    """Counts the licences of a set's training samples.
+
+    Raises:
+        InputError: the index is missing or damaged.
+    """
+    counts: Counter[str] = Counter()
+    for part in read_index_parts(url, dataset["shards"], ["shard", "split", "licence"]):
+        licences = part.filter(pc.equal(part["split"], "train"))["licence"]
+        counts.update(licence or UNSTATED for licence in licences.to_pylist())
+    return counts
 
 
 def read_rejects(url: str, groups: Sequence[int] | None = None) -> Iterator[Reject]:

@@ -58,6 +58,19 @@ def test_tables_written_in_parts_have_the_rows_of_those_written_at_once(items, t
     assert max(map(len, parts)) <= rows
 
 
+def test_licences_are_counted_without_a_thread_and_without_the_rest_of_the_index(items, tmp_path, monkeypatch):
+    write_set(tmp_path, items, 7, [], PROVENANCE)
+    rows = [row for row in read_index(str(tmp_path)) if row["split"] == "train"]
+    read = []
+    real = dataset_module.read_parts
+    monkeypatch.setattr(dataset_module, "read_parts", lambda *a: read.append(a[2].names) or real(*a))
+    before = len(os.listdir("/proc/self/task"))
+    counts = dataset_module.count_licences(str(tmp_path), read_dataset(str(tmp_path)))
+    assert len(os.listdir("/proc/self/task")) == before
+    assert counts == {"CC0-1.0": len(rows)}
+    assert read == [["shard", "split", "licence"]]
+
+
 def test_rows_of_shards_that_are_not_in_the_set_are_passed_over(made):
     names = [name for name in read_dataset(str(made))["shards"] if name.startswith("train")]
     rows = pa.concat_tables(read_index_parts(str(made), names, ["shard", "key"])).to_pylist()
