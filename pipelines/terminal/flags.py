@@ -116,8 +116,13 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     if runner_of(flags) not in DESCRIBED:
         check_names(flags, own)
     from pipelines.terminal.beam_flags import beam_options
+    from pipelines.terminal.job_records import refuse_detached
 
-    return beam_options(flags, own)
+    options = beam_options(flags, own)
+    out = context.params.get("out") or context.params.get("folder")
+    if out:
+        refuse_detached(out)
+    return options
 
 
 def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
