@@ -36,7 +36,7 @@ from transforms.training.run_lock import locked
 
 PRESETS_BY_NAME = dict(PRESETS)
 REPOSITORY = Path(__file__).parents[2]
-BATCH = 16
+BATCH = 4
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def data(tmp_path_factory):
 
 
 def tiny(data, out, **options):
-    return TrainOptions(**{"data": data, "out": str(out), "preset": "tiny", "images": 2 * BATCH, **options})
+    return TrainOptions(**{"data": data, "out": str(out), "preset": "tiny", "batch": BATCH, "images": 2 * BATCH, **options})
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_after_a_kill_all_that_shows_the_run_agrees_with_its_log(data, tmp_path,
 def start(data, out, *flags):
     """Starts the command in a separate process, saving after every step; returns once it has saved."""
     program = "from pipelines import cli, training_run; training_run.TICK_S = 0.0; cli.main(sys.argv[1:])"
-    process = forks.Fork(program, "train", "--data", data, "--out", out, "--preset", "tiny", *flags)
+    process = forks.Fork(program, "train", "--data", data, "--out", out, "--preset", "tiny", "--batch", BATCH, *flags)
     for _ in range(600):
         log = out / "log.jsonl"
         if (log.exists() and log.read_text()) or process.ended:
