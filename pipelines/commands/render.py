@@ -8,6 +8,7 @@ import typer
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
+    KeepPatches,
     Quiet,
     RenderFolder,
     RenderPrecision,
@@ -65,6 +66,7 @@ def render(
     ] = None,
     format: Formats = None,
     replace: Replace = False,
+    keep_patches: KeepPatches = True,
     precision: Annotated[
         RenderPrecision, typer.Option(metavar="<float32|bfloat16|float16>", help="Precision of the convolutions.")
     ] = "float32",
@@ -111,6 +113,7 @@ def render(
         tile_px=tile_px(tile),
         tiles_per_shard=tiles_per_shard,
         replace=replace,
+        keep_patches=keep_patches,
         precision=precision,
         repair=repair,
         accelerator=accelerator,

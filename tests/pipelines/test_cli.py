@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import pipelines.cli
-import transforms.panoramas.patch_shards
+import transforms.render.publish
 import transforms.storage.tables
 from model.config import DETAIL, PRESETS, RECIPES, SHORT_NAMES, VERTICAL_LAWS
 from model.config import PRECISIONS as TRAINING_PRECISIONS
@@ -84,14 +84,14 @@ def test_render_takes_requests_from_a_file(render_requests, tmp_path):
 
 def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_requests, tmp_path, monkeypatch):
     requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b"})
-    original = transforms.panoramas.patch_shards.write_patch_shard
+    original = transforms.render.publish.write_patch_shard
 
     def write_patch_shard(out, shard, patches):
         if shard.plan.request.id == "b":
             raise OSError(28, "No space left on device")
         original(out, shard, patches)
 
-    monkeypatch.setattr(transforms.panoramas.patch_shards, "write_patch_shard", write_patch_shard)
+    monkeypatch.setattr(transforms.render.publish, "write_patch_shard", write_patch_shard)
     code, _, err = render_requests(requests)
     assert code == 1
     shown = "\n".join(err)

@@ -26,6 +26,14 @@ def mark_run(out: str, configuration: Mapping[str, object]) -> Fenced:
     return Fenced(out, out, mark, run)
 
 
+def revoke(out: str) -> None:
+    """Ends the current run, if there is one, so that its workers change nothing more. A new run can continue it."""
+    with alone_in(out):
+        run = read_run(out)
+        if run:
+            write_json(mark_of(out), {**run, RUN: "none, because the run was cancelled"})
+
+
 def mark_of(out: str) -> str:
     """Returns the path of the mark."""
     return join(str(out), STAGING, _RUN)

@@ -262,18 +262,19 @@ def check_plan(out: str, plan: Plan, held: Held) -> None:
         )
 
 
-def begin(out: str, plan: Plan, held: Held | None) -> None:
-    """Writes the plan, and removes all files of the plans that it replaces.
+def begin(out: str, plan: Plan, held: Held | None, keeps_patches: bool = True) -> None:
+    """Writes the plan to the folder of its patches, and removes all files of the plans that it replaces.
 
     Args:
         out: the folder of the job.
         plan: the plan.
         held: the contents of the folder under its id; None if the id is new to it.
+        keeps_patches: whether there will be patches.
     """
     path = join(plan_folder(out, plan), PLAN_FILE)
     if held is not None and not held.is_of(plan):
         remove_replaced(out, plan, held)
-    if held is None or not _says(path, plan):
+    if keeps_patches and (held is None or not _says(path, plan)):
         write_json(path, plan.pixels_json())
 
 
