@@ -269,7 +269,9 @@ class PlanFence(Fence):
     plan: Plan
 
     def refuse_stale(self, url: str, fs: AbstractFileSystem) -> None:
-        """Looks for another plan with the same id."""
+        """Looks for the plan and, if it is not stored, for another one with the same id."""
+        if exists(join(plan_folder(self.folder, self.plan), PLAN_FILE)):
+            return
         recorded = read_record(self.folder, self.plan.request.id).get("plan", self.plan.digest)
         others = [folder for folder in other_plans(self.folder, self.plan) if exists(join(folder, PLAN_FILE))]
         if recorded != self.plan.digest or others:
@@ -321,6 +323,7 @@ def _says(url: str, plan: Plan) -> bool:
 def remove_replaced(out: str, plan: Plan, held: Held) -> None:
     """Removes all files of other plans with the same id."""
     for folder in held.others:
+        remove(join(folder, PLAN_FILE))  # first, because late workers of that plan look for it
         remove(folder)
     if held.record.get("plan", plan.digest) != plan.digest:
         for name, file in held.record["files"].items():

@@ -132,11 +132,12 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         InputError: the URL is on a web server, or behind the fence of another run.
     """
     fs, path = filesystem(url)
-    check_current(url, fs)
     if "http" in fs.protocol:
         cure = "write to a folder, or a store such as gs:// or s3://"
         raise InputError(f"{url}: a web server is read-only; {cure}")
     if isinstance(fs, (LocalFileSystem, MemoryFileSystem)):
+        if isinstance(url, Fenced) and not fs.exists(fs._parent(path)):
+            check_current(url, fs)
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
         try:

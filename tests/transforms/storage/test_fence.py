@@ -84,7 +84,7 @@ def test_a_write_that_is_late_by_a_hair_changes_nothing(folder, was_there, monke
     def look_and_freeze(url, fs):
         look(url, fs)
         looks.append(url)
-        if len(looks) == 2:  # the second look comes just before the write
+        if len(looks) == 1:  # just before the write
             write_bytes(join(begin(folder, "new"), "file"), b"new")
 
     monkeypatch.setattr(files, "check_current", look_and_freeze)
