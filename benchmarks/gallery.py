@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 SAMPLES, PICTURES = ROOT / "samples", ROOT / "docs" / "images"
 GAP_PX = 8
 GALLERY_SEEDS, GALLERY_COLUMNS = range(1, 13), 2
+JOURNEY_ROWS = 4
 INVERTED = ("dry-mountains", "mountain-lake", "wheat-field", "winter-coast")
 INVERSION = ("--size", "256x128", "--steps", 200)
 
@@ -96,6 +97,18 @@ def one_of_worlds(name: str) -> Callable[[Path], Image.Image]:
         return panoramas(work)[0]
 
     return make
+
+
+def journey(work: Path) -> Image.Image:
+    """Makes a journey, and cuts it into rows."""
+    whole = one_of_worlds("journey")(work)
+    width = whole.width // JOURNEY_ROWS
+    return page([whole.crop((x, 0, x + width, whole.height)) for x in range(0, whole.width, width)])
+
+
+def truncated(work: Path) -> Image.Image:
+    """Makes a world with truncation below the same world without."""
+    return page([one_of_worlds(name)(work / name) for name in ("not-truncated", "truncated")])
 
 
 def fused(width_px: int, height_px: int) -> Callable[[Path], Image.Image]:
@@ -170,6 +183,8 @@ SHOWN = {
     "world-elsewhere": Shown(one_of_worlds("elsewhere"), 80, 1024),
     "world-four-styles": Shown(one_of_worlds("four-styles"), 80, 1280),
     "world-plane": Shown(one_of_worlds("plane"), 80, 768),
+    "world-journey": Shown(journey, 75, 1024),
+    "world-truncated": Shown(truncated, 75, 1024),
     "world-cyclic-rolled": Shown(one_of_worlds("cyclic-rolled"), 80, 1024),
     "world-edited": Shown(one_of_worlds("edited"), 80, 1024),
     "fuse-row": Shown(fused(4096, 512), 85, 2048),

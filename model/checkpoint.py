@@ -1,8 +1,9 @@
 """Reads and writes checkpoints and training state as safetensors with one JSON document in the header.
 
-A checkpoint holds the averaged generator and, in its header, the configuration, the provenance and the licence. It may
-also hold a detail stage for that generator: its tensors' names begin with ``detail.``, and its configuration is in the
-header. A training state holds everything needed to resume a run. Nothing is unpickled.
+A checkpoint holds the averaged generator and, in its header, the configuration, the provenance and the licence. Its
+tensor ``w_mean`` is the mean of w, for truncation; files of earlier versions lack it. It may also hold a detail stage
+for that generator: its tensors' names begin with ``detail.``, and its configuration is in the header. A training state
+holds everything needed to resume a run. Nothing is unpickled.
 """
 
 import dataclasses
@@ -29,6 +30,9 @@ from model.tensor_header import HEADER_KEY, read_header
 
 FORMAT_VERSION = 1
 CHECKPOINT, TRAINING_STATE = "checkpoint", "training state"
+W_MEAN = "w_mean"
+"""The name of the tensor with the mean of w."""
+
 DETAIL, PREFIX = "detail", "detail."
 """The header's name of the detail stage's configuration, and what the names of its tensors begin with."""
 
@@ -129,7 +133,15 @@ def save_checkpoint(
     licence: str,
     detail: DetailStage | None = None,
 ) -> bytes:
-    """Returns the file of a generator's state dict and, if given, a detail stage; equal content gives equal bytes."""
+    """Returns the file of a generator and, if given, a detail stage; equal content gives equal bytes.
+
+    Args:
+        tensors: The generator's state dict, with the mean of w as `W_MEAN` if it is known.
+        config: The generator's configuration.
+        provenance: How and on what the generator was trained.
+        licence: An SPDX identifier or a sentence.
+        detail: The detail stage.
+    """
     header = {"generator": dataclasses.asdict(config), "provenance": provenance, "licence": licence}
     if detail is not None:
         tensors = {**tensors, **{PREFIX + name: x for name, x in detail.state_dict().items()}}
@@ -155,7 +167,11 @@ def load_checkpoint(content: bytes, name: str) -> Checkpoint:
             detail = DetailStage(configs.detail_config(header[DETAIL])) if DETAIL in header else None
         if detail is not None:
             put_into(detail, {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX)}, PREFIX)
+        mean = tensors.pop(W_MEAN, None)
+        if mean is not None and mean.shape != (1, generator.config.w_dim):
+            raise InputError(f"{W_MEAN} is {list(mean.shape)}; it must be [1, {generator.config.w_dim}]")
         put_into(generator, tensors)
+        generator.mapping.mean = None if mean is None else mean.float()
     except (InputError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{name}: the checkpoint does not fit its own configuration: {one_line(error)}") from None
     provenance = header.get("provenance", {})

@@ -9,6 +9,7 @@ import torch
 
 from model.checkpoint import Checkpoint, DetailParent, Parent, Provenance, save_checkpoint
 from model.training.detail import DetailTrainer
+from model.world.styles import with_mean_w
 from pipelines.training_run import Run
 from transforms.training.previews import detail_strip
 from transforms.training.stream import PatchBatch, PatchStream
@@ -49,5 +50,5 @@ class DetailRun(Run):
         parent = cast(Parent, {name: value for name, value in init.items() if name != "base"})
         stage: Provenance = {**self.provenance, "init": parent, "images_seen": trainer.images}
         provenance: Provenance = {**init["base"], "detail": stage}
-        tensors, config = trainer.base.state_dict(), trainer.generator_config
+        tensors, config = with_mean_w(trainer.base), trainer.generator_config
         return save_checkpoint(tensors, config, provenance, "unstated", trainer.ema)

@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 import apache_beam as beam
@@ -16,7 +16,8 @@ from fsspec.core import has_magic
 from model.errors import InputError
 from pipelines.terminal.failures import Detached
 from pipelines.terminal.ingest_tables import details
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.job_records import JOB
+from pipelines.terminal.jobs import attached, is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from transforms.ingest import staging
 from transforms.ingest.crawler import PHOTOGRAPHS_DONE
@@ -50,7 +51,7 @@ from transforms.sources.find import can_retry
 from transforms.sources.lists import PICTURE_SUFFIXES
 from transforms.sources.web import ANSWERS_READ, check_source, is_on_web
 from transforms.storage.fence import StaleRunError
-from transforms.storage.files import exists, remove
+from transforms.storage.files import exists, join, remove
 from transforms.storage.urls import redact
 from transforms.training_set.dataset import DATASET, Dataset, read_dataset, read_dataset_if_any, read_rejects
 from transforms.workers.sight import Sight, look
@@ -183,7 +184,8 @@ def find(options: IngestOptions, where: str, beam_flags: PipelineOptions | None)
         retry = tuple(retried_reasons(options.out))
     sight = look([sources_url(where)]) if is_remote(beam_flags) else None
     extends = staging.read_base(where) is not None
-    with track("Pages and responses read", 0, lambda: ANSWERS_READ.count), job(beam_flags, where) as pipeline:
+    progress = track("Pages and responses read", 0, lambda: ANSWERS_READ.count)
+    with progress, attached(beam_flags), job(beam_flags, where) as pipeline:
         _ = pipeline | FindPhotographs(
             options.out, where, options.manners, options.depth, extends, retry, options.crawlers, sight
         )
@@ -222,7 +224,16 @@ def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions | None) 
     """Builds the pipeline and runs it."""
     sight = look(needs(options.out, plan)) if is_remote(beam_flags) else None
     with job(beam_flags, options.out) as pipeline:
-        build(pipeline, options, plan, sight)
+        completed = build(pipeline, options, plan, sight)
+        if is_detached(beam_flags):
+            _ = completed | "Finish" >> beam.Map(lambda _: finish(options.out))
+
+
+def finish(out: str) -> None:
+    """Ends a run whose submitter is gone: the last step of a detached job, which may run twice."""
+    with suppress(StaleRunError):
+        staging.finish(out)
+    remove(str(join(out, JOB)))
 
 
 def needs(out: str, plan: Plan) -> Iterator[str]:
@@ -232,8 +243,10 @@ def needs(out: str, plan: Plan) -> Iterator[str]:
     yield from {posixpath.dirname(url): url for url in islice(files, FILES_SHOWN)}.values()
 
 
-def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan, sight: Sight | None = None) -> None:
-    """Connects the steps that deal with what is planned."""
+def build(
+    pipeline: beam.Pipeline, options: IngestOptions, plan: Plan, sight: Sight | None = None
+) -> beam.PCollection[None]:
+    """Connects the steps that deal with what is planned; returns an element for the completed set."""
     out = options.out
     existing = staging.read_base(out)
     shards = plan_shards(options.samples_per_shard, existing, plan.photographs)
@@ -242,7 +255,7 @@ def build(pipeline: beam.Pipeline, options: IngestOptions, plan: Plan, sight: Si
     read = pipeline | PreparePhotographs(out, plan, options.preparation, options.manners, options.memory_bytes, sight)
     kept, duplicates = (read.records, *known) | DropDuplicates(out, options.dedup, plan.photographs)
     written = kept | AssignShards(shards) | WriteTrainingShards(out, out)
-    _ = (written, read.runs, duplicates) | WriteTables(out)
+    return (written, read.runs, duplicates) | WriteTables(out)
 
 
 def repack(out: str, samples_per_shard: int | None = None, beam_flags: PipelineOptions | None = None) -> Dataset:

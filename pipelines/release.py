@@ -10,6 +10,7 @@ import sys
 
 from model import bundled
 from model import checkpoint as files
+from model.world.styles import with_mean_w
 from transforms.storage.files import join, write_bytes
 from transforms.storage.tensor_files import read_tensors
 from transforms.training.run_folder import CHECKPOINT, STATE, state_beside
@@ -33,7 +34,7 @@ def release(run: str) -> None:
         counts = {"steps": header["steps"], "images_before": header["images_before"]}
         write_bytes(state_beside(url), files.save(files.TRAINING_STATE, kept, counts))
     generator = found.generator
-    write_bytes(url, files.save_checkpoint(generator.state_dict(), generator.config, provenance, LICENCE, detail))
+    write_bytes(url, files.save_checkpoint(with_mean_w(generator), generator.config, provenance, LICENCE, detail))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Render: turns requests into panoramas.
 
-requests -> plans -> shards of tiles -> patches -> patch shards -> panoramas -> manifest
+requests -> plans -> shards of tiles -> patches -> patch shards and panoramas -> manifest
 """
 
 import itertools
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import typer
@@ -15,7 +14,8 @@ from apache_beam.pvalue import PBegin
 
 from model.bundled import resolve
 from model.version import __version__
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.job_records import JOB
+from pipelines.terminal.jobs import is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
 from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
@@ -28,20 +28,21 @@ from transforms.panoramas.manifest import (
     refused_row,
     write_manifest,
 )
-from transforms.panoramas.patch_shards import NOT_WRITTEN, WritePatchShards
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest, write_requests
-from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssemblePanoramas
+from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssembleRest
 from transforms.render.estimate import estimate
+from transforms.render.follow import followed
 from transforms.render.index_page import write_index
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned, make_plans
+from transforms.render.publish import FAILURES, PublishShards
 from transforms.render.repair import remove_damaged
 from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.render.work import STORAGE_CALLS, CutShards, Work, survey
-from transforms.storage.files import join, remove_leftovers
+from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, survey
+from transforms.storage.files import join, remove, remove_leftovers
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
@@ -76,9 +77,12 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
     tiles = sum(each.tiles for each in to_do)
     if to_do:
         sight = look(needs(options, to_do)) if is_remote(beam_flags) else None
-        note = JobNote(len(plans))
-        with track("Tiles", tiles, lambda: PATCHES_DONE.count, note), job(beam_flags, options.out) as pipeline:
-            build(pipeline, options, to_do, sight)
+        with (
+            track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), len(work) - len(to_do))),
+            followed(options.out, [each.plan for each in to_do]),
+            job(beam_flags, options.out) as pipeline,
+        ):
+            build(pipeline, options, to_do, sight, is_detached(beam_flags))
     ids = {plan.request.id for plan in plans} | planned.refused.keys()
     manifest = retried(read_manifest, options.out)
     retried(write_index, options.out, manifest)
@@ -125,7 +129,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     options = planned.options
 
     def write_down(plan: Plan) -> None:
-        retried(begin, options.out, plan, planned.held.get(plan))
+        retried(begin, options.out, plan, planned.held.get(plan), keeps_patches(options, plan))
 
     if options.replace:
         for plan, held in planned.held.items():
@@ -138,6 +142,11 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     checked = Tally()
     with track("Shards checked", len(shards), lambda: checked.count):
         return remove_damaged(options.out, shards, checked.add)
+
+
+def keeps_patches(options: RenderOptions, plan: Plan) -> bool:
+    """Returns whether patches of a plan will be on storage, if only for a while."""
+    return options.keep_patches or plan.tiles > options.shard_tiles(plan)
 
 
 def first_row(work: Work) -> ManifestRow:
@@ -156,29 +165,43 @@ def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
 
 
 def build(
-    pipeline: beam.Pipeline | PBegin, options: RenderOptions, work: Sequence[Work], sight: Sight | None = None
+    pipeline: beam.Pipeline | PBegin,
+    options: RenderOptions,
+    work: Sequence[Work],
+    sight: Sight | None = None,
+    detached: bool = False,
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
-    skip = SkipStored(options.out).with_resource_hints(**hints)
+    skip = SkipStored(options.out, options.keep_patches).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
-    write = WritePatchShards(options.out).with_resource_hints(**hints)
+    publish = PublishShards(options.out, options.keep_patches, __version__).with_resource_hints(**hints)
 
-    to_do = pipeline | "Work" >> beam.Create(random.sample(work, len(work))) | "CheckSight" >> CheckSight(sight)
+    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
     plans = to_do | "Plans" >> beam.Map(lambda each: each.plan)
     patches, not_synthesized = (
         to_do | "CutShards" >> CutShards() | "SkipStored" >> skip | "SynthesizePatches" >> synthesize
     )
-    results = patches | "WritePatchShards" >> write
-    failures = (not_synthesized, results[NOT_WRITTEN]) | "Failures" >> beam.Flatten()
-    rows = (plans, results.written, failures) | "AssemblePanoramas" >> AssemblePanoramas(options.out, __version__)
+    published = patches | "PublishShards" >> publish
+    failures = (not_synthesized, published[FAILURES]) | "Failures" >> beam.Flatten()
+    rows = (plans, published.rows, failures) | "AssembleRest" >> AssembleRest(
+        options.out, options.keep_patches, __version__
+    )
     _ = (
         rows
         | "All rows" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
+        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
     )
     return rows
+
+
+def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:
+    """Writes the manifest and, if the process that submitted the job is gone, what that would write at the end."""
+    write_manifest(out, rows)
+    if detached:
+        write_index(out, read_manifest(out))
+        remove(join(out, JOB))
 
 
 def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions) -> None:

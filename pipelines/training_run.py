@@ -17,6 +17,7 @@ from model.errors import DivergenceError, InputError
 from model.networks.generator import Generator
 from model.training.processes import peak_bytes
 from model.training.trainer import Trainer
+from model.world.styles import with_mean_w
 from pipelines.terminal.progress import say, track
 from transforms.storage.files import join
 from transforms.storage.tensor_files import read_tensors
@@ -257,7 +258,7 @@ class Run:
     def checkpoint(self) -> bytes:
         """Returns the file of the averaged generator."""
         provenance: Provenance = {**self.provenance, "images_seen": self.trainer.images}
-        tensors, config = self.trainer.ema.state_dict(), self.trainer.generator_config
+        tensors, config = with_mean_w(self.trainer.ema), self.trainer.generator_config
         return files.save_checkpoint(tensors, config, provenance, "unstated")
 
     def save(self) -> None:

@@ -10,12 +10,20 @@ from model.networks.layers import Linear, ModulatedConvolution, activate, blur, 
 
 
 class MappingNetwork(nn.Module):
-    """Maps z_g to w: pixel norm, then fully connected layers at a hundredth of the learning rate (StyleGAN)."""
+    """Maps z_g to w: pixel norm, then fully connected layers at a hundredth of the learning rate (StyleGAN).
+
+    Attributes:
+        mean: The mean of w [1,w_dim], for truncation, once it is known. It belongs to finished weights: a checkpoint
+            has it, a state dict does not.
+    """
+
+    mean: Tensor | None
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         inputs = [config.z_g_dim] + [config.w_dim] * (config.mapping_layers - 1)
         self.layers = nn.ModuleList(Linear(n, config.w_dim, lr_multiplier=0.01) for n in inputs)
+        self.register_buffer("mean", None, persistent=False)
 
     def forward(self, z_g: Tensor) -> Tensor:
         """Maps [N,z_g_dim] to w [N,w_dim]."""

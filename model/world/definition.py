@@ -25,6 +25,14 @@ FEW_STYLES = 32
 MOST_NEAR_STYLES = 8
 """With more than a few styles, this many may have their centres in one square of the side over which styles blend."""
 
+LEAST_JOURNEY_PX = 256
+"""The least distance of a journey's styles, so that a tile meets few of them."""
+
+JOURNEY_FUSION_PX = 2047
+"""The most that a journey's styles blend over by default."""
+
+MOST_TRUNCATION = 1.5
+
 MOST_PASTE_PX = 4096
 MOST_LIKE_PX = 16384
 """Limits the sides of a box whose statistics an edit copies, because it is computed at once."""
@@ -76,6 +84,34 @@ class Style:
             and all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in self.z_g)
         ):
             raise InputError(f"z_g is {str(self.z_g)[:60]}; give a list of finite numbers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journey:
+    """Styles without end, on a jittered grid over the world; each is drawn from a seed and its place in the grid.
+
+    Attributes:
+        every_px: The mean distance between neighbouring styles. On a circle it is adjusted to fit, at least twice.
+        seed: The seed of the journey; None for the seed of the world.
+        dimensions: 1 if the style changes along x only, 2 if it changes along y too.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    every_px: int
+    seed: int | None = None
+    dimensions: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("every_px", self.every_px)
+        if not LEAST_JOURNEY_PX <= self.every_px < LIMIT:
+            raise InputError(f"every_px is {self.every_px}; it must be from {LEAST_JOURNEY_PX} to {LIMIT - 1}")
+        if self.seed is not None:
+            check_integer("seed", self.seed)
+            check_seed(self.seed)
+        if not is_integer(self.dimensions) or self.dimensions not in (1, 2):
+            raise InputError(f"dimensions is {self.dimensions!r}; it must be 1 or 2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +187,8 @@ class Definition:
         overlays: The names of the overlays, whose fields replace the world's own, in order, before the edits.
         paste_px: The photographs' own pixels are shown, and blend into the world's over this many pixels inwards from
             their borders; None to show only the world's pixels.
+        truncation: How far drawn styles are from the average one, as a share of what they were drawn as.
+        journey: The styles of a journey, in place of `styles`.
 
     Raises:
         InputError: A value is out of range.
@@ -163,13 +201,17 @@ class Definition:
     edits: tuple[Edit, ...] = ()
     overlays: tuple[str, ...] = ()
     paste_px: int | None = None
+    truncation: float = 1.0
+    journey: Journey | None = None
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed)
         check_seed(self.seed)
         self._check_overlays()
+        check_truncation(self.truncation)
         if not is_integer(self.fusion_px) or not (1 <= self.fusion_px <= MOST_FUSION_PX and self.fusion_px % 2):
             raise InputError(f"fusion_px is {self.fusion_px!r}; it must be an odd number from 1 to {MOST_FUSION_PX}")
+        self._check_journey()
         for name, kind in (("styles", Style), ("edits", Edit)):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
@@ -183,6 +225,18 @@ class Definition:
         for edit in self.edits:
             if self.cyclic_px is not None and edit.box_px[2] > self.cyclic_px:
                 raise InputError(f"box_px is {edit.box_px[2]} px wide, but the world only {self.cyclic_px} px")
+
+    def _check_journey(self) -> None:
+        if self.journey is None:
+            return
+        if not isinstance(self.journey, Journey):
+            raise InputError(f"journey is {str(self.journey)[:60]}; give an object such as {{'every_px': 4096}}")
+        if self.styles:
+            raise InputError("styles and a journey are both given; remove one")
+        if self.fusion_px > self.journey.every_px:
+            raise InputError(
+                f"fusion_px is {self.fusion_px}, more than the journey's every_px, {self.journey.every_px}; give less"
+            )
 
     def _check_crowds(self, centres: list[tuple[int, int]]) -> None:
         if len(centres) <= FEW_STYLES:
@@ -221,6 +275,13 @@ class Definition:
         return None if self.cyclic_px is None else self.cyclic_px // cell_px
 
 
+def default_fusion_px(journey: object) -> int:
+    """Returns the side of the box over which styles blend by default: about half the distance of a journey's styles."""
+    if not isinstance(journey, Journey):
+        return FUSION_PX
+    return min(JOURNEY_FUSION_PX, journey.every_px // 4 * 2 - 1)
+
+
 def check_definition(definition: Definition, config: GeneratorConfig) -> None:
     """Raises InputError for a world that the network cannot render."""
     turn_px, least_cells = definition.cyclic_px, -(-config.period_cells // 2)
@@ -253,6 +314,12 @@ def check_integer(name: str, value: object) -> None:
     """Raises InputError for a value that is not an integer."""
     if not is_integer(value):
         raise InputError(f"{name} is {value!r}; it must be a whole number")
+
+
+def check_truncation(value: object) -> None:
+    """Raises InputError for a value that is not a truncation."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST_TRUNCATION:
+        raise InputError(f"truncation is {value!r}; it must be a number from 0 to {MOST_TRUNCATION}")
 
 
 def check_name(field: str, value: object) -> None:

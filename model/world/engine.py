@@ -7,9 +7,9 @@ demodulated by demod(p)⁻² = Σ_{j≤k} m_j m_k D_jk + ε. For a single style 
 The gain √2 of the activation is folded in too, since leaky ReLU commutes with positive factors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -26,6 +26,9 @@ from model.world.fusion import Mixture, StyleMap
 STYLES_KEPT = 4
 """Each layer keeps the folded weights of this many styles, those used last."""
 
+SCALES_KEPT = 256
+"""Each layer keeps its modulation by this many styles."""
+
 PAIRS_KEPT = 64
 """Each layer keeps the demodulation vectors of this many pairs of styles."""
 
@@ -41,29 +44,76 @@ class StyleVectors:
     ws: Sequence[Tensor]
 
 
+Vector = Callable[[int], Tensor]
+"""Returns the vector [1,style_dim] of a style for one layer, by its number."""
+
+
+class StyledWeights:
+    """The weights of a modulated convolution for each of several styles.
+
+    Args:
+        convolution: The network's modulated convolution.
+        styles: Returns the vector [1,style_dim] of a style, by its number.
+        gain: The factor of the output; 1 or √2.
+        dtype: The data type of the convolution.
+    """
+
+    def __init__(self, convolution: ModulatedConvolution, styles: Vector, gain: float, dtype: torch.dtype):
+        self.convolution, self.gain, self.dtype = convolution, gain, dtype
+        self.scale = lru_cache(maxsize=SCALES_KEPT)(partial(modulation, convolution, styles))
+        self.pointwise = convolution.weight.shape[2] == 1
+
+    def folded(self, style: int) -> Tensor:
+        """Returns the weight with the modulation and demodulation of a style, and the gain."""
+        weight = self.convolution.weight * self.convolution.gain * self.scale(style)[:, None, None]
+        factor = self.pair(style, style).rsqrt()[:, None, None, None] if self.convolution.demodulate else self.gain
+        return self._laid_out(weight * factor)
+
+    def shared(self) -> Tensor:
+        """Returns the weight without any style; the gain is in the demodulation, if there is one."""
+        factor = 1.0 if self.convolution.demodulate else self.gain
+        return self._laid_out(self.convolution.weight * (self.convolution.gain * factor))
+
+    def pair(self, one: int, other: int) -> Tensor:
+        """Returns D of two styles, including ε, divided by the squared gain: [O]."""
+        energy = products((self.scale(one) * self.scale(other))[None], self.convolution.energy())[0]
+        return (energy + EPSILON) / self.gain**2
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        """Returns a weight [O,I,k,k] in the layout that the convolution uses.
+
+        A 1×1 weight is embedded in 1×3: on some processors the rounding of 1×1 depends on the number of threads.
+        """
+        weight = weight.transpose(0, 1).flip(2, 3) if self.convolution.up else weight
+        weight = F.pad(weight, (1, 1)) if self.pointwise else weight
+        return weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+
 class StyledConvolution:
     """A modulated convolution for each of several styles and for their mixtures.
 
     Args:
         convolution: The network's modulated convolution.
         bias: The bias [O].
-        styles: The vector [1,style_dim] of each style.
+        styles: Returns the vector [1,style_dim] of a style, by its number.
         gain: The factor of the output; 1 or √2.
         dtype: The data type of the convolution.
     """
 
     def __init__(
-        self, convolution: ModulatedConvolution, bias: Tensor, styles: Sequence[Tensor], gain: float, dtype: torch.dtype
+        self, convolution: ModulatedConvolution, bias: Tensor, styles: Vector, gain: float, dtype: torch.dtype
     ):
-        self.convolution, self.gain, self.dtype = convolution, gain, dtype
-        self.scales = convolution.affine.exact(torch.cat(list(styles)))  # [K,I]
+        self.convolution, self.dtype = convolution, dtype
         self.bias = (bias * gain).to(dtype)
         taps = self.bias.new_tensor([1.0, 2.0, 1.0])
         self.blur = (taps[:, None] * taps / 4).expand(len(bias), 1, 3, 3)
-        self.pointwise = convolution.weight.shape[2] == 1
-        self.folded = lru_cache(maxsize=STYLES_KEPT)(self._folded)
-        self.shared = lru_cache(maxsize=1)(self._shared)
-        self.pair = lru_cache(maxsize=PAIRS_KEPT)(self._pair)
+        # The weights are an object of their own, so that caches do not refer to their owner: a world that a job needs
+        # no more, with all its weights, is then freed at once, not when the garbage collector comes by.
+        weights = StyledWeights(convolution, styles, gain, dtype)
+        self.scale, self.pointwise = weights.scale, weights.pointwise
+        self.folded = lru_cache(maxsize=STYLES_KEPT)(weights.folded)
+        self.shared = lru_cache(maxsize=1)(weights.shared)
+        self.pair = lru_cache(maxsize=PAIRS_KEPT)(weights.pair)
 
     def __call__(self, x: Tensor, before: int | Mixture, after: int | Mixture) -> Tensor:
         """Maps [1,I,H,W] to [1,O,H',W'], bias added; for an up layer, call `blurred` next, which adds the bias.
@@ -76,7 +126,7 @@ class StyledConvolution:
         bias = None if self.convolution.up else self.bias
         if isinstance(before, int):
             return self.convolve(x, self.folded(before), bias)
-        scales = self.scales[list(before.styles)]
+        scales = torch.stack([self.scale(style) for style in before.styles])
         y = self.convolve(x * mixed(before.weights, scales).to(self.dtype), self.shared(), None)
         if self.convolution.demodulate:
             y = y.mul_(self.demodulation(after).to(self.dtype))
@@ -104,47 +154,24 @@ class StyledConvolution:
         weights = [styles.weights[j] * styles.weights[k] * (1 if j == k else 2) for j, k in pairs]
         return mixed(torch.stack(weights), energies).rsqrt_()
 
-    def _pair(self, one: int, other: int) -> Tensor:
-        """Returns D of two styles, including ε, divided by the squared gain: [O]."""
-        energy = products((self.scales[one] * self.scales[other])[None], self.convolution.energy())[0]
-        return (energy + EPSILON) / self.gain**2
-
-    def _folded(self, style: int) -> Tensor:
-        weight = self.convolution.weight * self.convolution.gain * self.scales[style, :, None, None]
-        factor = self.demodulation(style)[0, :, :, None] if self.convolution.demodulate else self.gain
-        return self._laid_out(weight * factor)
-
-    def _shared(self) -> Tensor:
-        factor = 1.0 if self.convolution.demodulate else self.gain
-        return self._laid_out(self.convolution.weight * (self.convolution.gain * factor))
-
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        """Returns a weight [O,I,k,k] in the layout that the convolution uses.
-
-        A 1×1 weight is embedded in 1×3: on some processors the rounding of 1×1 depends on the number of threads.
-        """
-        weight = weight.transpose(0, 1).flip(2, 3) if self.convolution.up else weight
-        weight = F.pad(weight, (1, 1)) if self.pointwise else weight
-        return weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
-
 
 class Engine:
     """G_S and G_T for the styles of a world.
 
     Args:
         generator: The network.
-        styles: All styles of the world.
+        styles: Returns the vectors of a style of the world, by its number.
         precision: One of PRECISIONS.
     """
 
-    def __init__(self, generator: Generator, styles: Sequence[StyleVectors], precision: str = "float32"):
+    def __init__(self, generator: Generator, styles: Callable[[int], StyleVectors], precision: str = "float32"):
         texture = generator.texture
         self.config = generator.config
         self.full = next(generator.parameters()).dtype
         self.dtype = self.full if precision == "float32" else PRECISIONS[precision]
-        z_gs = [style.z_g for style in styles]
-        ws = list(zip(*(style.ws for style in styles), strict=True))
-        self.structure = [styled(block, z_gs, GAIN, self.full) for block in generator.structure.blocks]
+        ws = [partial(w_of, styles, layer) for layer in range(len(texture.layers) + 1)]
+        z_g = partial(z_g_of, styles)
+        self.structure = [styled(block, z_g, GAIN, self.full) for block in generator.structure.blocks]
         self.texture = [styled(layer, w, GAIN, self.dtype) for layer, w in zip(texture.layers, ws[:-1], strict=True)]
         self.to_rgb = [styled(to_rgb, w, 1.0, self.dtype) for to_rgb, w in zip(texture.to_rgb, ws[2::2], strict=True)]
         self.noise_strengths = [strength * GAIN for strength in noise_strengths(texture)]
@@ -194,7 +221,22 @@ class Engine:
         return rgb
 
 
-def styled(module: Any, styles: Sequence[Tensor], gain: float, dtype: torch.dtype) -> StyledConvolution:
+def z_g_of(styles: Callable[[int], StyleVectors], number: int) -> Tensor:
+    """Returns the vector of a style for G_S."""
+    return styles(number).z_g
+
+
+def w_of(styles: Callable[[int], StyleVectors], layer: int, number: int) -> Tensor:
+    """Returns the vector of a style for a layer of G_T."""
+    return styles(number).ws[layer]
+
+
+def modulation(convolution: ModulatedConvolution, styles: Vector, number: int) -> Tensor:
+    """Returns the factor of each input channel for a style: [I]."""
+    return convolution.affine.exact(styles(number))[0]
+
+
+def styled(module: Any, styles: Vector, gain: float, dtype: torch.dtype) -> StyledConvolution:
     """Returns a block of G_S, a layer of G_T or a to-RGB for all styles."""
     return StyledConvolution(module.convolution, module.bias, styles, gain, dtype)
 

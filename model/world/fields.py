@@ -6,6 +6,9 @@ the seed's low and high 32 bits. The counters are, in two's complement:
     z_l      (column, row, 1, channel >> 2)          normal number channel & 3
     z_n      (column >> 2, row, 16 + layer, 0)       normal number column & 3
     z_g      (0, 0, 2, index >> 2)                   normal number index & 3
+    journey  (column, row, 3, 0)                     words 0 and 1: the place of a style in its square of the grid
+    samples  (sample, 0, 4, index >> 2)              normal number index & 3; of z_g, with the seed 0
+    journey  (column, row, 5, index >> 2)            normal number index & 3; the z_g of a style
 
 A word x gives u = ((x >> 8) + ½)·2⁻²⁴; words 0 and 1 give the normals √(-2 ln u₀)·(cos, sin)(2π u₁), words 2 and 3
 two more. Integers are equal on all devices; normals are equal on devices of one kind, and to 1e-6 across kinds.
@@ -32,7 +35,7 @@ _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 _OPENING = 4
 """The number of rounds after which each word depends on every word of the counter."""
-_Z_L, _Z_G, _Z_N = 1, 2, 16
+_Z_L, _Z_G, _JITTER, _SAMPLE, _JOURNEY, _Z_N = 1, 2, 3, 4, 5, 16
 
 
 def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: str = "cpu") -> Tensor:
@@ -77,10 +80,35 @@ def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu") -
 
 def z_g_vector(seed: int, size: int, device: str = "cpu") -> Tensor:
     """Returns the global latent float32 [1,size] of a style's seed."""
-    index = torch.arange(-(-size // 4), device=device)
-    zero = torch.zeros(1, dtype=torch.int64, device=device)
-    words = philox((zero, zero, torch.full((1,), _Z_G, device=device), index), seed)
-    return torch.stack(normals(words), dim=-1).flatten()[None, :size]
+    return global_latents(seed, (0, 0), 0, _Z_G, size, device)
+
+
+def journey_z_g(seed: int, row: int, column: int, size: int, device: str = "cpu") -> Tensor:
+    """Returns the global latent float32 [1,size] of a journey's style at a place of the grid."""
+    return global_latents(seed, (column, column), row, _JOURNEY, size, device)
+
+
+def z_g_samples(count: int, size: int) -> Tensor:
+    """Returns global latents float32 [count,size], always the same ones."""
+    return global_latents(0, (0, count - 1), 0, _SAMPLE, size, "cpu")
+
+
+def global_latents(seed: int, columns: Window, row: int, kind: int, size: int, device: str) -> Tensor:
+    """Returns the global latents float32 [n,size] at a row of the grid of their kind."""
+    counter = (
+        positions(columns, device)[:, None],
+        positions((row, row), device)[:, None],
+        torch.full((1, 1), kind, device=device),
+        torch.arange(-(-size // 4), device=device)[None, :],
+    )
+    return torch.stack(normals(philox(counter, seed)), dim=-1).flatten(1)[:, :size]
+
+
+def journey_jitter(seed: int, row: int, column: int) -> tuple[int, int]:
+    """Returns two numbers below 2²⁴, for y and x: the place of a journey's style in its square of the grid."""
+    counter = [torch.tensor([word & _MASK]) for word in (column, row, _JITTER, 0)]
+    across, down, *_ = (int(word) >> 8 for word in philox(counter, seed))
+    return down, across
 
 
 def positions(window: Window, device: str) -> Tensor:

@@ -1,7 +1,8 @@
 """Spatial style fusion: which style applies where, and how styles blend (paper, Section 4.3).
 
 The nearest centre determines a pixel's style. A box filter over these choices, fusion_px wide, gives the weight m_k of
-each style; at any pixel the weights sum to 1. They are counts of pixels over fusion_px², so they are exact.
+each style; at any pixel the weights sum to 1. They are counts of pixels over fusion_px², so they are exact. Where the
+style changes along x only, one row of pixels is counted, and the weights are counts over fusion_px.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 from model import geometry
 from model.geometry import Window
 from model.world.definition import Definition
+from model.world.journey import Centre, Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +56,18 @@ class StyleMap:
         return Mixture(tuple(self.styles[k] for k in present), weights[present])
 
 
-class Fusion:
-    """Finds the styles of a world from their centres."""
+class Centres:
+    """The centres of a world's own styles, around and around on a circle."""
 
-    def __init__(self, definition: Definition, device: str):
-        self.size_px, self.turn_px, self.device = definition.fusion_px, definition.cyclic_px, device
-        self.centres = [(style.y_px, definition.canonical_px(style.x_px)) for style in definition.styles] or [(0, 0)]
+    one_row = False
 
-    def map(self, rows: Window, columns: Window, step: int) -> StyleMap:
-        """Returns the styles at a window of positions, one per `step` pixels."""
-        half = self.size_px // 2
-        pixels = [(window[0] * step - half, window[1] * step + half) for window in (rows, columns)]
-        near = self.candidates(*pixels)
-        numbers = sorted({number for number, _, _ in near})
-        if len(numbers) > 1:
-            masks = self.owned(near, *pixels)
-            counts = [box_counts(masks[number], self.size_px, step) for number in numbers[:-1]]
-            counts.append(self.size_px**2 - torch.stack(counts).sum(dim=0, dtype=torch.int32))
-            present = [k for k, count in enumerate(counts) if count.any()]
-            numbers = [numbers[k] for k in present]
-            if len(numbers) > 1:
-                weights = torch.stack([counts[k] for k in present]).float() / self.size_px**2
-                return StyleMap(tuple(numbers), weights, rows, columns, step)
-        return StyleMap((numbers[0],), None, rows, columns, step)
+    def __init__(self, definition: Definition):
+        self.turn_px = definition.cyclic_px
+        self.places = [(style.y_px, definition.canonical_px(style.x_px)) for style in definition.styles] or [(0, 0)]
 
-    def candidates(self, rows: Window, columns: Window) -> list[tuple[int, int, int]]:
-        """Returns the centres that may be nearest to a pixel of a window: (style, y, x), with images on a circle.
-
-        A centre is excluded if another's farthest corner of the window is nearer than its own nearest point.
-        """
-        images = [(k, y, image) for k, (y, x) in enumerate(self.centres) for image in self.images(x, columns)]
-        bound = min(farthest(y, rows) ** 2 + farthest(x, columns) ** 2 for _, y, x in images)
-        return [(k, y, x) for k, y, x in images if closest(y, rows) ** 2 + closest(x, columns) ** 2 <= bound]
+    def near(self, rows: Window, columns: Window) -> list[Centre]:
+        """Returns all centres, with those of their images that may be near a window."""
+        return [(k, y, image) for k, (y, x) in enumerate(self.places) for image in self.images(x, columns)]
 
     def images(self, x: int, columns: Window) -> Sequence[int]:
         """Returns the positions of a centre around a window of columns; on a circle, on both sides and within it."""
@@ -94,7 +76,51 @@ class Fusion:
         first, last = (columns[0] - x) // self.turn_px, -(-(columns[1] - x) // self.turn_px)
         return range(x + first * self.turn_px, x + last * self.turn_px + 1, self.turn_px)
 
-    def owned(self, centres: Sequence[tuple[int, int, int]], rows: Window, columns: Window) -> dict[int, Tensor]:
+
+class Fusion:
+    """Finds the styles of a world from their centres."""
+
+    def __init__(self, definition: Definition, device: str):
+        self.size_px, self.device = definition.fusion_px, device
+        self.centres = Centres(definition) if definition.journey is None else Grid(definition)
+        self.box = self.size_px if self.centres.one_row else self.size_px**2
+        """The number of pixels counted for a weight."""
+
+    def map(self, rows: Window, columns: Window, step: int) -> StyleMap:
+        """Returns the styles at a window of positions, one per `step` pixels."""
+        half = self.size_px // 2
+        down, across = ((window[0] * step - half, window[1] * step + half) for window in (rows, columns))
+        pixels = (0, 0) if self.centres.one_row else down, across
+        near = self.candidates(*pixels)
+        numbers = sorted({number for number, _, _ in near})
+        if len(numbers) > 1:
+            masks = self.owned(near, *pixels)
+            counts = [self.counts(masks[number], step) for number in numbers[:-1]]
+            counts.append(self.box - torch.stack(counts).sum(dim=0, dtype=torch.int32))
+            present = [k for k, count in enumerate(counts) if count.any()]
+            numbers = [numbers[k] for k in present]
+            if len(numbers) > 1:
+                weights = torch.stack([counts[k] for k in present]).float() / self.box
+                weights = weights.expand(-1, geometry.length(rows), -1)
+                return StyleMap(tuple(numbers), weights, rows, columns, step)
+        return StyleMap((numbers[0],), None, rows, columns, step)
+
+    def counts(self, mask: Tensor, step: int) -> Tensor:
+        """Counts the true values in the box around each position, one per `step`; one row serves for all."""
+        if self.centres.one_row:
+            return window_sums(mask, self.size_px, step)
+        return box_counts(mask, self.size_px, step)
+
+    def candidates(self, rows: Window, columns: Window) -> list[Centre]:
+        """Returns the centres that may be nearest to a pixel of a window, with images on a circle.
+
+        A centre is excluded if another's farthest corner of the window is nearer than its own nearest point.
+        """
+        near = self.centres.near(rows, columns)
+        bound = min(farthest(y, rows) ** 2 + farthest(x, columns) ** 2 for _, y, x in near)
+        return [(k, y, x) for k, y, x in near if closest(y, rows) ** 2 + closest(x, columns) ** 2 <= bound]
+
+    def owned(self, centres: Sequence[Centre], rows: Window, columns: Window) -> dict[int, Tensor]:
         """Returns the pixels nearest to each style, bool [H,W], by the style's number; the first wins a tie.
 
         Squared distances from a pixel (r + v, c + u) differ between centres by integers that are linear in v and u:

@@ -14,14 +14,14 @@ from model import geometry
 from model.errors import InputError
 from model.geometry import LIMIT, Window
 from model.networks.generator import Generator
-from model.world.definition import Definition, Style, check_definition
-from model.world.engine import Engine, StyleVectors
-from model.world.fields import z_g_vector
+from model.world.definition import Definition, check_definition
+from model.world.engine import Engine
 from model.world.footprint import beyond, footprint
 from model.world.fusion import Fusion
 from model.world.latents import Latents
 from model.world.overlay import Overlay, check_overlay
 from model.world.paste import Paste
+from model.world.styles import styles_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,7 @@ class World:
             self.latents = Latents(self.definition, self.config, device, laid)
             self.paste = Paste(self.definition, laid)
             self.fusion = Fusion(self.definition, device)
-            styles = self.definition.styles or (Style(seed=self.definition.seed),)
-            vectors = [style_vectors(style, generator, device, given) for style in styles]
-            self.engine = Engine(generator, vectors, precision)
+            self.engine = Engine(generator, styles_of(self.definition, generator, device, given), precision)
 
     def render(self, rows: Window, columns: Window) -> Tensor:
         """Renders the pixels [3,h,w] of a window."""
@@ -97,23 +95,6 @@ class World:
         rows_px, columns_px = ((low * cell_px, high * cell_px) for low, high in place.cells)
         picture = self.engine.picture(z_s, z_n, *place.cells, self.fusion.map(rows_px, columns_px, 1))
         return Picture(self.paste(picture, *place.pixels)[0], *place.pixels)
-
-
-def style_vectors(style: Style, generator: Generator, device: str, overlays: Mapping[str, Overlay]) -> StyleVectors:
-    """Returns the vectors of a style."""
-    length, layers = generator.config.z_g_dim, 2 * generator.config.pairs + 1
-    overlay = overlays[style.overlay] if style.overlay else None
-    if overlay is not None:
-        z_g = overlay.z_g
-    elif style.z_g is not None:
-        z_g = torch.tensor([style.z_g], dtype=torch.float32, device=device)
-    else:
-        assert style.seed is not None
-        z_g = z_g_vector(style.seed, length, device)
-    if overlay is not None and style.texture_seed is None:
-        return StyleVectors(z_g, list(overlay.w.split(1)))
-    textured = z_g if style.texture_seed is None else z_g_vector(style.texture_seed, length, device)
-    return StyleVectors(z_g, [generator.mapping.exact(textured)] * layers)
 
 
 def check_window(window: Window) -> None:

@@ -6,7 +6,18 @@ import typer
 
 from model.errors import InputError
 from model.world.definition import FUSION_PX
-from pipelines.terminal.flags import Checkpoint, Formats, Quiet, RenderFolder, Replace, Tile, beam_flags, tile_px
+from pipelines.terminal.flags import (
+    Checkpoint,
+    Formats,
+    Quiet,
+    RenderFolder,
+    Replace,
+    Tile,
+    Truncation,
+    beam_flags,
+    tile_px,
+    truncated,
+)
 
 
 def fuse(
@@ -18,6 +29,7 @@ def fuse(
     seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
     fusion: Annotated[int, typer.Option(help="Side in pixels of the box over which styles blend; odd.")] = FUSION_PX,
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
+    truncation: Truncation = 1.0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
     tile: Tile = None,
@@ -38,7 +50,7 @@ def fuse(
 
     seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
     request = RenderRequest(
-        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic,
+        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic + truncated(truncation),
         seed=seed,
         width_px=width,
         height_px=height,
@@ -47,6 +59,7 @@ def fuse(
         fusion_px=fusion,
         checkpoint=checkpoint,
         formats=tuple(format or ["png"]),
+        truncation=truncation,
     )
     options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
     render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)

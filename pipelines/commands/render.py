@@ -8,13 +8,16 @@ import typer
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
+    KeepPatches,
     Quiet,
     RenderFolder,
     RenderPrecision,
     Replace,
     Tile,
+    Truncation,
     beam_flags,
     tile_px,
+    truncated,
     whole_numbers,
 )
 from pipelines.terminal.paths import absolute_files
@@ -25,6 +28,8 @@ FIELDS = {
     "height": ("height_px",),
     "origin": ("origin_x_px", "origin_y_px"),
     "cyclic": ("cyclic",),
+    "truncation": ("truncation",),
+    "journey": ("journey",),
     "format": ("formats",),
 }
 """The fields of a request that flags give. With --requests they are defaults for rows that omit them."""
@@ -34,7 +39,7 @@ def render(
     context: typer.Context,
     out: RenderFolder,
     checkpoint: Checkpoint = None,
-    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 23,
     width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 8192,
     height: Annotated[int, typer.Option(help="Height of the panorama in pixels.")] = 512,
     origin: Annotated[
@@ -42,6 +47,13 @@ def render(
         typer.Option(metavar="X,Y", help="World pixel of the panorama's top left corner.", show_default="0,-height/2"),
     ] = None,
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
+    truncation: Truncation = 1.0,
+    journey: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", help="Let the style drift along x, with a new one in each PX pixels.", show_default="no"
+        ),
+    ] = None,
     requests: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +66,7 @@ def render(
     ] = None,
     format: Formats = None,
     replace: Replace = False,
+    keep_patches: KeepPatches = True,
     precision: Annotated[
         RenderPrecision, typer.Option(metavar="<float32|bfloat16|float16>", help="Precision of the convolutions.")
     ] = "float32",
@@ -84,12 +97,14 @@ def render(
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
+    values |= {"truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
     if requests:
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
         listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
         asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
+        name += truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
         asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
         requests=tuple(asked),
@@ -98,6 +113,7 @@ def render(
         tile_px=tile_px(tile),
         tiles_per_shard=tiles_per_shard,
         replace=replace,
+        keep_patches=keep_patches,
         precision=precision,
         repair=repair,
         accelerator=accelerator,

@@ -68,7 +68,18 @@ Tile = Annotated[
         show_default="a size that suits the panorama",
     ),
 ]
+Truncation = Annotated[
+    float,
+    typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
+KeepPatches = Annotated[
+    bool,
+    typer.Option(
+        "--keep-patches/--no-keep-patches",
+        help="Keep the patches of finished panoramas; edit, verify, assemble and repair use them.",
+    ),
+]
 Steps = Annotated[int, typer.Option(help="Optimisation steps per photograph.")]
 Size = Annotated[
     str | None,
@@ -83,6 +94,11 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=silence, help="Hide progress; results and errors are still shown.")
 ]
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
+
+
+def truncated(truncation: float) -> str:
+    """Returns the part of an id that names a truncation, in characters that ids may have."""
+    return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
 
 
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":
@@ -100,8 +116,13 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     if runner_of(flags) not in DESCRIBED:
         check_names(flags, own)
     from pipelines.terminal.beam_flags import beam_options
+    from pipelines.terminal.job_records import refuse_detached
 
-    return beam_options(flags, own)
+    options = beam_options(flags, own)
+    out = context.params.get("out") or context.params.get("folder")
+    if out:
+        refuse_detached(out)
+    return options
 
 
 def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TypedDict
+from typing import Any
 
 import apache_beam as beam
 import grpc
@@ -20,20 +20,15 @@ from model.errors import InputError, one_line
 from pipelines.terminal.beam_flags import OwnOptions, add_described, beam_options, beam_parser, check_known
 from pipelines.terminal.failures import Detached, JobFailedError, cause_of, told_in_one_line
 from pipelines.terminal.interrupts import cancelled_by_signals
+from pipelines.terminal.job_records import FINDING, JOB, JobRecord
 from pipelines.terminal.progress import remark
 from pipelines.terminal.runners import RESTARTS
 from transforms.storage.files import join, remove, write_json
 from transforms.storage.tally import NAMESPACE, Collected
 from transforms.workers.faults import FAULTS, in_this_process
 
-JOB = ".job.json"
-"""The record of a job on a cluster, in its output folder, for `infinitygan status` and `infinitygan cancel`."""
-
 POLL_S = 0.5
 CANCELLED_IN_S = 30.0
-FINDING = ("--project", "--region", "--dataflow_endpoint")
-"""The flags with which Dataflow finds a job; none that may hold a secret is stored."""
-
 IN_PROCESS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
 
 
@@ -68,6 +63,25 @@ def is_remote(flags: PipelineOptions | None) -> bool:
     return runner is not None and runner.rpartition(".")[2] not in IN_PROCESS
 
 
+def is_detached(flags: PipelineOptions | None) -> bool:
+    """Returns whether this process will not be there at the end of the job."""
+    return flags is not None and is_remote(flags) and bool(flags.view_as(OwnOptions).detach)
+
+
+@contextmanager
+def attached(flags: PipelineOptions | None) -> Iterator[None]:
+    """Waits for a job that the block runs, even if the flags say not to, because another job follows it."""
+    own = flags.view_as(OwnOptions) if flags else None
+    before = own is not None and own.detach
+    if own is not None:
+        own.detach = False
+    try:
+        yield
+    finally:
+        if own is not None:
+            own.detach = before
+
+
 def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -> None:
     """Submits a job and, unless it is detached, waits for its end."""
     submitted = Submitted()
@@ -76,24 +90,12 @@ def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -
         if not getattr(submitted.result, "has_job", True):  # a template: there is nothing to wait for
             return
         write_json(join(out, JOB), submitted.record(options))
-        if options.view_as(OwnOptions).detach:
+        if is_detached(options):
             raise Detached(f"the job was submitted: see `infinitygan status {out}` and `infinitygan cancel {out}`")
         try:
             watch(submitted.result)
         finally:
             remove(join(out, JOB))
-
-
-class JobRecord(TypedDict):
-    """What finds a job on a cluster again."""
-
-    job: str
-    runner: str
-    job_endpoint: str | None
-    host: str
-    started: str
-    command: str
-    flags: list[str]
 
 
 class Submitted:
@@ -141,6 +143,7 @@ class Submitted:
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "command": " ".join(sys.argv[1:2]),
             "flags": [flag for flag in options._flags or [] if flag.startswith(FINDING)],
+            "detached": is_detached(options),
         }
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
-_FIRST_LINE_S = 2.0
+_FIRST_LINE_S = 1.0
 _silent = threading.Event()
 _remark = ""
 

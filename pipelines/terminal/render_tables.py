@@ -22,23 +22,27 @@ MOST_ROWS_SHOWN = 20
 
 
 class JobNote:
-    """The note next to the progress bar: panoramas done, failures, and speed since the first call.
+    """The note next to the progress bar: panoramas done, what one takes, failures, and speed since the first call.
 
     Args:
         panoramas: The number of panoramas in the job.
+        done: The number of those that were done before.
     """
 
-    def __init__(self, panoramas: int):
-        self.panoramas, self.start = panoramas, time.monotonic()
+    def __init__(self, panoramas: int, done: int = 0):
+        self.panoramas, self.done, self.start = panoramas, done, time.monotonic()
 
     def __call__(self) -> str:
         """Returns the note."""
         parts = [f"{PANORAMAS_DONE.count}/{self.panoramas} panoramas"]
+        took_s = max(time.monotonic() - self.start, 1e-9)
+        if PANORAMAS_DONE.count > self.done:
+            parts.append(f"{took_s / (PANORAMAS_DONE.count - self.done):.3g} s each")
         if PANORAMAS_FAILED.count:
             parts.append(f"{PANORAMAS_FAILED.count} failed")
         pixels = PATCHES_DONE.named().get(PIXELS)
         if pixels:
-            parts.append(f"{pixels / 1e6 / max(time.monotonic() - self.start, 1e-9):.2f} Mpx/s")
+            parts.append(f"{pixels / 1e6 / took_s:.2f} Mpx/s")
         return ", ".join(parts)
 
 

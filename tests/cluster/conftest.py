@@ -1,5 +1,6 @@
 """A cluster on this machine: Prism, Beam's portable runner, and a pool of workers that run in another folder."""
 
+import dataclasses
 import lzma
 import os
 import platform
@@ -13,15 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forks
+import fsspec
 import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability.prism_runner import PrismJobServer
+from stores import gs  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).parents[2]
 PRISM = "PRISM"
 """The variable that names Prism: the program, perhaps packed as .xz, or a folder with one for each machine."""
+
+COMMAND = """
+from fsspec.config import conf, set_conf_env
+from pipelines.cli import main
+
+set_conf_env(conf)
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,14 @@ class Cluster:
         endpoint: the address of the job server.
         pool: the address of the pool.
         pool_process: the id of the pool's process, whose children are the workers.
+        environment: further variables for commands.
     """
 
     folder: Path
     endpoint: str
     pool: str
     pool_process: int
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def flags(self):
@@ -48,7 +61,7 @@ class Cluster:
 
     def infinitygan(self, *words):
         """Runs a command on the cluster; returns its exit code and what it wrote to stderr."""
-        return forks.run("from pipelines.cli import main; main()", *words, *self.flags)
+        return self.start(*words).end()
 
     def states(self):
         """Returns the states of the jobs, by their ids; the last one first."""
@@ -61,7 +74,7 @@ class Cluster:
 
     def start(self, *words):
         """Starts a command on the cluster."""
-        return forks.Fork("from pipelines.cli import main; main()", *words, *self.flags)
+        return forks.Fork(COMMAND, *words, *self.flags, **self.environment)
 
 
 def prism_program(folder):
@@ -108,18 +121,19 @@ def prism(tmp_path_factory):
 
 
 @contextmanager
-def running(prism, folder, *before):
+def running(prism, folder, *before, **variables):
     """Runs a job server, and a pool of workers that runs in a folder of its own.
 
     Args:
         prism: the job server's program.
         folder: where the pool runs, and where both write their logs.
         before: a command that starts the pool, if it is not started directly.
+        variables: further variables of the pool's environment.
     """
     job, pool = free_port(), free_port()
     # The pool starts its workers with the first `python` on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), **variables}
     program = [*before, sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
     with (folder / "prism.log").open("w") as prism_log, (folder / "pool.log").open("w") as pool_log:
         server = subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], stdout=prism_log, stderr=prism_log)
@@ -139,6 +153,16 @@ def cluster(prism, tmp_path_factory):
     """Yields a running cluster."""
     with running(prism, tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def bucket_cluster(prism, gs, tmp_path_factory):  # noqa: F811
+    """Yields a running cluster whose workers, and commands, find the bucket `gs`."""
+    store = fsspec.config.conf["gs"]
+    variables = {f"FSSPEC_GS_{name.upper()}": value for name, value in store.items()}
+    variables["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+    with running(prism, tmp_path_factory.mktemp("cluster"), **variables) as cluster:
+        yield dataclasses.replace(cluster, environment=variables)
 
 
 @pytest.fixture(scope="module")

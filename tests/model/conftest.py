@@ -95,7 +95,7 @@ class OneStyle:
     """The engine of a single style, given any window."""
 
     def __init__(self, generator, z_g, ws):
-        self.engine = Engine(generator, [StyleVectors(z_g, ws)])
+        self.engine = Engine(generator, [StyleVectors(z_g, ws)].__getitem__)
 
     def z_s(self, z_l, coordinates):
         return self.engine.z_s(z_l, coordinates, StyleMap((0,), None, *whole(z_l), 1))

@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import pipelines.cli
-import transforms.panoramas.patch_shards
+import transforms.render.publish
 import transforms.storage.tables
 from model.config import DETAIL, PRESETS, RECIPES, SHORT_NAMES, VERTICAL_LAWS
 from model.config import PRECISIONS as TRAINING_PRECISIONS
@@ -64,16 +64,16 @@ def test_render_makes_a_panorama_and_shows_it(render, tmp_path):
     code, out, err = render("--runner=BundleBasedDirectRunner", "--format=tif", "--format", "png")
     assert (code, out) == (0, "")
     assert sorted(path.name for path in (tmp_path / "out" / "panoramas").iterdir()) == [
-        f"seed-7_90x40.{suffix}" for suffix in ("json", "png", "tif")
+        f"seed-23_90x40.{suffix}" for suffix in ("json", "png", "tif")
     ]
     shown = "\n".join(err)
     assert "90×40" in shown
     assert "done" in shown
-    assert "panoramas/seed-7_90x40.tif" in shown
+    assert "panoramas/seed-23_90x40.tif" in shown
     code, _, _ = render("--origin=-5,-6")
     assert code == 0
     rows = read_manifest(str(tmp_path / "out"))
-    assert [row["id"] for row in rows] == ["seed-7_90x40", "seed-7_90x40_at_-5_-6"]
+    assert [row["id"] for row in rows] == ["seed-23_90x40", "seed-23_90x40_at_-5_-6"]
 
 
 def test_render_takes_requests_from_a_file(render_requests, tmp_path):
@@ -84,14 +84,14 @@ def test_render_takes_requests_from_a_file(render_requests, tmp_path):
 
 def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_requests, tmp_path, monkeypatch):
     requests = write_requests(tmp_path / "r.jsonl", {"id": "a"}, {"id": "b"})
-    original = transforms.panoramas.patch_shards.write_patch_shard
+    original = transforms.render.publish.write_patch_shard
 
     def write_patch_shard(out, shard, patches):
         if shard.plan.request.id == "b":
             raise OSError(28, "No space left on device")
         original(out, shard, patches)
 
-    monkeypatch.setattr(transforms.panoramas.patch_shards, "write_patch_shard", write_patch_shard)
+    monkeypatch.setattr(transforms.render.publish, "write_patch_shard", write_patch_shard)
     code, _, err = render_requests(requests)
     assert code == 1
     shown = "\n".join(err)
@@ -177,7 +177,7 @@ def test_a_number_that_is_not_one_is_refused_by_every_flag(command, flag, value,
     assert list(tmp_path.iterdir()) == []
 
 
-WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"]}
+WHAT = {"ingest": ["a.jpg"], "train": ["--data=set"], "invert": ["a.jpg"], "render": [], "fuse": ["--styles=2"]}
 """The arguments that a command needs in addition to its numeric flags."""
 
 

@@ -44,7 +44,7 @@ def test_a_job_is_staged_with_all_that_workers_need(staging, accelerators, tiny_
     assert json.loads(staged["template.json"])["environment"]["version"]["job_type"]
     wanted = accelerators(beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"]))
     wanting = {step for step, accelerator in wanted.items() if accelerator == ACCELERATOR}
-    assert {"SkipStored", "SynthesizePatches", "WritePatchShards"} == {step.split("/")[0] for step in wanting}
+    assert {"SkipStored", "SynthesizePatches", "PublishShards"} == {step.split("/")[0] for step in wanting}
     with tarfile.open(fileobj=io.BytesIO(staged["workflow.tar.gz"])) as package:
         names = {name.split("/", 1)[-1] for name in package.getnames()}
     assert {

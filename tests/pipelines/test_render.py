@@ -23,6 +23,8 @@ from PIL import Image
 import transforms.formats.registry
 import transforms.panoramas.patch_shards
 import transforms.render.assemble
+import transforms.render.follow
+import transforms.render.publish
 import transforms.render.synthesize
 import transforms.render.work
 from model.checkpoint import load_checkpoint
@@ -31,6 +33,7 @@ from model.quantise import quantise
 from model.world.world import World
 from pipelines.render import build, render
 from pipelines.terminal.beam_flags import beam_options
+from pipelines.verify import verify
 from transforms.panoramas.manifest import read_manifest
 from transforms.panoramas.patches import pixel_checksum
 from transforms.panoramas.requests import RenderRequest
@@ -173,7 +176,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
     pipeline = beam.Pipeline(options=beam_options([]))
     build(pipeline, options, survey(make_plans(options)))
     wanted = accelerators(pipeline.to_runner_api())
-    held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "WritePatchShards")}
+    held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "PublishShards")}
     assert any("BeamML_RunInference" in name for name in held)
     assert {name for name, accelerator in wanted.items() if accelerator} == held
     assert {wanted[name] for name in held} == {hint}
@@ -195,7 +198,7 @@ def failing_once(function, mark):
 
 
 def test_another_runner_and_its_retries_change_no_byte(make, rendered, contents, tmp_path, monkeypatch):
-    writer, work = transforms.panoramas.patch_shards._Write, transforms.render.work
+    writer, work = transforms.render.publish._Publish, transforms.render.work
     marks = [tmp_path / f"mark-{number}" for number in range(3)]
     for mark, owner, name in zip(
         marks, (writer, writer, work), ("process", "finish_bundle", "shuffled_shards"), strict=True
@@ -609,3 +612,55 @@ def test_rows_are_in_the_order_of_their_ids(make, tmp_path):
     assert list(itertools.chain.from_iterable(row["files"] for row in read_manifest(str(tmp_path / "out")))) == [
         f"panoramas/{name}.png" for name in sorted(request.id for request in requests)
     ]
+
+
+def test_patches_that_are_not_kept_are_not_needed(make, rendered, contents, tmp_path, tiny_checkpoint):
+    """Panoramas of one shard and of several are the same, and a second run, a check and an edit do without patches."""
+    small = dataclasses.replace(REQUEST, id="small", width_px=60, height_px=40)
+    make(REQUEST, small, keep_patches=False, tiles_per_shard=4)
+    made = contents(tmp_path / "out")
+    assert not [name for name in made if name.startswith("patches")]
+    assert made["panoramas/p.png"] == contents(rendered)["panoramas/p.png"]
+    rows = make(REQUEST, small, keep_patches=False, tiles_per_shard=4)
+    assert ([row["state"] for row in rows], PATCHES_DONE.count) == (["done", "done"], 0)
+    out = str(tmp_path / "out")
+    assert [verdict.state for verdict in verify(out, 30, 0, tiny_checkpoint)] == ["equal", "equal"]
+    record = tmp_path / "out" / "panoramas" / "small.json"
+    record.write_text(record.read_text().replace('"pixel_sha256": "', '"pixel_sha256": "0'))
+    verdicts = verify(out, 30, 0, tiny_checkpoint)
+    assert [(verdict.request_id, verdict.state) for verdict in verdicts] == [("p", "equal"), ("small", "different")]
+    assert "its patches were not kept" in verdicts[1].reason
+
+
+def test_the_manifest_and_the_page_grow_with_the_job(make, tmp_path, monkeypatch):
+    """The second panorama waits until the manifest lists the first as done."""
+    monkeypatch.setattr(transforms.render.follow, "EVERY_S", 0.05)
+    original, out = transforms.render.synthesize.compute_tile, tmp_path / "out"
+    seen = []
+
+    def compute_tile(world, plan, index):
+        late = time.monotonic() + 20
+        while seen and seen[0] != plan.request.id and time.monotonic() < late:
+            states = {row["id"]: row["state"] for row in read_manifest(str(out))}
+            if states[seen[0]] == "done" and f"{seen[0]}.png" in (out / "index.html").read_text():
+                assert states[plan.request.id] == "failed"
+                break
+            time.sleep(0.02)
+        else:
+            assert time.monotonic() < late
+        seen.append(plan.request.id)
+        return original(world, plan, index)
+
+    monkeypatch.setattr(transforms.render.synthesize, "compute_tile", compute_tile)
+    make(*(RenderRequest(id=name, seed=7, width_px=50, height_px=40) for name in ("a", "b")), tile_px=None)
+    assert sorted(seen) == ["a", "b"]
+
+
+def test_an_error_of_an_update_is_said_and_ends_nothing(make, monkeypatch, capsys):
+    def list_files(url):
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(transforms.render.follow, "EVERY_S", 0.01)
+    monkeypatch.setattr(transforms.render.follow, "list_files", list_files)
+    assert [row["state"] for row in make()] == ["done"]
+    assert "cannot be updated while the job runs: the store is away" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import PRESETS
 from model.errors import InputError
 from model.quantise import quantise
-from model.world.definition import Edit, Style
+from model.world.definition import Edit, Journey, Style
 from model.world.world import World
 from pipelines.cli import main
 from pipelines.render import render
@@ -32,6 +32,10 @@ KINDS = {
     "four styles": dataclasses.replace(PLAIN, styles=STYLES),
     "cyclic": dataclasses.replace(PLAIN, cyclic=True),
     "cyclic, four styles, edited": dataclasses.replace(PLAIN, cyclic=True, styles=STYLES, edits=(EDIT,)),
+    "journey": dataclasses.replace(PLAIN, journey=Journey(every_px=300, seed=3), fusion_px=255, truncation=0.7),
+    "cyclic, journey over the plane, edited": dataclasses.replace(
+        PLAIN, cyclic=True, journey=Journey(every_px=256, dimensions=2), fusion_px=127, edits=(EDIT,)
+    ),
 }
 
 
@@ -238,7 +242,7 @@ def test_a_cyclic_panorama_by_flag(tiny_checkpoint, tmp_path):
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--width=1120"])
     assert caught.value.code == 0
-    assert (tmp_path / "panoramas" / "seed-7_1120x32_cyclic.png").exists()
+    assert (tmp_path / "panoramas" / "seed-23_1120x32_cyclic.png").exists()
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--width=1121"])
     assert caught.value.code == 2

@@ -1,6 +1,7 @@
 """A panorama as a grid of tiles, and as strips of rows cut across the tiles."""
 
 import itertools
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,31 +52,59 @@ class TileLayout:
 class Canvas:
     """A ring buffer for the rows of a panorama that are neither complete nor used yet, each of full width.
 
-    The rows are in memory, or in a temporary file if they exceed `MEMORY_BYTES`.
+    The rows are in memory, or in a temporary file if they exceed `MEMORY_BYTES`. The file is not mapped into memory,
+    because its pages would count as this process's own, and not buffered, because each row is at another place.
     """
 
     def __init__(self, rows: int, width_px: int):
         self.rows, self.width_px = rows, width_px
-        self.file = tempfile.SpooledTemporaryFile()  # noqa: SIM115 - its owner closes it
-        if 3 * rows * width_px > MEMORY_BYTES:
-            self.file.rollover()
+        large = 3 * rows * width_px > MEMORY_BYTES
+        self.file = tempfile.TemporaryFile(buffering=0) if large else None  # noqa: SIM115 - closed at the end
+        self.pixels = np.empty((0 if large else rows, width_px, 3), np.uint8)
+
+    def __enter__(self) -> "Canvas":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.file is not None:
+            self.file.close()
 
     def write(self, top: int, left: int, block: np.ndarray) -> None:
         """Writes uint8 [h,w,3] at a row and a column of the panorama."""
         for y, row in enumerate(np.ascontiguousarray(block), start=top):
-            self.file.seek(self._place(y, left))
-            self.file.write(row.data)
+            if self.file is None:
+                self.pixels[y % self.rows, left : left + len(row)] = row
+            else:
+                write_at(self.file.fileno(), row.data.cast("B"), self._place(y, left))
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Reads uint8 [height,width,3] at a row and a column of the panorama."""
         block = np.empty((height, width, 3), np.uint8)
         for y, row in enumerate(block, start=top):
-            self.file.seek(self._place(y, left))
-            row[:] = np.frombuffer(self.file.read(row.nbytes), np.uint8).reshape(row.shape)
+            if self.file is None:
+                row[:] = self.pixels[y % self.rows, left : left + width]
+            else:
+                read_at(self.file.fileno(), row.data.cast("B"), self._place(y, left))
         return block
 
     def _place(self, y: int, x: int) -> int:
         return 3 * (y % self.rows * self.width_px + x)
+
+
+def write_at(file: int, content: memoryview, place: int) -> None:
+    """Writes all of some bytes at a place in an open file."""
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written
+
+
+def read_at(file: int, buffer: memoryview, place: int) -> None:
+    """Fills a buffer from a place in an open file; bytes that were never written stay as they are."""
+    while buffer:
+        count = os.preadv(file, [buffer], place)
+        if count == 0:
+            return
+        buffer, place = buffer[count:], place + count
 
 
 @dataclass(frozen=True)
@@ -127,7 +156,7 @@ def cut_strips(layout: TileLayout, tiles: Iterable[np.ndarray]) -> Iterator[Stri
     """
     heights_px = [bottom - top for top, bottom in itertools.pairwise(layout.row_edges_px)]
     canvas, done, each = Canvas(max(heights_px) + STRIP_PX - 1, layout.width_px), 0, iter(tiles)
-    with canvas.file:
+    with canvas:
         for row, (top, bottom) in enumerate(itertools.pairwise(layout.row_edges_px)):
             for left, block in side_by_side(layout, row, each):
                 canvas.write(top, left, block)

@@ -31,7 +31,7 @@ def level_strips(strips: Iterable[Strip], sizes: Sequence[Size]) -> Iterator[tup
     with ExitStack() as stack:
         canvases = [Canvas(STRIP_PX, width_px) for width_px, _ in sizes[1:]]
         for canvas in canvases:
-            stack.enter_context(canvas.file)
+            stack.enter_context(canvas)
         for strip in strips:
             level, given = 0, strip
             yield level, given

@@ -346,8 +346,9 @@ class WriteTrainingShards(beam.PTransform[beam.PCollection[tuple[str, Records]],
             (image, _numbered(row.sample, copy))
             for (image, row), copy in zip(read_samples(self.out, records), copies, strict=True)
         )
-        written, rows = write_shard(self.target, name, samples)
-        store_rows(self.out, written, rows)
+        with reported():
+            written, rows = write_shard(self.target, name, samples)
+            store_rows(self.out, written, rows)
         return written
 
 
@@ -380,8 +381,9 @@ class WriteTables(beam.PTransform[tuple[beam.PCollection[Any], ...], beam.PColle
 
     @no_annotations
     def _write(self, _: bytes, shards: Iterable[WrittenShard], *runs: Iterable[str]) -> None:
-        if self.target is None:
-            publish(self.out, shards, [url for some in runs for url in some])
-        else:
-            publish_repacked(self.out, self.target, shards)
-        write_faults(self.out)
+        with reported():
+            if self.target is None:
+                publish(self.out, shards, [url for some in runs for url in some])
+            else:
+                publish_repacked(self.out, self.target, shards)
+            write_faults(self.out)

@@ -4,33 +4,22 @@ import io
 import json
 import tarfile
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, cast
 
-import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import webdataset as wds
-from apache_beam import pvalue
-from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.typehints.decorators import no_annotations
 
 from transforms.panoramas.folder import existing_shards, plan_folder
 from transforms.panoramas.patches import ABOUT, EDGES, PIXELS, Difference, EncodedPatch, Patch, decode, pixel_checksum
-from transforms.panoramas.plan import Failure, PatchShard, Plan
+from transforms.panoramas.plan import PatchShard, Plan
 from transforms.storage.files import join, open_atomic, read_bytes
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
-from transforms.storage.tally import TILES, count_in_beam
 
 SHARDS_KEPT = 2
-SHARDS_ON_THEIR_WAY = 2
-NOT_WRITTEN = "not written"
 EncodedShard = tuple[PatchShard, list[EncodedPatch]]
 """A shard and its encoded patches."""
 
@@ -55,15 +44,23 @@ def write_patch_shard(out: str, shard: PatchShard, samples: Iterable[EncodedPatc
 class StoredShard:
     """A stored shard, read into memory.
 
+    Args:
+        plan: the plan of the panorama.
+        url: the URL of the shard.
+        samples: its encoded patches, if they need not be read.
+
     Raises:
         DamagedShardError: the file is not a tar, or is cut short.
     """
 
-    def __init__(self, plan: Plan, url: str):
+    def __init__(self, plan: Plan, url: str, samples: Sequence[EncodedPatch] | None = None):
         self.plan, self.url = plan, url
+        self.files = self._read() if samples is None else files_of(samples)
+
+    def _read(self) -> Mapping[str, bytes]:
         try:
-            with tarfile.open(fileobj=io.BytesIO(retried(read_bytes, url)), mode="r:") as tar:
-                self.files: Mapping[str, bytes] = {member.name: read_member(tar, member) for member in tar}
+            with tarfile.open(fileobj=io.BytesIO(retried(read_bytes, self.url)), mode="r:") as tar:
+                return {member.name: read_member(tar, member) for member in tar}
         except tarfile.TarError as error:
             raise self.damaged(error) from None
 
@@ -120,6 +117,12 @@ class StoredShard:
         return DamagedShardError(f"{self.url} is damaged ({type(error).__name__}: {error}); remove it")
 
 
+def files_of(samples: Sequence[EncodedPatch]) -> dict[str, bytes]:
+    """Returns the files of a shard, by name, as its tar holds them."""
+    names = (PIXELS, EDGES, ABOUT)
+    return {f"{sample['__key__']!s}.{name}": cast(bytes, sample[name]) for sample in samples for name in names}
+
+
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """Reads a file in a tar; returns nothing for a sparse one, which may claim any size."""
     file = None if member.issparse() else tar.extractfile(member)
@@ -127,15 +130,23 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 class PatchReader:
-    """Reads the patches of a plan."""
+    """Reads the patches of a plan.
 
-    def __init__(self, out: str, plan: Plan):
+    Args:
+        out: the folder of the job.
+        plan: the plan.
+        samples: the encoded patches of all its tiles, if they need not be read.
+    """
+
+    def __init__(self, out: str, plan: Plan, samples: Sequence[EncodedPatch] | None = None):
         self.out, self.folder, self.plan = out, plan_folder(out, plan), plan
         self.shards: list[PatchShard] = []
-        for shard in retried(existing_shards, out, plan):
+        existing = retried(existing_shards, out, plan) if samples is None else [PatchShard(plan, 0, plan.tiles - 1)]
+        for shard in existing:
             if not self.shards or shard.last > self.shards[-1].last:  # otherwise it adds no tile
                 self.shards.append(shard)
-        self.stored = lru_cache(maxsize=SHARDS_KEPT)(self._stored)
+        # Their owner must not be in the cache, or it would keep all this in memory until garbage is collected.
+        self.stored = lru_cache(maxsize=SHARDS_KEPT)(partial(stored_shard, self.folder, samples))
 
     def missing(self) -> int:
         """Returns the number of tiles that no shard holds."""
@@ -166,72 +177,13 @@ class PatchReader:
         Raises:
             DamagedShardError: a patch differs from what was written.
         """
-        read = map_ahead(lambda part: (self._stored(part[0]), part[1]), self.parts(), threads=1, ahead=1)
+        stored = self.stored.__wrapped__
+        read = map_ahead(lambda part: (stored(part[0]), part[1]), self.parts(), threads=1, ahead=1)
         return map_ahead(
             lambda place: place[0].patch(place[1]), ((shard, i) for shard, indices in read for i in indices)
         )
 
-    def _stored(self, shard: PatchShard) -> StoredShard:
-        return StoredShard(self.plan, join(self.folder, shard.name))
 
-
-@dataclass(eq=False)
-class WritePatchShards(beam.PTransform[beam.PCollection[EncodedShard], pvalue.DoOutputsTuple]):
-    """Writes shards and their encoded patches, (shard, samples); outputs the shards written, and failures."""
-
-    out: str
-
-    @no_annotations
-    def expand(self, pairs: beam.PCollection[EncodedShard]) -> pvalue.DoOutputsTuple:
-        """Applies the transform; called by Beam."""
-        return pairs | "Write" >> beam.ParDo(_Write(self.out)).with_outputs(NOT_WRITTEN, main="written")
-
-
-class _Write(beam.DoFn):
-    """Writes a few shards at a time while the next ones are computed; a bundle ends when all its shards are written.
-
-    A bundle that is tried again writes the same files.
-    """
-
-    def __init__(self, out: str):
-        self.out = out
-
-    def setup(self) -> None:
-        self.pool = ThreadPoolExecutor(SHARDS_ON_THEIR_WAY)
-
-    def start_bundle(self) -> None:
-        self.pending: deque[Future[Any]] = deque()
-
-    def process(self, pair: EncodedShard) -> Iterator[Any]:
-        self.pending.append(self.pool.submit(self.write, *pair))
-        if len(self.pending) > SHARDS_ON_THEIR_WAY:
-            yield self.counted(self.pending.popleft().result())
-
-    def finish_bundle(self) -> Iterator[Any]:
-        for future in self.pending:
-            result = self.counted(future.result())
-            if isinstance(result, pvalue.TaggedOutput):
-                yield pvalue.TaggedOutput(result.tag, GlobalWindows.windowed_value(result.value))
-            else:
-                yield GlobalWindows.windowed_value(result)
-
-    def teardown(self) -> None:
-        self.pool.shutdown()
-
-    def counted(self, result: Any) -> Any:
-        """Returns a result, and counts it in Beam's metrics, which the writing threads cannot do."""
-        if isinstance(result, PatchShard):
-            Metrics.counter("infinitygan_render", "tiles_written").inc(len(result.indices))
-            count_in_beam(TILES, len(result.indices))
-        else:
-            Metrics.counter("infinitygan_render", "shards_not_written").inc()
-        return result
-
-    def write(self, shard: PatchShard, samples: Sequence[EncodedPatch]) -> Any:
-        """Writes a shard; returns it, or the failure."""
-        try:
-            retried(write_patch_shard, self.out, shard, samples)
-        except Exception as error:  # stores raise errors of their own classes; the other shards go on
-            failure = Failure(shard.plan.request.id, shard.name, f"cannot be written: {error}")
-            return pvalue.TaggedOutput(NOT_WRITTEN, failure)
-        return shard
+def stored_shard(folder: str, samples: Sequence[EncodedPatch] | None, shard: PatchShard) -> StoredShard:
+    """Returns a shard in a plan's folder; its patches need not be read if they are given."""
+    return StoredShard(shard.plan, join(folder, shard.name), samples)

@@ -17,7 +17,7 @@ from model.bundled import BUNDLED
 from model.checks import is_integer
 from model.errors import InputError, one_line
 from model.geometry import LIMIT
-from model.world.definition import FUSION_PX, Definition, Edit, Style
+from model.world.definition import Definition, Edit, Journey, Style, default_fusion_px
 from transforms.formats.registry import check_format
 from transforms.storage.delimited import is_decodable, read_lines, read_records
 from transforms.storage.files import exists, read_bytes, write_bytes
@@ -27,7 +27,12 @@ from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+LATER_FIELDS = {"truncation": 1.0, "journey": None}
+"""Fields that earlier versions lack. They are written only where they differ from their default, so that the digests of
+plans stay as they were."""
+
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
+JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey")
 
 MOST_REQUESTS = 1_000_000
 """The most requests in a file."""
@@ -52,12 +57,15 @@ class RenderRequest:
         origin_y_px: the world pixel of its top edge; by default the horizon runs through its middle.
         cyclic: whether its right end meets its left.
         styles: the styles of the world, with their centres; by default the single style of its seed.
-        fusion_px: the side of the box over which styles blend.
+        fusion_px: the side of the box over which styles blend; by default about half the distance of a journey's
+            styles, and otherwise 127.
         edits: the boxes that are drawn again.
         overlays: the paths or URLs of the overlays in the world.
         paste_px: the width over which their photographs are blended in; None to leave them out.
         checkpoint: the URL of the generator; None for the bundled one.
         formats: the files to make, of `formats.FORMATS`.
+        truncation: how far styles are from the average one, as a share of what they were drawn as.
+        journey: the styles of a journey, in place of `styles`.
 
     Raises:
         InputError: a value is out of range.
@@ -71,18 +79,19 @@ class RenderRequest:
     origin_y_px: int | None = None
     cyclic: bool = False
     styles: tuple[Style, ...] = ()
-    fusion_px: int = FUSION_PX
+    fusion_px: int | None = None
     edits: tuple[Edit, ...] = ()
     overlays: tuple[str, ...] = ()
     paste_px: int | None = None
     checkpoint: str | None = None
     formats: tuple[str, ...] = ("png",)
+    truncation: float = 1.0
+    journey: Journey | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
             raise InputError(f"request id {self.id!r}: use 1 to 200 of the characters A-Z a-z 0-9 _ -")
-        if self.origin_y_px is None:
-            object.__setattr__(self, "origin_y_px", -(self.height_px // 2) if is_integer(self.height_px) else 0)
+        self._fill_in()
         for name in INTEGERS:
             if not is_integer(getattr(self, name)):
                 raise InputError(f"request {self.id}: {name} is {getattr(self, name)!r}; it must be a whole number")
@@ -102,6 +111,15 @@ class RenderRequest:
             raise InputError(f"request {self.id}: {error}") from None
         self._check_files()
 
+    def _fill_in(self) -> None:
+        """Sets the defaults that depend on other fields, and gives a truncation of 0 or 1 its one JSON form."""
+        if self.origin_y_px is None:
+            object.__setattr__(self, "origin_y_px", -(self.height_px // 2) if is_integer(self.height_px) else 0)
+        if self.fusion_px is None:
+            object.__setattr__(self, "fusion_px", default_fusion_px(self.journey))
+        if is_integer(self.truncation) and self.truncation in (0, 1):
+            object.__setattr__(self, "truncation", float(self.truncation))
+
     def _check_files(self) -> None:
         if self.checkpoint is not None and not (isinstance(self.checkpoint, str) and self.checkpoint):
             raise InputError(f"request {self.id}: checkpoint is {self.checkpoint!r}; it must be a path or URL")
@@ -115,8 +133,18 @@ class RenderRequest:
     @cached_property
     def definition(self) -> Definition:
         """The world that it is a window of."""
-        turn_px = self.width_px if self.cyclic else None
-        return Definition(self.seed, turn_px, self.styles, self.fusion_px, self.edits, self.overlays, self.paste_px)
+        assert self.fusion_px is not None
+        return Definition(
+            self.seed,
+            self.width_px if self.cyclic else None,
+            self.styles,
+            self.fusion_px,
+            self.edits,
+            self.overlays,
+            self.paste_px,
+            self.truncation,
+            self.journey,
+        )
 
     @cached_property
     def rows(self) -> tuple[int, int]:
@@ -131,7 +159,8 @@ class RenderRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the request as JSON values."""
-        return as_lists(dataclasses.asdict(self))
+        values = as_lists(dataclasses.asdict(self))
+        return {name: value for name, value in values.items() if LATER_FIELDS.get(name, dataclasses.MISSING) != value}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
@@ -180,11 +209,11 @@ def from_json(kind: Any, value: Any, name: str) -> Any:
         return tuple(from_json(get_args(kind)[0], item, name) for item in value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    return object_from_json(kind, value, name) if kind in (Style, Edit) else value
+    return object_from_json(kind, value, name) if kind in (Style, Edit, Journey) else value
 
 
 def object_from_json(kind: type, values: Any, name: str) -> Any:
-    """Returns a style or an edit from its JSON values.
+    """Returns a style, an edit or a journey from its JSON values.
 
     Raises:
         InputError: a field is unknown, missing or out of range.
@@ -235,7 +264,7 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
     """Reads the rows of a .jsonl, .csv or .parquet file; each becomes a request or a refusal.
 
     In CSV the first line names the fields, an empty value means the default, formats are separated by spaces, and
-    styles, edits and overlays are JSON.
+    styles, edits, overlays and journey are JSON.
 
     Args:
         url: the URL of the file.
@@ -302,7 +331,8 @@ def short(request: RenderRequest) -> dict[str, Any]:
     values = set_only(without_secrets(request.to_json()))
     if values.get("checkpoint") != request.checkpoint:
         del values["checkpoint"]
-    return values | {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}
+    values |= {name: [set_only(part) for part in values[name]] for name in ("styles", "edits") if name in values}
+    return values | {name: set_only(values[name]) for name in ("journey",) if name in values}
 
 
 def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) -> RenderRequest | Refused:
@@ -368,7 +398,7 @@ def fields_of(cells: Mapping[str, str]) -> dict[str, Any]:
     row |= {name: whole_number(row[name]) for name in (*INTEGERS, "paste_px") if name in row}
     if "formats" in row:
         row["formats"] = row["formats"].split()
-    row |= {name: json_value(row[name]) for name in ("styles", "edits", "overlays") if name in row}
+    row |= {name: json_value(row[name]) for name in JSON_FIELDS if name in row}
     if "cyclic" in row:
         row["cyclic"] = json_value(row["cyclic"].lower())
     return row

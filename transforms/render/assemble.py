@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,23 +15,42 @@ from model.errors import one_line
 from transforms.formats.layout import cut_strips, with_digest
 from transforms.formats.registry import is_written, write_panorama
 from transforms.formats.thumbnail import Thumbnail, with_thumbnail
-from transforms.panoramas.folder import PanoramaRecord, panorama_path, read_record, record_path, thumbnail_path
+from transforms.panoramas.folder import (
+    PanoramaRecord,
+    behind_plan,
+    panorama_path,
+    plan_folder,
+    read_record,
+    record_path,
+    thumbnail_path,
+)
 from transforms.panoramas.manifest import DONE, FAILED, ManifestRow, manifest_row
 from transforms.panoramas.patch_shards import PatchReader
-from transforms.panoramas.plan import REFERENCE, Failure, PatchShard, Plan
+from transforms.panoramas.plan import REFERENCE, Failure, Plan
 from transforms.panoramas.seams import SeamAudit, with_audit
-from transforms.storage.files import write_bytes, write_json
+from transforms.storage.fence import StaleRunError, check_current
+from transforms.storage.files import filesystem, remove, write_bytes, write_json
+from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
 
 PANORAMAS_DONE, PANORAMAS_FAILED = Tally("panoramas"), Tally("panoramas that failed")
 
 
-def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version: str) -> ManifestRow:
-    """Writes a panorama's files if all its patches exist; returns its row of the manifest."""
+def assemble_panorama(
+    out: str, plan: Plan, failures: Iterable[Failure], version: str, keep_patches: bool = True
+) -> ManifestRow | None:
+    """Writes a panorama's files if all its patches exist.
+
+    Returns:
+        Its row of the manifest; None if another plan has replaced it, which has a row of its own.
+    """
     reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
     try:
-        record = write_files(out, plan, reasons, version)
+        record = write_files(out, plan, PatchReader, reasons, version, keep_patches)
+    except StaleRunError as error:
+        say_once(str(error))
+        return None
     except Exception as error:  # any error is recorded as this panorama's state, and the others go on
         PANORAMAS_FAILED.add()
         return manifest_row(plan, FAILED, one_line(error), {})
@@ -39,25 +58,36 @@ def assemble_panorama(out: str, plan: Plan, failures: Iterable[Failure], version
     return manifest_row(plan, DONE, None, record)
 
 
-def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> PanoramaRecord:
+def write_files(
+    out: str,
+    plan: Plan,
+    reader_of: Callable[[str, Plan], PatchReader],
+    reasons: Sequence[str],
+    version: str,
+    keep_patches: bool,
+) -> PanoramaRecord:
     """Writes the files of a panorama that are missing, then its record; returns the record.
 
     Args:
         out: the folder of the job.
         plan: the plan of the panorama; files of another plan are written again.
+        reader_of: returns the reader of the plan's patches; called if they are needed.
         reasons: the reasons why patches may be missing.
         version: the version of this package.
+        keep_patches: whether to leave the patches on storage.
 
     Raises:
         FileNotFoundError: patches are missing.
     """
+    out = behind_plan(out, plan)
     record = retried(read_record, out, plan.request.id)
     files = record.get("files", {}) if record.get("plan") == plan.digest else {}
     files = {name: file for name, file in files.items() if retried(is_written, name, panorama_path(out, file))}
     wanted = [name for name in plan.request.formats if name not in files]
     if not wanted:
         return record
-    reader = PatchReader(out, plan)
+    retried(check_current, out, filesystem(out)[0])
+    reader = reader_of(out, plan)
     missing = reader.missing()
     if missing:
         raise FileNotFoundError("; ".join([f"{missing} of {plan.tiles} patches are missing", *reasons]))
@@ -77,6 +107,8 @@ def write_files(out: str, plan: Plan, reasons: Sequence[str], version: str) -> P
         apart = reader.patch(plan.tiles // 2).difference
         written["precision_difference"] = dataclasses.asdict(apart) if apart else None
     retried(write_json, record_path(out, plan.request.id), written)
+    if not keep_patches:
+        retried(remove, plan_folder(out, plan))
     return cast(PanoramaRecord, written)
 
 
@@ -92,37 +124,37 @@ def write_file(name: str, url: str, reader: PatchReader, version: str) -> dict[s
     return {"pixel_sha256": digest.hexdigest(), "seam_audit": audit.to_json()}
 
 
-Inputs = tuple[beam.PCollection[Plan], beam.PCollection[PatchShard], beam.PCollection[Failure]]
+Inputs = tuple[beam.PCollection[Plan], beam.PCollection[ManifestRow], beam.PCollection[Failure]]
 
 
 @dataclass(eq=False)
-class AssemblePanoramas(beam.PTransform[Inputs, beam.PCollection[ManifestRow]]):
-    """Assembles each panorama when all its shards are finished; outputs rows of the manifest.
+class AssembleRest(beam.PTransform[Inputs, beam.PCollection[ManifestRow]]):
+    """Assembles the panoramas that have not been assembled when all shards are finished; outputs rows of the manifest.
 
-    The inputs are the plans, the shards written or found, and the failures; only these small values are shuffled.
+    The inputs are the plans, the rows of the panoramas that have been assembled, and the failures.
     """
 
     out: str
+    keep_patches: bool
     version: str
 
     @no_annotations
     def expand(self, inputs: Inputs) -> beam.PCollection[ManifestRow]:
         """Applies the transform; called by Beam."""
-        plans, written, failures = inputs
+        plans, rows, failures = inputs
         keyed = {
             "plans": plans | "Plans by id" >> beam.WithKeys(lambda plan: plan.request.id),
-            "written": written | "Shards by id" >> beam.Map(shard_by_id),
+            "rows": rows | "Rows by id" >> beam.WithKeys(lambda row: row["id"]),
             "failures": failures | "Failures by id" >> beam.WithKeys(lambda failure: failure.request_id),
         }
-        return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.Map(self._assemble)
+        return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.FlatMap(self._assemble)
 
-    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> ManifestRow:
+    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[ManifestRow]:
         (plan,) = group[1]["plans"]
-        row = assemble_panorama(self.out, plan, group[1]["failures"], self.version)
-        Metrics.counter("infinitygan_render", f"panoramas_{row['state']}").inc()
-        return row
-
-
-def shard_by_id(shard: PatchShard) -> tuple[str, str]:
-    """Returns a shard's name under its request's id, which is all that assembly waits for."""
-    return shard.plan.request.id, shard.name
+        for row in group[1]["rows"]:
+            yield row
+            return
+        made = assemble_panorama(self.out, plan, group[1]["failures"], self.version, self.keep_patches)
+        if made is not None:
+            Metrics.counter("infinitygan_render", f"panoramas_{made['state']}").inc()
+            yield made

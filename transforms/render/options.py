@@ -26,6 +26,7 @@ class RenderOptions:
         checkpoint: the URL of the generator for requests that name none; None for the bundled one.
         tile_px: the size of a tile, see `tiling`; None for one that suits each panorama.
         tiles_per_shard: the number of patches per file; None for about `SHARD_PX` pixels.
+        keep_patches: whether to keep the patches of finished panoramas.
         replace: whether to render panoramas again whose id exists with another plan.
         repair: whether to check the existing shards, and make damaged ones again.
         precision: the precision of the network's convolutions.
@@ -40,6 +41,7 @@ class RenderOptions:
     tile_px: TileSize | None = None
     tiles_per_shard: int | None = None
     replace: bool = False
+    keep_patches: bool = True
     precision: str = REFERENCE
     repair: bool = False
     accelerator: str | None = None

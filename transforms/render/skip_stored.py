@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.decorators import no_annotations
 
-from transforms.panoramas.folder import is_stored
+from transforms.panoramas.folder import is_complete, is_stored, read_record
 from transforms.panoramas.plan import PatchShard
 from transforms.storage.retry import retried
 from transforms.storage.tally import TILES, count_in_beam
@@ -17,10 +17,13 @@ from transforms.storage.tally import TILES, count_in_beam
 LOOKED_UP_AHEAD = 2
 
 
-def is_wanted(out: str, shard: PatchShard) -> bool:
+def is_wanted(out: str, keep_patches: bool, shard: PatchShard) -> bool:
     """Returns whether a shard is still to be made, as far as storage can tell."""
     try:
-        return not retried(is_stored, out, shard)
+        if retried(is_stored, out, shard):
+            return False
+        # Without its patches, only the panorama itself can tell that they have been made.
+        return keep_patches or not is_complete(out, shard.plan, retried(read_record, out, shard.plan.request.id))
     except Exception:  # making it again does no harm, and writing it will show the error
         return True
 
@@ -30,18 +33,19 @@ class SkipStored(beam.PTransform[beam.PCollection[PatchShard], beam.PCollection[
     """Passes on the shards that do not exist when their turn comes."""
 
     out: str
+    keep_patches: bool
 
     @no_annotations
     def expand(self, shards: beam.PCollection[PatchShard]) -> beam.PCollection[PatchShard]:
         """Applies the transform; called by Beam."""
-        return shards | "Look" >> beam.ParDo(_LookUp(self.out))
+        return shards | "Look" >> beam.ParDo(_LookUp(self.out, self.keep_patches))
 
 
 class _LookUp(beam.DoFn):
     """Looks the next shards up while one is computed."""
 
-    def __init__(self, out: str):
-        self.out = out
+    def __init__(self, out: str, keep_patches: bool):
+        self.out, self.keep_patches = out, keep_patches
 
     def setup(self) -> None:
         self.pool = ThreadPoolExecutor(LOOKED_UP_AHEAD)
@@ -50,7 +54,7 @@ class _LookUp(beam.DoFn):
         self.pending: deque[tuple[PatchShard, Future[bool]]] = deque()
 
     def process(self, shard: PatchShard) -> Iterator[PatchShard]:
-        self.pending.append((shard, self.pool.submit(is_wanted, self.out, shard)))
+        self.pending.append((shard, self.pool.submit(is_wanted, self.out, self.keep_patches, shard)))
         if len(self.pending) > LOOKED_UP_AHEAD:
             yield from self.oldest()
 

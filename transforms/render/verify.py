@@ -1,5 +1,7 @@
 """Recomputes rendered tiles and compares them with the stored ones."""
 
+import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -8,12 +10,17 @@ import numpy as np
 
 from model.bundled import BUNDLED
 from model.errors import InputError
+from model.world.world import World
+from transforms.formats.layout import cut_strips, with_digest
 from transforms.panoramas.folder import read_record, record_path
 from transforms.panoramas.manifest import DONE, MANIFEST, read_manifest
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader
 from transforms.panoramas.plan import Plan, plan_from_json
 from transforms.render.synthesize import Synthesizer, patch
 from transforms.storage.files import exists, join
+
+MOST_WHOLE_PX = 2**23
+"""The largest panorama that is computed as a whole."""
 
 EQUAL, ROUNDING, DIFFERENT = "equal", "equal to rounding", "different"
 
@@ -81,17 +88,38 @@ def draw_tiles(plans: Sequence[Plan], count: int, seed: int) -> list[tuple[Plan,
 
 
 def verify_tiles(out: str, tiles: Sequence[tuple[Plan, int]]) -> Iterator[Verdict]:
-    """Recomputes tiles and compares them with the stored patches."""
+    """Recomputes tiles and compares them with the stored patches.
+
+    A panorama whose patches were not kept is recomputed as a whole and compared with the checksum in its record.
+    """
     synthesizer = Synthesizer()
-    reader: PatchReader | None = None
-    for plan, index in tiles:
-        if reader is None or reader.plan != plan:
-            reader = PatchReader(out, plan)
-        try:
-            stored = reader.patch(index).pixels
-        except (FileNotFoundError, DamagedShardError) as error:
-            yield Verdict(plan.request.id, index, reason=str(error))
+    for plan, chosen in itertools.groupby(tiles, key=lambda tile: tile[0]):
+        reader, world = PatchReader(out, plan), synthesizer.world_of(plan)
+        indices = [index for _, index in chosen]
+        if not reader.shards:
+            yield whole_verdict(out, plan, world, indices[0])
             continue
-        again = patch(synthesizer.world_of(plan), plan, index).pixels
-        difference = np.abs(again.astype(np.int16) - stored).max(axis=2)
-        yield Verdict(plan.request.id, index, int(difference.max()), float((difference > 0).mean()))
+        for index in indices:
+            try:
+                stored = reader.patch(index).pixels
+            except (FileNotFoundError, DamagedShardError) as error:
+                yield Verdict(plan.request.id, index, reason=str(error))
+                continue
+            again = patch(world, plan, index).pixels
+            difference = np.abs(again.astype(np.int16) - stored).max(axis=2)
+            yield Verdict(plan.request.id, index, int(difference.max()), float((difference > 0).mean()))
+
+
+def whole_verdict(out: str, plan: Plan, world: World, index: int) -> Verdict:
+    """Compares a panorama without patches with the checksum in its record."""
+    if plan.request.width_px * plan.request.height_px > MOST_WHOLE_PX:
+        reason = "its patches were not kept, and it is too large to compute as a whole"
+        return Verdict(plan.request.id, index, reason=reason)
+    digest = hashlib.sha256()
+    pixels = (patch(world, plan, tile).pixels for tile in range(plan.tiles))
+    for _ in with_digest(cut_strips(plan.layout, pixels), digest):
+        pass
+    if digest.hexdigest() == read_record(out, plan.request.id).get("pixel_sha256"):
+        return Verdict(plan.request.id, index)
+    reason = "its pixels differ from the checksum in its record; its patches were not kept, so it is not known how much"
+    return Verdict(plan.request.id, index, reason=reason)

@@ -14,6 +14,9 @@ from transforms.render.planner import Planned
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 
+NEIGHBOURS = 16
+"""The number of consecutive requests whose order is random."""
+
 STORAGE_CALLS = 16
 """The number of calls to storage at the same time, while a job begins."""
 
@@ -103,12 +106,20 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
         first = end + 1
 
 
-@dataclass(eq=False)
-class CutShards(beam.PTransform[beam.PCollection[Work], beam.PCollection[PatchShard]]):
-    """Cuts the tiles that are still to be computed into shards, in random order.
+def almost_in_order(work: Sequence[Work]) -> Iterator[Work]:
+    """Yields work in the order of the requests, but for a random order within each few.
 
     So two runs of one job rarely compute the same shards at the same time, and share most of the work.
     """
+    for first in range(0, len(work), NEIGHBOURS):
+        few = list(work[first : first + NEIGHBOURS])
+        random.shuffle(few)
+        yield from few
+
+
+@dataclass(eq=False)
+class CutShards(beam.PTransform[beam.PCollection[Work], beam.PCollection[PatchShard]]):
+    """Cuts the tiles that are still to be computed into shards, those of a panorama in random order."""
 
     @no_annotations
     def expand(self, work: beam.PCollection[Work]) -> beam.PCollection[PatchShard]:

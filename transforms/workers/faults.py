@@ -5,7 +5,6 @@ cannot see that is a waste of minutes. So a worker reports such a fault through 
 happened, and waits a little before it fails: meanwhile the process that submitted the job reads it and cancels the job.
 """
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +19,19 @@ FAULTS = "fault "
 HEARD_IN_S = 10.0
 """How long a worker waits for its report to be heard. The job is usually cancelled sooner."""
 
-_IN_PROCESS = threading.Event()
+_HERE: list[object] = []
+"""An item for each job that runs in this process."""
 
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
     """While the block runs, errors are raised at once, because the job runs in this process."""
-    _IN_PROCESS.set()
+    job = object()
+    _HERE.append(job)
     try:
         yield
     finally:
-        _IN_PROCESS.clear()
+        _HERE.remove(job)
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        if not _IN_PROCESS.is_set() and (isinstance(error, InputError) or not passes(error)):
+        if not _HERE and (isinstance(error, InputError) or not passes(error)):
             count_in_beam(f"{FAULTS}{type(error).__name__}: {one_line(error)}", 1)
             time.sleep(HEARD_IN_S)
         raise

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.config import PRESETS
 from model.errors import InputError
-from model.world.definition import Definition, Edit, Style, check_definition
+from model.world.definition import Definition, Edit, Journey, Style, check_definition
 from model.world.world import World
 
 TINY = PRESETS["tiny"]
@@ -39,6 +39,28 @@ def refused(function, *arguments, **keywords):
             Edit,
             {"box_px": (0, 0, 1, 1), "seed": 1, "fields": ("noise",), "like_box_px": (0, 0, 1, 1)},
             "applies to z_l",
+        ),
+        (Journey, {"every_px": 255}, "every_px is 255; it must be from 256 to"),
+        (Journey, {"every_px": 4096.5}, "every_px is 4096.5; it must be a whole number"),
+        (Journey, {"every_px": 2**31}, "every_px is 2147483648"),
+        (Journey, {"every_px": 300, "seed": -1}, "seed is -1"),
+        (Journey, {"every_px": 300, "dimensions": 3}, "dimensions is 3; it must be 1 or 2"),
+        (Journey, {"every_px": 300, "dimensions": True}, "dimensions is True"),
+        (Definition, {"seed": 1, "truncation": 1.6}, "truncation is 1.6; it must be a number from 0 to 1.5"),
+        (Definition, {"seed": 1, "truncation": -0.1}, "truncation is -0.1"),
+        (Definition, {"seed": 1, "truncation": float("nan")}, "truncation is nan"),
+        (Definition, {"seed": 1, "truncation": True}, "truncation is True"),
+        (Definition, {"seed": 1, "truncation": "0.7"}, "truncation is '0.7'"),
+        (Definition, {"seed": 1, "journey": 4096}, "journey is 4096; give an object"),
+        (
+            Definition,
+            {"seed": 1, "journey": Journey(every_px=300), "styles": (Style(seed=1),)},
+            "styles and a journey are both given",
+        ),
+        (
+            Definition,
+            {"seed": 1, "journey": Journey(every_px=300), "fusion_px": 301},
+            "fusion_px is 301, more than the journey's every_px, 300",
         ),
     ],
 )

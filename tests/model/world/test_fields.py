@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model.checks import check_seed
 from model.errors import InputError
 from model.geometry import LIMIT
-from model.world.fields import philox, z_g_vector, z_l_field, z_n_fields
+from model.world.fields import journey_jitter, journey_z_g, philox, z_g_samples, z_g_vector, z_l_field, z_n_fields
 
 ALL = 0xFFFFFFFF
 FARTHEST = 2**31 - 1
@@ -44,6 +44,20 @@ def z_n(seed, layer, row, column):
 
 def z_g(seed, index):
     return normal(seed, (0, 0, 2, index >> 2), index & 3)
+
+
+@settings(deadline=None)
+@given(seeds, positions, positions)
+def test_a_journey_has_counters_of_its_own(seed, row, column):
+    words = philox_of_random123([column & ALL, row & ALL, 3, 0], (seed & ALL, seed >> 32))
+    assert journey_jitter(seed, row, column) == (words[1] >> 8, words[0] >> 8)
+    expected = [normal(seed, (column, row, 5, index >> 2), index & 3) for index in range(6)]
+    assert journey_z_g(seed, row, column, 6)[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_samples_of_z_g_have_counters_of_their_own():
+    expected = [normal(0, (sample, 0, 4, index >> 2), index & 3) for sample in range(3) for index in range(6)]
+    assert z_g_samples(3, 6).flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def z_l_at(seed, row, column, channel):

@@ -55,6 +55,14 @@ def test_what_was_taken_out_of_one_world_shows_in_another(tiny, box, cyclic_px):
         assert torch.equal(there.render(rows, again), expected)
 
 
+def test_the_style_of_an_overlay_is_not_truncated(tiny):
+    """Its fields were found for that very style."""
+    box = (0, -32, 64, 64)
+    overlay = overlay_of(tiny, 5, box)
+    expected = World(tiny, 5).render(*box_windows(box))
+    assert torch.equal(world_with(tiny, overlay, truncation=0.5).render(*box_windows(box)), expected)
+
+
 def test_far_from_an_overlay_the_world_is_as_without(tiny):
     overlay = overlay_of(tiny, 5, (0, 0, 64, 64))
     style = Style(z_g=tuple(overlay.z_g[0].tolist()))

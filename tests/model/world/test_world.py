@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from model.errors import InputError
 from model.geometry import LIMIT
 from model.networks.generator import Generator
 from model.quantise import quantise
-from model.world.definition import Definition, Style
+from model.world.definition import Definition, Journey, Style
 from model.world.fields import z_g_vector
 from model.world.world import Picture, World
 
@@ -96,6 +99,15 @@ def test_any_window_of_a_tiny_world_equals_its_part_of_a_larger_one(worlds, rows
 @given(windows_within_windows(120), windows_within_windows(120))
 def test_any_window_of_a_small_world_equals_its_part_of_a_larger_one(worlds, rows, columns):
     check_windows(worlds["small"], rows, columns)
+
+
+@pytest.mark.parametrize("turn_px", [None, 16 * 80])
+@pytest.mark.parametrize("dimensions", [1, 2])
+@settings(deadline=None, max_examples=12)
+@given(rows=windows_within_windows(120), columns=windows_within_windows(120))
+def test_any_window_of_a_journey_equals_its_part_of_a_larger_one(tiny, dimensions, turn_px, rows, columns):
+    journey = Journey(every_px=256, dimensions=dimensions)
+    check_windows(World(tiny, Definition(7, turn_px, truncation=0.7, journey=journey)), rows, columns)
 
 
 @pytest.mark.parametrize(("top", "left"), [(-40, -7), (-(2**31) + 2**17, 10**9)])
@@ -236,9 +248,34 @@ def test_quantising_maps_the_ends_to_the_ends_and_clamps():
     assert levels.tolist() == [0, 0, 255, 255, 128]
 
 
-@pytest.mark.parametrize("styles", [(), (Style(seed=1, x_px=10**6), Style(seed=2, x_px=10**6 + 200))])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"styles": (Style(seed=1), Style(seed=2, x_px=90))}, {"journey": Journey(every_px=256), "truncation": 0.7}],
+)
+def test_a_world_that_is_needed_no_more_is_freed_at_once(tiny, fields):
+    """With all its weights, without the garbage collector."""
+    gc.disable()
+    try:
+        world = World(tiny, Definition(7, **fields))
+        world.render((0, 20), (0, 300))
+        layer = world.engine.texture[0]
+        parts = [weakref.ref(part) for part in (world, world.fusion, world.engine, layer, layer.folded(0))]
+        del world, layer
+        assert [part() for part in parts] == [None] * len(parts)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"styles": (Style(seed=1, x_px=10**6), Style(seed=2, x_px=10**6 + 200))},
+        {"journey": Journey(every_px=256, dimensions=2), "truncation": 0.7},
+    ],
+)
 @pytest.mark.parametrize("preset", ["tiny", "small"])
-def test_the_number_of_threads_changes_no_bit(preset, styles):
+def test_the_number_of_threads_changes_no_bit(preset, fields):
     """This holds even before quantising: a worker with more cores computes the same tile."""
     torch.manual_seed(0)
     generator = Generator(PRESETS[preset]).eval()
@@ -247,7 +284,7 @@ def test_the_number_of_threads_changes_no_bit(preset, styles):
         tiles = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            world = World(generator, Definition(7, styles=styles))
+            world = World(generator, Definition(7, **fields))
             tiles.append(world.compute((-256, -1), (10**6, 10**6 + 255)).pixels)
     finally:
         torch.set_num_threads(before)

@@ -1,25 +1,20 @@
 import io
 import json
 import tarfile
-import time
 
-import apache_beam as beam
 import fsspec
 import numpy as np
 import pytest
-from apache_beam.testing.util import assert_that, equal_to
 
 import transforms.panoramas.patch_shards
 from transforms.panoramas.folder import plan_folder
 from transforms.panoramas.patch_shards import (
-    NOT_WRITTEN,
     DamagedShardError,
     PatchReader,
-    WritePatchShards,
     write_patch_shard,
 )
 from transforms.panoramas.patches import decode, encode, pixel_checksum
-from transforms.panoramas.plan import Failure, PatchShard
+from transforms.panoramas.plan import PatchShard
 from transforms.render.work import missing_shards
 
 
@@ -161,62 +156,6 @@ def test_a_damaged_shard_is_named_and_gives_no_wrong_pixels(damage, plan_of, pai
     with pytest.raises(DamagedShardError):
         list(reader.patches())
     assert all(str(path) in text and "is damaged" in text and text.endswith("remove it") for text in answers)
-
-
-class StoreError(Exception):
-    """An error that a store may raise, which is not an OSError."""
-
-
-def test_a_shard_that_cannot_be_written_does_not_stop_the_others(plan_of, painted, tmp_path, monkeypatch):
-    plan = plan_of(150, 70)
-    shards = list(missing_shards(plan, [], 4))
-    original = transforms.panoramas.patch_shards.open_atomic
-
-    def open_atomic(url):
-        if url.endswith(shards[1].name):
-            raise OSError(28, "No space left on device", url)
-        if url.endswith(shards[3].name):
-            raise StoreError("503 try later")
-        return original(url)
-
-    monkeypatch.setattr(transforms.panoramas.patch_shards, "open_atomic", open_atomic)
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pairs = pipeline | beam.Create([(shard, painted.samples(shard)) for shard in shards])
-        results = pairs | WritePatchShards(str(tmp_path))
-        assert_that(results.written, equal_to([shards[0], shards[2], shards[4]]), label="written")
-        reasons = results[NOT_WRITTEN] | beam.Map(
-            lambda f: (f.request_id, f.part, f.reason.split(": ")[0], f.reason[-11:])
-        )
-        expected = [
-            ("p", shards[1].name, "cannot be written", "/04-07.tar'"),
-            ("p", shards[3].name, "cannot be written", "3 try later"),
-        ]
-        assert_that(reasons, equal_to(expected), label="failed")
-    assert sorted(path.name for path in tmp_path.rglob("*.tar")) == [shards[i].name for i in (0, 2, 4)]
-    assert isinstance(Failure("a", "b", "c"), Failure)
-
-
-def test_a_shard_is_written_while_the_next_is_computed(plan_of, painted, tmp_path, monkeypatch):
-    """The first shard's file opens only when the second shard is being computed."""
-    plan, original = plan_of(150, 70), transforms.panoramas.patch_shards.open_atomic
-    shards, mark = list(missing_shards(plan, [], 4)), tmp_path / "mark"  # a file, because Beam copies what it runs
-
-    def compute(shard):
-        if shard.first > 0:
-            mark.touch()
-        return shard, painted.samples(shard)
-
-    def open_atomic(url):
-        late = time.monotonic() + 20
-        while not mark.exists():
-            assert time.monotonic() < late
-            time.sleep(0.01)
-        return original(url)
-
-    monkeypatch.setattr(transforms.panoramas.patch_shards, "open_atomic", open_atomic)
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        results = pipeline | beam.Create(shards) | beam.Map(compute) | WritePatchShards(str(tmp_path))
-        assert_that(results.written, equal_to(shards))
 
 
 def test_an_error_in_the_middle_leaves_no_shard(plan_of, painted, tmp_path):

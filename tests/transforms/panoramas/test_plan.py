@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.errors import InputError
 from model.geometry import LIMIT, length
-from model.world.definition import Edit, Style
+from model.world.definition import Edit, Journey, Style
 from transforms.panoramas.folder import check_plan, existing_shards, look_up, other_plans, plan_folder, record_path
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest
@@ -214,11 +214,19 @@ def test_the_digest_tells_all_that_decides_pixels(plan_of):
         plan_of(300, 200, styles=(Style(seed=7),)),
         plan_of(300, 200, styles=(Style(seed=7, x_px=1),)),
         plan_of(300, 200, edits=(Edit(box_px=(0, 0, 9, 9), seed=1),)),
+        plan_of(300, 200, truncation=0.7),
+        plan_of(300, 200, journey=Journey(every_px=4096), fusion_px=127),
+        plan_of(300, 200, journey=Journey(every_px=4096, seed=1), fusion_px=127),
         plan_of(300, 200, tile_px=64),
         dataclasses.replace(plan, checkpoint_sha256="1" * 64),
     ]
     assert len({plan.digest, *(other.digest for other in others)}) == 1 + len(others)
     assert len(plan.digest) == 12
+
+
+def test_the_digest_is_that_of_earlier_versions():
+    request = RenderRequest(id="p", seed=7, width_px=300, height_px=200, styles=(Style(seed=1),))
+    assert Plan(request, "none", "0" * 64, (256, 512)).digest == "44c3e0407435"
 
 
 def test_the_digest_tells_precision_and_scheme(plan_of, monkeypatch):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.errors import InputError
 from model.geometry import LIMIT
-from model.world.definition import Edit, Style
+from model.world.definition import Edit, Journey, Style
 from transforms.panoramas.requests import (
     MOST_REQUESTS,
     Refused,
@@ -44,6 +44,12 @@ edits = st.builds(
     fields=st.sampled_from([("z_l",), ("noise", "z_l")]),
     like_box_px=st.none() | boxes,
 ) | st.builds(Edit, box_px=boxes, seed=seeds, fields=st.just(("noise",)))
+journeys = st.builds(
+    Journey,
+    every_px=st.integers(4096, 10**9),
+    seed=st.none() | st.integers(0, 2**63 - 1),
+    dimensions=st.sampled_from([1, 2]),
+)
 requests = st.builds(
     RenderRequest,
     id=ids,
@@ -57,6 +63,10 @@ requests = st.builds(
     origin_y_px=st.none() | origins,
     checkpoint=st.none() | st.sampled_from(["gs://bucket/x.safetensors", "a b\u2028c.safetensors"]),
     formats=st.sampled_from([("png",), ("tif",), ("png", "tif"), ("tif", "png")]),
+    truncation=st.sampled_from([1.0, 1, 0, 0.7]),
+)
+requests |= st.builds(
+    lambda request, journey: dataclasses.replace(request, styles=(), journey=journey), requests, journeys
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -70,7 +80,8 @@ def write(path, rows):
     if path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        names = dict.fromkeys(name for row in rows for name in row)
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), path)
     else:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in as_cells(row))))
@@ -81,8 +92,8 @@ def write(path, rows):
 
 def as_cells(row):
     """Returns a row with formats as words, and lists of objects as JSON."""
-    as_json = {name: json.dumps(row[name]) for name in ("styles", "edits") if row.get(name)}
-    return {**row, "styles": "", "edits": "", **as_json, "formats": " ".join(row.get("formats") or [])}
+    as_json = {name: json.dumps(row[name]) for name in ("styles", "edits", "journey") if row.get(name)}
+    return {**row, "styles": "", "edits": "", "journey": "", **as_json, "formats": " ".join(row.get("formats") or [])}
 
 
 def refused(function, *arguments, **keywords):
@@ -109,6 +120,37 @@ def answer(function, argument):
 def test_a_request_survives_json(request, edits):
     request = dataclasses.replace(request, cyclic=False, edits=edits)
     assert RenderRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+def test_fields_of_later_versions_are_written_only_where_they_are_used():
+    """So the digests of earlier plans stay as they are."""
+    assert not {"truncation", "journey"} & set(RenderRequest(**GOOD, truncation=1).to_json())
+    request = RenderRequest.from_json({**GOOD, "truncation": 0, "journey": {"every_px": 4096.0}})
+    assert request.to_json()["truncation"] == 0.0
+    assert request.to_json()["journey"] == {"every_px": 4096, "seed": None, "dimensions": 1}
+
+
+@pytest.mark.parametrize(("every_px", "fusion_px"), [(256, 127), (1000, 499), (4096, 2047), (10**6, 2047)])
+def test_a_journey_blends_over_half_its_distance_by_default(every_px, fusion_px):
+    assert RenderRequest(**GOOD, journey=Journey(every_px=every_px)).fusion_px == fusion_px
+    assert RenderRequest(**GOOD, journey=Journey(every_px=every_px), fusion_px=31).fusion_px == 31
+    assert RenderRequest(**GOOD).fusion_px == 127
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"truncation": 2}, "request a: truncation is 2; it must be a number from 0 to 1.5"),
+        ({"truncation": "much"}, "request a: truncation is 'much'"),
+        ({"journey": 4096}, "journey: '4096' is not an object with fields"),
+        ({"journey": {"every_px": 10}}, "journey: every_px is 10; it must be from 256 to"),
+        ({"journey": {"seed": 1}}, "every_px is missing"),
+        ({"journey": {"every_px": 300, "speed": 1}}, "unknown field 'speed'"),
+        ({"journey": {"every_px": 300}, "styles": [{"seed": 1}]}, "styles and a journey are both given; remove one"),
+    ],
+)
+def test_a_wrong_truncation_or_journey_is_named(values, said):
+    assert said in refused(RenderRequest.from_json, {**GOOD, **values})
 
 
 def largest_seed(request):

@@ -18,10 +18,10 @@ import transforms.render.assemble
 from model.errors import InputError
 from transforms.formats.registry import FORMATS
 from transforms.panoramas.folder import read_record
-from transforms.panoramas.manifest import MANIFEST_SCHEMA, read_manifest, write_manifest
+from transforms.panoramas.manifest import MANIFEST_SCHEMA, manifest_row, read_manifest, write_manifest
 from transforms.panoramas.patch_shards import write_patch_shard
 from transforms.panoramas.plan import Failure, plan_from_json
-from transforms.render.assemble import AssemblePanoramas, assemble_panorama
+from transforms.render.assemble import AssembleRest, assemble_panorama
 from transforms.render.work import missing_shards
 
 
@@ -113,20 +113,21 @@ def test_a_damaged_record_is_made_again(record, plan, painted, tmp_path):
 
 
 def test_the_transform_makes_each_panorama_from_its_own(plan, plan_of, painted, tmp_path):
-    other, broken = plan_of(40, 40, id="q"), plan_of(90, 90, id="r")
+    other, broken, made = plan_of(40, 40, id="q"), plan_of(90, 90, id="r"), plan_of(40, 40, id="s")
     for each in (plan, other):
         store(tmp_path, each, painted)
     store(tmp_path, broken, painted, lost=(0,))
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        plans = pipeline | "plans" >> beam.Create([plan, other, broken])
-        written = pipeline | "written" >> beam.Create(list(missing_shards(plan, [], 4)))
+        plans = pipeline | "plans" >> beam.Create([plan, other, broken, made])
+        written = pipeline | "rows" >> beam.Create([manifest_row(made, "done", None, {})])
         failures = pipeline | "failures" >> beam.Create([Failure("r", "00-03.tar", "lost")])
-        rows = (plans, written, failures) | AssemblePanoramas(str(tmp_path), "1")
+        rows = (plans, written, failures) | AssembleRest(str(tmp_path), True, "1")
         reasons = rows | beam.Map(lambda row: (row["id"], row["state"], row["reason"]))
         expected = [
             ("p", "done", None),
             ("q", "done", None),
             ("r", "failed", "4 of 12 patches are missing; 00-03.tar: lost"),
+            ("s", "done", None),
         ]
         assert_that(reasons, equal_to(expected))
     assert sorted(path.name for path in (tmp_path / "panoramas").iterdir()) == [

@@ -31,7 +31,7 @@ def test_what_appears_before_its_turn_is_passed_over(where, plan_of, tmp_path):
         return shard.name
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        computed = pipeline | beam.Create(shards) | SkipStored(out) | beam.Map(compute)
+        computed = pipeline | beam.Create(shards) | SkipStored(out, True) | beam.Map(compute)
         assert_that(computed, equal_to([shard.name for shard in shards[1 : 2 + LOOKED_UP_AHEAD]]))
 
 
@@ -43,5 +43,5 @@ def test_a_store_that_does_not_answer_costs_no_shard(plan_of, tmp_path, monkeypa
     monkeypatch.setattr(transforms.storage.retry, "WAITS_S", ())
     shards = list(missing_shards(plan_of(128, 64), (), 2))
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        passed = pipeline | beam.Create(shards) | SkipStored(str(tmp_path))
+        passed = pipeline | beam.Create(shards) | SkipStored(str(tmp_path), True)
         assert_that(passed | beam.Map(lambda shard: shard.name), equal_to([shard.name for shard in shards]))

@@ -1,0 +1,201 @@
+"""Writes patch shards, and assembles each panorama as soon as its last patches are there."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.typehints.decorators import no_annotations
+
+from model.errors import one_line
+from transforms.panoramas.folder import behind_plan
+from transforms.panoramas.manifest import DONE, ManifestRow, manifest_row
+from transforms.panoramas.patch_shards import EncodedShard, PatchReader, write_patch_shard
+from transforms.panoramas.patches import EncodedPatch
+from transforms.panoramas.plan import Failure, PatchShard, Plan
+from transforms.render.assemble import PANORAMAS_DONE, write_files
+from transforms.storage.notes import say_once
+from transforms.storage.retry import retried
+from transforms.storage.tally import TILES, count_in_beam
+
+SHARDS_ON_THEIR_WAY, PANORAMAS_ON_THEIR_WAY = 2, 4
+FAILURES = "failures"
+
+LISTING_SHARE = 20
+"""Listings take at most one part in this of a worker's time."""
+
+
+@dataclass(eq=False)
+class PublishShards(beam.PTransform[beam.PCollection[EncodedShard], pvalue.DoOutputsTuple]):
+    """Writes shards and their encoded patches, (shard, samples), and assembles the panoramas that they complete.
+
+    A panorama of one shard is assembled from memory. Outputs the manifest's rows of the panoramas assembled, and
+    failures. Of panoramas whose shards several workers write, some may be left; `AssembleRest` assembles them.
+
+    Attributes:
+        out: the folder of the job.
+        keep_patches: whether to leave the patches of finished panoramas on storage; those of one shard are then not
+            written at all.
+        version: the version of this package.
+    """
+
+    out: str
+    keep_patches: bool
+    version: str
+
+    @no_annotations
+    def expand(self, pairs: beam.PCollection[EncodedShard]) -> pvalue.DoOutputsTuple:
+        """Applies the transform; called by Beam."""
+        return pairs | "Publish" >> beam.ParDo(_Publish(self)).with_outputs(FAILURES, main="rows")
+
+
+class _Publish(beam.DoFn):
+    """Writes a few shards, and assembles a panorama, while the next shards are computed.
+
+    A bundle ends when all of this is done. A bundle that is tried again writes the same files.
+    """
+
+    def __init__(self, options: PublishShards):
+        self.options = options
+
+    def setup(self) -> None:
+        self.writers, self.assembler = ThreadPoolExecutor(SHARDS_ON_THEIR_WAY), ThreadPoolExecutor(1)
+        self.remaining = Remaining(self.options.out)
+
+    def start_bundle(self) -> None:
+        self.shards: deque[Future[Result]] = deque()
+        self.panoramas: deque[Future[Result]] = deque()
+
+    def process(self, pair: EncodedShard) -> Iterator[Any]:
+        self.shards.append(self.writers.submit(self.publish, *pair))
+        yield from self.finished(SHARDS_ON_THEIR_WAY, PANORAMAS_ON_THEIR_WAY)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for result in self.finished(0, 0):
+            if isinstance(result, pvalue.TaggedOutput):
+                yield pvalue.TaggedOutput(result.tag, GlobalWindows.windowed_value(result.value))
+            else:
+                yield GlobalWindows.windowed_value(result)
+
+    def teardown(self) -> None:
+        self.writers.shutdown()
+        self.assembler.shutdown()
+
+    def finished(self, most_shards: int, most_panoramas: int) -> Iterator[Any]:
+        """Yields the outputs of what has ended, and waits until no more than this is left."""
+        while self.shards and (len(self.shards) > most_shards or self.shards[0].done()):
+            result = self.shards.popleft().result()
+            if result.completed is not None:
+                self.panoramas.append(self.assembler.submit(self.assemble, result.completed, None))
+            yield from result.outputs()
+        while self.panoramas and (len(self.panoramas) > most_panoramas or self.panoramas[0].done()):
+            yield from self.panoramas.popleft().result().outputs()
+
+    def publish(self, shard: PatchShard, samples: Sequence[EncodedPatch]) -> "Result":
+        """Writes a shard, and assembles its panorama if that is all of it."""
+        whole = len(shard.indices) == shard.plan.tiles
+        if self.options.keep_patches or not whole:
+            try:
+                out = behind_plan(self.options.out, shard.plan)
+                retried(write_patch_shard, out, shard, samples)
+            except Exception as error:  # stores raise errors of their own classes; the other shards go on
+                reason = f"cannot be written: {error}"
+                return Result(failure=Failure(shard.plan.request.id, shard.name, reason), shards_not_written=1)
+        if whole:
+            return self.assemble(shard.plan, samples)
+        completed = shard.plan if self.remaining.is_last(shard) else None
+        return Result(tiles=len(shard.indices), completed=completed)
+
+    def assemble(self, plan: Plan, samples: Sequence[EncodedPatch] | None) -> "Result":
+        """Assembles a panorama; on an error, `AssembleRest` tries again, and says what is wrong."""
+        tiles, options = 0 if samples is None else plan.tiles, self.options
+        try:
+            reader_of = partial(PatchReader, samples=samples)
+            record = write_files(options.out, plan, reader_of, (), options.version, options.keep_patches)
+        except Exception as error:
+            failure = Failure(plan.request.id, "panorama", one_line(error))
+            say_once(f"{failure.request_id} cannot be assembled: {failure.reason}; it is tried again at the end")
+            return Result(tiles=tiles, failure=failure)
+        return Result(tiles=tiles, row=manifest_row(plan, DONE, None, record))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a shard or a panorama.
+
+    Attributes:
+        tiles: the number of tiles written.
+        shards_not_written: the number of shards that could not be written.
+        row: the row of the panorama that was assembled.
+        failure: what could not be made.
+        completed: the plan of a panorama that can be assembled now.
+    """
+
+    tiles: int = 0
+    shards_not_written: int = 0
+    row: ManifestRow | None = None
+    failure: Failure | None = None
+    completed: Plan | None = None
+
+    def outputs(self) -> Iterator[Any]:
+        """Yields what Beam is given, and counts in its metrics, which other threads than the bundle's cannot do."""
+        counts = {"tiles_written": self.tiles, "shards_not_written": self.shards_not_written}
+        for name, count in {**counts, "panoramas_done": int(self.row is not None)}.items():
+            if count:
+                Metrics.counter("infinitygan_render", name).inc(count)
+        count_in_beam(TILES, self.tiles)
+        if self.row is not None:
+            PANORAMAS_DONE.add()
+            yield self.row
+        if self.failure is not None:
+            yield pvalue.TaggedOutput(FAILURES, self.failure)
+
+
+class Remaining:
+    """Tells when a worker has written the last shard of a panorama.
+
+    Other workers' shards are seen by listing the panorama's folder: when this worker's own shards may have been the
+    last, and otherwise now and then. So the last shard of all may be missed, if several workers write.
+    """
+
+    def __init__(self, out: str):
+        self.out = out
+        self.lists: dict[Plan, Listing] = {}
+
+    def is_last(self, shard: PatchShard) -> bool:
+        """Returns whether all patches of a panorama exist, after this shard has been written."""
+        known = self.lists.get(shard.plan)
+        if known is not None and not known.is_due(len(shard.indices)):
+            return False
+        start = time.monotonic()
+        missing = PatchReader(self.out, shard.plan).missing()
+        now = time.monotonic()
+        self.lists[shard.plan] = Listing(missing, now + LISTING_SHARE * (now - start))
+        if missing == 0:
+            del self.lists[shard.plan]
+        return missing == 0
+
+
+@dataclass(slots=True)
+class Listing:
+    """What a listing of a panorama's folder said.
+
+    Attributes:
+        missing: the number of tiles that were missing, less those that this worker has written since.
+        next_at: the time from which it is worth the effort to list the folder again.
+    """
+
+    missing: int
+    next_at: float
+
+    def is_due(self, written: int) -> bool:
+        """Returns whether to list the folder again, after this worker has written more tiles."""
+        self.missing -= written
+        return self.missing <= 0 or time.monotonic() >= self.next_at
