@@ -4,15 +4,12 @@ import asyncio
 import os
 import threading
 import time
-from weakref import WeakKeyDictionary
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the processes that tests start
 
 import pytest
 import torch
 from aiohttp import web
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms import userstate
 
 from model.checkpoint import save_checkpoint
 from model.config import PRESETS, DetailConfig
@@ -34,33 +31,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def beam_remembers():
-    """Lets Beam inspect a class of steps, and read its flags, once instead of at every step of every pipeline.
-
-    That takes a third of the time of a small pipeline. Both depend only on what is the key here: the steps of this
-    project have no state.
-    """
-    specs, views = {}, WeakKeyDictionary()
-    get_dofn_specs, view_as = userstate.get_dofn_specs, PipelineOptions.view_as
-
-    def specs_once(dofn):
-        if type(dofn) not in specs:
-            specs[type(dofn)] = get_dofn_specs(dofn)
-        return specs[type(dofn)]
-
-    def view_once(options, cls):
-        known = views.setdefault(options, {})
-        if cls not in known:
-            known[cls] = view_as(options, cls)
-        return known[cls]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(userstate, "get_dofn_specs", specs_once)
-        patch.setattr(PipelineOptions, "view_as", view_once)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def render(
     context: typer.Context,
     out: RenderFolder,
     checkpoint: Checkpoint = None,
-    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 23,
     width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 8192,
     height: Annotated[int, typer.Option(help="Height of the panorama in pixels.")] = 512,
     origin: Annotated[

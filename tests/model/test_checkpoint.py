@@ -2,6 +2,8 @@ import io
 import json
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -365,3 +367,12 @@ def test_a_checkpoint_is_no_training_state_and_the_message_says_what_it_is(conte
     found, needed = str(caught.value).split(";")
     assert CHECKPOINT in found
     assert TRAINING_STATE in needed
+
+
+def test_loading_a_checkpoint_loads_no_compiler(tiny_checkpoint):
+    """The import of torch._dynamo takes more than a second of each process that renders."""
+    program = (
+        "import sys; from model.checkpoint import load_checkpoint; "
+        "load_checkpoint(open(sys.argv[1], 'rb').read(), 'tiny'); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, tiny_checkpoint]).returncode == 0

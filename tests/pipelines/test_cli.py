@@ -64,16 +64,16 @@ def test_render_makes_a_panorama_and_shows_it(render, tmp_path):
     code, out, err = render("--runner=BundleBasedDirectRunner", "--format=tif", "--format", "png")
     assert (code, out) == (0, "")
     assert sorted(path.name for path in (tmp_path / "out" / "panoramas").iterdir()) == [
-        f"seed-7_90x40.{suffix}" for suffix in ("json", "png", "tif")
+        f"seed-23_90x40.{suffix}" for suffix in ("json", "png", "tif")
     ]
     shown = "\n".join(err)
     assert "90×40" in shown
     assert "done" in shown
-    assert "panoramas/seed-7_90x40.tif" in shown
+    assert "panoramas/seed-23_90x40.tif" in shown
     code, _, _ = render("--origin=-5,-6")
     assert code == 0
     rows = read_manifest(str(tmp_path / "out"))
-    assert [row["id"] for row in rows] == ["seed-7_90x40", "seed-7_90x40_at_-5_-6"]
+    assert [row["id"] for row in rows] == ["seed-23_90x40", "seed-23_90x40_at_-5_-6"]
 
 
 def test_render_takes_requests_from_a_file(render_requests, tmp_path):

@@ -36,7 +36,7 @@ from transforms.training.run_lock import locked
 
 PRESETS_BY_NAME = dict(PRESETS)
 REPOSITORY = Path(__file__).parents[2]
-BATCH = 16
+BATCH = 4
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,9 @@ def data(tmp_path_factory):
 
 
 def tiny(data, out, **options):
-    return TrainOptions(**{"data": data, "out": str(out), "preset": "tiny", "images": 2 * BATCH, **options})
+    return TrainOptions(
+        **{"data": data, "out": str(out), "preset": "tiny", "batch": BATCH, "images": 2 * BATCH, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +238,7 @@ def test_after_a_kill_all_that_shows_the_run_agrees_with_its_log(data, tmp_path,
 def start(data, out, *flags):
     """Starts the command in a separate process, saving after every step; returns once it has saved."""
     program = "from pipelines import cli, training_run; training_run.TICK_S = 0.0; cli.main(sys.argv[1:])"
-    process = forks.Fork(program, "train", "--data", data, "--out", out, "--preset", "tiny", *flags)
+    process = forks.Fork(program, "train", "--data", data, "--out", out, "--preset", "tiny", "--batch", BATCH, *flags)
     for _ in range(600):
         log = out / "log.jsonl"
         if (log.exists() and log.read_text()) or process.ended:
@@ -321,8 +323,8 @@ def test_divergence_ends_a_run_and_keeps_the_last_good_state(data, tmp_path, mon
         raise DivergenceError("training diverged at image 16")
 
     monkeypatch.setattr(Trainer, "step", diverge)
-    flags = ["train", "--data", data, "--out", str(tmp_path / "run"), "--preset", "tiny", "--images", "64", "--resume"]
-    assert run(flags) == 1
+    size = ["--preset", "tiny", "--batch", str(BATCH), "--images", "64"]
+    assert run(["train", "--data", data, "--out", str(tmp_path / "run"), *size, "--resume"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "infinitygan: training diverged at image 16"
     assert (tmp_path / "run" / "training.safetensors").read_bytes() == good
 
@@ -450,7 +452,7 @@ def test_a_precision_has_one_name_whatever_it_is_spelt_like(tmp_path, name):
         ({"precision": "half"}, "--precision half: choose float32 or tf32 or bfloat16"),
         ({"vertical_law": "newton"}, "--vertical-law newton: choose crop or paper"),
         ({"batch": 0}, "batch is 0"),
-        ({"accumulate": 3}, "accumulate is 3; it must divide the batch, 16"),
+        ({"accumulate": 3}, "accumulate is 3; it must divide the batch, 4"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path, options, message):
@@ -460,7 +462,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [({"images": None}, 800_000 * 16), ({"images": None, "minutes": 1e-4}, None), ({}, 32)]
+    ("options", "expected"),
+    [({"images": None}, 800_000 * BATCH), ({"images": None, "minutes": 1e-4}, None), ({}, 2 * BATCH)],
 )
 def test_without_an_end_of_its_own_a_run_ends_where_its_recipe_does(data, tmp_path, monkeypatch, options, expected):
     ends = []
