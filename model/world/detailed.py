@@ -10,6 +10,7 @@ from torch import Tensor
 from model import geometry
 from model.geometry import Window
 from model.networks.detail import FACTOR, DetailStage, base_window, noise_windows, output_window
+from model.world.definition import Definition
 from model.world.latents import noise_around
 from model.world.scale import stage_count
 from model.world.world import Picture, World, check_window
@@ -28,11 +29,12 @@ class DetailedWorld:
     """
 
     def __init__(self, base: "World | DetailedWorld", stage: DetailStage, level: int):
-        self.base, self.stage, self.level, self.definition = base, stage, level, base.definition
+        self.base, self.stage, self.level = base, stage, level
+        self.definition: Definition = base.definition
         layers = stage.config.layers
         low, high = geometry.forward(layers, geometry.backward(layers, (0, FACTOR - 1)))
         self.beyond = -low, high - FACTOR + 1
-        turn_px = base.definition.cyclic_px
+        turn_px = self.definition.cyclic_px
         self.turns = [
             turn_px and turn_px * FACTOR ** (level - 1) * geometry.stride(layers[: layer + 1])
             for layer in stage.config.noise_layers
