@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 from processes import Cost, measure
 from rich.console import Console
 from rich.table import Table
+
+from transforms.storage.pictures import open_picture
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -77,7 +78,9 @@ def busy_loops(count: int) -> Iterator[None]:
 def photographs(folder: Path, count: int) -> str:
     """Writes small photographs, no two of them alike; returns their folder."""
     folder.mkdir()
-    samples = [Image.open(path).convert("RGB").resize((480, 320)) for path in sorted(SAMPLES.glob("*.jpg"))]
+    samples = [
+        open_picture(path.read_bytes()).convert("RGB").resize((480, 320)) for path in sorted(SAMPLES.glob("*.jpg"))
+    ]
     for number in range(count):
         turn, sample = divmod(number, len(samples))
         left, top = turn % 16 * 6, turn // 16 % 16 * 4

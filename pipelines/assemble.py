@@ -61,6 +61,7 @@ def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions | None) -> 
             | "Share out" >> beam.Reshuffle()
             | CheckSight(sight)
             | "Assemble" >> beam.Map(lambda plan: assemble_panorama(out, plan, (), __version__))
+            | "Not replaced" >> beam.Filter(lambda row: row is not None)
             | "All rows" >> beam.combiners.ToList()
             | "Write manifest" >> beam.Map(lambda rows: write_manifest(out, rows))
         )

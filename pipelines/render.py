@@ -5,7 +5,7 @@ requests -> plans -> shards of tiles -> patches -> patch shards and panoramas ->
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import typer
@@ -14,7 +14,8 @@ from apache_beam.pvalue import PBegin
 
 from model.bundled import resolve
 from model.version import __version__
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.job_records import JOB
+from pipelines.terminal.jobs import is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
 from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
@@ -41,7 +42,7 @@ from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
 from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, survey
-from transforms.storage.files import join, remove_leftovers
+from transforms.storage.files import join, remove, remove_leftovers
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
@@ -81,7 +82,7 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
             followed(options.out, [each.plan for each in to_do]),
             job(beam_flags, options.out) as pipeline,
         ):
-            build(pipeline, options, to_do, sight)
+            build(pipeline, options, to_do, sight, is_detached(beam_flags))
     ids = {plan.request.id for plan in plans} | planned.refused.keys()
     manifest = retried(read_manifest, options.out)
     retried(write_index, options.out, manifest)
@@ -164,7 +165,11 @@ def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
 
 
 def build(
-    pipeline: beam.Pipeline | PBegin, options: RenderOptions, work: Sequence[Work], sight: Sight | None = None
+    pipeline: beam.Pipeline | PBegin,
+    options: RenderOptions,
+    work: Sequence[Work],
+    sight: Sight | None = None,
+    detached: bool = False,
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
@@ -186,9 +191,17 @@ def build(
     _ = (
         rows
         | "All rows" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda rows: write_manifest(options.out, rows))
+        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
     )
     return rows
+
+
+def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:
+    """Writes the manifest and, if the process that submitted the job is gone, what that would write at the end."""
+    write_manifest(out, rows)
+    if detached:
+        write_index(out, read_manifest(out))
+        remove(join(out, JOB))
 
 
 def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions) -> None:

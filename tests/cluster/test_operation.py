@@ -87,10 +87,46 @@ def test_a_detached_job_is_watched_and_cancelled_by_its_folder(cluster, slow, we
     assert "no job" in capsys.readouterr().out
 
 
+def test_a_detached_job_completes_by_itself(cluster, contents, tiny_checkpoint, tmp_path):
+    jobs = [
+        ("render", "--width=200", "--height=64", "--tile=64", f"--checkpoint={tiny_checkpoint}"),
+        ("ingest", *PHOTOGRAPHS),
+    ]
+    for number, words in enumerate(jobs):
+        here, there = tmp_path / f"here{number}", tmp_path / f"there{number}"
+        assert run([*map(str, words), f"--out={here}", "--quiet"]) == 0
+        code, said = cluster.infinitygan(*words, f"--out={there}", "--detach")
+        assert code == 0, said
+        late = time.monotonic() + 120
+        while cluster.states()[0] != "DONE":
+            assert time.monotonic() < late, cluster.states()
+            time.sleep(0.2)
+        assert contents(there) == contents(here)
+
+
+def test_a_new_run_does_not_overrun_a_detached_job(cluster, slow, web_server, tmp_path, capsys):
+    words = ["ingest", str(slow), f"--out={tmp_path / 'set'}", "--allow-private"]
+    assert cluster.infinitygan(*words, "--detach")[0] == 0
+    assert run(words) == 2
+    assert "detached job" in capsys.readouterr().err
+    assert run(["cancel", str(tmp_path / "set")]) == 0
+
+
 def test_progress_comes_from_the_runner(cluster, tmp_path):
     code, said = cluster.infinitygan("ingest", REPOSITORY / "samples", f"--out={tmp_path / 'set'}")
     assert code == 0, said
     assert re.search(r"^Photographs: \d+/32", said), said
+
+
+def test_counts_come_from_the_workers(cluster, tmp_path):
+    from pipelines.ingest import ingest
+    from pipelines.terminal.beam_flags import beam_options
+    from transforms.ingest.crawler import PHOTOGRAPHS_DONE
+    from transforms.ingest.options import IngestOptions
+
+    ingest(IngestOptions(tuple(map(str, PHOTOGRAPHS)), str(tmp_path / "set")), beam_options(list(cluster.flags)))
+    assert PHOTOGRAPHS_DONE.count == len(PHOTOGRAPHS)
+    assert PHOTOGRAPHS_DONE.named()["kept"] == len(PHOTOGRAPHS)
 
 
 def test_a_full_disk_is_one_line_at_once(cluster, tmp_path):

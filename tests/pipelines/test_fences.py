@@ -9,8 +9,11 @@ import pytest
 
 from model.errors import InputError
 from pipelines.ingest import ingest
+from pipelines.render import render
 from pipelines.terminal.failures import JobFailedError
 from transforms.ingest.options import IngestOptions
+from transforms.panoramas.requests import RenderRequest
+from transforms.render.options import RenderOptions
 from transforms.storage import files
 from transforms.storage.fence import Fenced
 
@@ -35,8 +38,8 @@ class Gates:
         """Stands in for the function that every access to a file begins with."""
         if isinstance(url, Fenced):
             with self._lock:
-                self.passed[url.run] += 1
-                here = (list(self.passed).index(url.run), self.passed[url.run])
+                self.passed[url.fence] += 1
+                here = (list(self.passed).index(url.fence), self.passed[url.fence])
             if here in self.stops:
                 self.reached[here].set()
                 assert self.stops[here].wait(WAIT_S)
@@ -97,3 +100,33 @@ def test_two_ingests_end_with_the_bytes_of_one(seed, alone, gates, contents, tmp
     assert len(failed) == 1
     assert "was replaced by run" in str(failed[0]) or "has ended" in str(failed[0])
     assert contents(tmp_path / "set") == contents(expected)
+
+
+def panorama(out, checkpoint, seed):
+    request = RenderRequest(id="p", seed=seed, width_px=200, height_px=64, formats=("png", "dzi"))
+    return RenderOptions((request,), str(out), checkpoint, 64, 1, replace=True)
+
+
+@pytest.fixture(scope="module")
+def rendered(tiny_checkpoint, tmp_path_factory):
+    """Returns the contents of the folder of an undisturbed job, and the number of gates on its way."""
+    out = tmp_path_factory.mktemp("rendered") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        gates = Gates()
+        patch.setattr(files, "filesystem", gates.filesystem)
+        render(panorama(out, tiny_checkpoint, 8))
+    return out, gates.passed.total()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_panorama_that_was_replaced_stays_so(seed, rendered, gates, contents, tiny_checkpoint, tmp_path):
+    """The first job stops somewhere; the second replaces its panorama; then the first one goes on."""
+    draw, (expected, number), out = random.Random(seed), rendered, tmp_path / "out"
+    stopped, goes_on = gates.stop(0, draw.randrange(1, number))
+    older = threading.Thread(target=render, args=(panorama(out, tiny_checkpoint, 7),))
+    older.start()
+    assert stopped.wait(WAIT_S)
+    render(panorama(out, tiny_checkpoint, 8))
+    goes_on.set()
+    older.join(WAIT_S)
+    assert contents(out) == contents(expected)

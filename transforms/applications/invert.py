@@ -156,10 +156,14 @@ def invert(job: InversionJob) -> Overlay:
         inversion.advance()
         STEPS_DONE.add()
         if inversion.step % SAVE_EVERY == 0 and inversion.step < job.config.steps:
+            if exists(job.out):  # another run has finished it
+                return finished(job, identity)
             write_bytes(f"{job.stem}.state{SUFFIX}", safetensors.save(STATE, inversion.state(), {"job": identity}))
             write_bytes(f"{job.stem}.preview.jpg", preview(inversion))
     provenance = {"job": identity, **inversion.quality(), "version": __version__}
     overlay = inversion.overlay(checkpoint.sha256, provenance)
+    if exists(job.out):
+        return finished(job, identity)
     write_bytes(f"{job.stem}.preview.jpg", preview(inversion))
     write_bytes(job.out, save_overlay(overlay))
     fs, path = filesystem(f"{job.stem}.state{SUFFIX}")

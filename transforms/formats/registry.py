@@ -16,6 +16,7 @@ from transforms.formats.layout import Strip, TileLayout
 from transforms.formats.png import write_png
 from transforms.formats.tiff import write_tiff
 from transforms.formats.zarr import METADATA_FILE, write_zarr
+from transforms.storage.fence import StaleRunError
 from transforms.storage.files import exists, open_atomic, remove
 
 
@@ -95,6 +96,8 @@ def write_panorama(
     check_format(name, layout.width_px, layout.height_px)
     try:
         FORMATS[name].write(url, layout.width_px, layout.height_px, strips, metadata)
+    except StaleRunError:  # what is there belongs to another plan
+        raise
     except BaseException:
         if FORMATS[name].beside(url) and not is_written(name, url):  # another run may just have finished it
             remove_panorama(name, url)

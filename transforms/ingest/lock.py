@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.errors import InputError
-from transforms.storage.fence import RUN, Fenced, alone_in
+from transforms.storage.fence import RUN, Fenced, RunFence, alone_in
 from transforms.storage.files import join, read_json, write_json
 
 STAGING = ".staging"
@@ -23,7 +23,7 @@ def mark_run(out: str, configuration: Mapping[str, object]) -> Fenced:
     owner = {"host": socket.gethostname(), "process": os.getpid(), "configuration": configuration}
     with alone_in(out):
         write_json(mark, {RUN: run, **owner})
-    return Fenced(out, out, mark, run)
+    return Fenced(out, RunFence(out, mark, run))
 
 
 def revoke(out: str) -> None:

@@ -13,15 +13,18 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
+
+from fsspec import AbstractFileSystem
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS, is_written, remove_panorama
 from transforms.panoramas.plan import PatchShard, Plan, plan_from_json
 from transforms.panoramas.tiling import tile_size
-from transforms.storage.files import filesystem, join, list_files, read_json, remove, write_json
+from transforms.storage.fence import Fence, Fenced, StaleRunError, alone_in
+from transforms.storage.files import exists, filesystem, join, list_files, read_json, remove, write_json
 from transforms.storage.notes import say_once
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
@@ -253,6 +256,35 @@ def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) 
     return plan_from_json({**values, "request": request, "plan": digest}, checkpoint or "", url)
 
 
+@dataclass(frozen=True, slots=True)
+class PlanFence(Fence):
+    """Lets only the current plan of a panorama pass; all runs of a plan write the same bytes.
+
+    Attributes:
+        folder: the folder of the job.
+        plan: the plan.
+    """
+
+    folder: str
+    plan: Plan
+
+    def refuse_stale(self, url: str, fs: AbstractFileSystem) -> None:
+        """Looks for the plan and, if it is not stored, for another one with the same id."""
+        if exists(join(plan_folder(self.folder, self.plan), PLAN_FILE)):
+            return
+        recorded = read_record(self.folder, self.plan.request.id).get("plan", self.plan.digest)
+        others = [folder for folder in other_plans(self.folder, self.plan) if exists(join(folder, PLAN_FILE))]
+        if recorded != self.plan.digest or others:
+            raise StaleRunError(
+                f"plan {self.plan.digest} of panorama {self.plan.request.id} was replaced: {url} is left as it is"
+            )
+
+
+def behind_plan(out: str, plan: Plan) -> str:
+    """Returns the folder of a job for what a worker writes of a plan, behind the plan's fence."""
+    return Fenced(out, PlanFence(str(out), plan))
+
+
 def check_plan(out: str, plan: Plan, held: Held) -> None:
     """Raises InputError if the request's id exists with another plan."""
     if not held.is_of(plan):
@@ -272,10 +304,12 @@ def begin(out: str, plan: Plan, held: Held | None, keeps_patches: bool = True) -
         keeps_patches: whether there will be patches.
     """
     path = join(plan_folder(out, plan), PLAN_FILE)
-    if held is not None and not held.is_of(plan):
-        remove_replaced(out, plan, held)
-    if keeps_patches and (held is None or not _says(path, plan)):
-        write_json(path, plan.pixels_json())
+    replaces = held is not None and not held.is_of(plan)
+    with alone_in(out) if replaces else nullcontext():
+        if (keeps_patches or replaces) and (held is None or not _says(path, plan)):
+            write_json(path, plan.pixels_json())  # first, so that late workers of the other plans find it
+        if held is not None and replaces:
+            remove_replaced(out, plan, held)
 
 
 def _says(url: str, plan: Plan) -> bool:
@@ -289,6 +323,7 @@ def _says(url: str, plan: Plan) -> bool:
 def remove_replaced(out: str, plan: Plan, held: Held) -> None:
     """Removes all files of other plans with the same id."""
     for folder in held.others:
+        remove(join(folder, PLAN_FILE))  # first, because late workers of that plan look for it
         remove(folder)
     if held.record.get("plan", plan.digest) != plan.digest:
         for name, file in held.record["files"].items():

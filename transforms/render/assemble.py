@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from transforms.formats.registry import is_written, write_panorama
 from transforms.formats.thumbnail import Thumbnail, with_thumbnail
 from transforms.panoramas.folder import (
     PanoramaRecord,
+    behind_plan,
     panorama_path,
     plan_folder,
     read_record,
@@ -27,7 +28,9 @@ from transforms.panoramas.manifest import DONE, FAILED, ManifestRow, manifest_ro
 from transforms.panoramas.patch_shards import PatchReader
 from transforms.panoramas.plan import REFERENCE, Failure, Plan
 from transforms.panoramas.seams import SeamAudit, with_audit
-from transforms.storage.files import remove, write_bytes, write_json
+from transforms.storage.fence import StaleRunError, check_current
+from transforms.storage.files import filesystem, remove, write_bytes, write_json
+from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
 
@@ -36,11 +39,18 @@ PANORAMAS_DONE, PANORAMAS_FAILED = Tally("panoramas"), Tally("panoramas that fai
 
 def assemble_panorama(
     out: str, plan: Plan, failures: Iterable[Failure], version: str, keep_patches: bool = True
-) -> ManifestRow:
-    """Writes a panorama's files if all its patches exist; returns its row of the manifest."""
+) -> ManifestRow | None:
+    """Writes a panorama's files if all its patches exist.
+
+    Returns:
+        Its row of the manifest; None if another plan has replaced it, which has a row of its own.
+    """
     reasons = sorted({f"{failure.part}: {failure.reason}" for failure in failures})
     try:
         record = write_files(out, plan, PatchReader, reasons, version, keep_patches)
+    except StaleRunError as error:
+        say_once(str(error))
+        return None
     except Exception as error:  # any error is recorded as this panorama's state, and the others go on
         PANORAMAS_FAILED.add()
         return manifest_row(plan, FAILED, one_line(error), {})
@@ -69,12 +79,14 @@ def write_files(
     Raises:
         FileNotFoundError: patches are missing.
     """
+    out = behind_plan(out, plan)
     record = retried(read_record, out, plan.request.id)
     files = record.get("files", {}) if record.get("plan") == plan.digest else {}
     files = {name: file for name, file in files.items() if retried(is_written, name, panorama_path(out, file))}
     wanted = [name for name in plan.request.formats if name not in files]
     if not wanted:
         return record
+    retried(check_current, out, filesystem(out)[0])
     reader = reader_of(out, plan)
     missing = reader.missing()
     if missing:
@@ -135,13 +147,14 @@ class AssembleRest(beam.PTransform[Inputs, beam.PCollection[ManifestRow]]):
             "rows": rows | "Rows by id" >> beam.WithKeys(lambda row: row["id"]),
             "failures": failures | "Failures by id" >> beam.WithKeys(lambda failure: failure.request_id),
         }
-        return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.Map(self._assemble)
+        return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.FlatMap(self._assemble)
 
-    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> ManifestRow:
+    def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[ManifestRow]:
         (plan,) = group[1]["plans"]
-        row: ManifestRow
         for row in group[1]["rows"]:
-            return row
-        row = assemble_panorama(self.out, plan, group[1]["failures"], self.version, self.keep_patches)
-        Metrics.counter("infinitygan_render", f"panoramas_{row['state']}").inc()
-        return row
+            yield row
+            return
+        made = assemble_panorama(self.out, plan, group[1]["failures"], self.version, self.keep_patches)
+        if made is not None:
+            Metrics.counter("infinitygan_render", f"panoramas_{made['state']}").inc()
+            yield made

@@ -15,6 +15,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.decorators import no_annotations
 
 from model.errors import one_line
+from transforms.panoramas.folder import behind_plan
 from transforms.panoramas.manifest import DONE, ManifestRow, manifest_row
 from transforms.panoramas.patch_shards import EncodedShard, PatchReader, write_patch_shard
 from transforms.panoramas.patches import EncodedPatch
@@ -102,7 +103,8 @@ class _Publish(beam.DoFn):
         whole = len(shard.indices) == shard.plan.tiles
         if self.options.keep_patches or not whole:
             try:
-                retried(write_patch_shard, self.options.out, shard, samples)
+                out = behind_plan(self.options.out, shard.plan)
+                retried(write_patch_shard, out, shard, samples)
             except Exception as error:  # stores raise errors of their own classes; the other shards go on
                 reason = f"cannot be written: {error}"
                 return Result(failure=Failure(shard.plan.request.id, shard.name, reason), shards_not_written=1)

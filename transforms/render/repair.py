@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from transforms.panoramas.folder import plan_folder
 from transforms.panoramas.patch_shards import DamagedShardError, StoredShard
 from transforms.panoramas.plan import PatchShard, Plan
-from transforms.storage.files import join, remove
+from transforms.storage.files import join, remove_unchanged, version_of
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 
@@ -13,7 +13,7 @@ Damaged = dict[Plan, tuple[PatchShard, ...]]
 
 
 def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], None]) -> Damaged:
-    """Removes damaged shards; returns them, by plan.
+    """Removes damaged shards, unless another run makes them again at the same time; returns them, by plan.
 
     Args:
         out: the folder of a render job.
@@ -21,9 +21,13 @@ def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], No
         done: the function called after each shard.
     """
     damaged: Damaged = {}
-    for shard, whole in map_ahead(lambda shard: (shard, is_whole(out, shard)), shards):
+
+    def look(shard: PatchShard) -> tuple[PatchShard, str | None, bool]:
+        return shard, retried(version_of, join(plan_folder(out, shard.plan), shard.name)), is_whole(out, shard)
+
+    for shard, version, whole in map_ahead(look, shards):
         if not whole:
-            retried(remove, join(plan_folder(out, shard.plan), shard.name))
+            retried(remove_unchanged, join(plan_folder(out, shard.plan), shard.name), version, out)
             damaged[shard.plan] = (*damaged.get(shard.plan, ()), shard)
         done()
     return damaged

@@ -8,14 +8,16 @@ under its name:
 - In an object store, between reading the version of what is there and writing on the condition that this version is
   still there. Whatever a newer run has made since then has another version.
 
-The id travels with the URLs below the folder, wherever these are sent: `Fenced` is a string.
+The fence travels with the URLs below the folder, wherever these are sent: `Fenced` is a string.
 """
 
 import errno
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import fsspec
@@ -38,12 +40,26 @@ class StaleRunError(InputError):
     """The run is no longer current: a newer one has begun in its folder, or it has ended."""
 
 
-class Fenced(str):
-    """The URL of a folder or a file that only a current run may change.
+class Fence(ABC):
+    """What must hold while a file behind it appears or goes.
 
-    Args:
-        url: the URL.
-        folder: the local path or URL of the run's folder.
+    Attributes:
+        folder: the local path or URL of the folder whose lock is held.
+    """
+
+    folder: str
+
+    @abstractmethod
+    def refuse_stale(self, url: str, fs: fsspec.AbstractFileSystem) -> None:
+        """Raises StaleRunError if it no longer holds for a URL, on its file system."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFence(Fence):
+    """Lets only the current run of a folder pass.
+
+    Attributes:
+        folder: the run's folder.
         mark: the URL of the file that names the current run.
         run: the run's id.
     """
@@ -52,34 +68,50 @@ class Fenced(str):
     mark: str
     run: str
 
-    def __new__(cls, url: str, folder: str, mark: str, run: str) -> "Fenced":
+    def refuse_stale(self, url: str, fs: fsspec.AbstractFileSystem) -> None:
+        """Compares the run with the mark."""
+        try:
+            mark = read_json_text(fs.cat_file(fs._strip_protocol(self.mark)))
+        except FileNotFoundError:
+            raise StaleRunError(f"run {self.run} on {self.folder} has ended: {url} is left as it is") from None
+        except ValueError:
+            mark = None
+        current = mark.get(RUN) if isinstance(mark, dict) else None
+        if current != self.run:
+            raise StaleRunError(
+                f"run {self.run} on {self.folder} was replaced by run {current}: {url} is left as it is"
+            )
+
+
+class Fenced(str):
+    """The URL of a folder or a file behind a fence.
+
+    Args:
+        url: the URL.
+        fence: the fence.
+    """
+
+    fence: Fence
+
+    def __new__(cls, url: str, fence: Fence) -> "Fenced":
         """Makes the string."""
         made = super().__new__(cls, url)
-        made.folder, made.mark, made.run = folder, mark, run
+        made.fence = fence
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the id too."""
-        return Fenced, (str(self), self.folder, self.mark, self.run)
+        """Pickles the fence too."""
+        return Fenced, (str(self), self.fence)
 
     def at(self, url: str) -> "Fenced":
         """Returns another URL behind the same fence."""
-        return Fenced(url, self.folder, self.mark, self.run)
+        return Fenced(url, self.fence)
 
 
 def check_current(url: str, fs: fsspec.AbstractFileSystem) -> None:
-    """Raises StaleRunError if the URL has a fence whose run is no longer current."""
-    if not isinstance(url, Fenced):
-        return
-    try:
-        mark = read_json_text(fs.cat_file(fs._strip_protocol(url.mark)))
-    except FileNotFoundError:
-        raise StaleRunError(f"run {url.run} on {url.folder} has ended: {url} is left as it is") from None
-    except ValueError:
-        mark = None
-    current = mark.get(RUN) if isinstance(mark, dict) else None
-    if current != url.run:
-        raise StaleRunError(f"run {url.run} on {url.folder} was replaced by run {current}: {url} is left as it is")
+    """Raises StaleRunError if the URL has a fence that does not let it pass."""
+    if isinstance(url, Fenced):
+        url.fence.refuse_stale(url, fs)
 
 
 @contextmanager
@@ -92,7 +124,7 @@ def current(url: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
         check_current(url, fs)
         yield
         return
-    with folder_lock(fs._strip_protocol(url.folder), alone=False):
+    with folder_lock(fs._strip_protocol(url.fence.folder), alone=False):
         check_current(url, fs)
         yield
 
@@ -133,7 +165,7 @@ def folder_lock(folder: str, *, alone: bool) -> Iterator[None]:
                     raise InputError(
                         f"{folder} is locked by a worker of an older run, which is stopped: end that process"
                     ) from None
-                time.sleep(0.05)
+                time.sleep(0.01)
                 continue
             except OSError as error:
                 if error.errno not in NO_LOCKS:

@@ -30,7 +30,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError, one_line
 from transforms.storage import conditional
-from transforms.storage.fence import Fenced, check_current, current
+from transforms.storage.fence import Fenced, alone_in, check_current, current
 from transforms.storage.json_text import read_json_text
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
@@ -132,11 +132,12 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         InputError: the URL is on a web server, or behind the fence of another run.
     """
     fs, path = filesystem(url)
-    check_current(url, fs)
     if "http" in fs.protocol:
         cure = "write to a folder, or a store such as gs:// or s3://"
         raise InputError(f"{url}: a web server is read-only; {cure}")
     if isinstance(fs, (LocalFileSystem, MemoryFileSystem)):
+        if isinstance(url, Fenced) and not fs.exists(fs._parent(path)):
+            check_current(url, fs)
         fs.makedirs(fs._parent(path), exist_ok=True)
         temporary = f"{path}.tmp-{run_id()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -308,6 +309,35 @@ def remove(url: str) -> None:
             pass
         for folder in reversed(folders):
             fs.rmdir(folder)
+
+
+def version_of(url: str) -> str | None:
+    """Returns what tells whether a file has been written again; None if its store has no versions."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        about = os.stat(path)
+        return f"{about.st_ino} {about.st_mtime_ns} {about.st_size}"
+    return conditional.version_of(fs, path)
+
+
+def remove_unchanged(url: str, version: str | None, folder: str) -> None:
+    """Removes a file unless it has been written again since its version was read.
+
+    Args:
+        url: the file.
+        version: its version.
+        folder: the folder whose lock keeps other writers out meanwhile, if it is local.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        with alone_in(folder), suppress(FileNotFoundError):
+            if version_of(url) == version:
+                os.remove(path)
+    elif version:
+        with suppress(conditional.ChangedError, FileNotFoundError):
+            conditional.remove(fs, path, version)
+    else:
+        remove(url)
 
 
 def move(source: str, target: str) -> None:

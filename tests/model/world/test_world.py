@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -273,6 +276,24 @@ def test_quantising_maps_the_ends_to_the_ends_and_clamps():
     levels = quantise(torch.tensor([-5.0, -1.0, 1.0, 5.0, 0.0]))
     assert levels.dtype == torch.uint8
     assert levels.tolist() == [0, 0, 255, 255, 128]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"styles": (Style(seed=1), Style(seed=2, x_px=90))}, {"journey": Journey(every_px=256), "truncation": 0.7}],
+)
+def test_a_world_that_is_needed_no_more_is_freed_at_once(tiny, fields):
+    """With all its weights, without the garbage collector."""
+    gc.disable()
+    try:
+        world = World(tiny, Definition(7, **fields))
+        world.render((0, 20), (0, 300))
+        layer = world.engine.texture[0]
+        parts = [weakref.ref(part) for part in (world, world.fusion, world.engine, layer, layer.folded(0))]
+        del world, layer
+        assert [part() for part in parts] == [None] * len(parts)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

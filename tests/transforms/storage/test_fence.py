@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.errors import InputError
 from transforms.storage import files
-from transforms.storage.fence import RUN, Fenced, StaleRunError, alone_in
+from transforms.storage.fence import RUN, Fenced, RunFence, StaleRunError, alone_in
 from transforms.storage.files import join, open_atomic, read_bytes, remove, write_bytes, write_json
 
 LARGE = files.SINGLE_CALL_BYTES + 1
@@ -26,12 +26,12 @@ def begin(folder, run):
     mark = join(folder, ".mark.json")
     with alone_in(folder):
         write_json(mark, {RUN: run})
-    return Fenced(folder, folder, mark, run)
+    return Fenced(folder, RunFence(folder, mark, run))
 
 
 def end(out):
     with alone_in(out):
-        remove(str(out.mark))
+        remove(out.fence.mark)
 
 
 @pytest.fixture(params=["disk", "memory", "gs", "s3"])
@@ -46,7 +46,7 @@ def folder(request, tmp_path):
 def test_the_fence_goes_where_the_url_goes(tmp_path):
     out = begin(tmp_path, "a")
     file = pickle.loads(pickle.dumps(join(out, "x", "y")))
-    assert (file, file.run, file.mark) == (str(tmp_path / "x" / "y"), "a", out.mark)
+    assert (file, file.fence) == (str(tmp_path / "x" / "y"), out.fence)
     assert type(str(file)) is str
 
 
@@ -84,7 +84,7 @@ def test_a_write_that_is_late_by_a_hair_changes_nothing(folder, was_there, monke
     def look_and_freeze(url, fs):
         look(url, fs)
         looks.append(url)
-        if len(looks) == 2:  # the second look comes just before the write
+        if len(looks) == 1:  # just before the write
             write_bytes(join(begin(folder, "new"), "file"), b"new")
 
     monkeypatch.setattr(files, "check_current", look_and_freeze)
@@ -103,7 +103,8 @@ def hold(folder, held):
         replace(*paths)
 
     os.replace = freeze
-    write_bytes(join(Fenced(folder, folder, join(folder, ".mark.json"), "old"), "file"), b"old")
+    fence = RunFence(folder, join(folder, ".mark.json"), "old")
+    write_bytes(join(Fenced(folder, fence), "file"), b"old")
 
 
 def test_a_worker_frozen_in_a_write_holds_a_new_run_up(tmp_path, monkeypatch):
