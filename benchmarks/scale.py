@@ -1,0 +1,144 @@
+"""Measures what grows with the number of photographs: groups that workers see, memory of ingest, start of training.
+
+    python benchmarks/scale.py groups [--rows 50000 1000000]
+    python benchmarks/scale.py memory PHOTOGRAPHS [--rows 500 50000]
+    python benchmarks/scale.py training [--shards 100000]
+
+``groups`` makes up records: most originals have one of four sizes, the others any size between two limits, and one
+in twenty photographs has the bytes of another. ``memory`` ingests copies of photographs that differ in a few bytes.
+``training`` makes up the tables of a training set.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.ingest import ranges
+from transforms.ingest.batches import RECORD
+from transforms.ingest.plan import Counts, Plan, part_of, share_of
+from transforms.ingest.ranks import count_cells, deal, plan_shards
+from transforms.storage.tables import write_parts
+from transforms.training_set.dataset import INDEX_SCHEMA, count_licences, read_dataset
+from transforms.training_set.records import Photograph
+
+FORMATS_PX = (1024 * 768, 1600 * 1200, 4000 * 3000, 6000 * 4000)
+
+
+def make_records(rows: int) -> np.ndarray:
+    """Returns records with the sizes and copies of a real collection."""
+    random = np.random.default_rng(0)
+    records = np.zeros(rows, dtype=RECORD)
+    records["sha256"] = random.integers(0, 2**64, (rows, 4), dtype=np.uint64)
+    formats = random.choice(FORMATS_PX, rows)
+    records["pixels"] = np.where(random.random(rows) < 0.7, formats, random.integers(200_000, 24_000_000, rows))
+    copies = random.random(rows) < 0.05
+    records[copies] = records[random.integers(0, rows, int(copies.sum()))]
+    return records
+
+
+def measure_groups(rows: int) -> dict[str, int]:
+    """Returns the largest group of each step."""
+    records = make_records(rows)
+    parts = np.array_split(records, -(-rows // 4096))
+    drawn = [some for part in parts for some in ranges.draw(part, rows)]
+    in_range: Counter[int] = Counter()
+    for part in parts:
+        for number, packed in ranges.cut(part, drawn, rows):
+            in_range[number] += len(packed) // RECORD.itemsize
+    shards = plan_shards(None, None, rows)
+    counts = count_cells(records, shards.bits)
+    in_shard: Counter[str] = Counter()
+    for part in parts:
+        for name, some in deal(part, counts, shards):
+            in_shard[name] += len(some)
+    return {"range": max(in_range.values()), "shard": max(in_shard.values()), **measure_parts(rows)}
+
+
+def measure_parts(rows: int) -> dict[str, int]:
+    """Returns the largest part of the plan: half of the photographs are files, a third of the others on one host."""
+    plan: Plan = Counts.plan([Counts(rows // 2, rows - rows // 2, 0, 0, rows)])
+    sizes: Counter[tuple[int, int]] = Counter()
+    for number in range(rows):
+        host = f"h{number % 3 and number % 997}.example"
+        source = f"/photographs/{number}.jpg" if number % 2 else f"https://{host}/{number}.jpg"
+        photograph = Photograph(source)
+        sizes[share_of(photograph, plan), part_of(photograph, plan)] += 1
+    return {"part of the plan": max(sizes.values())}
+
+
+def groups(arguments: argparse.Namespace) -> None:
+    for rows in arguments.rows or (50_000, 1_000_000):
+        largest = measure_groups(rows)
+        print(f"{rows} rows: " + ", ".join(f"{name} {size} (1/{rows // size})" for name, size in largest.items()))
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    """Ingests numbers of photographs, each in a process of its own."""
+    originals = sorted(Path(arguments.photographs).glob("*.jpg"))[:8]
+    with tempfile.TemporaryDirectory() as work:
+        for rows in arguments.rows or (500, 50_000):
+            folder = Path(work) / str(rows)
+            folder.mkdir()
+            contents = [path.read_bytes() for path in originals]
+            for number in range(rows):
+                content = contents[number % len(contents)]
+                (folder / f"{number:07d}.jpg").write_bytes(content + f"{number:08d}".encode())
+            code = (
+                "import resource, sys; from pipelines.cli import run; "
+                f"code = run(['ingest', {str(folder)!r}, '--out', {work + '/out' + str(rows)!r}, "
+                f"'--dedup', {arguments.dedup!r}, '--quiet']); "
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+            )
+            begin = time.monotonic()
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            print(f"{rows} photographs: {done.stdout.split()[-1]} MB, {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def training(arguments: argparse.Namespace) -> None:
+    """Measures reading what training reads of a set before its first step."""
+    count, samples = arguments.shards, 10
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"train-{number:06d}.tar" for number in range(count)]
+        shard = {"sha256": "0" * 64, "size_bytes": 1, "samples": samples}
+        sizes = {"full_height_px": 197, "patch_size_px": 101}
+        totals = {"samples": {"train": count * samples, "val": 0, "test": 0}, "rejects": {}}
+        made = {"format_version": 2, **sizes, "configuration": sizes, **totals, "shards": dict.fromkeys(names, shard)}
+        (Path(folder) / "dataset.json").write_text(json.dumps(made))
+        row = dict.fromkeys(INDEX_SCHEMA.names) | {"split": "train", "licence": "CC0-1.0", "offset": 0, "size": 1}
+        rows = ([{**row, "shard": name}] * samples for name in names)
+        write_parts(
+            f"{folder}/index.parquet", (pa.Table.from_pylist(some, schema=INDEX_SCHEMA) for some in rows), INDEX_SCHEMA
+        )
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begin = time.process_time()
+        dataset = read_dataset(folder)
+        read_s = time.process_time() - begin
+        count_licences(folder, dataset)
+        counted_s = time.process_time() - begin - read_s
+        grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        print(
+            f"{count} shards, {count * samples} samples: dataset.json {read_s:.1f} CPU s in each process, "
+            f"licences {counted_s:.1f} CPU s in one; peak memory grew by {grown_mb:.0f} MB"
+        )
+
+
+TASKS = {"groups": groups, "memory": memory, "training": training}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("photographs", nargs="?")
+    parser.add_argument("--rows", type=int, nargs="*")
+    parser.add_argument("--shards", type=int, default=100_000)
+    parser.add_argument("--dedup", default="exact")
+    parsed = parser.parse_args()
+    TASKS[parsed.task](parsed)
