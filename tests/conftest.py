@@ -12,7 +12,8 @@ import torch
 from aiohttp import web
 
 from model.checkpoint import save_checkpoint
-from model.config import PRESETS
+from model.config import PRESETS, DetailConfig
+from model.networks.detail import DetailStage
 from model.networks.generator import Generator
 from model.quantise import quantise
 from model.world.world import Picture
@@ -58,6 +59,19 @@ def build():
         return generator.eval().requires_grad_(False)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_stage():
+    """Returns a small detail stage at its random start, but with strong noise, and with detail in its pictures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        stage = DetailStage(DetailConfig(channels=16, blocks=1, up_channels=(12, 8)))
+        stage.to_rgb.weight.data.normal_().mul_(0.03)
+        for name, parameter in stage.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.data.fill_(0.5)
+    return stage.eval().requires_grad_(False)
 
 
 def write_checkpoint(folder, generator):

@@ -81,12 +81,7 @@ class Latents:
     def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
         """Returns the noise float32 [1,1,H,W] of several layers, each at a window of its own positions."""
         turns = [self.turn_cells and self.turn_cells * positions_per_cell(layer) for layer, _, _ in windows]
-        parts = [patchwork(columns, turn) for (_, _, columns), turn in zip(windows, turns, strict=True)]
-        wanted = [
-            (layer, rows, part) for (layer, rows, _), work in zip(windows, parts, strict=True) for part, _ in work
-        ]
-        pieces = iter(z_n_fields(self.definition.seed, wanted, self.device))
-        fields = [torch.cat([next(pieces) for _ in work], 3) if len(work) > 1 else next(pieces) for work in parts]
+        fields = noise_around(self.definition.seed, windows, turns, self.device)
         for overlay, place in self.overlays:
             for (layer, rows, columns), turn, field in zip(windows, turns, fields, strict=True):
                 for meeting in meetings((rows, columns), place.noise[layer], turn):
@@ -124,6 +119,24 @@ class Latents:
         field = self.z_l(cells(y, height, cell_px), cells(x, width, cell_px)).double()
         deviation, mean = torch.std_mean(field, dim=(2, 3), keepdim=True, correction=0)
         return mean.float(), deviation.float()
+
+
+def noise_around(
+    seed: int, windows: Sequence[NoiseWindow], turns: Sequence[int | None], device: str, level: int = 0
+) -> list[Tensor]:
+    """Returns the noise float32 [1,1,H,W] of several layers, as `z_n_fields`, each on a circle of its own positions.
+
+    Args:
+        seed: The seed.
+        windows: The layers and their windows.
+        turns: The number of positions in a turn of each; None without a circle.
+        device: The device to compute on.
+        level: The level, as in `z_n_fields`.
+    """
+    parts = [patchwork(columns, turn) for (_, _, columns), turn in zip(windows, turns, strict=True)]
+    wanted = [(layer, rows, part) for (layer, rows, _), work in zip(windows, parts, strict=True) for part, _ in work]
+    pieces = iter(z_n_fields(seed, wanted, device, level))
+    return [torch.cat([next(pieces) for _ in work], 3) if len(work) > 1 else next(pieces) for work in parts]
 
 
 def meetings(window: Windows, box: Windows, turn: int | None) -> Iterator[Meeting]:

@@ -10,9 +10,11 @@ from model import geometry
 from model.config import PRESETS
 from model.errors import InputError
 from model.geometry import LIMIT
+from model.networks.detail import FACTOR, smallest_base_px
 from model.networks.generator import Generator
 from model.quantise import quantise
 from model.world.definition import Definition, Journey, Style
+from model.world.detailed import DetailedWorld, at_scale
 from model.world.fields import z_g_vector
 from model.world.world import Picture, World
 
@@ -21,8 +23,10 @@ positions = st.integers(-(2**31 - 2**17), 2**31 - 2**17) | st.integers(-400, 400
 
 
 @pytest.fixture(scope="session")
-def worlds(tiny, small, paper):
-    return {"tiny": World(tiny, 5), "small": World(small, 2**64 - 1), "paper": World(paper, 0)}
+def worlds(tiny, small, paper, tiny_stage):
+    plain = {"tiny": World(tiny, 5), "small": World(small, 2**64 - 1), "paper": World(paper, 0)}
+    scaled = {f"tiny at {scale}": at_scale(World(tiny, 5), tiny_stage, scale) for scale in (4, 16)}
+    return plain | scaled
 
 
 def window_from(low, n):
@@ -77,6 +81,11 @@ def windows_within_windows(draw, largest_px):
     return window_from(low, size), (low + start, low + end)
 
 
+def most_beyond(world):
+    """Returns the number of pixels that a world computes beyond a window, on each side, at the most."""
+    return FACTOR * smallest_base_px(world.stage.config) if isinstance(world, DetailedWorld) else 16
+
+
 def check_windows(world, rows, columns):
     whole = world.compute(rows[0], columns[0])
     part = world.compute(rows[1], columns[1])
@@ -84,8 +93,8 @@ def check_windows(world, rows, columns):
         assert picture.pixels.shape == (3, geometry.length(picture.rows), geometry.length(picture.columns))
         for given_window, window in zip((picture.rows, picture.columns), wanted, strict=True):
             assert given_window[0] <= window[0] <= window[1] <= given_window[1]
-            assert window[0] - given_window[0] < 16
-            assert given_window[1] - window[1] < 16
+            assert window[0] - given_window[0] < most_beyond(world)
+            assert given_window[1] - window[1] < most_beyond(world)
     assert_equal_to_rounding(whole.crop(rows[1], columns[1]), part.crop(rows[1], columns[1]))
 
 
@@ -99,6 +108,13 @@ def test_any_window_of_a_tiny_world_equals_its_part_of_a_larger_one(worlds, rows
 @given(windows_within_windows(120), windows_within_windows(120))
 def test_any_window_of_a_small_world_equals_its_part_of_a_larger_one(worlds, rows, columns):
     check_windows(worlds["small"], rows, columns)
+
+
+@pytest.mark.parametrize("scale", [4, 16])
+@settings(deadline=None, max_examples=12)
+@given(rows=windows_within_windows(250), columns=windows_within_windows(250))
+def test_any_window_of_a_scaled_world_equals_its_part_of_a_larger_one(worlds, scale, rows, columns):
+    check_windows(worlds[f"tiny at {scale}"], rows, columns)
 
 
 @pytest.mark.parametrize("turn_px", [None, 16 * 80])
@@ -117,8 +133,11 @@ def test_any_window_of_the_papers_world_equals_its_part_of_a_larger_one(worlds, 
     check_windows(worlds["paper"], rows, columns)
 
 
-@pytest.mark.parametrize("tile_px", [64, 96, 256])
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize(
+    ("name", "tile_px"),
+    [(name, tile_px) for name in ("tiny", "small") for tile_px in (64, 96, 256)]
+    + [("tiny at 4", 96), ("tiny at 4", 256), ("tiny at 16", 160)],
+)
 def test_tiles_of_any_size_give_the_pixels_of_one_shot(worlds, name, tile_px):
     world = worlds[name]
     rows, columns = window_from(-150, 300), window_from(-50, 300)
@@ -145,10 +164,13 @@ def test_five_pairs_keep_the_promise_too(five_pairs):
     assert_equal_pixels(tiled, one_shot)
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny at 4"])
 @settings(deadline=None, max_examples=10)
-@given(st.integers(1, 120), st.integers(0, 150), st.integers(1, 90), st.integers(0, 60))
-def test_a_taller_and_wider_panorama_contains_a_smaller_one(worlds, height_px, more_px, width_px, wider_px):
-    world = worlds["tiny"]
+@given(
+    height_px=st.integers(1, 120), more_px=st.integers(0, 150), width_px=st.integers(1, 90), wider_px=st.integers(0, 60)
+)
+def test_a_taller_and_wider_panorama_contains_a_smaller_one(worlds, name, height_px, more_px, width_px, wider_px):
+    world = worlds[name]
     small_rows, small_columns = panorama(width_px, height_px)
     rows, columns = panorama(width_px + wider_px, height_px + more_px)
     taller = Picture(world.render(rows, columns), rows, columns)
@@ -156,7 +178,7 @@ def test_a_taller_and_wider_panorama_contains_a_smaller_one(worlds, height_px, m
 
 
 @pytest.mark.parametrize("at", [(0, 10**9), (0, -(10**9)), (10**9, 10**9), (-(10**9), 3)])
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", "small", "tiny at 4"])
 def test_a_billion_pixels_away_a_world_is_as_good_as_here(worlds, name, at):
     top, left = at
     rows, columns = window_from(top - 100, 200), window_from(left - 100, 200)
@@ -174,24 +196,30 @@ def test_a_world_does_not_repeat_with_its_coordinates(worlds):
     assert (first - second).abs().mean() > 0.02
 
 
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**64 - 1), positions, positions)
-def test_a_pixel_is_a_pure_function_of_model_seed_and_position(tiny, seed, row, column):
+@pytest.mark.parametrize("scale", [1, 4, 16])
+@settings(deadline=None, max_examples=5)
+@given(seed=st.integers(0, 2**64 - 1), row=positions, column=positions)
+def test_a_pixel_is_a_pure_function_of_model_seed_and_position(tiny, tiny_stage, scale, seed, row, column):
     """A window gives the same bits in any order and with any other windows."""
+
+    def world_of(seed):
+        return at_scale(World(tiny, seed), tiny_stage, scale)
+
     rows, columns = window_from(row, 40), window_from(column, 24)
-    first = World(tiny, seed)
+    first = world_of(seed)
     pixels = first.render(rows, columns)
     first.render(window_from(row + 7, 30), window_from(column - 30, 90))
     assert torch.equal(first.render(rows, columns), pixels)
-    assert torch.equal(World(tiny, seed).render(rows, columns), pixels)
-    assert (World(tiny, seed ^ (1 << 40)).render(rows, columns) - pixels).abs().mean() > 0.01
+    assert torch.equal(world_of(seed).render(rows, columns), pixels)
+    assert (world_of(seed ^ (1 << 40)).render(rows, columns) - pixels).abs().mean() > 0.01
 
 
-@settings(deadline=None, max_examples=20)
-@given(positions, positions)
-def test_a_single_pixel_can_be_asked_for(worlds, row, column):
-    pixel = worlds["tiny"].render((row, row), (column, column))
-    around = worlds["tiny"].render((row - 3, row + 2), (column - 1, column + 4))
+@pytest.mark.parametrize("name", ["tiny", "tiny at 4", "tiny at 16"])
+@settings(deadline=None, max_examples=10)
+@given(row=positions, column=positions)
+def test_a_single_pixel_can_be_asked_for(worlds, name, row, column):
+    pixel = worlds[name].render((row, row), (column, column))
+    around = worlds[name].render((row - 3, row + 2), (column - 1, column + 4))
     assert pixel.shape == (3, 1, 1)
     assert_equal_to_rounding(around[:, 3:4, 1:2], pixel)
 
@@ -213,19 +241,21 @@ def test_the_mirror_of_the_horizon_is_no_mirror_of_the_picture(worlds):
     assert (picture - picture.flip(1)).abs().mean() > 0.02
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny at 4"])
 @pytest.mark.parametrize("low", [-LIMIT + 1, LIMIT - 40])
-def test_a_window_may_lie_at_the_very_end_of_the_world(worlds, low):
+def test_a_window_may_lie_at_the_very_end_of_the_world(worlds, name, low):
     window = window_from(low, 40)
-    whole = worlds["tiny"].render(window, window)
+    whole = worlds[name].render(window, window)
     part = window_from(low + 5, 20)
-    assert_equal_to_rounding(whole[:, 5:25, 5:25], worlds["tiny"].render(part, part))
+    assert_equal_to_rounding(whole[:, 5:25, 5:25], worlds[name].render(part, part))
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny at 4"])
 @pytest.mark.parametrize("window", [(0, LIMIT), (-LIMIT, 0), (LIMIT, LIMIT + 5), (3, 2), (2**40, 2**40 + 1)])
-def test_a_window_that_is_empty_or_leaves_the_world_is_refused_in_one_line(worlds, window):
+def test_a_window_that_is_empty_or_leaves_the_world_is_refused_in_one_line(worlds, name, window):
     for rows, columns in ((window, (0, 9)), ((0, 9), window)):
         with pytest.raises(InputError) as caught:
-            worlds["tiny"].render(rows, columns)
+            worlds[name].render(rows, columns)
         assert str(window[0]) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -274,8 +304,8 @@ def test_a_world_that_is_needed_no_more_is_freed_at_once(tiny, fields):
         {"journey": Journey(every_px=256, dimensions=2), "truncation": 0.7},
     ],
 )
-@pytest.mark.parametrize("preset", ["tiny", "small"])
-def test_the_number_of_threads_changes_no_bit(preset, fields):
+@pytest.mark.parametrize(("preset", "scale"), [("tiny", 1), ("small", 1), ("tiny", 4)])
+def test_the_number_of_threads_changes_no_bit(preset, scale, fields, tiny_stage):
     """This holds even before quantising: a worker with more cores computes the same tile."""
     torch.manual_seed(0)
     generator = Generator(PRESETS[preset]).eval()
@@ -284,7 +314,7 @@ def test_the_number_of_threads_changes_no_bit(preset, fields):
         tiles = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            world = World(generator, Definition(7, **fields))
+            world = at_scale(World(generator, Definition(7, **fields)), tiny_stage, scale)
             tiles.append(world.compute((-256, -1), (10**6, 10**6 + 255)).pixels)
     finally:
         torch.set_num_threads(before)
