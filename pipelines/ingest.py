@@ -7,26 +7,37 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from fsspec.core import has_magic
 
 from model.errors import InputError
 from pipelines.terminal.failures import Detached
 from pipelines.terminal.ingest_tables import details
 from pipelines.terminal.job_records import JOB
-from pipelines.terminal.jobs import is_detached, is_remote, job
-from pipelines.terminal.paths import absolute
+from pipelines.terminal.jobs import attached, is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from transforms.ingest import staging
 from transforms.ingest.crawler import PHOTOGRAPHS_DONE
+from transforms.ingest.find_steps import FindPhotographs
 from transforms.ingest.options import IngestOptions, check_out_and_size
-from transforms.ingest.plan import Plan, is_planned, plan_url, read_plan, read_share, write_plan
+from transforms.ingest.plan import (
+    Plan,
+    accept,
+    is_planned,
+    plan_url,
+    planned_rejects,
+    read_found,
+    read_plan,
+    read_share,
+    sources_url,
+    write_sources,
+)
 from transforms.ingest.ranks import plan_shards
 from transforms.ingest.report import write_report
+from transforms.ingest.runs import merge_runs
 from transforms.ingest.steps import (
     AssignShards,
     DropDuplicates,
@@ -36,28 +47,18 @@ from transforms.ingest.steps import (
     WriteTables,
     WriteTrainingShards,
 )
-from transforms.sources.find import Found, can_retry, find_again, find_photographs
-from transforms.sources.manners import Manners
-from transforms.sources.web import ANSWERS_READ
+from transforms.sources.find import can_retry
+from transforms.sources.lists import PICTURE_SUFFIXES
+from transforms.sources.web import ANSWERS_READ, check_source, is_on_web
 from transforms.storage.fence import StaleRunError
-from transforms.storage.files import join, remove
+from transforms.storage.files import exists, join, remove
 from transforms.storage.urls import redact
-from transforms.training_set.dataset import (
-    DATASET,
-    Dataset,
-    IndexRow,
-    read_dataset,
-    read_dataset_if_any,
-    read_index,
-    read_rejects,
-)
+from transforms.training_set.dataset import DATASET, Dataset, read_dataset, read_dataset_if_any, read_rejects
 from transforms.workers.sight import Sight, look
 
 ALL_REASONS = "all"
 FILES_SHOWN = 1000
 """The number of photographs whose folders every worker must see before it begins."""
-
-POLITE = Manners()
 
 
 def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) -> Dataset:
@@ -67,12 +68,20 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         InputError: The sources or the output folder cannot be used. Nothing was written.
         OSError: The storage of the output failed. The next run resumes from what was stored.
     """
-    found = find(options)
-    if found is not None and not found.photographs and not found.rejects and not found.mended:
-        return read_dataset(options.out)
+    check(options)
+    was_there = exists(options.out)
     out = staging.begin(options.out, options.configuration())
     options = dataclasses.replace(options, out=out)
-    plan = read_plan(out) if found is None or is_planned(out) else write_plan(out, found)
+    try:
+        plan = read_plan(out) if is_planned(out) else find(options, out, beam_flags)
+    except InputError:
+        staging.finish(out)
+        if not was_there:
+            remove(str(out))
+        raise
+    if plan.is_empty:
+        staging.finish(out)
+        return read_dataset(str(out))
     PHOTOGRAPHS_DONE.reset()
     try:
         with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()):
@@ -83,7 +92,7 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
         staging.discard_shards(out, read_dataset_if_any(out))
         raise
     staging.finish(out)
-    return read_dataset(out)
+    return read_dataset(str(out))
 
 
 @contextmanager
@@ -93,93 +102,54 @@ def planned(options: IngestOptions) -> Iterator[tuple[str, Plan]]:
     Raises:
         InputError: The sources or the output folder cannot be used.
     """
-    found = find(options)
-    if found is None:
+    check(options)
+    if is_planned(options.out):
         yield options.out, read_plan(options.out)
         return
     where = f"memory://infinitygan-{uuid.uuid4().hex}"
     try:
-        yield where, write_plan(where, found)
+        staging.note(where, read_dataset_if_any(options.out), options.configuration())
+        yield where, find(options, where, None)
     finally:
         remove(where)
 
 
-def find(options: IngestOptions) -> Found | None:
-    """Finds what is to be dealt with; returns None if an interrupted run has done so."""
+def check(options: IngestOptions) -> None:
+    """Checks that a run can begin. Writes nothing, except that it completes an interrupted repack.
+
+    Raises:
+        InputError: The output folder cannot be used.
+    """
     out = options.out
     if staging.install_repacked(out):
         print(f"{out}: completed the interrupted repack", file=sys.stderr)
     staging.check_out(out, options.configuration())
     if is_planned(out):
         print(f"{out}: resuming the interrupted run", file=sys.stderr)
-        return None
-    base = read_training_set_if_any(out)
-    if base:
-        check_sizes(options, base)
-    if options.retry_rejects:
-        return rejects_to_retry(options, base)
-    with track("Pages and responses read", 0, lambda: ANSWERS_READ.count):
-        found = find_photographs(options.sources, out, options.manners, options.depth)
-    return only_new(found, base) if base else found
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """A whole set as its tables describe it."""
-
-    dataset: Dataset
-    rows: list[IndexRow]
-    rejects: list[Any]
-
-
-def read_training_set_if_any(out: str) -> TrainingSet | None:
-    """Reads the set in a folder; returns None if there is none.
-
-    Raises:
-        InputError: it is damaged, or of another format.
-    """
+        return
     dataset = read_dataset_if_any(out)
-    return (
-        TrainingSet(dataset, [r for r in read_index(out) if r["shard"] in dataset["shards"]], list(read_rejects(out)))
-        if dataset
-        else None
-    )
+    if dataset:
+        check_sizes(options, dataset)
+    if options.retry_rejects:
+        check_reasons(options, dataset)
 
 
-def only_new(found: Found, base: TrainingSet) -> Found:
-    """Removes the photographs that the set already knows. Rejects found while listing are checked again each time."""
-    known = {redact(row["source"]) for row in base.rows} | {
-        reject.source for reject in base.rejects if reject.stage != "find"
-    }
-    known |= set(map(absolute, known))  # sets of earlier versions hold relative paths as they were given
-    said = {(reject.source, reject.reason) for reject in base.rejects}
-    photographs = [photograph for photograph in found.photographs if photograph.source not in known]
-    rejects = [reject for reject in found.rejects if (reject.source, reject.reason) not in said]
-    tried = {item.source for item in photographs} | {item.source for item in rejects}
-    back = found.gone(base.rejects) | {reject.source for reject in base.rejects if reject.source in tried}
-    return Found(photographs, rejects, found.examined, back)
-
-
-def check_sizes(options: IngestOptions, base: TrainingSet) -> None:
+def check_sizes(options: IngestOptions, dataset: Dataset) -> None:
     """Raises InputError if the sizes requested differ from those of the set."""
-    preparation, made = options.preparation, base.dataset
+    preparation = options.preparation
     for flag, asked, there in (
-        ("--full-size", preparation.full_height_px, made["full_height_px"]),
-        ("--patch-size", preparation.patch_size_px, made["patch_size_px"]),
+        ("--full-size", preparation.full_height_px, dataset["full_height_px"]),
+        ("--patch-size", preparation.patch_size_px, dataset["patch_size_px"]),
     ):
         if asked != there:
             raise InputError(f"{options.out} contains a set made with {flag} {there}, not {asked}: give {flag} {there}")
 
 
-def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
-    """Returns the photographs that were rejected for the given reasons.
-
-    Raises:
-        InputError: There is no set, or nothing was rejected for one of the reasons.
-    """
-    if not base:
+def check_reasons(options: IngestOptions, dataset: Dataset | None) -> None:
+    """Raises InputError if there is no set, or nothing was rejected for one of the reasons to retry."""
+    if not dataset:
         raise InputError(f"{options.out} does not contain a training set, so there are no rejects to retry")
-    reasons = Counter(reject.reason for reject in base.rejects if can_retry(reject))
+    reasons = retried_reasons(options.out)
     asked = set(reasons) if ALL_REASONS in options.retry_rejects else set(options.retry_rejects)
     unknown = sorted(asked - set(reasons))
     if unknown or not asked:
@@ -188,12 +158,66 @@ def rejects_to_retry(options: IngestOptions, base: TrainingSet | None) -> Found:
         raise InputError(
             f"--retry-rejects {said}: nothing in {options.out} was rejected for this; its reasons are: {there}"
         )
-    rejects = [reject for reject in base.rejects if reject.reason in asked and can_retry(reject)]
-    found = only_new(find_again(rejects, options.out, options.manners, options.depth), base)
-    again = [reject.photograph() for reject in rejects if reject.stage != "find"]
-    found.photographs += again
-    found.mended |= {photograph.source for photograph in again}
-    return found
+
+
+def retried_reasons(out: str) -> Counter[str]:
+    """Counts the rejects of a set that can be tried again, by reason."""
+    return Counter(reject.reason for reject in read_rejects(out) if can_retry(reject))
+
+
+def find(options: IngestOptions, where: str, beam_flags: PipelineOptions | None) -> Plan:
+    """Finds the photographs to process: those that are neither in the set nor among its rejects.
+
+    Args:
+        options: what is asked for.
+        where: the folder in whose staging folder the plan is made.
+        beam_flags: for Beam; None for its in-process runner.
+
+    Raises:
+        InputError: The sources cannot be used, or hold no photographs.
+    """
+    for source in filter(is_on_web, options.sources):
+        check_source(source)
+    write_sources(where, options.sources)
+    retry = options.retry_rejects
+    if ALL_REASONS in retry:
+        retry = tuple(retried_reasons(options.out))
+    sight = look([sources_url(where)]) if is_remote(beam_flags) else None
+    extends = staging.read_base(where) is not None
+    progress = track("Pages and responses read", 0, lambda: ANSWERS_READ.count)
+    with progress, attached(beam_flags), job(beam_flags, where) as pipeline:
+        _ = pipeline | FindPhotographs(
+            options.out, where, options.manners, options.depth, extends, retry, options.crawlers, sight
+        )
+    plan, found = read_found(where)
+    if not found and not retry:
+        raise no_photographs(options, where, plan)
+    if not plan.is_empty:
+        accept(where, plan)
+    return plan
+
+
+def no_photographs(options: IngestOptions, where: str, plan: Plan) -> InputError:
+    """Returns the error for sources without photographs, which names the first reject that explains it."""
+    sources = options.sources
+    web = [source for source in sources if is_on_web(source)]
+    globs = any(map(has_magic, sources))
+    first = telling = None
+    for reject in merge_runs(where, planned_rejects(where)):
+        first = first or reject
+        if reject.reason != "not_a_picture" or reject.source in sources or globs:
+            telling = reject
+            break
+    others = f" (there are {plan.rejects} other files)" if plan.rejects else ""
+    if web:
+        reason = f": {first.source}: {first.message}" if first else ""
+        what = f"none of the {len(web)} web sources has any{reason}"
+    else:
+        what = f"give files ending in {', '.join(PICTURE_SUFFIXES)}"
+    if telling:
+        what = f"{telling.source}: {telling.message.removeprefix(f'{telling.source}: ')}"
+        what = f"none of the {len(web)} web sources has any: {what}" if web else what
+    return InputError(redact(f"{', '.join(sources)}: no photographs{others}; {what}"))
 
 
 def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions | None) -> None:

@@ -70,8 +70,9 @@ def ingest(
         ),
     ] = DEFAULT_BYTES >> 20,
     crawlers: Annotated[
-        int, typer.Option(help="Number of workers that fetch; each host is assigned to one of them.")
-    ] = 1,
+        int | None,
+        typer.Option(help="Largest number of workers that fetch from the web.", show_default="all workers"),
+    ] = None,
     retry_rejects: Annotated[
         list[str] | None,
         typer.Option(metavar="REASON", help="Instead of SRC: retry what was rejected for this reason; all for any."),

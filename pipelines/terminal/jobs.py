@@ -68,6 +68,20 @@ def is_detached(flags: PipelineOptions | None) -> bool:
     return flags is not None and is_remote(flags) and bool(flags.view_as(OwnOptions).detach)
 
 
+@contextmanager
+def attached(flags: PipelineOptions | None) -> Iterator[None]:
+    """Waits for a job that the block runs, even if the flags say not to, because another job follows it."""
+    own = flags.view_as(OwnOptions) if flags else None
+    before = own is not None and own.detach
+    if own is not None:
+        own.detach = False
+    try:
+        yield
+    finally:
+        if own is not None:
+            own.detach = before
+
+
 def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -> None:
     """Submits a job and, unless it is detached, waits for its end."""
     submitted = Submitted()

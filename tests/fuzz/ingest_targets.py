@@ -13,18 +13,18 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
+from finding import Found, find_again, search
 from multidict import CIMultiDict
 from mutations import json_text, mutate, mutate_table, mutate_text, mutate_value, pack, unpack
 from PIL import Image, ImageCms
 from target import Target, folder_of, refused
 from yarl import URL
 
-from transforms.ingest.plan import share_of
+from transforms.ingest.plan import Plan, share_of
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph, read_photograph
 from transforms.sources import web
 from transforms.sources.fetch import Fetched, Fetcher, FetchError
 from transforms.sources.fetched_pages import is_page, picture_of
-from transforms.sources.find import Found, find_again, search
 from transforms.sources.lists import read_list
 from transforms.sources.manners import Manners
 from transforms.storage.memory import DEFAULT_BYTES, Memory
@@ -53,7 +53,7 @@ def look_at(items: Iterable[Photograph | Reject]) -> None:
             item = item.photograph()
         rows.append({name: getattr(item, name) for name in ("source", "author", "licence", "title")})
         assert Photograph.from_json(json.loads(json.dumps(item.to_json()))) == item
-        share_of(item, 2, 3)
+        share_of(item, Plan(2, 0, 0, 2, 3))
         host_key(item.url)
         with suppress(ValueError):  # raised when the URL is requested
             asked_url(item.url)
@@ -497,11 +497,9 @@ def check_list(content: bytes) -> None:
     """Reads a list in a folder, and the same list on the web."""
     ((name, text),) = unpack(content).items()
     with folder_of({name: text}) as folder:
-        found = search([str(folder / name)], [], "/elsewhere", MANNERS, 0)
+        found = search([folder / name], "/elsewhere")
         look_at_found(found)
-        look_at_found(
-            find_again([reject for reject in found.rejects if "://" not in reject.source], "/elsewhere", MANNERS, 0)
-        )
+        look_at_found(find_again([reject for reject in found.rejects if "://" not in reject.source], "/elsewhere"))
     with refused():
         look_at(read_list(WEB_LIST + name, text))
 
@@ -517,7 +515,7 @@ def make_inventory(random: Random) -> bytes:
 
 def check_inventory(content: bytes) -> None:
     with folder_of(unpack(content)) as folder, refused():
-        look_at_found(search([str(folder)], [], "/elsewhere", MANNERS, 0))
+        look_at_found(search([folder], "/elsewhere"))
 
 
 # Tars
@@ -583,7 +581,7 @@ def mutate_tar(random: Random, content: bytes) -> bytes:
 def check_tar(content: bytes) -> None:
     """Finds the pictures of a tar, and reads their bytes unless they are refused."""
     with folder_of({"set.tar": content}) as folder:
-        found = search([str(folder / "set.tar")], [], "/elsewhere", MANNERS, 0)
+        found = search([folder / "set.tar"], "/elsewhere")
         look_at_found(found)
         for photograph in found.photographs:
             with ExitStack() as held, refused(Rejection), patch("time.sleep"):

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from ingest_targets import MANNERS, add, look_at, look_at_found, mutate_tar
+from finding import find_again
+from ingest_targets import add, look_at, look_at_found, mutate_tar
 from mutations import json_text, mutate, mutate_table, mutate_text, mutate_value, pack, unpack
 from PIL import Image
 from target import Target, folder_of, refused
@@ -42,7 +43,7 @@ from transforms.ingest.report import write_report
 from transforms.ingest.runs import merge_runs
 from transforms.panoramas.overlays import read_overlay
 from transforms.photographs.prepare import Preparation, Prepared, prepare_photograph
-from transforms.sources.find import can_retry, find_again
+from transforms.sources.find import can_retry
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.tensor_files import read_tensors
 from transforms.training import shard_reader
@@ -145,7 +146,7 @@ def add_to_set(out: str) -> None:
         for _, rows in known.read_known(out, dataset, group):
             keys_of(rows)
     rejects = list(read_rejects(out))
-    look_at_found(find_again([r for r in rejects if can_retry(r) and "://" not in r.source], out, MANNERS, 0))
+    look_at_found(find_again([r for r in rejects if can_retry(r) and "://" not in r.source], out))
     [reject.photograph() for reject in rejects]
     plan_shards(None, dataset, 7)
     with folder_of({}) as elsewhere:

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import apache_beam as beam
 import forks
 import fsspec
 import numpy as np
@@ -27,10 +28,13 @@ import transforms.photographs.prepare
 import transforms.storage.retry
 from model.errors import InputError
 from pipelines import cli
-from pipelines.ingest import IngestOptions, ingest, repack
+from pipelines.ingest import IngestOptions, build, ingest, repack
 from pipelines.terminal.ingest_tables import show_summary
 from pipelines.terminal.progress import track
 from tests.transforms.training_set.test_dataset import write_as_version_1
+from transforms.ingest import staging
+from transforms.ingest.find_steps import FindPhotographs
+from transforms.ingest.plan import Plan, write_sources
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
@@ -690,3 +694,26 @@ def test_rejects_of_finding_are_tried_again_too(few, tmp_path):
     ingest(retry)
     assert {row["source"] for row in read_index(str(tmp_path / "out"))} == before | {str(link)}
     assert [row["source"] for row in read_rejects(tmp_path / "out")] == [str(few / "bad.tar")]
+
+
+def graph_bytes(count, out):
+    """Returns the sizes of the graphs of both jobs that deal with this number of photographs, as a runner gets them."""
+    shards = {f"train-{number:06d}.tar": {"sha256": "0" * 64, "size_bytes": 1, "samples": 1} for number in range(count)}
+    sizes = {"full_height_px": 197, "patch_size_px": 101}
+    samples = {"train": count, "val": 0, "test": 0}
+    there = {"format_version": 2, **sizes, "configuration": sizes, "samples": samples, "rejects": {}, "shards": shards}
+    sources = tuple(f"/photographs/{number:06d}.jpg" for number in range(count))
+    asked = IngestOptions(sources, out)
+    staging.note(out, there, asked.configuration())
+    write_sources(out, sources)
+    planned = Plan(count, count, count, -(-count // 4096), 1)
+    find, deal_with = beam.Pipeline(), beam.Pipeline()
+    _ = find | FindPhotographs(out, out, asked.manners, asked.depth, extends=True)
+    build(deal_with, asked, planned)
+    return [pipeline.to_runner_api().ByteSize() for pipeline in (find, deal_with)]
+
+
+def test_a_jobs_graph_does_not_grow_with_its_inputs_nor_with_the_set(tmp_path):
+    few, many = (graph_bytes(count, str(tmp_path / f"{count:06d}")) for count in (10, 100_000))
+    assert many == [pytest.approx(size, rel=0.01) for size in few]
+    assert max(many) < 200_000

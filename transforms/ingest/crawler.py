@@ -10,7 +10,7 @@ import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any, Final
 
@@ -75,6 +75,7 @@ class _Crawl:
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._unstaged: dict[int, list[Prepared | Reject]] = defaultdict(list)
         self._staging = asyncio.Lock()
+        self._ended = asyncio.Event()
 
     async def run(self, of_files: list[int], of_hosts: list[int]) -> None:
         """Processes photographs, those of each host in turn, and those of different hosts concurrently."""
@@ -103,9 +104,11 @@ class _Crawl:
                 if future.done():
                     future.result()
         finally:
-            for task in (*tasks, stager):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, stager, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._ended.set()  # a cancelled stager might drop a batch that waits for the writer
+            await stager
             await self._stage(1)
 
     def _left(self, share: int) -> Iterator[_Task]:
@@ -169,8 +172,9 @@ class _Crawl:
             return self._decoders.submit(prepare_photograph, *arguments).result()
 
     async def _stage_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(STAGE_EVERY_S)
+        while not self._ended.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), STAGE_EVERY_S)
             await self._stage(1)
 
     async def _stage(self, least: int) -> None:

@@ -25,7 +25,7 @@ class IngestOptions:
         samples_per_shard: the number of samples per shard; None to derive it from the number of samples.
         dedup: near, exact or off.
         manners: the limits for requests to servers.
-        crawlers: the number of workers that fetch at once.
+        crawlers: the largest number of workers that fetch at once; None for as many as there are.
         depth: the number of links followed from a web page.
         retry_rejects: the reasons of the rejects to try again, instead of sources.
         memory_bytes: the memory that a worker process may take in all.
@@ -38,7 +38,7 @@ class IngestOptions:
     samples_per_shard: int | None = None
     dedup: str = "near"
     manners: Manners = field(default_factory=Manners)
-    crawlers: int = 1
+    crawlers: int | None = None
     depth: int = 1
     retry_rejects: tuple[str, ...] = ()
     memory_bytes: int = DEFAULT_BYTES
@@ -51,7 +51,7 @@ class IngestOptions:
         check_out_and_size(self.out, self.samples_per_shard)
         if self.dedup not in DEDUP_WAYS:
             raise InputError(f"--dedup {self.dedup} is unknown: give {' or '.join(DEDUP_WAYS)}")
-        if self.crawlers < 1:
+        if self.crawlers is not None and self.crawlers < 1:
             raise InputError(f"--crawlers {self.crawlers} is too small: give 1 or more")
         if self.memory_bytes < LEAST_BYTES:
             raise InputError(f"--memory {self.memory_bytes >> 20} is too small: give {LEAST_BYTES >> 20} MiB or more")

@@ -1,6 +1,8 @@
 """The plan of a run: what it deals with, as files in the staging folder that workers write and read.
 
-    plan.json                        how much there is; written last, so a plan with it is complete
+    sources.jsonl                    the sources of the run
+    found.json                       how much is found
+    plan.json                        the same; written last, so a plan with it is complete
     plan/<share>/<part>.jsonl        the photographs of a share, the unit in which they are fetched and prepared
     plan/rejects/<part>.jsonl        a sorted run of files that are not photographs
     plan/taken-back/<part>.jsonl     sources, sorted, whose rejects in the set are dropped
@@ -11,7 +13,8 @@ share, so that its limits hold for any number of workers.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,14 +22,17 @@ from model.checks import is_count
 from model.errors import InputError
 from transforms.ingest.batches import read_lines, reject_json, write_lines
 from transforms.ingest.lock import STAGING
-from transforms.sources.find import Found
-from transforms.storage.files import exists, join, list_files, read_json, write_json
+from transforms.storage.files import exists, join, list_files, read_json, write_bytes, write_json
 from transforms.storage.urls import host_key, is_web
 from transforms.training_set.dataset import reject_order
-from transforms.training_set.records import Photograph
+from transforms.training_set.records import Photograph, Reject
 
 PLAN: Final = "plan.json"
 SHARE_PHOTOGRAPHS: Final = 4096
+PHOTOGRAPHS_OF_HOSTS: Final = 1024
+"""The number of photographs in a share of files, and the least number in a share of hosts, on average."""
+
+_SOURCES, _FOUND = "sources.jsonl", "found.json"
 _PARTS, _REJECTS, _TAKEN_BACK = "plan", "rejects", "taken-back"
 
 
@@ -54,30 +60,85 @@ class Plan:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a count")
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.photographs or self.rejects or self.taken_back)
+
+    @property
     def shares(self) -> int:
         """The number of all shares."""
         return self.shares_of_files + self.shares_of_hosts
 
 
-def write_plan(out: str, found: Found) -> Plan:
-    """Writes the plan."""
-    shares: dict[int, list[Photograph]] = {}
-    files = sum(not is_fetched(photograph) for photograph in found.photographs)
-    of_files, of_hosts = (-(-count // SHARE_PHOTOGRAPHS) for count in (files, len(found.photographs) - files))
-    for photograph in found.photographs:
-        shares.setdefault(share_of(photograph, of_files, of_hosts), []).append(photograph)
-    for share, photographs in shares.items():
-        write_part(out, share, 0, photographs)
-    write_lines(_url(out, _REJECTS, 0), map(reject_json, sorted(found.rejects, key=reject_order)))
-    write_lines(_url(out, _TAKEN_BACK, 0), sorted(found.mended))
-    plan = Plan(len(found.photographs), len(found.rejects), len(found.mended), of_files, of_hosts)
-    write_json(plan_url(out), dataclasses.asdict(plan))
-    return plan
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a worker has found: the parts of a `Plan`."""
+
+    files: int
+    fetched: int
+    rejects: int
+    taken_back: int
+    found: int
+
+    @classmethod
+    def of(
+        cls, photographs: Sequence[Photograph], rejects: Sequence[Reject], back: Sequence[str], found: int
+    ) -> "Counts":
+        """Counts what is planned, of a number of photographs found."""
+        fetched = sum(map(is_fetched, photographs))
+        return cls(len(photographs) - fetched, fetched, len(rejects), len(back), found)
+
+    @staticmethod
+    def plan(counts: Iterable["Counts"], shares_of_hosts: int | None = None) -> Plan:
+        """Returns the plan for all that is found."""
+        rows = [(some.files, some.fetched, some.rejects, some.taken_back) for some in counts]
+        files, fetched, rejects, back = map(sum, zip(*rows, strict=True)) if rows else (0, 0, 0, 0)
+        of_hosts = min(shares_of_hosts or fetched, -(-fetched // PHOTOGRAPHS_OF_HOSTS))
+        return Plan(files + fetched, rejects, back, -(-files // SHARE_PHOTOGRAPHS), of_hosts)
 
 
-def write_part(out: str, share: int, part: int, photographs: Iterable[Photograph]) -> None:
-    """Writes a part of a share."""
-    write_lines(_url(out, f"{share:06d}", part), (photograph.to_json() for photograph in photographs))
+def write_sources(where: str, sources: Iterable[str]) -> None:
+    """Writes the sources of a run, for workers to read."""
+    write_lines(sources_url(where), sources)
+
+
+def read_sources(where: str) -> Iterator[str]:
+    """Yields the sources of a run."""
+    return read_lines(sources_url(where), _text)
+
+
+def write_part(where: str, share: int, part: int, packed: Iterable[bytes]) -> None:
+    """Writes a part of a share from lines of JSON."""
+    write_bytes(_url(where, f"{share:06d}", part), b"".join(packed))
+
+
+def write_notes(where: str, bucket: int, rejects: Sequence[Reject], back: Sequence[str]) -> None:
+    """Writes a sorted run of rejects, and one of sources whose rejects are dropped, unless they are empty."""
+    if rejects:
+        write_lines(_url(where, _REJECTS, bucket), map(reject_json, sorted(rejects, key=reject_order)))
+    if back:
+        write_lines(_url(where, _TAKEN_BACK, bucket), sorted(back))
+
+
+def write_found(where: str, plan: Plan, photographs: int) -> None:
+    """Writes how much is planned, and the number of photographs found; `accept` completes the plan."""
+    write_json(join(where, STAGING, _FOUND), [dataclasses.asdict(plan), photographs])
+
+
+def read_found(where: str) -> tuple[Plan, int]:
+    """Reads how much is planned, and the number of photographs found."""
+    plan, photographs = read_json(join(where, STAGING, _FOUND))
+    return Plan(**plan), photographs
+
+
+def sources_url(where: str) -> str:
+    """Returns the URL of the file of sources."""
+    return join(where, STAGING, _SOURCES)
+
+
+def accept(where: str, plan: Plan) -> None:
+    """Marks the plan as complete, so that an interrupted run goes on with it."""
+    write_json(plan_url(where), dataclasses.asdict(plan))
 
 
 def plan_url(out: str) -> str:
@@ -121,8 +182,7 @@ def planned_rejects(out: str) -> list[str]:
 
 def read_taken_back(out: str) -> Iterator[str]:
     """Yields the sources whose rejects in the set are dropped, in order."""
-    for url in _parts(out, _TAKEN_BACK):
-        yield from read_lines(url, _text)
+    yield from heapq.merge(*(read_lines(url, _text) for url in _parts(out, _TAKEN_BACK)))
 
 
 def _text(value: Any) -> str:
@@ -140,11 +200,22 @@ def _url(out: str, name: str, part: int) -> str:
     return join(out, STAGING, _PARTS, name, f"{part:06d}.jsonl")
 
 
-def share_of(photograph: Photograph, of_files: int, of_hosts: int) -> int:
+def share_of(photograph: Photograph, plan: Plan) -> int:
     """Returns the share of a photograph: the same one for all of a host."""
-    name = web_host(photograph) or photograph.source
-    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return of_files + digest % of_hosts if is_fetched(photograph) else digest % of_files
+    number = _number(web_host(photograph) or photograph.source)
+    if is_fetched(photograph):
+        return plan.shares_of_files + number % plan.shares_of_hosts
+    return number % plan.shares_of_files
+
+
+def part_of(photograph: Photograph, plan: Plan) -> int:
+    """Returns the part of a photograph in its share; even a host with all photographs makes no large parts."""
+    parts = -(-plan.photographs // SHARE_PHOTOGRAPHS) if is_fetched(photograph) else 1
+    return _number(photograph.source) % parts
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def is_fetched(photograph: Photograph) -> bool:

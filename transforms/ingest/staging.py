@@ -91,10 +91,15 @@ def begin(out: str, configuration: Configuration) -> Fenced:
     discard_shards(out, dataset)
     write_faults(out)
     if not going_on:
-        write_json(join(out, STAGING, _BASE), dataset)
-        made_by = provenance(dataset, configuration) if dataset else SetProvenance(configuration=configuration)
-        write_json(join(out, STAGING, _PROVENANCE), made_by)
+        note(out, dataset, configuration)
     return out
+
+
+def note(out: str, dataset: Dataset | None, configuration: Configuration) -> None:
+    """Stores the ``dataset.json`` of the set that a run adds to, and what the run adds, for workers to read."""
+    made_by = provenance(dataset, configuration) if dataset else SetProvenance(configuration=configuration)
+    write_json(join(out, STAGING, _BASE), dataset)
+    write_json(join(out, STAGING, _PROVENANCE), made_by)
 
 
 def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:

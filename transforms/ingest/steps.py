@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import apache_beam as beam
-import numpy as np
 from apache_beam import pvalue
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.decorators import no_annotations
@@ -73,9 +72,9 @@ class PreparePhotographs(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
         shares = self.plan.shares
         return (
             root
-            | "Once" >> beam.Create([None])
-            | "Shares" >> beam.FlatMap(lambda _: range(shares))
-            | "Share out" >> beam.Reshuffle()
+            | "Once" >> beam.Impulse()
+            | "Shares" >> beam.FlatMap(lambda _: ((share, None) for share in range(shares)))
+            | "Share out" >> beam.GroupByKey()
             | CheckSight(self.sight)
             | "Crawl" >> crawl_shares.with_outputs(_RUNS, main="records")
         )
@@ -96,9 +95,9 @@ class _Crawl(beam.DoFn):
         """Forgets the shares of an earlier bundle."""
         self.shares = []
 
-    def process(self, share: int) -> None:
+    def process(self, share: tuple[int, Iterable[None]]) -> None:
         """Takes a share."""
-        self.shares.append(share)
+        self.shares.append(share[0])
 
     def finish_bundle(self) -> Iterator[Any]:
         """Crawls, and yields the packed records and the runs of rejects of the shares."""
@@ -141,11 +140,11 @@ class ReadKnown(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
     @no_annotations
     def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
-        return root | _RowGroups(self.out) | "Read" >> beam.FlatMap(self._read).with_outputs(_URLS, main="known")
+        return root | RowGroups(self.out) | "Read" >> beam.FlatMap(self._read).with_outputs(_URLS, main="known")
 
-    def _read(self, group: int) -> Iterator[Any]:
+    def _read(self, group: tuple[int, Iterable[None]]) -> Iterator[Any]:
         base = read_base(self.out)
-        for url, known in read_known(self.out, base, group) if base else ():
+        for url, known in read_known(self.out, base, group[0]) if base else ():
             yield known.tobytes()
             yield pvalue.TaggedOutput(_URLS, url)
 
@@ -159,27 +158,28 @@ class StageKnown(beam.PTransform[pvalue.PBegin, Packed]):
     @no_annotations
     def expand(self, root: pvalue.PBegin) -> Packed:
         """Applies the transform; called by Beam."""
-        return root | _RowGroups(self.out) | "Stage" >> beam.FlatMap(self._stage)
+        return root | RowGroups(self.out) | "Stage" >> beam.FlatMap(self._stage)
 
-    def _stage(self, group: int) -> Iterator[bytes]:
+    def _stage(self, group: tuple[int, Iterable[None]]) -> Iterator[bytes]:
         base = read_base(self.out)
-        for records in stage_known(self.out, base, group) if base else ():
+        for records in stage_known(self.out, base, group[0]) if base else ():
             yield records.tobytes()
 
 
 @dataclass(eq=False)
-class _RowGroups(beam.PTransform[pvalue.PBegin, beam.PCollection[int]]):
+class RowGroups(beam.PTransform[pvalue.PBegin, beam.PCollection[tuple[int, Iterable[None]]]]):
     """Outputs the numbers of the row groups of a set's index."""
 
     out: str
 
     @no_annotations
-    def expand(self, root: pvalue.PBegin) -> beam.PCollection[int]:
+    def expand(self, root: pvalue.PBegin) -> beam.PCollection[tuple[int, Iterable[None]]]:
+        """Applies the transform; called by Beam."""
         return (
             root
-            | "Once" >> beam.Create([None])
-            | "Row groups" >> beam.FlatMap(lambda _: range(groups(self.out)))
-            | "Share out" >> beam.Reshuffle()
+            | "Once" >> beam.Impulse()
+            | "Row groups" >> beam.FlatMap(lambda _: ((group, None) for group in range(groups(self.out))))
+            | "Share out" >> beam.GroupByKey()
         )
 
 
@@ -212,16 +212,16 @@ class DropDuplicates(beam.PTransform[tuple[beam.PCollection[Any], ...], tuple[Pa
         blocks = _views(alone.blocks, *there[1:])
         compared = (
             records.pipeline
-            | "Once" >> beam.Create([None])
+            | "Once" >> beam.Impulse()
             | "Pairs" >> beam.FlatMap(_pairs, *blocks)
-            | "Share out" >> beam.Reshuffle()
-            | "Compare" >> beam.Map(lambda comparison: make_comparison(self.out, comparison))
+            | "Share out" >> beam.GroupByKey()
+            | "Compare" >> beam.FlatMap(lambda group: [make_comparison(self.out, pair) for pair in group[1]])
         )
         decided = (
             records.pipeline
-            | "Once more" >> beam.Create([None])
-            | "Decide" >> beam.FlatMap(lambda _, made: decide_all(self.out, made), pvalue.AsIter(compared))
-            | "Share out decided" >> beam.Reshuffle()
+            | "Once more" >> beam.Impulse()
+            | "Decide" >> beam.FlatMap(self._decide, pvalue.AsIter(compared))
+            | "Share out decided" >> beam.GroupByKey()
             | "Drop" >> beam.FlatMap(self._drop).with_outputs(_RUNS, main="kept")
         )
         return decided.kept, (alone.runs, decided.runs) | "All runs" >> beam.Flatten()
@@ -251,8 +251,11 @@ class DropDuplicates(beam.PTransform[tuple[beam.PCollection[Any], ...], tuple[Pa
             rejects += same_bytes(self.out, exact.copies, keys_of(exact.first[exact.copied]))
             yield from _kept(exact.first, rejects, self.out)
 
-    def _drop(self, block: int) -> Iterator[Any]:
-        kept, rejects = read_decided(self.out, block)
+    def _decide(self, _: bytes, made: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, None]]:
+        return ((block, None) for block in decide_all(self.out, made))
+
+    def _drop(self, block: tuple[int, Iterable[None]]) -> Iterator[Any]:
+        kept, rejects = read_decided(self.out, block[0])
         yield from _kept(kept, list(rejects), self.out)
 
 
@@ -269,8 +272,8 @@ def _kept(records: Records, rejects: list[Reject], out: str) -> Iterator[Any]:
         yield pvalue.TaggedOutput(_RUNS, write_run(out, rejects))
 
 
-def _pairs(_: None, blocks: Iterable[int], known: Iterable[str] = ()) -> Iterator[Any]:
-    return comparisons(blocks, known)
+def _pairs(_: bytes, blocks: Iterable[int], known: Iterable[str] = ()) -> Iterator[tuple[int, Any]]:
+    return enumerate(comparisons(blocks, known))
 
 
 @dataclass(eq=False)
@@ -282,7 +285,12 @@ class AssignShards(beam.PTransform[Packed, beam.PCollection[tuple[str, Records]]
     @no_annotations
     def expand(self, kept: Packed) -> beam.PCollection[tuple[str, Records]]:
         """Applies the transform to packed records; called by Beam."""
-        counts = pvalue.AsSingleton(kept | "Count" >> beam.CombineGlobally(_CountCells(self.shards.bits)))
+        counted = (
+            kept
+            | "Count" >> beam.Map(lambda packed: (None, count_cells(unpack([packed], RECORD), self.shards.bits)))
+            | "Sum up" >> beam.CombinePerKey(_Sum())
+        )
+        counts = pvalue.AsSingleton(counted, default_value=(None, no_counts(self.shards.bits)))
         return (
             kept
             | "Deal" >> beam.FlatMap(self._deal, counts)
@@ -290,31 +298,28 @@ class AssignShards(beam.PTransform[Packed, beam.PCollection[tuple[str, Records]]
             | "Take" >> beam.Map(self._take, counts)
         )
 
-    def _deal(self, packed: bytes, counts: Counts) -> Iterator[tuple[str, bytes]]:
-        for name, records in deal(unpack([packed], RECORD), counts, self.shards):
+    def _deal(self, packed: bytes, counts: tuple[None, Counts]) -> Iterator[tuple[str, bytes]]:
+        for name, records in deal(unpack([packed], RECORD), counts[1], self.shards):
             yield name, records.tobytes()
 
-    def _take(self, shard: tuple[str, Iterable[bytes]], counts: Counts) -> tuple[str, Records]:
-        return shard[0], take(shard[0], unpack(shard[1], RECORD), counts, self.shards)
+    def _take(self, shard: tuple[str, Iterable[bytes]], counts: tuple[None, Counts]) -> tuple[str, Records]:
+        return shard[0], take(shard[0], unpack(shard[1], RECORD), counts[1], self.shards)
 
 
-class _CountCells(beam.CombineFn):
-    """Counts samples by split and cell."""
+class _Sum(beam.CombineFn):
+    """Adds up counts."""
 
-    def __init__(self, bits: int) -> None:
-        self._bits = bits
+    def create_accumulator(self) -> Any:
+        return 0
 
-    def create_accumulator(self) -> Counts:
-        return no_counts(self._bits)
+    def add_input(self, total: Any, counts: Counts) -> Any:
+        return total + counts
 
-    def add_input(self, counts: Counts, packed: bytes) -> Counts:
-        return counts + count_cells(unpack([packed], RECORD), self._bits)
+    def merge_accumulators(self, totals: Iterable[Any]) -> Any:
+        return sum(totals)
 
-    def merge_accumulators(self, accumulators: Iterable[Counts]) -> Counts:
-        return np.sum(list(accumulators), axis=0)
-
-    def extract_output(self, counts: Counts) -> Counts:
-        return counts
+    def extract_output(self, total: Any) -> Any:
+        return total
 
 
 @dataclass(eq=False)
@@ -370,12 +375,12 @@ class WriteTables(beam.PTransform[tuple[beam.PCollection[Any], ...], beam.PColle
         shards, *runs = inputs
         return (
             shards.pipeline
-            | "Once" >> beam.Create([None])
+            | "Once" >> beam.Impulse()
             | "Write" >> beam.Map(self._write, pvalue.AsIter(shards), *_views(*runs))
         )
 
     @no_annotations
-    def _write(self, _: None, shards: Iterable[WrittenShard], *runs: Iterable[str]) -> None:
+    def _write(self, _: bytes, shards: Iterable[WrittenShard], *runs: Iterable[str]) -> None:
         with reported():
             if self.target is None:
                 publish(self.out, shards, [url for some in runs for url in some])

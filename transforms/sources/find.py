@@ -4,11 +4,14 @@ Nothing that is found is dropped silently: anything but a photograph becomes a `
 exception are the inventory tables of folders, because they are read.
 """
 
+import hashlib
 import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import has_magic
@@ -21,7 +24,7 @@ from transforms.sources.manners import Manners
 from transforms.sources.web import find_on_web, is_on_web
 from transforms.storage.delimited import is_decodable, read_lines, read_records
 from transforms.storage.files import filesystem, read_bytes
-from transforms.storage.urls import LOCAL, WEB, NotAllowedError, check_scheme, redact, scheme_of
+from transforms.storage.urls import LOCAL, WEB, NotAllowedError, check_scheme, scheme_of
 from transforms.training_set.records import Photograph, Reject, internal_reject
 
 INVENTORY_NAMES = ("inventory.tsv", "inventory.csv", "ATTRIBUTION.tsv", "ATTRIBUTION.csv")
@@ -32,101 +35,178 @@ _OTHER_SUFFIXES = (".json", ".ndjson", ".xml", ".html", ".htm", ".xls", ".xlsx",
 _SAME_STORE = {"gcs": "gs", "s3a": "s3", "abfss": "abfs"}
 
 
-@dataclass
-class Found:
-    """The contents of some sources.
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Something that was found.
 
     Attributes:
-        photographs: the photographs to process.
-        rejects: the files and places that are not photographs.
-        examined: the pages, lists, tars and folders that were read.
-        mended: sources that an earlier run rejected and that are no longer rejected.
+        key: what identifies it, however many sources lead to it.
+        order: the number of the source, the name of the file that names it, and its place there. Of several finds with
+            one key, the first counts.
+        item: a photograph, or a reject for anything else.
     """
 
-    photographs: list[Photograph] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    examined: set[str] = field(default_factory=set)
-    mended: set[str] = field(default_factory=set)
+    key: str
+    order: tuple[int, str, int]
+    item: Photograph | Reject
 
-    def gone(self, rejects: Iterable[Reject]) -> set[str]:
-        """Returns the sources that an earlier run rejected while finding, and that this run's places no longer name."""
-        examined = {redact(place).rstrip("/") for place in self.examined}
-        still = {reject.source for reject in self.rejects}
-        return {
-            reject.source
-            for reject in rejects
-            if reject.stage == "find"
-            and reject.source not in still
-            and not examined.isdisjoint(_holders(reject.source))
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Returns the find as a JSON value; ``from_json`` reads it back."""
+        kind = "photograph" if isinstance(self.item, Photograph) else "reject"
+        return {"key": self.key, "order": self.order, kind: asdict(self.item)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Find":
+        """Restores a find from its JSON value."""
+        number, name, place = value["order"]
+        item = Photograph.from_json(value["photograph"]) if "photograph" in value else Reject(**value["reject"])
+        return cls(value["key"], (number, name, place), item)
 
 
-def _holders(source: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place to search, by any worker.
+
+    Attributes:
+        url: a file or folder.
+        number: the number of the source that leads there.
+        kind: source, folder, link (to a folder), or contents (of a tar or list).
+        root: the folder that the source names; None if the source names the place itself.
+    """
+
+    url: str
+    number: int
+    kind: str = "source"
+    root: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What identifies the place, however it is spelled."""
+        return hashlib.sha256(os.fsencode(_identity(self.url))).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A place that was read: a folder, list, tar or page."""
+
+    url: str
+
+
+Outcome = Find | Place | Read
+
+
+def expand(number: int, source: str) -> Iterator[Place]:
+    """Yields the files and folders that a source names: itself, or a glob's matches.
+
+    Raises:
+        InputError: there are none, or the source is of a kind that must not be opened.
+    """
+    for place in _expand(source):
+        yield Place(place, number)
+
+
+def look(place: Place, out: str) -> Iterator[Outcome]:
+    """Looks at a file or folder that a source names: the folders in it, tars and lists are places for other workers.
+
+    Args:
+        place: the place.
+        out: the folder of the training set, whose contents are not sources.
+
+    Raises:
+        InputError: an inventory cannot be read.
+    """
+    return _Look(place, out).at_place()
+
+
+def search(place: Place, out: str) -> Iterator[Outcome]:
+    """Searches a place from `look`: a folder with all below it, except linked folders, or a tar or list.
+
+    Raises:
+        InputError: an inventory cannot be read.
+    """
+    return _Look(place, out).below()
+
+
+def follow(links: Iterable[Place], out: str) -> Iterator[Find | Read]:
+    """Searches the linked folders below a root once each, whatever loops the links form.
+
+    Raises:
+        InputError: an inventory cannot be read.
+    """
+    queue = sorted(links, key=lambda place: place.url)
+    walked: set[str] = set()
+    while queue:
+        inner: list[Place] = []
+        for place in queue:
+            root = place.root or place.url
+            real = os.path.realpath(filesystem(place.url)[1])
+            if real in walked or _is_within(real, os.path.realpath(filesystem(root)[1])):
+                yield _Look(place, out).reject(place.url, "symlink_loop", f"leads to {real}, listed already")
+                continue
+            walked.add(real)
+            for outcome in _Look(place, out, walked).below():
+                if isinstance(outcome, Place):
+                    inner.append(outcome)
+                else:
+                    yield outcome
+        queue = sorted(inner, key=lambda place: place.url)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def find_on_web_places(places: Iterable[tuple[int, str]], manners: Manners, depth: int) -> Iterator[Find | Read]:
+    """Searches web sources, given with their numbers, all at once.
+
+    Raises:
+        InputError: a source is of an unknown kind, or an API refuses the request.
+    """
+    numbers = {source: number for number, source in places}
+    examined: set[str] = set()
+    first = min(numbers.values(), default=0)
+    for row, item in enumerate(find_on_web(numbers, manners, depth, examined)):
+        yield find_of(item, (first, "", row))
+    yield from map(Read, sorted(examined))
+
+
+def find_of(item: Photograph | Reject, order: tuple[int, str, int]) -> Find:
+    """Returns an item that a list, a tar or the web names, as a find."""
+    piece = item.piece if isinstance(item, Photograph) else None
+    return Find(_identity(item.source if piece is None else f"{piece.url}#{piece.offset_bytes}"), order, item)
+
+
+def grouping_key(find: Find) -> str:
+    """Returns what all finds have in common that are the same, or that a tar gives the same name."""
+    return _identity(find.item.source)
+
+
+def distinct(finds: Iterable[Find], out: str) -> Iterator[Photograph | Reject]:
+    """Yields each of the finds with one `grouping_key` once; the finds in the folder of the training set are dropped.
+
+    Photographs in tars are renamed if others share the name that their metadata give.
+    """
+    first: dict[str, Find] = {}
+    for find in sorted(finds, key=lambda find: find.order):
+        if not _is_in(find.key, out):
+            first.setdefault(find.key, find)
+    items = [find.item for find in first.values()]
+    names = Counter(item.source for item in items if isinstance(item, Photograph))
+    for item in items:
+        yield _distinct(item, names) if isinstance(item, Photograph) else item
+
+
+def _is_in(key: str, out: str) -> bool:
+    return (key + "/").startswith(_identity(out).rstrip("/") + "/")
+
+
+def holders(source: str) -> Iterator[str]:
     """Yields a source itself, and the lists, tars and folders that may contain it."""
     yield source.rstrip("/")
     yield from (source[:place].rstrip("/") for place, mark in enumerate(source) if mark in "#/")
 
 
-def find_photographs(sources: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
-    """Lists every photograph at the sources once, sorted.
-
-    Args:
-        sources: folders (recursive), globs, single files, lists and WebDataset tars, as paths or URLs; web pages, which
-            are crawled; ``commons:Category:NAME`` and ``flickr:group/ID``.
-        out: the folder of the training set, whose contents are not sources.
-        manners: the limits for requests to servers.
-        depth: the number of links followed from a web page.
-
-    Raises:
-        InputError: a source does not exist or is of a kind that must not be opened, an inventory cannot be read, or
-            there are no photographs.
-    """
-    sources = list(sources)
-    web = [source for source in sources if is_on_web(source)]
-    places = [place for source in sources if source not in web for place in _expand(source)]
-    found = search(places, web, out, manners, depth)
-    if not found.photographs:
-        others = f" (there are {len(found.rejects)} other files)" if found.rejects else ""
-        known = next(
-            (
-                f"{reject.source}: {reject.message.removeprefix(f'{reject.source}: ')}"
-                for reject in found.rejects
-                if reject.source in places or reject.reason != "not_a_picture"
-            ),
-            "",
-        )
-        reason = f": {found.rejects[0].source}: {found.rejects[0].message}" if web and found.rejects else ""
-        what = known or f"give files ending in {_suffixes()}"
-        raise InputError(
-            redact(
-                f"{', '.join(sources)}: no photographs{others}; "
-                + (f"none of the {len(web)} web sources has any{reason}" if web else what)
-            )
-        )
-    return found
-
-
-def search(places: Iterable[str], web: Iterable[str], out: str, manners: Manners, depth: int) -> Found:
-    """Searches files and folders, and sources on the web. The result is sorted and may be empty.
-
-    Raises:
-        InputError: an inventory cannot be read.
-    """
-    searched = _Search(_identity(out).rstrip("/") + "/")
-    for place in places:
-        searched.add(place)
-    for item in find_on_web(web, manners, depth, searched.found.examined):
-        searched.add_item(item)
-    found = searched.found
-    names = Counter(photograph.source for photograph in found.photographs)
-    found.photographs = [_distinct(photograph, names) for photograph in found.photographs]
-    found.photographs.sort(key=lambda photograph: photograph.source)
-    found.rejects.sort(key=lambda reject: reject.source)
-    return found
-
-
 def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
-    """Returns the photograph, renamed if it is in a tar and others share the name that its metadata give."""
     piece = photograph.piece
     if piece is None or names[photograph.source] == 1:
         return photograph
@@ -135,17 +215,10 @@ def _distinct(photograph: Photograph, names: Counter[str]) -> Photograph:
 
 def can_retry(reject: Reject) -> bool:
     """Returns whether a rejected source can be tried again by itself."""
-    return reject.stage != "find" or _place_of(reject) is not None
+    return reject.stage != "find" or place_of(reject) is not None
 
 
-def find_again(rejects: Iterable[Reject], out: str, manners: Manners, depth: int) -> Found:
-    """Looks again for sources that were rejected while finding; those that are still missing are rejected again."""
-    places = {place for reject in rejects if reject.stage == "find" and (place := _place_of(reject))}
-    web = sorted(filter(is_on_web, places))
-    return search(sorted(places - set(web)), web, out, manners, depth)
-
-
-def _place_of(reject: Reject) -> str | None:
+def place_of(reject: Reject) -> str | None:
     """Returns the place to read again for a reject of the stage find: a page, a list, a tar or a picture's file."""
     if reject.reason == "not_allowed":  # out of its context it may look like a source given by a person
         return None
@@ -174,132 +247,144 @@ def _expand(source: str) -> list[str]:
     return matches if os.path.isabs(source) else [os.path.relpath(match) for match in matches]
 
 
-class _Search:
-    """Collects what is found, each file once, however many sources lead to it."""
+class _Look:
+    """Looks at one place.
 
-    def __init__(self, out_path: str) -> None:
-        self.found = Found()
-        self._out_path = out_path
-        self._seen: set[str] = set()
-        self._read: set[str] = set()
+    Args:
+        place: the place.
+        out: the folder of the training set, whose contents are not sources.
+        walked: collects the real paths of the folders that are listed.
+    """
+
+    def __init__(self, place: Place, out: str, walked: set[str] | None = None) -> None:
+        self._place = place
+        self._out = out
+        self._walked = set() if walked is None else walked
         self._inventories: dict[str, dict[str, tuple[str | None, str | None]]] = {}
 
-    def add(self, place: str) -> None:
-        """Adds a file, or all files of a folder."""
+    def at_place(self) -> Iterator[Outcome]:
+        """Yields what a source's own place is or holds."""
+        place = self._place.url
         try:
             check_scheme(place)
         except NotAllowedError as error:  # for a table in the output folder, which anyone may have written
-            self._reject(place, "not_allowed", str(error))
+            yield self.reject(place, "not_allowed", str(error))
             return
         fs, path = filesystem(place)
         name = place.lower()
         if fs.isdir(path):
-            self._add_folder(fs, path, place.rstrip("/") or "/")
+            root = place.rstrip("/") or "/"
+            yield Read(root)
+            self._place = replace(self._place, url=root, kind="folder", root=root)
+            yield from self._folder(fs, path, is_deep=False)
         elif name.endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
-            self._add_contents(place)
+            yield replace(self._place, kind="contents")
         elif name.endswith((*_PACKED_SUFFIXES, *_OTHER_SUFFIXES)):
-            self._reject(place, "not_a_picture", _what(place))
+            yield self.reject(place, "not_a_picture", _what(place))
         else:
-            self._add_photograph(fs, place, None)
+            yield self._photograph(fs, place)
 
-    def add_item(self, item: Photograph | Reject) -> None:
-        """Adds an item that a list, a tar or the web names."""
-        if isinstance(item, Reject):
-            if item.source not in self._seen:
-                self._seen.add(item.source)
-                self.found.rejects.append(item)
-        elif self._is_new(item.source if item.piece is None else f"{item.piece.url}#{item.piece.offset_bytes}"):
-            self.found.photographs.append(item)
+    def below(self) -> Iterator[Outcome]:
+        """Yields all that is in a folder, tar or list."""
+        fs, path = filesystem(self._place.url)
+        if self._place.kind == "contents":
+            yield from self._contents(self._place.url)
+        else:
+            yield from self._folder(fs, path, is_deep=True)
 
-    def _add_folder(self, fs: AbstractFileSystem, path: str, root: str) -> None:
-        self.found.examined.add(root)
-        files = self._walk(path, root) if isinstance(fs, LocalFileSystem) else _list(fs, path, root)
-        for file in files:
-            if posixpath.basename(file) in INVENTORY_NAMES:
+    def _folder(self, fs: AbstractFileSystem, path: str, is_deep: bool) -> Iterator[Outcome]:
+        """Yields what is in a folder; if not deep, the folders in it are places for others, as are its tars."""
+        walk = self._walk if isinstance(fs, LocalFileSystem) else partial(self._list, fs)
+        for outcome in walk(path, is_deep):
+            if not isinstance(outcome, str):
+                yield outcome
+            elif posixpath.basename(outcome) in INVENTORY_NAMES:
                 continue
-            if file.lower().endswith(PICTURE_SUFFIXES):
-                self._add_photograph(fs, file, root)
-            elif file.lower().endswith(TAR_SUFFIX):
-                self._add_contents(file)
+            elif outcome.lower().endswith(PICTURE_SUFFIXES):
+                yield self._photograph(fs, outcome)
+            elif not outcome.lower().endswith(TAR_SUFFIX):
+                yield self.reject(outcome, "not_a_picture", _what(outcome))
+            elif is_deep:
+                yield from self._contents(outcome)
             else:
-                self._reject(file, "not_a_picture", _what(file))
+                yield replace(self._place, url=outcome, kind="contents")
 
-    def _add_contents(self, place: str) -> None:
-        """Adds the items that a list or a tar names. One that cannot be read is rejected; the other sources go on."""
+    def _contents(self, place: str) -> Iterator[Outcome]:
+        """Yields the items that a list or a tar names. One that cannot be read is rejected; the other sources go on."""
+        if _is_in(_identity(place), self._out):
+            return
         if not _is_utf8(place):
-            self._reject(place, "unreadable", "its name is not UTF-8: rename it")
+            yield self.reject(place, "unreadable", "its name is not UTF-8: rename it")
             return
-        if _identity(place) in self._read or _identity(place).startswith(self._out_path):
-            return
-        self._read.add(_identity(place))
-        self.found.examined.add(place)
+        yield Read(place)
         try:
             is_tar = place.lower().endswith(TAR_SUFFIX)
-            for item in read_archive(place) if is_tar else read_list(place, read_bytes(place)):
-                self.add_item(item)
+            items = read_archive(place) if is_tar else read_list(place, read_bytes(place))
+            for row, item in enumerate(items):
+                yield find_of(item, (self._place.number, place, row))
         except InputError as error:
-            self._reject(place, "unreadable", str(error).removeprefix(place).removeprefix(":").strip())
+            yield self.reject(place, "unreadable", str(error).removeprefix(place).removeprefix(":").strip())
         except OSError as error:
-            self._reject(place, "unreadable", error.strerror or one_line(error))
+            yield self.reject(place, "unreadable", error.strerror or one_line(error))
         except Exception as error:  # whatever it is, it concerns this file alone
-            self.add_item(internal_reject(place, "find", error))
+            yield find_of(internal_reject(place, "find", error), (self._place.number, place, 0))
 
-    def _add_photograph(self, fs: AbstractFileSystem, file: str, root: str | None) -> None:
+    def _photograph(self, fs: AbstractFileSystem, file: str) -> Find:
         if isinstance(fs, LocalFileSystem):
             if not _is_utf8(file):
-                self._reject(file, "unreadable", "its name is not UTF-8: rename it")
-                return
+                return self.reject(file, "unreadable", "its name is not UTF-8: rename it")
             if not os.path.isfile(file_path := filesystem(file)[1]):
                 what = "a link to no file" if os.path.islink(file_path) else "not a regular file"
-                self._reject(file, "unreadable", what)
-                return
-        if self._is_new(file):
-            self.found.photographs.append(Photograph(file, *self._credit(file, root)))
+                return self.reject(file, "unreadable", what)
+        return Find(_identity(file), (self._place.number, file, 0), Photograph(file, *self._credit(file)))
 
-    def _reject(self, file: str, reason: str, message: str) -> None:
-        if self._is_new(file):
-            shown = os.fsencode(file).decode("utf-8", "backslashreplace")
-            self.found.rejects.append(Reject(shown, "find", reason, message))
+    def reject(self, file: str, reason: str, message: str) -> Find:
+        """Returns the reject of a file or folder."""
+        shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+        return Find(_identity(shown), (self._place.number, shown, 0), Reject(shown, "find", reason, message))
 
-    def _is_new(self, file: str) -> bool:
-        name = _identity(file)
-        if name in self._seen or name.startswith(self._out_path):
-            return False
-        self._seen.add(name)
-        return True
-
-    def _walk(self, path: str, root: str) -> list[str]:
-        """Returns every file below a local folder; linked folders are followed once, whatever loops the links form."""
-        files: list[str] = []
-        walked: set[str] = set()
-        queue = [path]
+    def _walk(self, path: str, is_deep: bool) -> Iterator[str | Outcome]:
+        """Yields every file below a local folder, and the linked folders as places."""
+        top = self._place.url
+        unlisted: list[OSError] = []
 
         def below(file: str) -> str:
-            return posixpath.join(root, os.path.relpath(file, path))
+            return top if file == path else posixpath.join(top, os.path.relpath(file, path))
 
-        def unlisted(error: OSError) -> None:
-            self._reject(below(error.filename), "unreadable", f"the folder cannot be listed: {error.strerror}")
+        for folder, folders, names in os.walk(path, onerror=unlisted.append):
+            self._walked.add(os.path.realpath(folder))
+            yield from (below(os.path.join(folder, name)) for name in names)
+            folders[:] = [
+                name for name in folders if not _is_in(_identity(below(os.path.join(folder, name))), self._out)
+            ]
+            for name in folders:
+                inner = os.path.join(folder, name)
+                if os.path.islink(inner):
+                    yield replace(self._place, url=below(inner), kind="link")
+                elif not is_deep:
+                    yield replace(self._place, url=below(inner), kind="folder")
+            if not is_deep:
+                break
+        for error in unlisted:
+            message = f"the folder cannot be listed: {error.strerror}"
+            yield self.reject(below(error.filename), "unreadable", message)
 
-        while queue:
-            links: list[str] = []
-            for folder, folders, names in os.walk(queue.pop(0), onerror=unlisted):
-                walked.add(os.path.realpath(folder))
-                inner = [os.path.join(folder, name) for name in folders]
-                links += [name for name in inner if os.path.islink(name)]
-                files += [below(os.path.join(folder, name)) for name in names]
-            # Linked folders come after all real ones, so that a photograph is found under its own name.
-            for link in sorted(links):
-                if os.path.realpath(link) in walked:
-                    self._reject(below(link), "symlink_loop", f"leads to {os.path.realpath(link)}, listed already")
-                else:
-                    walked.add(os.path.realpath(link))
-                    queue.append(link)
-        return sorted(files)
+    def _list(self, fs: AbstractFileSystem, path: str, is_deep: bool) -> Iterator[str | Outcome]:
+        """Yields every file below a folder of an object store."""
+        base = path.rstrip("/")
+        entries = fs.find(base, detail=True).values() if is_deep else fs.ls(base, detail=True)
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            url = posixpath.join(self._place.url, name[len(base) :].lstrip("/"))
+            if entry["type"] == "directory" and name != base:
+                yield replace(self._place, url=url, kind="folder")
+            elif entry["type"] == "file" and name != base:
+                yield url
 
-    def _credit(self, file: str, root: str | None) -> tuple[str | None, str | None]:
+    def _credit(self, file: str) -> tuple[str | None, str | None]:
         """Returns the licence and author of a file, by the inventory of its folder or else of the source folder."""
         folder, name = posixpath.split(file)
-        credit = self._inventory(folder).get(name)
+        credit, root = self._inventory(folder).get(name), self._place.root
         if credit is None and root is not None:
             credit = self._inventory(root).get(posixpath.relpath(file, root))
         return credit or (None, None)
@@ -308,12 +393,6 @@ class _Search:
         if folder not in self._inventories:
             self._inventories[folder] = _read_inventory(folder)
         return self._inventories[folder]
-
-
-def _list(fs: AbstractFileSystem, path: str, root: str) -> list[str]:
-    """Returns every file below a folder of an object store."""
-    base = path.rstrip("/")
-    return sorted(posixpath.join(root, name[len(base) :].lstrip("/")) for name in fs.find(base))
 
 
 def _read_inventory(folder: str) -> dict[str, tuple[str | None, str | None]]:

@@ -69,7 +69,7 @@ def test_a_folded_weight_is_the_modulated_convolution_of_its_style(up):
     torch.manual_seed(2)
     convolution = ModulatedConvolution(5, 4, 3, 6, up=up).double().requires_grad_(False)
     x, style = torch.randn(1, 5, 8, 9).double(), torch.randn(1, 6).double()
-    folded = StyledConvolution(convolution, torch.zeros(4).double(), [style], gain=1.0, dtype=torch.float64)
+    folded = StyledConvolution(convolution, torch.zeros(4).double(), [style].__getitem__, gain=1.0, dtype=torch.float64)
     assert (folded(x, 0, 0) - convolution(x, style)).abs().max() < 1e-12
 
 
@@ -81,7 +81,7 @@ def test_demodulation_gives_outputs_of_unit_variance_whatever_the_style(strength
     style = strength * torch.randn(2, 8)
     y = convolution(torch.randn(2, 32, 130, 130), style)
     assert torch.allclose(y.var(dim=(2, 3)), torch.ones(2, 16), atol=0.06)
-    folded = StyledConvolution(convolution, torch.zeros(16), [style[:1]], gain=1.0, dtype=torch.float32)
+    folded = StyledConvolution(convolution, torch.zeros(16), [style[:1]].__getitem__, gain=1.0, dtype=torch.float32)
     energy = folded.folded(0).square().sum(dim=(1, 2, 3))
     assert torch.allclose(energy, torch.ones(16), atol=1e-3)
 

@@ -1,5 +1,6 @@
 """The outcomes of single photographs: wherever they are and whatever happens, each has one."""
 
+import asyncio
 import io
 import json
 import os
@@ -8,15 +9,14 @@ import socket
 
 import numpy as np
 import pytest
+from finding import write_plan
 from PIL import Image
 
 from transforms.ingest import crawler
 from transforms.ingest.batches import read_rows, read_staged
 from transforms.ingest.crawler import crawl
-from transforms.ingest.plan import write_plan
 from transforms.photographs.prepare import Preparation
 from transforms.sources import fetch
-from transforms.sources.find import Found
 from transforms.sources.manners import Manners
 from transforms.training_set.records import Photograph, Reject
 
@@ -45,7 +45,7 @@ def outcomes(tmp_path, *sources, manners=MANNERS):
 def crawled(tmp_path, photographs, manners=MANNERS):
     """Returns for each photograph its row or its reject."""
     out = str(tmp_path / "out")
-    plan = write_plan(out, Found(list(photographs)))
+    plan = write_plan(out, photographs)
     crawl(range(plan.shares), plan.shares_of_files, out, Preparation(content_filters=False), manners)
     found = {}
     for staged in (staged for share in range(plan.shares) for staged in read_staged(out, share)):
@@ -158,3 +158,18 @@ def test_a_photograph_keeps_what_it_takes_to_ask_for_it_again(tmp_path):
     reject = photograph.reject("fetch", "robots", "http://alice:S3CRET@h/robots.txt forbids it")
     assert "S3CRET" not in repr(reject)
     assert Photograph("/photos/a.jpg?token=x").url == Photograph("/photos/a.jpg?token=x").source
+
+
+def test_no_photograph_is_lost_if_the_crawl_ends_while_a_batch_waits_for_the_writer(tmp_path, monkeypatch):
+    real = crawler._Crawl._in
+
+    async def late(self, pool, function, *arguments):
+        if function is crawler.stage:
+            await asyncio.sleep(0.05)
+        return await real(self, pool, function, *arguments)
+
+    monkeypatch.setattr(crawler._Crawl, "_in", late)
+    monkeypatch.setattr(crawler, "STAGE_EVERY_S", 0.001)
+    monkeypatch.setattr(crawler, "prepare_photograph", lambda photograph, *rest: photograph.reject("read", "x", "x"))
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert len(crawled(tmp_path, [Photograph(f"{tmp_path}/{'./' * number}a.jpg") for number in range(1, 30)])) == 29

@@ -4,12 +4,12 @@ import socket
 import subprocess
 
 import pytest
+from finding import write_plan
 
 from model.errors import InputError
 from transforms.ingest import batches, lock, staging
-from transforms.ingest.plan import is_planned, read_plan, read_share, write_plan
+from transforms.ingest.plan import is_planned, read_plan, read_share
 from transforms.photographs.prepare import Preparation, prepare_photograph
-from transforms.sources.find import Found
 from transforms.training_set.records import Photograph, Reject
 
 CONFIGURATION = {"full_height_px": 197}
@@ -22,7 +22,7 @@ def check_out(out):
 def begin(out, *photographs):
     fenced = staging.begin(str(out), CONFIGURATION)
     if not is_planned(fenced):
-        write_plan(fenced, Found(list(photographs)))
+        write_plan(fenced, photographs)
 
 
 def mark(out, host, process):
@@ -49,7 +49,6 @@ def test_what_a_killed_run_left_is_cleared_away_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([".staging", *kept])
     assert sorted(os.listdir(tmp_path / ".staging")) == [
         "base.json",
-        "plan",
         "plan.json",
         "provenance.json",
         "run.json",

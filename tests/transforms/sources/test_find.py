@@ -6,11 +6,16 @@ import tarfile
 
 import fsspec
 import pytest
+from finding import find_again, search
 
 from model.errors import InputError
+from pipelines.ingest import IngestOptions, planned
+from transforms.ingest import find_steps
+from transforms.ingest.plan import planned_rejects, read_share
+from transforms.ingest.runs import merge_runs
 from transforms.sources import find as sources_module
-from transforms.sources.find import find_again, find_photographs, search
-from transforms.sources.manners import Manners
+from transforms.sources.find import expand
+from transforms.training_set.dataset import reject_order
 from transforms.training_set.records import Reject
 
 
@@ -32,7 +37,38 @@ def photos(tmp_path):
 
 
 def find(*sources, out="/nowhere/out"):
-    return find_photographs([str(source) for source in sources], str(out), Manners(), 1)
+    places = [place.url for number, source in enumerate(sources) for place in expand(number, str(source))]
+    found = search(places, str(out))
+    if not found.photographs:
+        with planned(IngestOptions(tuple(map(str, sources)), str(out))):
+            pass
+    return found
+
+
+@pytest.mark.parametrize("buckets", [3, 512])
+def test_a_job_finds_what_is_found_in_memory(photos, tmp_path, monkeypatch, buckets):
+    """Folders, links, globs, lists, tars and what is wrong with them, of several workers, each thing once."""
+    monkeypatch.setattr(find_steps, "BUCKETS", buckets)
+    make(photos, "deep/notes.csv", "deep/er/c.jpg", "out/.staging/x.jpg", "out/train-000000.tar")
+    make(tmp_path / "elsewhere", "d.jpg", "in/e.jpg")
+    (photos / "a-link").symlink_to(tmp_path / "elsewhere")
+    (photos / "deep" / "b-link").symlink_to(tmp_path / "elsewhere")
+    (photos / "deep" / "up").symlink_to(photos)
+    (tmp_path / "elsewhere" / "self").symlink_to(tmp_path / "elsewhere")
+    said = b'{"url": "https://a.org/1.jpg", "license": "CC0"}'
+    for name in ("a.tar", "deep/b.tar"):
+        write_tar(photos / name, ("1.jpg", name.encode()), ("1.json", said), ("x.doc", b"x"))
+    (photos / "inventory.tsv").write_text("file\tlicense\nb.JPG\tCC0-1.0\ndeep/er/c.webp\tX\n")
+    (tmp_path / "l.txt").write_text("https://a.org/1.jpg\nphotos/b.JPG\nftp://h/x.jpg\nhttp://[/a.jpg\n")
+    sources = [photos, tmp_path / "l.txt", photos / "deep", photos / "*.JPG", photos / "deep" / "b.tar"]
+    expected = find(*sources, out=photos / "out")
+    assert len(expected.photographs) == 19
+    with planned(IngestOptions(tuple(map(str, sources)), str(photos / "out"))) as (where, plan):
+        found = [photograph for share in range(plan.shares) for photograph in read_share(where, share)]
+        rejects = list(merge_runs(where, planned_rejects(where)))
+    assert sorted(found, key=lambda photograph: photograph.source) == expected.photographs
+    assert rejects == sorted(expected.rejects, key=reject_order)
+    assert (plan.photographs, plan.rejects, plan.shares) == (len(found), len(rejects), 2)
 
 
 def test_folders_are_listed_with_all_below_them_and_in_order(photos):
@@ -171,7 +207,7 @@ def test_a_source_that_does_not_exist_is_named(source, photos, monkeypatch):
     monkeypatch.chdir(photos / "deep" / "er")
     if source == "":
         with pytest.raises(InputError):
-            find_photographs([], "out", Manners(), 1)
+            IngestOptions((), "out")
         return
     with pytest.raises(InputError, match=r"no.such") as caught:
         find(source)
@@ -211,14 +247,14 @@ def test_finding_connects_to_no_file_system_of_another_kind(tmp_path, source):
         with pytest.raises(InputError, match="not allowed"):
             find(url)
         for reason in ("bad_url", "unreadable", "not_allowed"):
-            assert not find_again([Reject(url, "find", reason, "x")], "/nowhere/out", Manners(), 1).photographs
+            assert not find_again([Reject(url, "find", reason, "x")], "/nowhere/out").photographs
         with pytest.raises(TimeoutError):
             listener.accept()
 
 
 def test_what_a_list_from_the_web_must_not_name_is_not_taken_when_rejects_are_tried_again(photos):
     refused = [Reject(f"file://{photos}/b.JPG", "find", "not_allowed", "x")]
-    assert find_again(refused, "/nowhere/out", Manners(), 1).photographs == []
+    assert find_again(refused, "/nowhere/out").photographs == []
 
 
 def write_tar(path, *members):
@@ -287,11 +323,11 @@ def test_a_fault_of_ours_is_the_reject_of_the_list_or_tar_that_it_befell(photos,
 
 def test_a_row_of_an_inventory_that_names_no_file_is_refused_and_a_blank_one_is_passed_over(photos):
     (photos / "inventory.csv").write_text("author,file\n\n,\nB,b.JPG\n")
-    assert {found.author for found in search([str(photos)], [], "/elsewhere", Manners(), 0).photographs} == {"B", None}
+    assert {found.author for found in search([photos], "/elsewhere").photographs} == {"B", None}
     for row in ("C", "C,"):
         (photos / "inventory.csv").write_text(f"author,file\nB,b.JPG\n{row}\n")
         with pytest.raises(InputError, match=r"inventory\.csv: row 2 names no file"):
-            search([str(photos)], [], "/elsewhere", Manners(), 0)
+            search([photos], "/elsewhere")
 
 
 def test_an_inventory_may_have_long_fields_and_old_line_ends(photos):
