@@ -1,14 +1,15 @@
-"""Counts the multiply-adds of the generator's convolutions from the geometry.
+"""Counts the multiply-adds of the convolutions of the generator and the detail stage from the geometry.
 
 A plain convolution costs inputs × outputs × kernel² per output position, a transposed one the same per input
 position. Noise, bias, activation, skips and modulation are not counted; the blur is not counted in `network`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model import geometry
-from model.config import GeneratorConfig
+from model.config import DetailConfig, GeneratorConfig
 from model.geometry import Window
 from model.networks.coordinates import CHANNELS
 
@@ -17,16 +18,17 @@ RGB, BLUR_TAPS = 3, 9
 
 @dataclass(frozen=True, slots=True)
 class MultiplyAdds:
-    """Multiply-adds of the convolutions of G_S, of those of G_T including to-RGB, and of G_T's blur."""
+    """Multiply-adds of the convolutions of G_S, of those of G_T with to-RGB, of G_T's blur, and of detail stages."""
 
     structure: float
     texture: float
     blur: float
+    detail: float = 0.0
 
     @property
     def network(self) -> float:
         """Multiply-adds of the convolutions with learned weights."""
-        return self.structure + self.texture
+        return self.structure + self.texture + self.detail
 
 
 def needed(config: GeneratorConfig, height_px: int, width_px: int) -> MultiplyAdds:
@@ -38,8 +40,20 @@ def needed(config: GeneratorConfig, height_px: int, width_px: int) -> MultiplyAd
     return counted(config, grids[:1] * config.structure_layers, grids)
 
 
-def spent(config: GeneratorConfig, rows: Window, columns: Window) -> MultiplyAdds:
-    """Counts what computing a window of pixels costs, including margins, as in `World.compute`."""
+def spent(config: GeneratorConfig, rows: Window, columns: Window, stages: Sequence[DetailConfig] = ()) -> MultiplyAdds:
+    """Counts what computing a window of pixels costs, including margins, as in `World.compute`.
+
+    Args:
+        config: The generator's configuration.
+        rows: The rows of pixels, at the scale of the last stage.
+        columns: The columns of pixels.
+        stages: The detail stages, in order.
+    """
+    if stages:
+        *before, stage = stages
+        bases = [geometry.backward(stage.layers, window) for window in (rows, columns)]
+        base = spent(config, bases[0], bases[1], before)
+        return dataclasses.replace(base, detail=base.detail + detailed(stage, bases[0], bases[1]))
     cells = [geometry.backward(config.texture, window) for window in (rows, columns)]
     latents = [geometry.backward(config.structure, window) for window in cells]
     structure = areas([geometry.outputs(config.structure, window) for window in latents])
@@ -51,6 +65,15 @@ def margin_share(config: GeneratorConfig, tile_px: int) -> float:
     """Returns the share of a tile's arithmetic that is spent on margins."""
     tile = (0, tile_px - 1)
     return 1 - needed(config, tile_px, tile_px).network / spent(config, tile, tile).network
+
+
+def detailed(config: DetailConfig, rows: Window, columns: Window) -> float:
+    """Counts the multiply-adds of a detail stage for a window of its base."""
+    grids = areas([[window, *geometry.outputs(config.layers, window)] for window in (rows, columns)])
+    widths = [RGB, *[config.channels] * (1 + 2 * config.blocks)]
+    widths += [channels for channels in config.up_channels for _ in ("up", "plain")] + [RGB]
+    sizes = zip(config.layers, grids, grids[1:], widths, widths[1:], strict=False)
+    return sum((before if layer.up else after) * layer.kernel**2 * n * m for layer, before, after, n, m in sizes)
 
 
 def areas(windows: Sequence[Sequence[Window]]) -> list[float]:

@@ -88,6 +88,15 @@ def tiny_checkpoint(tmp_path_factory, build):
 
 
 @pytest.fixture(scope="session")
+def detailed_checkpoint(tmp_path_factory, build, tiny_stage):
+    """Returns the path of a checkpoint of the tiny network, with a detail stage."""
+    generator = build(PRESETS["tiny"])
+    path = tmp_path_factory.mktemp("checkpoint") / "detailed.safetensors"
+    path.write_bytes(save_checkpoint(generator.state_dict(), generator.config, {}, "CC0-1.0", tiny_stage))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def other_checkpoint(tmp_path_factory, build):
     """Returns the path of a checkpoint of the tiny network with other weights."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), build(PRESETS["tiny"], seed=1))

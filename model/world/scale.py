@@ -11,7 +11,7 @@ from model import geometry
 from model.config import DetailConfig, GeneratorConfig
 from model.geometry import Window
 from model.networks.detail import FACTOR, base_window, output_window
-from model.world.definition import Box, Edit, Journey, Style
+from model.world.definition import Box, Definition, Edit, Journey, Style
 
 SCALES = (1, FACTOR, FACTOR**2)
 
@@ -46,6 +46,25 @@ def stage_count(scale: int) -> int:
     return SCALES.index(scale)
 
 
+def base_definition(definition: Definition, fusion_px: int, scale: int) -> Definition:
+    """Returns a world in pixels of the base.
+
+    Args:
+        definition: The world in pixels of the scale, with its cyclic_px a multiple of it; its fusion_px is not used.
+        fusion_px: The side of the box over which styles blend, in pixels of the scale.
+        scale: The scale.
+    """
+    return dataclasses.replace(
+        definition,
+        cyclic_px=definition.cyclic_px and definition.cyclic_px // scale,
+        styles=tuple(base_style(style, scale) for style in definition.styles),
+        fusion_px=base_fusion_px(fusion_px, scale),
+        edits=tuple(base_edit(edit, scale) for edit in definition.edits),
+        paste_px=definition.paste_px and definition.paste_px // scale,
+        journey=definition.journey and base_journey(definition.journey, scale),
+    )
+
+
 def base_box(box: Box, scale: int) -> Box:
     """Returns the box of all pixels of the base that a box touches."""
     x, y, width, height = box
@@ -71,4 +90,4 @@ def base_journey(journey: Journey, scale: int) -> Journey:
 
 def base_fusion_px(fusion_px: int, scale: int) -> int:
     """Returns the side, in pixels of the base, of the largest box to blend over that is no larger than this."""
-    return fusion_px if scale == 1 else max(1, (fusion_px // scale - 1) // 2 * 2 + 1)
+    return fusion_px if scale == 1 or fusion_px < 1 else max(1, (fusion_px // scale - 1) // 2 * 2 + 1)

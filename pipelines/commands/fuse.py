@@ -12,9 +12,11 @@ from pipelines.terminal.flags import (
     Quiet,
     RenderFolder,
     Replace,
+    Scale,
     Tile,
     Truncation,
     beam_flags,
+    scaled,
     tile_px,
     truncated,
 )
@@ -27,8 +29,12 @@ def fuse(
     width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 4096,
     height: Annotated[int, typer.Option(help="Height of the panorama in pixels.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed of the world.")] = 7,
-    fusion: Annotated[int, typer.Option(help="Side in pixels of the box over which styles blend; odd.")] = FUSION_PX,
+    fusion: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels of the box over which styles blend; odd.", show_default=str(FUSION_PX)),
+    ] = None,
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
+    scale: Scale = 1,
     truncation: Truncation = 1.0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
@@ -48,18 +54,21 @@ def fuse(
     from transforms.render.planner import make_plans
     from transforms.storage.files import join
 
-    seeds = style_seeds(styles, seed, most_styles(width, height, fusion))
+    fusion_px = FUSION_PX * scale if fusion is None else fusion
+    seeds = style_seeds(styles, seed, most_styles(width, height, fusion_px))
+    suffix = scaled(scale) + truncated(truncation)
     request = RenderRequest(
-        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic + truncated(truncation),
+        id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic + suffix,
         seed=seed,
         width_px=width,
         height_px=height,
         cyclic=cyclic,
         styles=lay_out(seeds, width, height),
-        fusion_px=fusion,
+        fusion_px=fusion_px,
         checkpoint=checkpoint,
         formats=tuple(format or ["png"]),
         truncation=truncation,
+        scale=scale,
     )
     options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
     render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)

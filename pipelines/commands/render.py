@@ -13,9 +13,11 @@ from pipelines.terminal.flags import (
     RenderFolder,
     RenderPrecision,
     Replace,
+    Scale,
     Tile,
     Truncation,
     beam_flags,
+    scaled,
     tile_px,
     truncated,
     whole_numbers,
@@ -30,6 +32,7 @@ FIELDS = {
     "cyclic": ("cyclic",),
     "truncation": ("truncation",),
     "journey": ("journey",),
+    "scale": ("scale",),
     "format": ("formats",),
 }
 """The fields of a request that flags give. With --requests they are defaults for rows that omit them."""
@@ -47,6 +50,7 @@ def render(
         typer.Option(metavar="X,Y", help="World pixel of the panorama's top left corner.", show_default="0,-height/2"),
     ] = None,
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
+    scale: Scale = 1,
     truncation: Truncation = 1.0,
     journey: Annotated[
         int | None,
@@ -97,14 +101,14 @@ def render(
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
-    values |= {"truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
+    values |= {"scale": scale, "truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
     if requests:
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
         listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
         asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
-        name += truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
+        name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
         asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
         requests=tuple(asked),

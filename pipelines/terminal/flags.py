@@ -72,6 +72,14 @@ Truncation = Annotated[
     float,
     typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
 ]
+Scale = Annotated[
+    int,
+    typer.Option(
+        metavar="1|4|16",
+        help="Resolution: at 4, the checkpoint's detail stage draws each pixel of the generator as 4 x 4; at 16, "
+        "twice. All sizes and positions are in the panorama's own pixels.",
+    ),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace panoramas that have the same id but another plan.")]
 KeepPatches = Annotated[
     bool,
@@ -99,6 +107,11 @@ Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photog
 def truncated(truncation: float) -> str:
     """Returns the part of an id that names a truncation, in characters that ids may have."""
     return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
+
+
+def scaled(scale: int) -> str:
+    """Returns the part of an id that names a scale."""
+    return "" if scale == 1 else f"_scale-{scale}"
 
 
 def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "PipelineOptions":

@@ -67,3 +67,24 @@ def test_an_orphan_changes_nothing_in_a_finished_set(cluster, slow, web_server, 
     wait_until(lambda: cluster.states()[:1] == ["FAILED"], cluster.states())
     assert contents(tmp_path / "set") == finished
     assert not (tmp_path / "set" / ".staging").exists()
+
+
+def test_a_killed_worker_is_one_line_and_the_next_run_does_the_rest(cluster, slow, web_server, contents, tmp_path):
+    listed, go = slow
+    words = ("ingest", listed, f"--out={tmp_path / 'set'}", "--allow-private", "--host-rate=100", "--quiet")
+    process = cluster.start(*words)
+    wait_until(lambda: web_server.log, "the worker asks the server")
+    start = time.monotonic()
+    for worker in workers_of(cluster):
+        os.kill(worker, signal.SIGKILL)
+    code, said = process.end(60)
+    assert time.monotonic() - start < 30
+    assert code == 1
+    assert len(said.splitlines()) == 1
+    assert said.startswith("infinitygan: the job failed: ")
+    go["now"] = True
+    assert cluster.infinitygan(*words)[0] == 0
+    there = contents(tmp_path / "set")
+    (tmp_path / "set").rename(tmp_path / "first")
+    assert run([*map(str, words)]) == 0
+    assert there == contents(tmp_path / "set")

@@ -1,11 +1,14 @@
 import dataclasses
+import math
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from model import geometry
 from model.config import PRESETS
-from model.cost import margin_share, needed, spent
+from model.cost import detailed, margin_share, needed, spent
+from model.networks.detail import draw_noise
 from model.networks.generator import Generator
 from model.world.world import World
 
@@ -28,6 +31,29 @@ def test_a_window_costs_what_torch_counts(name, windows, monkeypatch):
         world.compute(*windows)
     cost = spent(world.config, *windows)
     assert counter.get_total_flops() == 2 * (cost.network + cost.blur)
+
+
+def test_a_detail_stage_costs_what_torch_counts(tiny_stage):
+    """Its blurs, which have 4×4 taps, are not counted."""
+    config, window, columns = tiny_stage.config, (-3, 60), (10, 50)
+    noise = draw_noise(config, (1, 3, 64, 41), torch.Generator())
+    with FlopCounterMode(display=False) as counter:
+        tiny_stage(torch.zeros(1, 3, 64, 41), noise)
+    ups = [layer for layer, each in enumerate(config.layers) if each.up]
+    outputs = [geometry.outputs(config.layers, each) for each in (window, columns)]
+    areas = [math.prod(geometry.length(windows[layer]) for windows in outputs) for layer in ups]
+    blur = sum(area * channels * 16 for area, channels in zip(areas, config.up_channels, strict=True))
+    assert counter.get_total_flops() == 2 * (detailed(config, window, columns) + blur)
+
+
+def test_a_scaled_window_costs_its_base_and_its_stages(tiny_stage):
+    tiny, stage = PRESETS["tiny"], tiny_stage.config
+    rows = columns = (0, 511)
+    base = geometry.backward(stage.layers, rows)
+    cost = spent(tiny, rows, columns, (stage,))
+    assert cost.detail == detailed(stage, base, base)
+    assert cost.network - cost.detail == spent(tiny, base, base).network
+    assert spent(tiny, rows, columns, (stage, stage)).detail > cost.detail
 
 
 @pytest.mark.parametrize("name", CONFIGS)

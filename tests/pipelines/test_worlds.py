@@ -1,6 +1,7 @@
 """Every kind of world through `render`: promises 1 to 3, edits that affect only their own tiles, and `verify`."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from model.config import PRESETS
 from model.errors import InputError
 from model.quantise import quantise
 from model.world.definition import Edit, Journey, Style
+from model.world.detailed import at_scale
 from model.world.world import World
 from pipelines.cli import main
 from pipelines.render import render
@@ -36,6 +38,11 @@ KINDS = {
     "cyclic, journey over the plane, edited": dataclasses.replace(
         PLAIN, cyclic=True, journey=Journey(every_px=256, dimensions=2), fusion_px=127, edits=(EDIT,)
     ),
+    "scale 4, styles, edited": dataclasses.replace(PLAIN, scale=4, width_px=600, styles=STYLES, edits=(EDIT,)),
+    "scale 4, cyclic, edited": dataclasses.replace(
+        PLAIN, scale=4, width_px=4 * TURN_PX, height_px=32, cyclic=True, edits=(EDIT,)
+    ),
+    "scale 16": dataclasses.replace(PLAIN, scale=16, width_px=500),
 }
 
 
@@ -56,34 +63,36 @@ def assert_promise_2(one, other):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def kind(request, tiny_checkpoint, tmp_path_factory):
+def kind(request, detailed_checkpoint, tmp_path_factory):
     """Renders a request; returns it, its manifest row, its pixels and the folder, which tests must not change."""
     out = tmp_path_factory.mktemp("kind")
-    return (KINDS[request.param], *run(out, tiny_checkpoint, KINDS[request.param]), out)
+    return (KINDS[request.param], *run(out, detailed_checkpoint, KINDS[request.param]), out)
 
 
-def test_the_panorama_is_the_worlds_window_and_its_seams_are_small(kind, tiny_checkpoint):
+def test_the_panorama_is_the_worlds_window_and_its_seams_are_small(kind, detailed_checkpoint):
     request, row, pixels, _ = kind
-    world = World(load_checkpoint(read_bytes(tiny_checkpoint), "tiny").generator, request.definition)
+    checkpoint = load_checkpoint(read_bytes(detailed_checkpoint), "tiny")
+    world = at_scale(World(checkpoint.generator, request.definition), checkpoint.detail, request.scale)
     whole = quantise(world.render(request.rows, request.columns)).permute(1, 2, 0).numpy()
     assert_promise_2(pixels, whole)
+    assert row["scale"] == request.scale
     assert row["seam_max_difference"] <= 1
     assert row["seam_differing_share"] < 1e-3
 
 
 @pytest.mark.slow
-def test_shards_runners_and_tile_sizes_change_what_the_promises_allow(kind, tiny_checkpoint, tmp_path):
+def test_shards_runners_and_tile_sizes_change_what_the_promises_allow(kind, detailed_checkpoint, tmp_path):
     request, row, pixels, _ = kind
     flags = ["--runner=BundleBasedDirectRunner"]
-    assert np.array_equal(run(tmp_path / "a", tiny_checkpoint, request, flags, tiles_per_shard=5)[1], pixels)
-    other, other_pixels = run(tmp_path / "b", tiny_checkpoint, request, tile_px=128)
+    assert np.array_equal(run(tmp_path / "a", detailed_checkpoint, request, flags, tiles_per_shard=5)[1], pixels)
+    other, other_pixels = run(tmp_path / "b", detailed_checkpoint, request, tile_px=128)
     assert_promise_2(other_pixels, pixels)
     assert other["plan"] != row["plan"]
 
 
-def test_verify_finds_the_same_bits(kind, tiny_checkpoint):
+def test_verify_finds_the_same_bits(kind, detailed_checkpoint):
     _, _, _, out = kind
-    verdicts = verify(str(out), 6, 3, tiny_checkpoint)
+    verdicts = verify(str(out), 6, 3, detailed_checkpoint)
     assert len({verdict.index for verdict in verdicts}) == 6
     assert {verdict.state for verdict in verdicts} == {"equal"}
 
@@ -91,11 +100,11 @@ def test_verify_finds_the_same_bits(kind, tiny_checkpoint):
 @pytest.mark.parametrize(("cells", "exact"), [(4, True), (-8, True), (72, True), (1, False), (37, False)])
 @pytest.mark.parametrize("kind", [name for name in KINDS if KINDS[name].cyclic], indirect=True)
 @pytest.mark.slow
-def test_a_rolled_cyclic_panorama_is_the_one_rendered_from_there(tiny_checkpoint, tmp_path, kind, cells, exact):
+def test_a_rolled_cyclic_panorama_is_the_one_rendered_from_there(detailed_checkpoint, tmp_path, kind, cells, exact):
     """They are equal bit for bit where the tiles coincide; otherwise as with another tile size."""
     request, _, pixels, _ = kind
     moved = dataclasses.replace(request, origin_x_px=16 * cells)
-    _, there = run(tmp_path, tiny_checkpoint, moved)
+    _, there = run(tmp_path, detailed_checkpoint, moved)
     assert_promise_2(there, np.roll(pixels, -16 * cells, axis=1))
     if exact:
         assert np.array_equal(there, np.roll(pixels, -16 * cells, axis=1))
@@ -131,6 +140,42 @@ def test_an_edit_costs_its_own_tiles_only_and_so_does_its_undoing(tiny_checkpoin
     assert PATCHES_DONE.count <= touched
     assert np.array_equal(undone, before)
     assert len(list((out / "patches" / "e").iterdir())) == 1
+
+
+@pytest.mark.parametrize("scale", [4, 16])
+def test_an_edit_at_a_scale_costs_its_own_tiles_only(detailed_checkpoint, tmp_path, scale):
+    edit = dataclasses.replace(EDIT, box_px=(0, -8, 60, 16), fields=("noise",))
+    request = dataclasses.replace(PLAIN, id="e", width_px=1600, height_px=64, scale=scale)
+    edited = dataclasses.replace(request, edits=(edit,))
+    _, before = run(tmp_path / "out", detailed_checkpoint, request)
+    row, after = run(tmp_path / "out", detailed_checkpoint, edited, replace=True)
+    assert 0 < PATCHES_DONE.count < 40
+    assert (before != after).any()
+    assert np.array_equal(run(tmp_path / "fresh", detailed_checkpoint, edited)[1], after)
+    assert row["seam_max_difference"] <= 1
+
+
+def test_a_checkpoint_without_a_detail_stage_renders_at_scale_1_only(tiny_checkpoint, tmp_path):
+    with pytest.raises(InputError, match=r"scale 4 needs a detail stage, which checkpoint .* lacks") as caught:
+        run(tmp_path / "out", tiny_checkpoint, dataclasses.replace(PLAIN, scale=4))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scale_by_flag_and_an_edit_by_command(detailed_checkpoint, tmp_path):
+    size = ["--width=96", "--height=64", "--scale=4"]
+    with pytest.raises(SystemExit) as caught:
+        main(["render", f"--checkpoint={detailed_checkpoint}", f"--out={tmp_path}", "--seed=7", *size])
+    assert caught.value.code == 0
+    record = tmp_path / "panoramas" / "seed-7_96x64_scale-4.json"
+    assert json.loads(record.read_text())["request"]["scale"] == 4
+    with pytest.raises(SystemExit) as caught:
+        main(["edit", str(record), "--box=0,0,8,8", "--seed=1", f"--checkpoint={detailed_checkpoint}"])
+    assert caught.value.code == 0
+    edited = json.loads(record.read_text())["request"]
+    assert edited["scale"] == 4
+    assert edited["edits"][0]["box_px"] == [0, 0, 8, 8]
+    assert verify_by_command(tmp_path, f"--checkpoint={detailed_checkpoint}") == 0
 
 
 def test_patches_taken_over_are_those_that_would_be_computed(tiny_checkpoint, tmp_path, contents):

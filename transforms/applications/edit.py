@@ -108,7 +108,7 @@ def meets(box: Sequence[int], request: RenderRequest) -> bool:
     """Returns whether a box overlaps a panorama, across the ends of a circle too."""
     x, y, width, height = box
     rows, columns = box_windows((x, y, width, height))
-    turn_px = request.definition.cyclic_px
+    turn_px = request.turn_px
     across = (
         geometry.overlap(ours, theirs)
         for ours, _ in patchwork(columns, turn_px)

@@ -56,8 +56,11 @@ MANIFEST_SCHEMA = pa.schema(
         ("seam_differing_share", pa.float64()),
         ("precision_max_difference", pa.int32()),
         ("precision_mean_difference", pa.float64()),
+        ("scale", pa.int32()),
     ]
 )
+_LATER = ("scale",)
+"""The columns that manifests of earlier versions lack."""
 
 
 class ManifestRow(TypedDict):
@@ -78,6 +81,7 @@ class ManifestRow(TypedDict):
         seam_differing_share: the share of the values that differ between neighbouring tiles.
         precision_max_difference: the largest difference from float32, of 255, if it was measured.
         precision_mean_difference: the mean difference from float32.
+        scale: the scale of the panorama; None in rows of earlier versions, which is 1.
     """
 
     id: str
@@ -94,6 +98,7 @@ class ManifestRow(TypedDict):
     seam_differing_share: float | None
     precision_max_difference: int | None
     precision_mean_difference: float | None
+    scale: int | None
 
 
 def manifest_row(plan: Plan, state: str, reason: str | None, record: PanoramaRecord) -> ManifestRow:
@@ -114,6 +119,7 @@ def manifest_row(plan: Plan, state: str, reason: str | None, record: PanoramaRec
         "seam_differing_share": audit.get("differing_share") if audit else None,
         "precision_max_difference": precision.get("max") if precision else None,
         "precision_mean_difference": precision.get("mean") if precision else None,
+        "scale": plan.request.scale,
     }
 
 
@@ -209,12 +215,12 @@ def _merged(out: str, parts: Iterable[str]) -> dict[str, ManifestRow] | None:
         InputError: the manifest is damaged or is not a manifest.
     """
     url = join(out, MANIFEST)
-    there = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA) if retried(exists, url) else []
+    there = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA, _LATER) if retried(exists, url) else []
     merged = {row["id"]: row for row in _trusted(url, there)}
     for part in parts:
         url = join(out, part)
         try:
-            rows = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA)
+            rows = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA, _LATER)
         except InputError as error:
             if not retried(exists, url):
                 return None

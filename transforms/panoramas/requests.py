@@ -17,7 +17,8 @@ from model.bundled import BUNDLED
 from model.checks import is_integer
 from model.errors import InputError, one_line
 from model.geometry import LIMIT
-from model.world.definition import Definition, Edit, Journey, Style, default_fusion_px
+from model.world.definition import FUSION_PX, Definition, Edit, Journey, Style, default_fusion_px
+from model.world.scale import SCALES, base_definition, base_journey
 from transforms.formats.registry import check_format
 from transforms.storage.delimited import is_decodable, read_lines, read_records
 from transforms.storage.files import exists, read_bytes, write_bytes
@@ -27,11 +28,11 @@ from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER_FIELDS = {"truncation": 1.0, "journey": None}
+LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1}
 """Fields that earlier versions lack. They are written only where they differ from their default, so that the digests of
 plans stay as they were."""
 
-INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px")
+INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
 JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey")
 
 MOST_REQUESTS = 1_000_000
@@ -66,6 +67,8 @@ class RenderRequest:
         formats: the files to make, of `formats.FORMATS`.
         truncation: how far styles are from the average one, as a share of what they were drawn as.
         journey: the styles of a journey, in place of `styles`.
+        scale: the resolution, of `SCALES`: the number of pixels along each side of a pixel of the generator. All other
+            fields in pixels are in pixels of the panorama.
 
     Raises:
         InputError: a value is out of range.
@@ -87,10 +90,13 @@ class RenderRequest:
     formats: tuple[str, ...] = ("png",)
     truncation: float = 1.0
     journey: Journey | None = None
+    scale: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
             raise InputError(f"request id {self.id!r}: use 1 to 200 of the characters A-Z a-z 0-9 _ -")
+        if not is_integer(self.scale) or self.scale not in SCALES:
+            raise InputError(f"request {self.id}: scale is {self.scale!r}; choose {', '.join(map(str, SCALES))}")
         self._fill_in()
         for name in INTEGERS:
             if not is_integer(getattr(self, name)):
@@ -105,18 +111,30 @@ class RenderRequest:
                     f"request {self.id}: {side} {size - origin + 1} from pixel {origin} leaves the world, whose "
                     f"positions are below {LIMIT}; ask for a smaller panorama or another origin"
                 )
+        if self.cyclic and self.width_px % self.scale:
+            raise InputError(
+                f"request {self.id}: width_px is {self.width_px}; at scale {self.scale} a cyclic panorama needs a "
+                f"multiple of {self.scale}"
+            )
+        self._check_definition()
+        self._check_files()
+
+    def _check_definition(self) -> None:
         try:
             self.definition  # noqa: B018 - it checks itself
         except InputError as error:
-            raise InputError(f"request {self.id}: {error}") from None
-        self._check_files()
+            unit = "" if self.scale == 1 else f" (in pixels of the world at scale 1, {self.scale} px wide each)"
+            raise InputError(f"request {self.id}: {error}{unit}") from None
 
     def _fill_in(self) -> None:
         """Sets the defaults that depend on other fields, and gives a truncation of 0 or 1 its one JSON form."""
         if self.origin_y_px is None:
             object.__setattr__(self, "origin_y_px", -(self.height_px // 2) if is_integer(self.height_px) else 0)
         if self.fusion_px is None:
-            object.__setattr__(self, "fusion_px", default_fusion_px(self.journey))
+            journey = self.journey
+            if isinstance(journey, Journey):
+                journey = base_journey(journey, self.scale)
+            object.__setattr__(self, "fusion_px", default_fusion_px(journey) * self.scale)
         if is_integer(self.truncation) and self.truncation in (0, 1):
             object.__setattr__(self, "truncation", float(self.truncation))
 
@@ -132,19 +150,25 @@ class RenderRequest:
 
     @cached_property
     def definition(self) -> Definition:
-        """The world that it is a window of."""
+        """The world that it is a window of, in pixels of the generator."""
         assert self.fusion_px is not None
-        return Definition(
+        own = Definition(
             self.seed,
-            self.width_px if self.cyclic else None,
+            self.turn_px,
             self.styles,
-            self.fusion_px,
+            self.fusion_px if self.scale == 1 else FUSION_PX,
             self.edits,
             self.overlays,
             self.paste_px,
             self.truncation,
             self.journey,
         )
+        return own if self.scale == 1 else base_definition(own, self.fusion_px, self.scale)
+
+    @property
+    def turn_px(self) -> int | None:
+        """The number of its pixels after which a cyclic world repeats; None if it does not."""
+        return self.width_px if self.cyclic else None
 
     @cached_property
     def rows(self) -> tuple[int, int]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from functools import reduce
 
-from model.config import GeneratorConfig
 from model.cost import spent
+from model.world.scale import ScaledConfig
 from transforms.panoramas.plan import Plan
 from transforms.render.work import Work
 
@@ -39,15 +39,16 @@ class Estimate:
     multiply_adds: float
 
 
-def estimate(survey: Iterable[Work], networks: Mapping[Plan, GeneratorConfig]) -> Estimate:
-    """Estimates the work left on each plan, given the network of each."""
+def estimate(survey: Iterable[Work], networks: Mapping[Plan, ScaledConfig]) -> Estimate:
+    """Estimates the work left on each plan, given the networks of each."""
 
     def of(work: Work) -> Estimate:
         plan, tiles = work.plan, work.tiles
         pixels = plan.request.width_px * plan.request.height_px
         stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (work.record is None)
         of_shards = pixels * tiles / plan.tiles * SHARD_BYTES_PER_PX
-        cost = tiles * spent(networks[plan], *plan.computed(plan.tiles // 2)).network
+        config = networks[plan]
+        cost = tiles * spent(config.base, *plan.computed(plan.tiles // 2), config.stages).network
         return Estimate(1, int(work.record is not None), work.shard_count, tiles, pixels, of_shards, stored, cost)
 
     return reduce(added, map(of, survey), Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))

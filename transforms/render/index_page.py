@@ -28,11 +28,17 @@ def figure(row: ManifestRow) -> dict[str, object]:
     done = row["state"] == DONE
     return {
         "id": row["id"],
-        "size": None if row["width_px"] is None else f"{row['width_px']} × {row['height_px']} px, seed {row['seed']}",
+        "size": None if row["width_px"] is None else size(row),
         "reason": None if done else row["reason"] or row["state"],
         "thumbnail": thumbnail_path("", row["id"]),
         "links": [{"url": opened(file), "name": file.rsplit(".", 1)[1]} for file in row["files"]] if done else [],
     }
+
+
+def size(row: ManifestRow) -> str:
+    """Returns a panorama's size and seed in words, and its scale if it has one."""
+    scale = "" if row["scale"] in (None, 1) else f", scale {row['scale']}"
+    return f"{row['width_px']} × {row['height_px']} px{scale}, seed {row['seed']}"
 
 
 def opened(file: str) -> str:

@@ -8,8 +8,10 @@ from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
 from model.config import GeneratorConfig, check_tileable
 from model.errors import InputError, one_line
+from model.networks.detail import FACTOR
 from model.world.definition import check_definition
 from model.world.overlay import Overlay, check_overlay
+from model.world.scale import ScaledConfig, stage_count
 from transforms.panoramas.folder import Held, as_begun, check_plan, known_ids, look_up
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.overlays import read_overlay
@@ -28,13 +30,13 @@ class Planned:
 
     Attributes:
         options: the options of the job.
-        networks: a plan for each request that can be rendered, with its network.
+        networks: a plan for each request that can be rendered, with its networks.
         held: the contents of the folder under the ids of these plans; None for an id that is new to it.
         refused: the reason for each other request, by its name in the manifest.
     """
 
     options: RenderOptions
-    networks: dict[Plan, GeneratorConfig]
+    networks: dict[Plan, ScaledConfig]
     held: dict[Plan, Held]
     refused: dict[str, str]
 
@@ -104,32 +106,38 @@ class Planner:
         planned.refused.update(reasons_by_name(options, refused, known | taken))
         return planned
 
-    def plan(self, options: RenderOptions, request: RenderRequest) -> tuple[Plan, GeneratorConfig]:
-        """Returns the plan and the network of a request.
+    def plan(self, options: RenderOptions, request: RenderRequest) -> tuple[Plan, ScaledConfig]:
+        """Returns the plan and the networks of a request.
 
         Raises:
-            InputError: the request's checkpoint is missing or invalid, the tile or the world does not fit it, or an
-                overlay is missing or for another world.
+            InputError: the request's checkpoint is missing or invalid; the tile, the scale or the world does not fit
+                it; or an overlay is missing or for another world.
         """
         url = request.checkpoint or options.checkpoint or BUNDLED
         found = self.checkpoint(url)
         if isinstance(found, InputError):
             raise InputError(str(found))
-        sha256, config = found
+        sha256, networks = found
+        config = networks.base
+        if request.scale > 1 and not networks.stages:
+            raise InputError(
+                f"request {request.id}: scale {request.scale} needs a detail stage, which checkpoint {url} lacks; use "
+                "scale 1, or a checkpoint of `train --preset detail`"
+            )
+        unit_px = config.cell_px if request.scale == 1 else max(config.cell_px, FACTOR)
         tile_px = (
-            options.tile_px
-            if options.tile_px is not None
-            else size_for(request.height_px, request.width_px, config.cell_px)
+            options.tile_px if options.tile_px is not None else size_for(request.height_px, request.width_px, unit_px)
         )
-        cure = fault(tile_px, config.cell_px, MOST_TILE_PX)
+        cure = fault(tile_px, unit_px, MOST_TILE_PX)
         if cure:
             raise InputError(f"--tile {size_text(tile_px)}: {cure}")
         try:
-            check_definition(request.definition, config)
+            check_definition(request.definition, config, request.scale)
             overlays = self.overlay_checksums(request, config, sha256)
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
-        return Plan(request, url, sha256, tile_px, options.precision, overlays), config
+        stages = networks.stages * stage_count(request.scale)
+        return Plan(request, url, sha256, tile_px, options.precision, overlays), ScaledConfig(config, stages)
 
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str
@@ -155,8 +163,8 @@ class Planner:
         except Exception as error:  # stores have errors of their own; other requests have other overlays
             raise InputError(f"overlay {url} cannot be read: {one_line(error)}") from None
 
-    def _checkpoint(self, url: str) -> tuple[str, GeneratorConfig] | InputError:
-        """Returns a checkpoint's sha256 and network, or the error, which is found only once too."""
+    def _checkpoint(self, url: str) -> tuple[str, ScaledConfig] | InputError:
+        """Returns a checkpoint's sha256 and networks, or the error, which is found only once too."""
         try:
             found = load_checkpoint(retried(read_tensors, resolve(url)), url)
             check_tileable(found.generator.config, url)
@@ -164,7 +172,8 @@ class Planner:
             return error
         except Exception as error:  # stores have errors of their own; other requests have other checkpoints
             return InputError(f"checkpoint {url} cannot be read: {one_line(error)}")
-        return found.sha256, found.generator.config
+        stages = () if found.detail is None else (found.detail.config,)
+        return found.sha256, ScaledConfig(found.generator.config, stages)
 
 
 def check_out(out: str) -> None:

@@ -5,11 +5,10 @@ import operator
 from collections.abc import Iterable, Iterator
 
 from model import geometry
-from model.config import GeneratorConfig
 from model.errors import InputError
-from model.geometry import Window
 from model.world.definition import Edit
 from model.world.latents import patchwork
+from model.world.scale import ScaledConfig, base_edit
 from transforms.panoramas.folder import PLAN_FILE, existing_shards
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
 from transforms.panoramas.patches import encode_patch
@@ -20,7 +19,7 @@ from transforms.storage.files import join, read_json
 from transforms.storage.notes import say_once
 
 
-def reuse_patches(out: str, plan: Plan, others: Iterable[str], config: GeneratorConfig) -> int:
+def reuse_patches(out: str, plan: Plan, others: Iterable[str], config: ScaledConfig) -> int:
     """Copies patches from plans of the same id that differ only in edits; returns their number.
 
     A tile is copied if no edit that only one of the two plans has reaches it, or the strips around it.
@@ -29,7 +28,7 @@ def reuse_patches(out: str, plan: Plan, others: Iterable[str], config: Generator
         out: the folder of the job.
         plan: the plan to render.
         others: the URLs of the folders of the other plans.
-        config: the configuration of the plan's network.
+        config: the networks of the plan.
     """
     adopted = 0
     for donor in donors(others, plan):
@@ -67,22 +66,18 @@ def shared(plan: Plan, donor: Plan) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def touches(edit: Edit, plan: Plan, index: int, config: GeneratorConfig) -> bool:
+def touches(edit: Edit, plan: Plan, index: int, config: ScaledConfig) -> bool:
     """Returns whether an edit can change any pixel that a tile computes, including those beyond its border."""
-    rows, columns = (computed(window, config) for window in plan.computed(index))
-    reach_rows, reach_columns = edit.reach(config)
-    turn_px = plan.request.definition.cyclic_px
+    rows, columns = (config.computed(window) for window in plan.computed(index))
+    reached = base_edit(edit, plan.request.scale).reach(config.base)
+    reach_rows, reach_columns = (config.reach(window) for window in reached)
+    turn_px = plan.request.turn_px
     meets = (
         geometry.overlap(ours, theirs)
         for ours, _ in patchwork(columns, turn_px)
         for theirs, _ in patchwork(reach_columns, turn_px)
     )
     return geometry.overlap(rows, reach_rows) is not None and any(meets)
-
-
-def computed(window: Window, config: GeneratorConfig) -> Window:
-    """Returns all pixels that a tile of this window computes."""
-    return geometry.forward(config.texture, geometry.backward(config.texture, window))
 
 
 def runs(plan: Plan, indices: list[int]) -> Iterator[PatchShard]:

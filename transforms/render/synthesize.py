@@ -26,6 +26,7 @@ from model.memory import reuse_freed_memory
 from model.quantise import quantise
 from model.threads import threads_of_a_worker
 from model.world.definition import Definition
+from model.world.detailed import DetailedWorld, at_scale
 from model.world.world import World
 from transforms.panoramas.overlays import read_overlay
 from transforms.panoramas.patch_shards import EncodedShard
@@ -97,10 +98,11 @@ class Synthesizer:
             return None
         return compute_tile(self.world_of(dataclasses.replace(plan, precision=REFERENCE)), plan, index)
 
-    def world_of(self, plan: Plan) -> World:
-        """Returns the world of a plan."""
+    def world_of(self, plan: Plan) -> World | DetailedWorld:
+        """Returns the world of a plan, at its scale."""
         checkpoint = plan.checkpoint_url, plan.checkpoint_sha256
-        return self.world(*checkpoint, plan.request.definition, plan.precision, plan.overlays)
+        world = self.world(*checkpoint, plan.request.definition, plan.precision, plan.overlays)
+        return at_scale(world, self.checkpoint(*checkpoint).detail, plan.request.scale)
 
     def _world(self, url: str, sha256: str, definition: Definition, precision: str, overlays: tuple[str, ...]) -> World:
         named = zip(definition.overlay_names, overlays, strict=True)
@@ -115,6 +117,8 @@ class Synthesizer:
                 "or run render again"
             )
         checkpoint.generator.to(self.device)
+        if checkpoint.detail is not None:
+            checkpoint.detail.to(self.device)
         return checkpoint
 
 
@@ -150,7 +154,7 @@ class ComputedTile:
         return Patch(self.index, columns[0], rows[0], pixels, shared_strips(levels, *inside, self.beyond))
 
 
-def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
+def compute_tile(world: World | DetailedWorld, plan: Plan, index: int) -> ComputedTile:
     """Computes one tile; on a GPU, returns once the work has been submitted."""
     picture = world.compute(*plan.computed(index))
     levels = quantise(picture.pixels).permute(1, 2, 0).contiguous()
@@ -162,7 +166,7 @@ def compute_tile(world: World, plan: Plan, index: int) -> ComputedTile:
     return ComputedTile(index, levels, picture.rows, picture.columns, world.beyond, copied)
 
 
-def patch(world: World, plan: Plan, index: int) -> Patch:
+def patch(world: World | DetailedWorld, plan: Plan, index: int) -> Patch:
     """Computes one tile and crops it."""
     return compute_tile(world, plan, index).cut(plan)
 

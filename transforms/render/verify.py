@@ -10,6 +10,7 @@ import numpy as np
 
 from model.bundled import BUNDLED
 from model.errors import InputError
+from model.world.detailed import DetailedWorld
 from model.world.world import World
 from transforms.formats.layout import cut_strips, with_digest
 from transforms.panoramas.folder import read_record, record_path
@@ -110,7 +111,7 @@ def verify_tiles(out: str, tiles: Sequence[tuple[Plan, int]]) -> Iterator[Verdic
             yield Verdict(plan.request.id, index, int(difference.max()), float((difference > 0).mean()))
 
 
-def whole_verdict(out: str, plan: Plan, world: World, index: int) -> Verdict:
+def whole_verdict(out: str, plan: Plan, world: World | DetailedWorld, index: int) -> Verdict:
     """Compares a panorama without patches with the checksum in its record."""
     if plan.request.width_px * plan.request.height_px > MOST_WHOLE_PX:
         reason = "its patches were not kept, and it is too large to compute as a whole"

@@ -217,6 +217,7 @@ def test_the_digest_tells_all_that_decides_pixels(plan_of):
         plan_of(300, 200, truncation=0.7),
         plan_of(300, 200, journey=Journey(every_px=4096), fusion_px=127),
         plan_of(300, 200, journey=Journey(every_px=4096, seed=1), fusion_px=127),
+        plan_of(300, 200, scale=4),
         plan_of(300, 200, tile_px=64),
         dataclasses.replace(plan, checkpoint_sha256="1" * 64),
     ]

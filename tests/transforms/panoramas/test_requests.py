@@ -124,9 +124,10 @@ def test_a_request_survives_json(request, edits):
 
 def test_fields_of_later_versions_are_written_only_where_they_are_used():
     """So the digests of earlier plans stay as they are."""
-    assert not {"truncation", "journey"} & set(RenderRequest(**GOOD, truncation=1).to_json())
+    assert not {"truncation", "journey", "scale"} & set(RenderRequest(**GOOD, truncation=1).to_json())
     request = RenderRequest.from_json({**GOOD, "truncation": 0, "journey": {"every_px": 4096.0}})
     assert request.to_json()["truncation"] == 0.0
+    assert RenderRequest.from_json({**GOOD, "scale": 4.0}).to_json()["scale"] == 4
     assert request.to_json()["journey"] == {"every_px": 4096, "seed": None, "dimensions": 1}
 
 
@@ -150,6 +151,40 @@ def test_a_journey_blends_over_half_its_distance_by_default(every_px, fusion_px)
     ],
 )
 def test_a_wrong_truncation_or_journey_is_named(values, said):
+    assert said in refused(RenderRequest.from_json, {**GOOD, **values})
+
+
+@pytest.mark.parametrize("scale", [4, 16])
+def test_a_request_at_a_scale_is_for_the_world_of_its_base(scale):
+    """All that it gives is in its own pixels, and its defaults give the same world as at scale 1."""
+    plain = RenderRequest(**GOOD, journey=Journey(every_px=1024), paste_px=8)
+    scaled = RenderRequest(**GOOD, journey=Journey(every_px=1024 * scale), paste_px=8 * scale, scale=scale)
+    assert scaled.definition == plain.definition
+    edit = Edit(box_px=(-scale, 0, 2 * scale, scale), seed=1)
+    scaled = RenderRequest(**GOOD, styles=(Style(seed=1, x_px=9 * scale),), edits=(edit,), scale=scale)
+    base = Edit(box_px=(-1, 0, 2, 1), seed=1)
+    assert scaled.definition == RenderRequest(**GOOD, styles=(Style(seed=1, x_px=9),), edits=(base,)).definition
+    circle = RenderRequest(**{**GOOD, "width_px": 1600 * scale}, cyclic=True, scale=scale)
+    assert (circle.turn_px, circle.definition.cyclic_px) == (1600 * scale, 1600)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"scale": 2}, "request a: scale is 2; choose 1, 4, 16"),
+        ({"scale": "4"}, "request a: scale is '4'; choose 1, 4, 16"),
+        ({"scale": True}, "request a: scale is True; choose 1, 4, 16"),
+        (
+            {"scale": 4, "cyclic": True, "width_px": 1602},
+            "width_px is 1602; at scale 4 a cyclic panorama needs a multiple",
+        ),
+        ({"scale": 4, "journey": {"every_px": 400}}, "every_px is 100; it must be from 256 to"),
+        ({"scale": 4, "styles": "abc"}, "styles is 'abc'; it must be a list of styles"),
+        ({"scale": 4, "paste_px": "8"}, "paste_px is '8'"),
+        ({"scale": 4, "fusion_px": 0}, "fusion_px is 0; it must be"),
+    ],
+)
+def test_a_wrong_value_at_a_scale_is_named(values, said):
     assert said in refused(RenderRequest.from_json, {**GOOD, **values})
 
 
