@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from model import geometry
+from model.config import GeneratorConfig
 from model.geometry import Window
 from model.networks.detail import FACTOR, DetailStage, base_window, noise_windows, output_window
 from model.world.definition import Definition
@@ -29,15 +30,16 @@ class DetailedWorld:
     """
 
     def __init__(self, base: "World | DetailedWorld", stage: DetailStage, level: int):
-        self.base, self.stage, self.level = base, stage, level
+        self.base, self.stage = base, stage
         self.definition: Definition = base.definition
-        layers = stage.config.layers
+        layers, noisy = stage.config.layers, stage.config.noise_layers
+        self.config: GeneratorConfig = base.config
+        self.first_layer = 2 * self.config.pairs + (level - 1) * len(noisy)
         low, high = geometry.forward(layers, geometry.backward(layers, (0, FACTOR - 1)))
         self.beyond = -low, high - FACTOR + 1
         turn_px = self.definition.cyclic_px
         self.turns = [
-            turn_px and turn_px * FACTOR ** (level - 1) * geometry.stride(layers[: layer + 1])
-            for layer in stage.config.noise_layers
+            turn_px and turn_px * FACTOR ** (level - 1) * geometry.stride(layers[: layer + 1]) for layer in noisy
         ]
         self.device = str(next(stage.parameters()).device)
 
@@ -63,8 +65,8 @@ class DetailedWorld:
     def noise(self, base_rows: Window, base_columns: Window) -> list[Tensor]:
         """Returns the noise of each layer for a window of the base."""
         maps = zip(*(noise_windows(self.stage.config, window) for window in (base_rows, base_columns)), strict=True)
-        windows = [(layer, *window) for layer, window in enumerate(maps)]
-        return noise_around(self.definition.seed, windows, self.turns, self.device, self.level)
+        windows = [(self.first_layer + layer, *window) for layer, window in enumerate(maps)]
+        return noise_around(self.definition.seed, windows, self.turns, self.device)
 
 
 def at_scale(world: World, stage: DetailStage | None, scale: int) -> World | DetailedWorld:

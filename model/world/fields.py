@@ -4,7 +4,7 @@ They use Philox 4×32 with 10 rounds (Salmon et al. 2011, "Parallel random numbe
 the seed's low and high 32 bits. The counters are, in two's complement:
 
     z_l      (column, row, 1, channel >> 2)          normal number channel & 3
-    z_n      (column >> 2, row, 16 + layer, level)   normal number column & 3; level 0 is G_T, k the k-th detail stage
+    z_n      (column >> 2, row, 16 + layer, 0)       normal number column & 3; detail stages' layers follow those of G_T
     z_g      (0, 0, 2, index >> 2)                   normal number index & 3
     journey  (column, row, 3, 0)                     words 0 and 1: the place of a style in its square of the grid
     samples  (sample, 0, 4, index >> 2)              normal number index & 3; of z_g, with the seed 0
@@ -51,14 +51,8 @@ def z_l_field(seed: int, rows: Window, columns: Window, channels: int, device: s
     return torch.stack(normals(words), dim=1).flatten(0, 1)[None, :channels]
 
 
-def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu", level: int = 0) -> list[Tensor]:
-    """Returns the noise of layers, each at a window of its own positions.
-
-    Args:
-        seed: The seed.
-        windows: The layers and their windows.
-        device: The device to compute on.
-        level: 0 for the layers of G_T, k for those of the k-th detail stage.
+def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu") -> list[Tensor]:
+    """Returns the noise of layers of G_T or of detail stages, each at a window of its own positions.
 
     Returns:
         float32 [1,1,H,W] for each window.
@@ -75,7 +69,7 @@ def z_n_fields(seed: int, windows: Sequence[NoiseWindow], device: str = "cpu", l
         part[0].view(shape).copy_(positions(quad, device))
         part[1].view(shape).copy_(positions(rows, device)[:, None])
         part[2].fill_(_Z_N + layer)
-    words = philox((*counter, torch.full((1,), level, dtype=torch.int64, device=device)), seed)
+    words = philox((*counter, torch.zeros(1, dtype=torch.int64, device=device)), seed)
     values = torch.stack(normals(words), dim=1).split(sizes)
     fields = []
     for (_, _, (low, high)), (height, width), part in zip(windows, shapes, values, strict=True):

@@ -121,9 +121,7 @@ class Latents:
         return mean.float(), deviation.float()
 
 
-def noise_around(
-    seed: int, windows: Sequence[NoiseWindow], turns: Sequence[int | None], device: str, level: int = 0
-) -> list[Tensor]:
+def noise_around(seed: int, windows: Sequence[NoiseWindow], turns: Sequence[int | None], device: str) -> list[Tensor]:
     """Returns the noise float32 [1,1,H,W] of several layers, as `z_n_fields`, each on a circle of its own positions.
 
     Args:
@@ -131,11 +129,10 @@ def noise_around(
         windows: The layers and their windows.
         turns: The number of positions in a turn of each; None without a circle.
         device: The device to compute on.
-        level: The level, as in `z_n_fields`.
     """
     parts = [patchwork(columns, turn) for (_, _, columns), turn in zip(windows, turns, strict=True)]
     wanted = [(layer, rows, part) for (layer, rows, _), work in zip(windows, parts, strict=True) for part, _ in work]
-    pieces = iter(z_n_fields(seed, wanted, device, level))
+    pieces = iter(z_n_fields(seed, wanted, device))
     return [torch.cat([next(pieces) for _ in work], 3) if len(work) > 1 else next(pieces) for work in parts]
 
 

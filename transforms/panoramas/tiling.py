@@ -17,6 +17,9 @@ TileSize: TypeAlias = int | tuple[int, int]
 TILE_PIXELS = 2**18
 """The most pixels of a tile that suits the panorama. Fewer would spend more on margins, and more would cost memory."""
 
+SCALED_TILE_PIXELS = 2**19
+"""The same of a panorama at a larger scale, where the margins are wider: four to sixteen times those of its base."""
+
 MOST_ROWS, MOST_COLUMNS, COLUMNS_UNIT = 512, 4096, 256
 ROWS_UNIT = 64
 """Rows are cut at multiples of this, which is a multiple of the network's cell: tiles have whole cells."""
@@ -90,23 +93,25 @@ def power_of_2(side_px: int) -> int:
     return side_px & -side_px
 
 
-def size_for(height_px: int, width_px: int, cell_px: int) -> TileSize:
+def size_for(height_px: int, width_px: int, cell_px: int, scale: int = 1) -> TileSize:
     """Returns the size of the tiles that suits a panorama.
 
     A pixel costs the least in a tile that is large and not narrow, because its margins weigh little
-    (benchmarks/plan.py). The rows are divided evenly, and the tiles are as wide as `TILE_PIXELS` allows.
+    (benchmarks/plan.py). The rows are divided evenly, and the tiles are as wide as the most pixels of a tile allow.
 
     Args:
         height_px: the height of the panorama.
         width_px: its width.
         cell_px: the side of the network's cells, a power of 2.
+        scale: its scale.
     """
+    pixels = TILE_PIXELS if scale == 1 else SCALED_TILE_PIXELS
     if cell_px > ROWS_UNIT:
         return max(COLUMNS_UNIT, cell_px)
     unit = max(ROWS_UNIT, 2 * cell_px)
     part = math.ceil(height_px / math.ceil(height_px / MOST_ROWS))
     tile_height_px = math.ceil(part / unit) * unit
-    most = min(TILE_PIXELS // tile_height_px // COLUMNS_UNIT * COLUMNS_UNIT, MOST_COLUMNS)
+    most = min(pixels // tile_height_px // COLUMNS_UNIT * COLUMNS_UNIT, MOST_COLUMNS)
     return tile_height_px, min(most, math.ceil(width_px / COLUMNS_UNIT) * COLUMNS_UNIT)
 
 

@@ -125,9 +125,9 @@ class Planner:
                 "scale 1, or a checkpoint of `train --preset detail`"
             )
         unit_px = config.cell_px if request.scale == 1 else max(config.cell_px, FACTOR)
-        tile_px = (
-            options.tile_px if options.tile_px is not None else size_for(request.height_px, request.width_px, unit_px)
-        )
+        tile_px = options.tile_px
+        if tile_px is None:
+            tile_px = size_for(request.height_px, request.width_px, unit_px, request.scale)
         cure = fault(tile_px, unit_px, MOST_TILE_PX)
         if cure:
             raise InputError(f"--tile {size_text(tile_px)}: {cure}")

@@ -80,18 +80,20 @@ def test_the_first_level_is_what_the_stage_gives_for_the_bases_floats_and_the_no
     world, config = world_of(tiny, tiny_stage, Definition(7), 4), tiny_stage.config
     rows, columns = (base_window(config, window) for window in ((-100, 99), (5000, 5163)))
     maps = zip(noise_windows(config, rows), noise_windows(config, columns), strict=True)
-    noise = z_n_fields(7, [(layer, *windows) for layer, windows in enumerate(maps)], level=1)
+    noise = z_n_fields(7, [(2 * tiny.config.pairs + layer, *windows) for layer, windows in enumerate(maps)])
     expected = tiny_stage(World(tiny, 7).render(rows, columns)[None], noise)[0]
     found = world.render(output_window(config, rows), output_window(config, columns))
     assert (found - expected).abs().max() <= 1e-4
 
 
-def test_levels_have_noise_of_their_own():
-    window = [(0, (0, 40), (-9, 60))]
-    g_t, first, second = (z_n_fields(7, window, level=level)[0] for level in (0, 1, 2))
-    assert torch.equal(g_t, z_n_fields(7, window)[0])
-    for one, other in ((g_t, first), (first, second)):
-        assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < 0.06
+def test_no_two_layers_share_their_noise(tiny, tiny_stage):
+    """The layers of both stages are numbered after those of G_T."""
+    second = world_of(tiny, tiny_stage, Definition(7), 16)
+    count = len(tiny_stage.config.noise_layers)
+    assert (second.base.first_layer, second.first_layer) == (2 * tiny.config.pairs, 2 * tiny.config.pairs + count)
+    windows = (0, 40), (-9, 60)
+    maps = z_n_fields(7, [(layer, *windows) for layer in range(second.first_layer + count)])
+    assert torch.corrcoef(torch.stack([each.flatten() for each in maps])).fill_diagonal_(0).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("scale", [4, 16])

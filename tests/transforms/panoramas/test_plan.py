@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from model.errors import InputError
 from model.geometry import LIMIT, length
 from model.world.definition import Edit, Journey, Style
+from model.world.scale import SCALES
 from transforms.panoramas.folder import check_plan, existing_shards, look_up, other_plans, plan_folder, record_path
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest
-from transforms.panoramas.tiling import TILE_PIXELS, size_for
+from transforms.panoramas.tiling import SCALED_TILE_PIXELS, TILE_PIXELS, size_for
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned
 from transforms.render.work import CutShards, Work, gaps_between, missing_shards, survey
@@ -104,11 +105,11 @@ def test_panoramas_with_the_same_rows_have_the_same_tiles_but_for_those_at_their
 
 
 @settings(deadline=None)
-@given(st.integers(1, 5000), st.integers(1, 20_000), st.sampled_from([8, 16, 64]))
-def test_the_size_of_tiles_follows_the_panorama(height_px, width_px, cell_px):
-    tile = size_for(height_px, width_px, cell_px)
+@given(st.integers(1, 5000), st.integers(1, 20_000), st.sampled_from([8, 16, 64]), st.sampled_from(SCALES))
+def test_the_size_of_tiles_follows_the_panorama(height_px, width_px, cell_px, scale):
+    tile = size_for(height_px, width_px, cell_px, scale)
     assert all(side % cell_px == 0 for side in tile)
-    assert tile[0] * tile[1] <= TILE_PIXELS
+    assert tile[0] * tile[1] <= (TILE_PIXELS if scale == 1 else SCALED_TILE_PIXELS)
     request = RenderRequest(id="p", seed=7, width_px=width_px, height_px=height_px)
     plan = Plan(request, "none", "0" * 64, tile)
     assert sum(length(rows) * length(columns) for rows, columns in map(plan.computed, range(plan.tiles))) == (
