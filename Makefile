@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help install demo test test-cluster fuzz lint clean
 
 help:
-	@echo "make demo     turn photographs into shards, train for a minute, render an 8192x512 panorama, in demo/"
+	@echo "make demo     turn photographs into shards, train for a minute, render an 8192x768 panorama, in demo/"
 	@echo "make test     run the whole test suite, on all cores"
 	@echo "make test-cluster  run jobs on a small cluster on this machine and compare their bytes (PRISM= names the runner)"
 	@echo "make fuzz     test everything that reads outside bytes with 100,000 seeded inputs (SHARE= of them, SEED=)"
@@ -37,8 +37,8 @@ demo: $(INSTALLED)
 	@echo; echo "2. Train: one minute on those shards, starting from the bundled checkpoint; then a strip of the result."
 	$(BIN)/infinitygan train --data demo/shards --out demo/run --preset small --init bundled --minutes 1
 	$(BIN)/infinitygan render --checkpoint demo/run/checkpoint.safetensors --width 1024 --height 256 --out demo/strip
-	@echo; echo "3. Render: a panorama with the bundled checkpoint, through Beam."
-	$(BIN)/infinitygan render --width 8192 --height 512 --format png --format tif --out demo/panorama
+	@echo; echo "3. Render: a panorama with the bundled checkpoint, at four times its resolution, through Beam."
+	$(BIN)/infinitygan render --scale 4 --width 8192 --height 768 --format png --format tif --out demo/panorama
 	@echo; echo "Look at these:"; ls demo/run/*.png demo/strip/panoramas/*.png demo/panorama/panoramas/*
 
 test: $(TESTABLE)

@@ -71,9 +71,9 @@ def rolled(picture: Image.Image) -> Image.Image:
     return turned
 
 
-def world_10(work: Path) -> Image.Image:
+def world_23(work: Path) -> Image.Image:
     """Makes README's picture."""
-    command("render", "--seed", 10, "--width", 2048, "--height", 512, "--out", work)
+    command("render", "--seed", 23, "--scale", 4, "--width", 8192, "--height", 768, "--out", work)
     return panoramas(work)[0]
 
 
@@ -177,7 +177,7 @@ class Shown:
 
 
 SHOWN = {
-    "world-10": Shown(world_10, 82),
+    "world-23": Shown(world_23, 80),
     "worlds": Shown(gallery, 70),
     "world-plain": Shown(one_of_worlds("plain"), 80, 1024),
     "world-elsewhere": Shown(one_of_worlds("elsewhere"), 80, 1024),
