@@ -234,7 +234,8 @@ def say_what_it_costs(planned: Planned) -> None:
     planned.check_any()
     show_cautions(planned.networks)
     cost = estimate(survey(planned), planned.networks)
-    show_estimate(planned.options.out, cost, time_tile(next(iter(planned.networks))) if cost.tiles else 0.0)
+    tile_s = time_tile(next(iter(planned.networks))) if cost.tiles else 0.0
+    show_estimate(planned.options.out, cost, tile_s, (plan.request.scale for plan in planned.networks))
     if planned.refused:
         raise typer.Exit(2)
 

@@ -83,11 +83,12 @@ def show_refused(refused: Mapping[str, str]) -> None:
         print(f"{printable(name)}: {' '.join(reason.split())}", file=sys.stderr)
 
 
-def show_estimate(out: str, cost: Estimate, tile_s: float) -> None:
-    """Prints what a job would do, and how long it would take at `tile_s` seconds per tile."""
+def show_estimate(out: str, cost: Estimate, tile_s: float, scales: Iterable[int]) -> None:
+    """Prints what a job would do, at which scales, and how long it would take at `tile_s` seconds per tile."""
     table = Table(title=Text(f"Nothing has been written to {out}"), title_justify="left", show_header=False)
     lines: tuple[tuple[str, str], ...] = (
         ("panoramas", f"{cost.requests:,}, of which {cost.complete:,} are done"),
+        ("scale", ", ".join(map(str, sorted(set(scales))))),
         ("shards to make", f"{cost.shards:,}"),
         ("tiles to compute", f"{cost.tiles:,}"),
         ("pixels of all panoramas", f"{cost.pixels / 1e6:,.1f} million"),
