@@ -5,9 +5,10 @@ import posixpath
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -51,8 +52,8 @@ from transforms.sources.find import can_retry
 from transforms.sources.lists import PICTURE_SUFFIXES
 from transforms.sources.web import ANSWERS_READ, check_source, is_on_web
 from transforms.storage.fence import StaleRunError
-from transforms.storage.files import exists, join, remove
-from transforms.storage.urls import redact
+from transforms.storage.files import exists, filesystem, join, remove
+from transforms.storage.urls import LOCAL, redact, scheme_of
 from transforms.training_set.dataset import DATASET, Dataset, read_dataset, read_dataset_if_any, read_rejects
 from transforms.workers.sight import Sight, look
 
@@ -182,7 +183,7 @@ def find(options: IngestOptions, where: str, beam_flags: PipelineOptions | None)
     retry = options.retry_rejects
     if ALL_REASONS in retry:
         retry = tuple(retried_reasons(options.out))
-    sight = look([sources_url(where)]) if is_remote(beam_flags) else None
+    sight = look([sources_url(where), *files_of(options.sources)]) if is_remote(beam_flags) else None
     extends = staging.read_base(where) is not None
     progress = track("Pages and responses read", 0, lambda: ANSWERS_READ.count)
     with progress, attached(beam_flags), job(beam_flags, where) as pipeline:
@@ -195,6 +196,16 @@ def find(options: IngestOptions, where: str, beam_flags: PipelineOptions | None)
     if not plan.is_empty:
         accept(where, plan)
     return plan
+
+
+def files_of(sources: Iterable[str]) -> Iterator[str]:
+    """Yields a file for each local source, which every worker must see: itself, or one in the folder."""
+    for source in sources:
+        if scheme_of(source) in LOCAL:
+            path = Path(filesystem(source)[1])
+            with suppress(PermissionError):  # the search will say so
+                files = (file for file in path.iterdir() if file.is_file()) if path.is_dir() else iter([path])
+                yield from map(str, islice(files, 1))
 
 
 def no_photographs(options: IngestOptions, where: str, plan: Plan) -> InputError:

@@ -225,7 +225,7 @@ def counts_of(result: Any) -> dict[str, int]:
     with suppress(NotImplementedError):
         for counter in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
             title = counter.key.metric.name
-            counts[title] = counts.get(title, 0) + (counter.attempted or counter.committed or 0)
+            counts[title] = counts.get(title, 0) + max(counter.attempted or 0, counter.committed or 0)
     return counts
 
 

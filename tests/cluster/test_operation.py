@@ -115,7 +115,7 @@ def test_a_new_run_does_not_overrun_a_detached_job(cluster, slow, web_server, tm
 def test_progress_comes_from_the_runner(cluster, tmp_path):
     code, said = cluster.infinitygan("ingest", REPOSITORY / "samples", f"--out={tmp_path / 'set'}")
     assert code == 0, said
-    assert re.search(r"^Photographs: \d+/32", said), said
+    assert re.search(r"^Photographs: \d+/32", said, re.MULTILINE), said
 
 
 def test_counts_come_from_the_workers(cluster, tmp_path):
