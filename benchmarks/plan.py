@@ -7,6 +7,8 @@ the best of a few rounds that alternate. A job's memory is that of a process of 
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -17,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from transforms.render.synthesize import Synthesizer, compute_tile
 SIZES = ((512, 256), (16_384, 256), (16_384, 512), (8000, 700), (8192, 768), (300, 300))
 SHAPES = ((128, 256), (256, 256), (128, 512), (256, 512), (128, 1024), (256, 1024), (512, 512), (512, 1024))
 SQUARES, ROUNDS = 256, 3
+WRITTEN = ("png", "tif")
 LONG = ((8000, 256), (200_000, 256))
 
 
@@ -57,8 +61,8 @@ def areas(size: tuple[int, int], tile: TileSize | None) -> tuple[float, float]:
     plan, config = planned(size, tile)
     windows = [plan.computed(index) for index in range(plan.tiles)]
     pixels = sum(length(rows) * length(columns) for rows, columns in windows)
-    cost = sum(spent(config, *window).network for window in windows)
-    return pixels / (size[0] * size[1]), cost / needed(config, size[1], size[0]).network
+    cost = sum(spent(config.base, *window).network for window in windows)
+    return pixels / (size[0] * size[1]), cost / needed(config.base, size[1], size[0]).network
 
 
 def fastest(works: dict[Any, Callable[[], None]]) -> dict[Any, tuple[float, float]]:
@@ -178,6 +182,27 @@ def many(count: int) -> dict[str, float]:
     }
 
 
+def end_to_end() -> dict[str, float]:
+    """Returns the time of rendering a long panorama, from request to manifest, over that of computing its tiles."""
+    size = SIZES[2]
+    plan, _ = planned(size, None)
+    synthesizer = Synthesizer()
+    with tempfile.TemporaryDirectory() as out:
+        folders = (f"{out}/{number}" for number in itertools.count())
+
+        def through_beam(name: str) -> None:
+            asked = dataclasses.replace(plan.request, formats=(name,))
+            (row,) = render(RenderOptions((asked,), next(folders)))
+            assert row["state"] == "done"
+
+        works: dict[str, Callable[[], None]] = {"compute": lambda: compute(synthesizer, plan)}
+        works |= {name: partial(through_beam, name) for name in WRITTEN}
+        small = RenderOptions(options((64, 64)).requests, f"{out}/small")
+        works["start"] = lambda: render(dataclasses.replace(small, out=next(folders))) and None
+        took = fastest(works)
+    return {name: took["compute"][0] / (took[name][0] - took["start"][0]) for name in WRITTEN}
+
+
 def memory() -> dict[str, float]:
     """Returns the peak memory of a short and of a long panorama, in MB."""
     return {f"{width:,}×{height}, MB": alone((width, height), 1)["peak_mb"] for width, height in LONG}
@@ -195,6 +220,7 @@ def main() -> None:
         "seconds a megapixel, by height and width of tiles": shapes(synthesizer),
         "computing": computing(synthesizer),
         f"{arguments.requests} panoramas of 512×256": many(arguments.requests),
+        "computing alone over end to end, without start-up, 16,384×512": end_to_end(),
         "peak memory": memory(),
     }
     machine = {"threads": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()}

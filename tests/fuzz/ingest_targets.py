@@ -63,9 +63,8 @@ def look_at(items: Iterable[Photograph | Reject]) -> None:
 
 
 def look_at_found(found: Found) -> None:
-    """Uses the found items likewise, and tries the rejects again."""
+    """Uses the found items likewise."""
     look_at([*found.photographs, *found.rejects])
-    json.dumps(sorted(found.gone(found.rejects)))
 
 
 # Pictures

@@ -22,6 +22,7 @@ from target import Target, folder_of, refused
 from train_targets import CHECKPOINT_CONFIG, checkpoint_bytes
 
 from model.world.definition import Edit
+from model.world.scale import ScaledConfig
 from pipelines.assemble import plans_to_assemble
 from pipelines.info import describe, told
 from pipelines.terminal.render_tables import show_cautions, show_refused, show_summary
@@ -279,7 +280,7 @@ def check_patches(content: bytes) -> None:
         row = assemble_panorama(out, plan, [], "1")
         assert (row["state"] == "done") == whole, row
         edited = plan_of(edits=(Edit(box_px=(9000, 0, 9, 9), seed=3),))
-        reuse_patches(out, edited, look_up(out, edited).others, CHECKPOINT_CONFIG)
+        reuse_patches(out, edited, look_up(out, edited).others, ScaledConfig(CHECKPOINT_CONFIG))
         with refused(OSError):
             list(told(describe(str(folder / "patches/p" / plan.digest / shard.name))))
 
@@ -337,7 +338,7 @@ def look_at_plans(out: str, requests: list[RenderRequest]) -> None:
 def replace_by(out: str, plan: Plan) -> None:
     """Begins another plan in the place of the one that is there."""
     held = look_up(out, plan)
-    reuse_patches(out, plan, held.others, CHECKPOINT_CONFIG)
+    reuse_patches(out, plan, held.others, ScaledConfig(CHECKPOINT_CONFIG))
     begin(out, plan, held)
 
 

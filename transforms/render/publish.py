@@ -1,5 +1,6 @@
 """Writes patch shards, and assembles each panorama as soon as its last patches are there."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -168,9 +169,14 @@ class Remaining:
     def __init__(self, out: str):
         self.out = out
         self.lists: dict[Plan, Listing] = {}
+        self.lock = threading.Lock()  # of two shards written at once, one must be the last
 
     def is_last(self, shard: PatchShard) -> bool:
         """Returns whether all patches of a panorama exist, after this shard has been written."""
+        with self.lock:
+            return self._is_last(shard)
+
+    def _is_last(self, shard: PatchShard) -> bool:
         known = self.lists.get(shard.plan)
         if known is not None and not known.is_due(len(shard.indices)):
             return False

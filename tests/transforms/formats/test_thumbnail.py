@@ -30,7 +30,7 @@ def test_a_thumbnail_is_the_means_of_squares_of_the_left_end(size):
 
 
 def test_the_page_shows_what_is_done_and_says_what_is_not():
-    row = {"width_px": 10, "height_px": 5, "seed": 3, "plan": "0123456789ab"}
+    row = {"width_px": 10, "height_px": 5, "seed": 3, "scale": 1, "plan": "0123456789ab"}
     done = {**row, "id": "a", "state": "done", "reason": None, "files": ["panoramas/a.dzi", "panoramas/a.tif"]}
     failed = {**row, "id": "b", "state": "failed", "reason": "<b>& so on", "files": []}
     said = page([done, failed])
