@@ -183,7 +183,10 @@ def redact(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _USER.sub("", _PARAMETER.sub(_without_secret, text))
+    before, redacted = "", text
+    while redacted != before:  # what is left when a user name is gone may be a parameter
+        before, redacted = redacted, _USER.sub("", _PARAMETER.sub(_without_secret, redacted))
+    return redacted
 
 
 def _without_secret(match: re.Match[str]) -> str:
