@@ -31,6 +31,7 @@ import transforms.render.assemble
 from pipelines.render import render
 from transforms.panoramas.requests import RenderRequest
 from transforms.render.options import RenderOptions
+from transforms.storage.background import meanwhile
 
 HEIGHT_PX, TILE_PX = 512, 256
 FORMATS = ("tif", "dzi")
@@ -40,19 +41,14 @@ SAMPLE_S = 0.05
 @contextmanager
 def most_open_files() -> Iterator[list[int]]:
     """Tracks the peak number of open files of this process, including connections, twenty times a second."""
-    most, stop = [0], threading.Event()
+    most = [0]
 
-    def watch() -> None:
+    def watch(stop: threading.Event) -> None:
         while not stop.wait(SAMPLE_S):
             most[0] = max(most[0], len(os.listdir("/proc/self/fd")))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with meanwhile(watch):
         yield most
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager

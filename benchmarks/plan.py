@@ -36,6 +36,7 @@ from transforms.panoramas.tiling import TileSize
 from transforms.render.options import RenderOptions
 from transforms.render.planner import make_plans
 from transforms.render.synthesize import Synthesizer, compute_tile
+from transforms.storage.background import meanwhile
 
 SIZES = ((512, 256), (16_384, 256), (16_384, 512), (8000, 700), (8192, 768), (300, 300))
 SHAPES = ((128, 256), (256, 256), (128, 512), (256, 512), (128, 1024), (256, 1024), (512, 512), (512, 1024))
@@ -114,20 +115,15 @@ def computing(synthesizer: Synthesizer) -> dict[str, float]:
 @contextmanager
 def first_panorama(out: str) -> Iterator[list[float]]:
     """Notes the seconds after which the folder holds its first panorama's record."""
-    start, found, stop = time.monotonic(), [], threading.Event()
+    start, found = time.monotonic(), []
 
-    def watch() -> None:
+    def watch(stop: threading.Event) -> None:
         while not found and not stop.wait(0.05):
             if any(Path(out).glob("panoramas/*.json")):
                 found.append(time.monotonic() - start)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with meanwhile(watch):
         yield found
-    finally:
-        stop.set()
-        thread.join()
 
 
 def job(size: tuple[int, int], count: int, tile: TileSize | None, kind: str) -> dict[str, float]:

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from model import geometry
 from model.errors import InputError
+
+Config = TypeVar("Config")
 
 MOST, MOST_LAYERS = 2**16, 64
 """Upper limits for every number of a network, so that a forged file cannot demand endless memory or time."""
@@ -391,48 +393,38 @@ def check_tileable(config: GeneratorConfig, name: str) -> None:
 
 
 def generator_config(values: Mapping[str, Any]) -> GeneratorConfig:
-    """Returns a generator's configuration from its JSON form. Fields that earlier versions lacked get defaults.
-
-    Raises:
-        InputError: A field is unknown, missing or out of range.
-    """
-    try:
-        return GeneratorConfig(**{**values, "texture_channels": tuple(values["texture_channels"])})
-    except (TypeError, KeyError) as error:
-        raise InputError(f"not a generator's configuration: {error}") from None
+    """Returns a generator's configuration; see `_from_json`."""
+    return _from_json(GeneratorConfig, values, "texture_channels", "generator")
 
 
 def training_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """Returns a training run's configuration from its JSON form. Fields that earlier versions lacked get defaults.
-
-    Raises:
-        InputError: A field is unknown, missing or out of range.
-    """
-    try:
-        return TrainingConfig(**{**values, "ema_images": tuple(values["ema_images"])})
-    except (TypeError, KeyError) as error:
-        raise InputError(f"not a training run's configuration: {error}") from None
+    """Returns a training run's configuration; see `_from_json`."""
+    return _from_json(TrainingConfig, values, "ema_images", "training run")
 
 
 def detail_config(values: Mapping[str, Any]) -> DetailConfig:
-    """Returns a detail stage's configuration from its JSON form.
-
-    Raises:
-        InputError: A field is unknown, missing or out of range.
-    """
-    try:
-        return DetailConfig(**{**values, "up_channels": tuple(values["up_channels"])})
-    except (TypeError, KeyError) as error:
-        raise InputError(f"not a detail stage's configuration: {error}") from None
+    """Returns a detail stage's configuration; see `_from_json`."""
+    return _from_json(DetailConfig, values, "up_channels", "detail stage")
 
 
 def detail_training_config(values: Mapping[str, Any]) -> DetailTrainingConfig:
-    """Returns a detail stage's training run's configuration from its JSON form.
+    """Returns the configuration of a detail stage's training run; see `_from_json`."""
+    return _from_json(DetailTrainingConfig, values, "ema_images", "training run")
+
+
+def _from_json(kind: type[Config], values: Mapping[str, Any], listed: str, what: str) -> Config:
+    """Returns a configuration from its JSON form. Fields that earlier versions lacked get defaults.
+
+    Args:
+        kind: Its class.
+        values: The JSON object.
+        listed: The name of the field that is a tuple.
+        what: What it configures, for the error.
 
     Raises:
         InputError: A field is unknown, missing or out of range.
     """
     try:
-        return DetailTrainingConfig(**{**values, "ema_images": tuple(values["ema_images"])})
+        return kind(**{**values, listed: tuple(values[listed])})
     except (TypeError, KeyError) as error:
-        raise InputError(f"not a training run's configuration: {error}") from None
+        raise InputError(f"not a {what}'s configuration: {error}") from None

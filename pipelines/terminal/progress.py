@@ -6,6 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+
+from transforms.storage.background import meanwhile
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
@@ -59,15 +62,9 @@ def track(
     if _silent.is_set():
         yield
         return
-    stop = threading.Event()
     watch = _draw_bar if sys.stderr.isatty() else _print_lines
-    thread = threading.Thread(target=watch, args=(description, total, count, note, stop), daemon=True)
-    thread.start()
-    try:
+    with meanwhile(partial(watch, description, total, count, note)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _draw_bar(

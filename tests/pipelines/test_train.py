@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 
 import forks
-import numpy as np
 import pytest
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
+from landscapes import write_landscapes
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -43,12 +43,7 @@ BATCH = 4
 def data(tmp_path_factory):
     """Returns a training set of twenty skies over twenty lands."""
     folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for index in range(20):
-        pixels = random.integers(0, 60, (200, 300, 3))
-        pixels[:100] += random.integers(60, 190, 3)
-        pixels[100:] += random.integers(0, 120, 3)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02d}.png")
+    write_landscapes(folder, 20, 200, 300)
     out = str(tmp_path_factory.mktemp("set") / "shards")
     ingest(IngestOptions((str(folder),), out), PipelineOptions(["--runner=FnApiRunner"]))
     return out

@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
+from landscapes import write_landscapes
 from PIL import Image
 
 import pipelines.training_run
@@ -29,12 +29,7 @@ BATCH = 2
 def data(tmp_path_factory):
     """Returns a training set of five skies over five lands, four times as high as a generator's."""
     folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for index in range(5):
-        pixels = random.integers(0, 60, (800, 400, 3))
-        pixels[:400] += random.integers(60, 190, 3)
-        pixels[400:] += random.integers(0, 120, 3)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02d}.png")
+    write_landscapes(folder, 5, 800, 400)
     out = str(tmp_path_factory.mktemp("set") / "shards")
     options = IngestOptions((str(folder),), out, preparation=Preparation(full_height_px=788, patch_size_px=256))
     ingest(options, PipelineOptions(["--runner=FnApiRunner"]))

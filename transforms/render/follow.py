@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from model.errors import one_line
 from transforms.panoramas.folder import PANORAMAS, read_record
 from transforms.panoramas.manifest import DONE, manifest_row, read_manifest, write_manifest
 from transforms.panoramas.plan import Plan
 from transforms.render.index_page import write_index
+from transforms.storage.background import meanwhile
 from transforms.storage.files import join, list_files
 from transforms.storage.notes import say_once
 
@@ -26,14 +28,8 @@ def followed(out: str, plans: Iterable[Plan]) -> Iterator[None]:
         out: the folder of the job.
         plans: the plans whose panoramas are not finished.
     """
-    stop, waiting = threading.Event(), {plan.request.id: plan for plan in plans}
-    thread = threading.Thread(target=_follow, args=(out, waiting, stop), daemon=True)
-    thread.start()
-    try:
+    with meanwhile(partial(_follow, out, {plan.request.id: plan for plan in plans})):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _follow(out: str, waiting: dict[str, Plan], stop: threading.Event) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError
+from transforms.storage.background import meanwhile
 from transforms.storage.files import filesystem, join, read_bytes, remove, write_json
 
 LOCK = "lock.json"
@@ -108,14 +109,10 @@ def leased(url: str) -> Iterator[Check]:
     """Does the same for a store without locks, by means of a lease."""
     lease = Lease(url)
     lease.take()
-    ended = threading.Event()
-    beating = threading.Thread(target=lease.keep, args=(ended,), daemon=True)
-    beating.start()
     try:
-        yield lease.check
+        with meanwhile(lease.keep):
+            yield lease.check
     finally:
-        ended.set()
-        beating.join()
         lease.give_back()
 
 
