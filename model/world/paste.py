@@ -43,10 +43,8 @@ class Paste:
         for overlay, photograph in self.laid:
             x, y, width, height = (self.scale * n for n in overlay.box_px)
             for meeting in meetings((rows, columns), box_windows((x, y, width, height)), self.turn_px):
-                if photograph is None:  # it was drawn, but covers the photographs before it
-                    pixels = drawn[meeting.place]
-                else:
-                    pixels = photograph[None][meeting.box_place] / 127.5 - 1
+                # What the stage drew of a photograph of a lower scale covers the photographs before it.
+                pixels = drawn[meeting.place] if photograph is None else photograph[None][meeting.box_place] / 127.5 - 1
                 picture[meeting.place].lerp_(pixels, self.weight(height, width, meeting.box_place, picture.device))
         return picture
 
