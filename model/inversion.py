@@ -102,7 +102,7 @@ def check_sides(width_px: int, height_px: int, scale: int = 1) -> None:
         raise InputError(f"a photograph of {width_px}×{height_px} px: its sides must be {bounds}")
     if width_px % scale or height_px % scale:
         raise InputError(
-            f"a photograph of {width_px}×{height_px} px: at scale {scale} its sides must be multiples of it"
+            f"a photograph of {width_px}×{height_px} px: at scale {scale} its sides must be multiples of {scale}"
         )
 
 
