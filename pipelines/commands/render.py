@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ from pipelines.terminal.flags import (
     truncated,
     whole_numbers,
 )
+from transforms.render.slices import AUTO, Slice, array_task, parse_slice
 
 FIELDS = {
     "seed": ("seed",),
@@ -62,6 +64,15 @@ def render(
         str | None,
         typer.Option(
             metavar="FILE", help="Render many panoramas: a .jsonl, .csv or .parquet file with one request per row."
+        ),
+    ] = None,
+    slice: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N/COUNT|auto",
+            help="Render only this part of the requests, such as 3/16; auto takes it from the task of a Slurm array or "
+            "of a Kubernetes Indexed Job.",
+            show_default="all",
         ),
     ] = None,
     tile: Tile = None,
@@ -123,12 +134,28 @@ def render(
         accelerator=accelerator,
         model_copies=model_copies,
         source=posixpath.basename(requests) if requests else "",
+        slice=chosen_slice(slice, requests),
     )
     planned = make_plans(options)
     if dry_run:
         say_what_it_costs(planned)
     else:
         render_and_report(planned, flags)
+
+
+def chosen_slice(text: str | None, requests: str | None) -> Slice | None:
+    """Returns the slice given by --slice, and says which one it is.
+
+    An array's task is not taken for a slice by itself, because each task may have requests of its own.
+    """
+    task = array_task(os.environ)
+    if text is None:
+        if task and requests:
+            print(f"{task}: renders all requests; with --slice {AUTO} the tasks share them", file=sys.stderr)
+        return None
+    part = parse_slice(text, os.environ)
+    print(f"Renders slice {part} of the requests" + (f" ({task})" if text == AUTO else ""), file=sys.stderr)
+    return part
 
 
 def is_given(context: typer.Context, flag: str) -> bool:

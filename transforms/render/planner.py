@@ -42,8 +42,8 @@ class Planned:
     refused: dict[str, str]
 
     def check_any(self) -> None:
-        """Raises InputError if no request can be rendered."""
-        if self.networks:
+        """Raises InputError if no request can be rendered; other slices may hold some that can be."""
+        if self.networks or self.options.slice:
             return
         name, reason = next(iter(self.refused.items()))
         if self.options.source:
@@ -96,7 +96,7 @@ class Planner:
         planned = Planned(options, {}, {}, {})
         refused: dict[int, Refused] = {}
         taken: set[str] = set()
-        for number, request in enumerate(options.requests, start=1):
+        for number, request in options.chosen():
             if isinstance(request, Refused):
                 refused[number] = request
                 continue
