@@ -21,9 +21,7 @@ from pipelines.terminal.render_tables import JobNote, show_cautions, show_estima
 from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
 from transforms.panoramas.manifest import (
     DONE,
-    FAILED,
     ManifestRow,
-    manifest_row,
     read_manifest,
     refused_row,
     write_manifest,
@@ -34,6 +32,7 @@ from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, Assembl
 from transforms.render.estimate import estimate
 from transforms.render.follow import followed
 from transforms.render.index_page import write_index
+from transforms.render.intake import first_row
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned, make_plans
 from transforms.render.publish import FAILURES, PublishShards
@@ -84,11 +83,18 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
         ):
             build(pipeline, options, to_do, sight, is_detached(beam_flags))
     ids = {plan.request.id for plan in plans} | planned.refused.keys()
-    manifest = retried(read_manifest, options.out)
-    retried(write_index, options.out, manifest)
-    rows = [row for row in manifest if row["id"] in ids]
+    rows = [row for row in write_page(options.out) if row["id"] in ids]
     if len(rows) < len(ids):
         raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
+    return rows
+
+
+def write_page(out: str) -> list[ManifestRow]:
+    """Writes index.html, again if other runs change the manifest meanwhile; returns the rows that it shows."""
+    rows, written = retried(read_manifest, out), None
+    while rows != written:
+        retried(write_index, out, rows)
+        rows, written = retried(read_manifest, out), rows
     return rows
 
 
@@ -120,7 +126,7 @@ def start(planned: Planned) -> list[Work]:
     """Writes the plans and the initial manifest; returns the work of each plan, whether done or not."""
     work = list(survey(planned, prepare(planned)))
     rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
-    write_manifest(planned.options.out, rows, anew=planned.options.place(""))
+    write_manifest(planned.options.out, rows, anew=planned.options.place(""), left_out=planned.options.left_out())
     return work
 
 
@@ -129,7 +135,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     options = planned.options
 
     def write_down(plan: Plan) -> None:
-        retried(begin, options.out, plan, planned.held.get(plan), keeps_patches(options, plan))
+        retried(begin, options.out, plan, planned.held.get(plan), options.stores_patches(plan))
 
     if options.replace:
         for plan, held in planned.held.items():
@@ -142,18 +148,6 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     checked = Tally()
     with track("Shards checked", len(shards), lambda: checked.count):
         return remove_damaged(options.out, shards, checked.add)
-
-
-def keeps_patches(options: RenderOptions, plan: Plan) -> bool:
-    """Returns whether patches of a plan will be on storage, if only for a while."""
-    return options.keep_patches or plan.tiles > options.shard_tiles(plan)
-
-
-def first_row(work: Work) -> ManifestRow:
-    """Returns a panorama's row of the manifest at the start of a job."""
-    if work.record is None:
-        return manifest_row(work.plan, FAILED, "not finished", {})
-    return manifest_row(work.plan, DONE, None, work.record)
 
 
 def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
@@ -200,7 +194,7 @@ def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:
     """Writes the manifest and, if the process that submitted the job is gone, what that would write at the end."""
     write_manifest(out, rows)
     if detached:
-        write_index(out, read_manifest(out))
+        write_page(out)
         remove(join(out, JOB))
 
 
@@ -219,6 +213,9 @@ def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest
 def render_and_report(planned: Planned, flags: PipelineOptions) -> None:
     """Renders, prints a summary, and exits with code 1 if something is missing."""
     rows = render_plans(planned, flags)
+    if not rows:
+        print(f"No request belongs to slice {planned.options.slice}", file=sys.stderr)
+        return
     show_summary(planned.options.out, rows)
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)

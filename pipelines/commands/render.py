@@ -1,6 +1,8 @@
 """The flags of ``infinitygan render``."""
 
+import os
 import posixpath
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +24,7 @@ from pipelines.terminal.flags import (
     truncated,
     whole_numbers,
 )
-from pipelines.terminal.paths import absolute_files
+from transforms.render.slices import AUTO, Slice, array_task, parse_slice
 
 FIELDS = {
     "seed": ("seed",),
@@ -64,6 +66,15 @@ def render(
             metavar="FILE", help="Render many panoramas: a .jsonl, .csv or .parquet file with one request per row."
         ),
     ] = None,
+    slice: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N/COUNT|auto",
+            help="Render only this part of the requests, such as 3/16; auto takes it from the task of a Slurm array or "
+            "of a Kubernetes Indexed Job.",
+            show_default="all",
+        ),
+    ] = None,
     tile: Tile = None,
     tiles_per_shard: Annotated[
         int | None, typer.Option(help="Number of patches in each shard.", show_default="about a million pixels")
@@ -93,7 +104,7 @@ def render(
     """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
-    from transforms.panoramas.requests import Refused, RenderRequest, list_requests
+    from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
 
@@ -105,7 +116,7 @@ def render(
     if requests:
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
         listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
-        asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
+        asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
@@ -123,12 +134,28 @@ def render(
         accelerator=accelerator,
         model_copies=model_copies,
         source=posixpath.basename(requests) if requests else "",
+        slice=chosen_slice(slice, requests),
     )
     planned = make_plans(options)
     if dry_run:
         say_what_it_costs(planned)
     else:
         render_and_report(planned, flags)
+
+
+def chosen_slice(text: str | None, requests: str | None) -> Slice | None:
+    """Returns the slice given by --slice, and says which one it is.
+
+    An array's task is not taken for a slice by itself, because each task may have requests of its own.
+    """
+    task = array_task(os.environ)
+    if text is None:
+        if task and requests:
+            print(f"{task}: renders all requests; with --slice {AUTO} the tasks share them", file=sys.stderr)
+        return None
+    part = parse_slice(text, os.environ)
+    print(f"Renders slice {part} of the requests" + (f" ({task})" if text == AUTO else ""), file=sys.stderr)
+    return part
 
 
 def is_given(context: typer.Context, flag: str) -> bool:

@@ -1,15 +1,12 @@
 """Flags that several commands share, and parsers for their values. Imports neither torch nor Beam."""
 
-import difflib
-import re
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from model.errors import InputError
+from pipelines.terminal.flag_names import check_names
 from pipelines.terminal.progress import silence
 from pipelines.terminal.runners import DESCRIBED, runner_of
 
@@ -17,9 +14,6 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from transforms.panoramas.tiling import TileSize
-
-DETACH = "--detach"
-"""Submits a job and ends; a flag of every command that runs on Beam."""
 
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
 """The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
@@ -138,37 +132,6 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     return options
 
 
-def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
-    """Raises InputError for a flag that is not one of Beam's, and suggests a similar name."""
-    given = [flag.split("=", 1)[0] for flag in flags if flag.startswith("-")]
-    if not given:
-        return
-    beams = beam_flag_names()
-    for name in given:
-        if name not in beams:
-            raise unknown_flag(name, [*own, *beams])
-
-
-def unknown_flag(flag: str, known: Sequence[str]) -> InputError:
-    """Returns the error for a flag that is not known, with the nearest name."""
-    name = flag.split("=", 1)[0]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
-    return InputError(f"{name} is unknown: {hint}")
-
-
-def beam_flag_names() -> list[str]:
-    """Returns the names of Beam's flags, and of ours for any runner.
-
-    Beam's are read from its source, because importing Beam takes more than a second.
-    """
-    package = find_spec("apache_beam")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("apache_beam is not installed")
-    source = Path(package.origin).with_name("options") / "pipeline_options.py"
-    return [DETACH, *re.findall(r"""["'](--\w[\w-]*)["']""", source.read_text(encoding="utf-8"))]
-
-
 def whole_numbers(flag: str, text: str, count: int | None, example: str, separator: str = ",") -> tuple[int, ...]:
     """Parses the whole numbers in a flag's value.
 
@@ -198,6 +161,17 @@ def size_px(text: str | None) -> tuple[int, int] | None:
         return None
     width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
     return width, height
+
+
+def base_px(flag: str, px: int, scale: int) -> int:
+    """Returns a flag's pixels, which are those of a scale, in pixels of scale 1.
+
+    Raises:
+        InputError: They are not whole pixels there.
+    """
+    if px % scale:
+        raise InputError(f"{flag} {px}: at scale {scale} give a multiple of {scale}")
+    return px // scale
 
 
 def tile_px(text: str | None) -> "TileSize | None":

@@ -12,7 +12,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict, cast
 
@@ -139,15 +139,23 @@ def _row_without_panorama(name: str, state: str, reason: str) -> ManifestRow:
     return cast(ManifestRow, row)
 
 
-def write_manifest(out: str, rows: Iterable[ManifestRow], anew: str | None = None) -> None:
-    """Writes one row per request, by id; keeps other runs' rows, except those whose id begins with `anew`.
+def write_manifest(
+    out: str, rows: Iterable[ManifestRow], anew: str | None = None, left_out: Collection[str] = ()
+) -> None:
+    """Writes one row per request, by id; keeps other runs' rows.
+
+    Args:
+        out: the folder.
+        rows: the rows.
+        anew: the start of ids whose other rows are removed; None for none.
+        left_out: ids that begin so, but whose rows are kept.
 
     Raises:
         InputError: the existing file is damaged or is not a manifest.
         OSError: other runs keep overwriting it.
     """
     with _announced(out):
-        _write_part(out, list(rows), anew)
+        _write_part(out, list(rows), anew, left_out)
         for _ in range(ATTEMPTS):
             parts = _named(out, _PART)
             merged = _merged(out, parts)
@@ -196,12 +204,12 @@ def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
 
-def _write_part(out: str, rows: list[ManifestRow], anew: str | None) -> None:
+def _write_part(out: str, rows: list[ManifestRow], anew: str | None, left_out: Collection[str]) -> None:
     """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say."""
     parts = _named(out, _PART)
     if anew is not None:
         ours, known = {row["id"] for row in rows}, _merged(out, parts) or {}
-        old = (key for key in known if key.startswith(anew) and key not in ours)
+        old = (key for key in known if key.startswith(anew) and key not in ours and key not in left_out)
         rows = [*rows, *(_row_without_panorama(key, GONE, "") for key in old)]
     stamp = max(time.time_ns(), *(known + 1 for known in parts.values()), 0)
     url = join(out, f"manifest-{stamp:020d}-{uuid.uuid4().hex[:8]}.part")

@@ -15,7 +15,7 @@ from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from model.errors import InputError
 from pipelines.terminal.beam_flags import beam_options, beam_parser
-from pipelines.terminal.flags import beam_flag_names, check_names
+from pipelines.terminal.flag_names import beam_flag_names, check_names
 from pipelines.terminal.runners import DESCRIBED, runner_of, with_defaults
 
 
