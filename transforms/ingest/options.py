@@ -30,7 +30,7 @@ class IngestOptions:
         retry_rejects: the reasons of the rejects to try again, instead of sources.
         memory_bytes: the memory that a worker process may take in all.
         watch: whether the run is one of many that take what has arrived in the sources.
-        arrived: the files to take instead of all that the sources hold, each with the folder that is its source, if any.
+        arrived: the files to take instead of all that the sources hold, each with its source if that is a folder.
     """
 
     sources: tuple[str, ...]

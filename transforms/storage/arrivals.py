@@ -77,10 +77,8 @@ def list_arrivals(place: str, suffixes: tuple[str, ...], without: str | None = N
         inner = posixpath.relpath(name, _fixed_part(top) if is_pattern else top)
         if not inner.lower().endswith(suffixes) or any(map(_is_hidden, inner.split("/"))):
             continue
-        if is_pattern:
-            url = fs.unstrip_protocol(name) if "://" in place else name
-        else:
-            url = posixpath.join(place, inner)
+        matched = fs.unstrip_protocol(name) if "://" in place else name
+        url = matched if is_pattern else posixpath.join(place, inner)
         yield Listed(url, place, not SHOWS_WHOLE_FILES.isdisjoint(_protocols(fs)), version)
 
 
@@ -125,10 +123,10 @@ def _below(fs: AbstractFileSystem, top: str, without: str | None) -> Iterator[_N
     left_out = filesystem(without)[1].rstrip("/") if without else None
     if isinstance(fs, LocalFileSystem):
         for folder, folders, names in os.walk(top, onerror=_tell):
-            folders[:] = [
-                name for name in folders if not _is_hidden(name) and posixpath.join(folder, name) != left_out
-            ]
-            yield from ((path, partial(_local_version, path)) for path in (posixpath.join(folder, name) for name in names))
+            folders[:] = [name for name in folders if not _is_hidden(name) and posixpath.join(folder, name) != left_out]
+            yield from (
+                (path, partial(_local_version, path)) for path in (posixpath.join(folder, name) for name in names)
+            )
         return
     try:
         entries = fs.find(top, detail=True)

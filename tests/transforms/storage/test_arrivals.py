@@ -92,10 +92,18 @@ def test_a_file_moved_into_place_is_seen_whatever_its_time(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    (
-        *("a.jsonl.tmp", "a.jsonl._COPYING_", "a.jsonl.part", "a.jsonl.crdownload", ".a.jsonl", ".a.jsonl.Xy12", "a.jsonl~"),
+    [
+        *(
+            "a.jsonl.tmp",
+            "a.jsonl._COPYING_",
+            "a.jsonl.part",
+            "a.jsonl.crdownload",
+            ".a.jsonl",
+            ".a.jsonl.Xy12",
+            "a.jsonl~",
+        ),
         *("_temporary/0/part-0.jsonl", ".staging/a.jsonl", "a.jsonl.tmp-0123456789ab-01234567", "a.json", "jsonl"),
-    ),
+    ],
 )
 def test_names_of_unfinished_and_other_files_are_left_alone(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -138,9 +146,11 @@ def test_patterns_match_files(tmp_path):
     assert settled(pattern) == [f"{tmp_path}/day-1/a.jsonl", f"{tmp_path}/day-2/b.jsonl"]
 
 
-@pytest.mark.parametrize("bucket", ("gs", "s3", "memory"))
+@pytest.mark.parametrize("bucket", ["gs", "s3", "memory"])
 def test_a_store_shows_whole_files_and_their_versions(bucket, request):
-    place = f"memory:///{time.time_ns()}" if bucket == "memory" else f"{request.getfixturevalue(bucket)}/{time.time_ns()}"
+    place = (
+        f"memory:///{time.time_ns()}" if bucket == "memory" else f"{request.getfixturevalue(bucket)}/{time.time_ns()}"
+    )
     fs, path = fsspec.core.url_to_fs(place)
 
     def versions():
@@ -154,7 +164,8 @@ def test_a_store_shows_whole_files_and_their_versions(bucket, request):
     assert versions() == first
     time.sleep(1.1)  # the resolution of the times of S3
     fs.pipe_file(f"{path}/day/a.jsonl", b"two")
-    assert versions().keys() == first.keys() and versions() != first
+    assert versions().keys() == first.keys()
+    assert versions() != first
     assert [file.url for file in list_arrivals(f"{place}/*/a.jsonl", (".jsonl",))] == [f"{place}/day/a.jsonl"]
 
 
