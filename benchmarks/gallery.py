@@ -147,6 +147,13 @@ def outpainted(name: str, more_px: int) -> Callable[[Path], Image.Image]:
     return make
 
 
+def outpainted_at_scale(work: Path) -> Image.Image:
+    """Makes an outpainted photograph at scale 4, and cuts out what lies around its left border."""
+    size = ("--size", "1024x512", "--scale", 4, "--steps", 200)
+    command("outpaint", SAMPLES / "mountain-lake.jpg", *size, "--left", 768, "--right", 768, "--out", work)
+    return panoramas(work)[0].crop((256, 0, 1280, 512))
+
+
 def joined(work: Path) -> Image.Image:
     """Makes a panorama from one photograph to the next."""
     both = (SAMPLES / "mountain-lake.jpg", SAMPLES / "wheat-field.jpg")
@@ -192,6 +199,7 @@ SHOWN = {
     "edit": Shown(edited, 85),
     "invert": Shown(inverted, 85),
     "outpaint": Shown(outpainted("mountain-lake", 192), 85),
+    "outpaint-scale": Shown(outpainted_at_scale, 80),
     "outpaint-variants": Shown(outpainted("wheat-field", 512), 85),
     "inbetween": Shown(joined, 85),
     "inbetween-cyclic": Shown(closed, 85),

@@ -21,9 +21,7 @@ from pipelines.terminal.render_tables import JobNote, show_cautions, show_estima
 from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
 from transforms.panoramas.manifest import (
     DONE,
-    FAILED,
     ManifestRow,
-    manifest_row,
     read_manifest,
     refused_row,
     write_manifest,
@@ -34,6 +32,7 @@ from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, Assembl
 from transforms.render.estimate import estimate
 from transforms.render.follow import followed
 from transforms.render.index_page import write_index
+from transforms.render.intake import first_row
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned, make_plans
 from transforms.render.publish import FAILURES, PublishShards
@@ -136,7 +135,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     options = planned.options
 
     def write_down(plan: Plan) -> None:
-        retried(begin, options.out, plan, planned.held.get(plan), keeps_patches(options, plan))
+        retried(begin, options.out, plan, planned.held.get(plan), options.stores_patches(plan))
 
     if options.replace:
         for plan, held in planned.held.items():
@@ -149,18 +148,6 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     checked = Tally()
     with track("Shards checked", len(shards), lambda: checked.count):
         return remove_damaged(options.out, shards, checked.add)
-
-
-def keeps_patches(options: RenderOptions, plan: Plan) -> bool:
-    """Returns whether patches of a plan will be on storage, if only for a while."""
-    return options.keep_patches or plan.tiles > options.shard_tiles(plan)
-
-
-def first_row(work: Work) -> ManifestRow:
-    """Returns a panorama's row of the manifest at the start of a job."""
-    if work.record is None:
-        return manifest_row(work.plan, FAILED, "not finished", {})
-    return manifest_row(work.plan, DONE, None, work.record)
 
 
 def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:

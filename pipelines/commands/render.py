@@ -24,7 +24,6 @@ from pipelines.terminal.flags import (
     truncated,
     whole_numbers,
 )
-from pipelines.terminal.paths import absolute_files
 from transforms.render.slices import AUTO, Slice, array_task, parse_slice
 
 FIELDS = {
@@ -105,7 +104,7 @@ def render(
     """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
-    from transforms.panoramas.requests import Refused, RenderRequest, list_requests
+    from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
 
@@ -117,7 +116,7 @@ def render(
     if requests:
         given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
         listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
-        asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
+        asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")

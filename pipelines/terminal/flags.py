@@ -163,6 +163,17 @@ def size_px(text: str | None) -> tuple[int, int] | None:
     return width, height
 
 
+def base_px(flag: str, px: int, scale: int) -> int:
+    """Returns a flag's pixels, which are those of a scale, in pixels of scale 1.
+
+    Raises:
+        InputError: They are not whole pixels there.
+    """
+    if px % scale:
+        raise InputError(f"{flag} {px}: at scale {scale} give a multiple of {scale}")
+    return px // scale
+
+
 def tile_px(text: str | None) -> "TileSize | None":
     """Returns the size of tiles given by --tile."""
     if text is None:

@@ -109,6 +109,11 @@ def is_written(name: str, url: str) -> bool:
     return exists(url + FORMATS[name].proof)
 
 
+def is_one_file(name: str) -> bool:
+    """Returns whether a panorama is complete if there is a file or folder of its name."""
+    return not FORMATS[name].proof
+
+
 def remove_panorama(name: str, url: str) -> None:
     """Removes a panorama, beginning with the part that marks it as complete."""
     remove(url + FORMATS[name].proof)

@@ -1,14 +1,16 @@
 """Render requests: rectangles of worlds to render, and the files that list them."""
 
 import dataclasses
+import itertools
 import json
 import logging
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from transforms.formats.registry import check_format
 from transforms.storage.delimited import is_decodable, read_lines, read_records
 from transforms.storage.files import exists, read_bytes, write_bytes
 from transforms.storage.json_text import read_json_text
+from transforms.storage.paths import absolute
 from transforms.storage.tables import parse_table
 from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
@@ -208,9 +211,9 @@ def fields_from_json(cls: type, values: Mapping[str, Any], name: str) -> dict[st
     if unknown:
         raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
     given = {key: from_json(types[key], value, f"{name}: {key}") for key, value in values.items() if value is not None}
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in given:
-            raise InputError(f"{name}: {field.name} is missing")
+    for one in fields.values():
+        if one.default is dataclasses.MISSING and one.name not in given:
+            raise InputError(f"{name}: {one.name} is missing")
     return given
 
 
@@ -284,6 +287,66 @@ def refused_by(error: Exception, request_id: Any) -> Refused:
     return Refused(name, f"internal error, {type(error).__name__}: {error}")
 
 
+class Row(NamedTuple):
+    """A row of a file of requests.
+
+    Attributes:
+        number: its place in the file, from 1.
+        values: its JSON values, or why they cannot be read.
+    """
+
+    number: int
+    values: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFile:
+    """A file of requests.
+
+    Attributes:
+        url: the URL of a .jsonl, .csv or .parquet file. It also decides where the checkpoints and overlays may be that
+            the rows name.
+        defaults: the JSON values of fields that a row does not give.
+        folder: the folder to which paths in the rows are relative; empty to leave such paths as they are.
+    """
+
+    url: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+
+    def rows(self) -> Iterator[Row]:
+        """Yields the rows.
+
+        Raises:
+            InputError: as `read_rows` does.
+        """
+        return itertools.starmap(Row, enumerate(read_rows(self.url), start=1))
+
+    def parse(self, values: Any) -> RenderRequest | Refused:
+        """Returns the request of a row, or why it is refused."""
+        request = parse(values, self.url, self.defaults)
+        return absolute_files(request, self.folder) if self.folder and isinstance(request, RenderRequest) else request
+
+    def place(self, number: int | str) -> str:
+        """Returns a name for a row that has no id of its own; it is never a valid id."""
+        return f"{posixpath.basename(self.url)}, request {number}"
+
+
+def absolute_files(request: RenderRequest, folder: str) -> RenderRequest:
+    """Returns a request with the paths of its checkpoint and overlays in full."""
+    styles = tuple(
+        dataclasses.replace(style, overlay=absolute(style.overlay, folder)) if style.overlay else style
+        for style in request.styles
+    )
+    overlays = tuple(absolute(path, folder) for path in request.overlays)
+    checkpoint = request.checkpoint
+    if checkpoint and checkpoint != BUNDLED:
+        checkpoint = absolute(checkpoint, folder)
+    if (styles, overlays, checkpoint) == (request.styles, request.overlays, request.checkpoint):
+        return request
+    return dataclasses.replace(request, styles=styles, overlays=overlays, checkpoint=checkpoint)
+
+
 def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[RenderRequest | Refused]:
     """Reads the rows of a .jsonl, .csv or .parquet file; each becomes a request or a refusal.
 
@@ -293,6 +356,15 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
     Args:
         url: the URL of the file.
         defaults: the JSON values of fields that a row does not give.
+
+    Raises:
+        InputError: as `read_rows` does.
+    """
+    return [parse(row, url, defaults or {}) for row in read_rows(url)]
+
+
+def read_rows(url: str) -> list[Any]:
+    """Reads the rows of a .jsonl, .csv or .parquet file: JSON values or refusals.
 
     Raises:
         InputError: the file is missing or cannot be read, or has no rows or too many.
@@ -311,7 +383,7 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
         raise InputError(f"--requests {url} lists no requests")
     if len(rows) > MOST_REQUESTS:
         raise InputError(f"--requests {url} lists more than {MOST_REQUESTS} requests; cut it into several files")
-    return [parse(row, url, defaults or {}) for row in rows]
+    return rows
 
 
 def read_requests(url: str) -> list[RenderRequest]:

@@ -1,5 +1,6 @@
 """The options of a render job, with their checks."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,14 @@ class RenderOptions:
     def shard_tiles(self, plan: Plan) -> int:
         """Returns the most tiles in a shard of a plan."""
         return self.tiles_per_shard or min(MOST_TILES_PER_SHARD, max(1, SHARD_PX // plan.tile_area))
+
+    def stores_patches(self, plan: Plan) -> bool:
+        """Returns whether patches of a plan will be on storage, if only for a while."""
+        return self.keep_patches or plan.tiles > self.shard_tiles(plan)
+
+    def without_requests(self) -> "RenderOptions":
+        """Returns the options of the steps of a job, whose size must not depend on the number of requests."""
+        return dataclasses.replace(self, requests=())
 
     def chosen(self) -> Iterator[tuple[int, RenderRequest | Refused]]:
         """Yields the requests of the slice, with their numbers in the file."""
