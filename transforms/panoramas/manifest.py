@@ -142,13 +142,9 @@ def _row_without_panorama(name: str, state: str, reason: str) -> ManifestRow:
 def write_manifest(
     out: str, rows: Iterable[ManifestRow], anew: str | None = None, left_out: Collection[str] = ()
 ) -> None:
-    """Writes one row per request, by id; keeps other runs' rows.
+    """Writes one row per request, by id; keeps other runs' rows, except those whose id begins with `anew`.
 
-    Args:
-        out: the folder.
-        rows: the rows.
-        anew: the start of ids whose other rows are removed; None for none.
-        left_out: ids that begin so, but whose rows are kept.
+    Of these, it keeps the rows of the ids in `left_out`.
 
     Raises:
         InputError: the existing file is damaged or is not a manifest.
