@@ -51,7 +51,7 @@ def fuse(
     from pipelines.render import render_written
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import make_plans
+    from transforms.render.planner import Planner, check_all
     from transforms.storage.files import join
 
     fusion_px = FUSION_PX * scale if fusion is None else fusion
@@ -71,4 +71,5 @@ def fuse(
         scale=scale,
     )
     options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
-    render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)
+    check_all(options, Planner())
+    render_written(options, join(out, "requests", f"{request.id}.jsonl"), [request], flags)

@@ -1,7 +1,6 @@
 """The flags of ``infinitygan render``."""
 
 import os
-import posixpath
 import sys
 from typing import Annotated, Any
 
@@ -104,9 +103,8 @@ def render(
     """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
-    from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
+    from transforms.panoramas.requests import RenderRequest, RequestFile
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import make_plans
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
@@ -114,15 +112,14 @@ def render(
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
     values |= {"scale": scale, "truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
     if requests:
-        given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
-        listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
-        asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
+        given = {field: values[field] for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields}
+        asked: tuple[RenderRequest, ...] | RequestFile = RequestFile(requests, given, os.getcwd())
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
-        asked = [RenderRequest.from_json({"id": name, **values})]
+        asked = (RenderRequest.from_json({"id": name, **values}),)
     options = RenderOptions(
-        requests=tuple(asked),
+        requests=asked,
         out=out,
         checkpoint=checkpoint,
         tile_px=tile_px(tile),
@@ -133,14 +130,12 @@ def render(
         repair=repair,
         accelerator=accelerator,
         model_copies=model_copies,
-        source=posixpath.basename(requests) if requests else "",
         slice=chosen_slice(slice, requests),
     )
-    planned = make_plans(options)
     if dry_run:
-        say_what_it_costs(planned)
+        say_what_it_costs(options)
     else:
-        render_and_report(planned, flags)
+        render_and_report(options, flags)
 
 
 def chosen_slice(text: str | None, requests: str | None) -> Slice | None:

@@ -86,7 +86,7 @@ def count_groups(url: str, what: str) -> int:
     Raises:
         InputError: the file is missing or damaged.
     """
-    with _named_errors(url, what), _local(url) as path, pa.OSFile(path) as file:
+    with _named_errors(url, what), local_copy(url) as path, pa.OSFile(path) as file:
         return pq.ParquetFile(file, pre_buffer=False).num_row_groups
 
 
@@ -105,7 +105,7 @@ def read_parts(
     Raises:
         InputError: as `read_rows` does.
     """
-    with _named_errors(url, what), _local(url) as path, pa.OSFile(path) as source:
+    with _named_errors(url, what), local_copy(url) as path, pa.OSFile(path) as source:
         # Neither a Python file object nor threads, for the reasons that `parse_table` gives.
         file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         there = [name for name in schema.names if name not in later or name in file.schema_arrow.names]
@@ -131,7 +131,7 @@ def _named_errors(url: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _local(url: str) -> Iterator[str]:
+def local_copy(url: str) -> Iterator[str]:
     """Yields the path of a file; one on an object store is copied to a temporary file meanwhile."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
