@@ -163,7 +163,8 @@ def write_manifest(
         OSError: other runs keep overwriting it.
     """
     with _announced(out):
-        if not _write_part(out, rows, anew, left_out) and retried(exists, join(out, MANIFEST)):
+        is_new = _write_part(out, rows, anew, left_out)
+        if not is_new and not _named(out, _PART) and retried(exists, join(out, MANIFEST)):
             return
         for _ in range(ATTEMPTS):
             parts = _named(out, _PART)
