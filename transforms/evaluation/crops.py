@@ -79,7 +79,7 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
 
 
 def rows_of(data: str, patch_px: int, full_px: int, most: tuple[int | None, int]) -> tuple[IndexRows, IndexRows]:
-    """Returns the rows of held-out photographs, and of the training split, at most so many of each.
+    """Returns the rows of held-out photographs, and of the training split; `most` limits each.
 
     Raises:
         InputError: this is not a training set, it lacks one of the two, or its photographs have another height.

@@ -396,7 +396,7 @@ def read_index(url: str) -> list[IndexRow]:
 
 @dataclass(frozen=True, slots=True)
 class IndexRows:
-    """Some rows of a set's index, read anew in each iteration; memory holds only a few of them.
+    """Some rows of a set's index. Each iteration reads them again; memory holds only a few.
 
     Attributes:
         url: the URL of the set.
