@@ -105,7 +105,10 @@ def note(out: str, dataset: Dataset | None, configuration: Configuration) -> Non
 def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
     """Records what made a set, what was added to it since, and the options of the run that now adds to it, if any."""
     before = existing.get("later_configurations")
-    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
+    later = list(before) if isinstance(before, list) else []
+    # A set that is watched for a year would otherwise have the same options recorded a hundred thousand times.
+    if configuration and not (configuration.get("watch") and configuration == [existing["configuration"], *later][-1]):
+        later.append(configuration)
     made: SetProvenance = {"configuration": existing["configuration"]}
     return {**made, "later_configurations": later} if later else made
 
