@@ -7,6 +7,7 @@ import itertools
 import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import apache_beam as beam
 import typer
@@ -41,7 +42,7 @@ from transforms.render.repair import remove_damaged
 from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, survey
+from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, remove_unused, survey
 from transforms.storage.files import join, remove, remove_leftovers
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
@@ -118,6 +119,7 @@ class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[M
 def start(planned: Planned) -> list[Work]:
     """Writes the plans and the initial manifest; returns the work of each plan, whether done or not."""
     work = list(survey(planned, prepare(planned)))
+    for_each(partial(remove_unused, planned.options), work, STORAGE_CALLS)
     rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
     rows.sort(key=operator.itemgetter("id"))
     write_manifest(planned.options.out, rows, anew=planned.options.place(""), left_out=planned.options.left_out())
