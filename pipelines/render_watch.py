@@ -2,8 +2,8 @@
 
 files -> rows of requests -> work -> panoramas -> manifest, and notes of the files that have been handled
 
-On a cluster this is one job on an endless stream, which needs nobody to go on. Beam's in-process runner does not pass on
-what an endless source gives, so in process the same steps run on what each look finds.
+On a cluster this is one job on an endless stream, which goes on without the process that submitted it. Beam's runner in
+this process holds back what an endless source gives, so there the same steps run on what each look finds.
 """
 
 import threading

@@ -33,9 +33,7 @@ IN_PROCESS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBas
 
 
 @contextmanager
-def job(
-    flags: PipelineOptions | None, out: str, stop: threading.Event | None = None
-) -> Iterator[beam.Pipeline]:
+def job(flags: PipelineOptions | None, out: str, stop: threading.Event | None = None) -> Iterator[beam.Pipeline]:
     """Yields a pipeline to add steps to; at the end of the block, runs it to its end.
 
     Args:

@@ -5,6 +5,7 @@ watched/<time>-<random>.txt    a line for each file: a checksum of its name and 
 A note is never changed, so several workers may write them. When there are many, they are merged into one.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ MOST_NOTES: Final = 64
 """The number of notes that are merged."""
 
 _SUFFIX: Final = ".txt"
+_LINE: Final = re.compile(r"([0-9a-f]{32}) ")
 
 
 def write_note(out: str, files: Iterable[tuple[bytes, str]]) -> None:
@@ -70,13 +72,12 @@ class Handled:
         return [name for name in retried(list_files, join(self._out, WATCHED)) if name.endswith(_SUFFIX)]
 
     def _lines(self, name: str) -> Iterable[tuple[bytes, str]]:
-        """Yields the lines of a note with their checksums; none if it has just been merged. Damaged ones are ignored."""
+        """Yields the lines of a note with their checksums; none if it has just been merged. Others are ignored."""
         try:
             content = retried(read_bytes, join(self._out, WATCHED, name))
         except FileNotFoundError:
             return
         for line in content.decode("utf-8", "replace").splitlines():
-            try:
-                yield bytes.fromhex(line.partition(" ")[0]), line
-            except ValueError:
-                continue
+            match = _LINE.match(line)
+            if match:
+                yield bytes.fromhex(match[1]), line

@@ -25,7 +25,6 @@ from transforms.panoramas.manifest import ManifestRow, refused_row, write_manife
 from transforms.panoramas.requests import REQUEST_SUFFIXES, RequestFile, Row, parse_rows
 from transforms.render.index_page import write_index
 from transforms.render.intake import ROWS, Batch, TakeIn, first_row
-from transforms.render.options import RenderOptions
 from transforms.storage.arrivals import EVERY_S, SHARE, Listed, digest, list_arrivals, take_whole
 from transforms.storage.files import read_bytes
 from transforms.storage.notes import say_once
@@ -134,7 +133,7 @@ class Looker:
         if len(new) < room:
             self._handled.tidy(there)
         looked.open |= {file.digest for file in new}
-        return new
+        return sorted(new, key=lambda arrived: arrived.file.url)
 
 
 class LookAgain(beam.DoFn):
