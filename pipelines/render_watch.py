@@ -8,9 +8,11 @@ this process holds back what an endless source gives, so there the same steps ru
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.transforms.periodicsequence import PeriodicImpulse, RebaseMode
 from apache_beam.transforms.window import FixedWindows, GlobalWindows
@@ -18,7 +20,9 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from model.bundled import BUNDLED, resolve
 from model.errors import InputError
 from pipelines.render import make_panoramas
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.failures import JobFailedError
+from pipelines.terminal.job_records import found_again, read_record
+from pipelines.terminal.jobs import cancel, is_remote, job
 from pipelines.terminal.progress import say, track
 from transforms.panoramas.folder import FOLDERS
 from transforms.panoramas.handled import WATCHED
@@ -86,12 +90,21 @@ def started_url(out: str) -> str:
 
 def stream(options: RenderOptions, watched: Watched, stop: threading.Event, beam_flags: PipelineOptions) -> None:
     """Runs an endless job on a cluster."""
+    end_last(options.out)
     beam_flags.view_as(StandardOptions).streaming = True
     checkpoint = resolve(options.checkpoint or BUNDLED)
     a_file = [file.url for file, _ in zip(watched.files(), range(1), strict=False)]
     sight = look([started_url(options.out), checkpoint, *a_file])
     with job(beam_flags, options.out, stop) as pipeline:
         build_stream(pipeline, options, watched, sight)
+
+
+def end_last(out: str) -> None:
+    """Ends the job of a watch that was killed, which would go on for ever."""
+    record = read_record(out)
+    if record is not None:
+        with suppress(JobFailedError, grpc.RpcError):  # its runner is gone, or does not know the job any more
+            cancel(found_again(record))
 
 
 def take_turns(
