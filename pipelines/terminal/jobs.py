@@ -33,12 +33,13 @@ IN_PROCESS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBas
 
 
 @contextmanager
-def job(flags: PipelineOptions | None, out: str) -> Iterator[beam.Pipeline]:
+def job(flags: PipelineOptions | None, out: str, stop: threading.Event | None = None) -> Iterator[beam.Pipeline]:
     """Yields a pipeline to add steps to; at the end of the block, runs it to its end.
 
     Args:
         flags: Beam's options; None for Beam's in-process runner.
         out: the output folder, which records a job on a cluster while it runs.
+        stop: ends a job on a cluster that would go on for ever.
 
     Raises:
         InputError: a worker met invalid input, or the cluster cannot be used as the flags say.
@@ -51,7 +52,7 @@ def job(flags: PipelineOptions | None, out: str) -> Iterator[beam.Pipeline]:
     yield pipeline
     with told_in_one_line():
         if is_remote(options):
-            run_elsewhere(pipeline, options, out)
+            run_elsewhere(pipeline, options, out, stop)
         else:
             with in_this_process():
                 pipeline.run().wait_until_finish()
@@ -82,7 +83,9 @@ def attached(flags: PipelineOptions | None) -> Iterator[None]:
             own.detach = before
 
 
-def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -> None:
+def run_elsewhere(
+    pipeline: beam.Pipeline, options: PipelineOptions, out: str, stop: threading.Event | None = None
+) -> None:
     """Submits a job and, unless it is detached, waits for its end."""
     submitted = Submitted()
     with cancelled_by_signals(submitted.cancel):
@@ -93,7 +96,7 @@ def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -
         if is_detached(options):
             raise Detached(f"the job was submitted: see `infinitygan status {out}` and `infinitygan cancel {out}`")
         try:
-            watch(submitted.result)
+            watch(submitted.result, stop)
         except UnwatchedError:  # the record finds the job again
             raise
         except BaseException:
@@ -177,10 +180,14 @@ def cancel(result: Any) -> None:
         time.sleep(POLL_S / 2)
 
 
-def watch(result: Any) -> None:
+def watch(result: Any, stop: threading.Event | None = None) -> None:
     """Waits for the end of a job; takes over its counts, and ends it at the first fault that no retry would mend.
 
     Beam's own way to wait ends with an error after the job server's time-out.
+
+    Args:
+        result: the job.
+        stop: set to cancel the job.
 
     Raises:
         Exception: as `cause_of` says.
@@ -196,6 +203,9 @@ def watch(result: Any) -> None:
             raise cause_of(fault, messages.text())
         if PipelineState.is_terminal(state):
             break
+        if stop is not None and stop.is_set():
+            cancel(result)
+            return
         messages.wait(POLL_S)
     remark("")
     clean_up = getattr(result, "_cleanup", None)

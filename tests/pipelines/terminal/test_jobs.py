@@ -49,7 +49,7 @@ def test_a_job_server_may_be_away_for_a_moment(run, tmp_path):
 
 
 def test_a_job_that_is_no_longer_seen_is_found_again_by_its_record(run, tmp_path):
-    with pytest.raises(UnwatchedError, match="no longer answers .*; the job may go on: see `infinitygan status`"):
+    with pytest.raises(UnwatchedError, match=r"no longer answers .*; the job may go on: see `infinitygan status`"):
         run(Result(requests=10**6))
     assert json.loads((tmp_path / jobs.JOB).read_text())["job"] == "job-1"
 
