@@ -17,7 +17,7 @@ from apache_beam.typehints.decorators import no_annotations
 
 from model.bundled import resolve
 from model.version import __version__
-from pipelines.terminal.failures import Detached
+from pipelines.terminal.failures import Detached, UnwatchedError
 from pipelines.terminal.job_records import JOB
 from pipelines.terminal.jobs import is_detached, is_remote
 from pipelines.terminal.jobs import job as beam_job
@@ -39,7 +39,7 @@ from transforms.render.planner import check_any
 from transforms.render.publish import FAILURES, PublishShards
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.render.work import CutShards
+from transforms.render.work import CutShards, Work
 from transforms.storage.files import join, remove, remove_leftovers
 from transforms.storage.retry import retried
 from transforms.workers.sight import Sight, look
@@ -75,8 +75,8 @@ def rendered(options: RenderOptions, beam_flags: PipelineOptions | None = None) 
         if not remains:
             write_index(options.out)
         yield iter(()) if remains else job.rows(options.out)
-    except Detached:
-        remains = True  # until the last step of the job
+    except (Detached, UnwatchedError):
+        remains = True  # for the job goes on
         raise
     finally:
         if not remains:
@@ -149,22 +149,34 @@ def build(
     sight: Sight | None = None,
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
+    to_do = pipeline | "FindWork" >> FindWork(TakeRequests(options.without_requests(), file, job, sight=sight))
+    rows, _ = make_panoramas(to_do, options, job)
+    return rows
+
+
+def make_panoramas(
+    to_do: beam.PCollection[Work], options: RenderOptions, job: JobFolder | None = None
+) -> tuple[beam.PCollection[ManifestRow], beam.PCollection[ManifestRow]]:
+    """Adds the steps from work to panoramas; returns the rows of all of them, and early those that are finished.
+
+    The early rows are also in the log of the job's folder, if there is one.
+    """
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out, options.keep_patches).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
     publish = PublishShards(options.out, options.keep_patches, __version__, job).with_resource_hints(**hints)
 
-    to_do = pipeline | "FindWork" >> FindWork(TakeRequests(options.without_requests(), file, job, sight=sight))
     plans = to_do | "Plans" >> beam.Map(lambda each: each.plan)
     patches, not_synthesized = (
         to_do | "CutShards" >> CutShards() | "SkipStored" >> skip | "SynthesizePatches" >> synthesize
     )
     published = patches | "PublishShards" >> publish
     failures = (not_synthesized, published[FAILURES]) | "Failures" >> beam.Flatten()
-    return (plans, published.rows, failures) | "AssembleRest" >> AssembleRest(
+    rows = (plans, published.rows, failures) | "AssembleRest" >> AssembleRest(
         options.out, options.keep_patches, __version__
     )
+    return rows, published.rows
 
 
 def complete(

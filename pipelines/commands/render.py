@@ -74,6 +74,12 @@ def render(
             show_default="all",
         ),
     ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep rendering the files of requests that arrive in a folder, until interrupted."
+        ),
+    ] = None,
     tile: Tile = None,
     tiles_per_shard: Annotated[
         int | None, typer.Option(help="Number of patches in each shard.", show_default="about a million pixels")
@@ -103,17 +109,24 @@ def render(
     """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
+    from pipelines.render_watch import check_watch, render_arrivals
+    from pipelines.terminal.interrupts import stopped_by_signals
     from transforms.panoramas.requests import RenderRequest, RequestFile
     from transforms.render.options import RenderOptions
+    from transforms.render.watch import Watched
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
     values |= {"scale": scale, "truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
-    if requests:
-        given = {field: values[field] for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields}
-        asked: tuple[RenderRequest, ...] | RequestFile = RequestFile(requests, given, os.getcwd())
+    given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
+    defaults = {field: values[field] for field in given}
+    asked: tuple[RenderRequest, ...] | RequestFile
+    if watch:
+        asked = ()
+    elif requests:
+        asked = RequestFile(requests, defaults, os.getcwd())
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
@@ -132,6 +145,11 @@ def render(
         model_copies=model_copies,
         slice=chosen_slice(slice, requests),
     )
+    if watch:
+        check_watch({"--requests": requests, "--slice": slice, "--repair": repair, "--dry-run": dry_run})
+        with stopped_by_signals() as stop:
+            render_arrivals(options, Watched(watch, out, defaults, os.getcwd()), stop, flags)
+        return
     if dry_run:
         say_what_it_costs(options)
     else:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from model.errors import InputError
 from transforms.ingest.batches import reject_json
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.storage.files import join
 from transforms.storage.runs import Runs
 from transforms.training_set.dataset import reject_order

@@ -28,7 +28,7 @@ from transforms.storage.files import exists, filesystem, join, list_files, read_
 from transforms.storage.notes import say_once
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
-FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
+FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests", "watched")
 """The folders that a job writes to, below its own."""
 
 RECORD = "json"
@@ -194,11 +194,13 @@ class Known:
     """What the names in the folder, and the manifest, say about an id; no file of it has been read.
 
     Attributes:
-        suffixes: the suffixes of its files in `PANORAMAS`: formats, and json for its record.
+        has_patches: whether it has a folder in `PATCHES`.
+        suffixes: the suffixes of its files in `PANORAMAS`: formats, and `RECORD`.
         plan: the digest of the plan of which the manifest says that it is done; empty if it says nothing.
         formats: the formats that the manifest lists for it.
     """
 
+    has_patches: bool = True
     suffixes: frozenset[str] = frozenset()
     plan: str = ""
     formats: frozenset[str] = frozenset()

@@ -38,6 +38,9 @@ plans stay as they were."""
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
 JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey")
 
+REQUEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
+"""The ends of the names of files of requests."""
+
 MOST_REQUESTS = 1_000_000
 """The most requests in a file."""
 
@@ -310,6 +313,7 @@ class RequestFile:
             the rows name.
         defaults: the JSON values of fields that a row does not give.
         folder: the folder to which paths in the rows are relative; empty to leave such paths as they are.
+        name: the name of the file in the manifest; empty for the last part of its URL.
         stored_at: the URL at which workers read the file, if it is a copy. Requests that are not from a file have only
             this one.
         secrets: URLs with passwords or tokens, by their redacted forms in the copy.
@@ -318,13 +322,14 @@ class RequestFile:
     url: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
+    name: str = ""
     stored_at: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """The name of the file; empty for requests that are not from a file."""
-        return posixpath.basename(self.url)
+    def label(self) -> str:
+        """The name of the file in the manifest; empty for requests that are not from a file."""
+        return self.name or posixpath.basename(self.url)
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows.
@@ -343,7 +348,7 @@ class RequestFile:
 
     def place(self, number: int | str) -> str:
         """Returns a name for a row that has no id of its own; it is never a valid id."""
-        return f"{self.name}, request {number}".removeprefix(", ")
+        return f"{self.label}, request {number}".removeprefix(", ")
 
 
 def store_requests(url: str, requests: Iterable[RenderRequest]) -> RequestFile:
@@ -420,16 +425,32 @@ def read_rows(url: str) -> Iterator[Any]:
     """
     if not exists(url):
         raise InputError(f"--requests {url}: there is no such file")
-    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    try:
+        with local_copy(url) as path:
+            yield from parse_rows(url, path)
+    except OSError as error:
+        raise InputError(f"--requests {url} cannot be read: {one_line(error)}") from None
+
+
+def parse_rows(url: str, path: str) -> Iterator[Any]:
+    """Yields the rows of a file: JSON values or refusals.
+
+    Args:
+        url: the URL of the file.
+        path: the path of the file, or of a copy of it.
+
+    Raises:
+        InputError: the file is not of a known kind, is damaged, or has no rows or too many.
+    """
+    readers = dict(zip(REQUEST_SUFFIXES, (read_jsonl, read_csv, read_parquet), strict=True))
     suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
     count = 0
     try:
-        with local_copy(url) as path:
-            for row in itertools.islice(readers[suffix](path), MOST_REQUESTS + 1):
-                count += 1
-                yield row
+        for row in itertools.islice(readers[suffix](path), MOST_REQUESTS + 1):
+            count += 1
+            yield row
     except (ValueError, OverflowError, OSError, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
     if count == 0:

@@ -181,8 +181,11 @@ def _all_known(lines: dict[str, list[str]]) -> dict[str, Known]:
         request_id, _, suffix = line.partition(" ")
         suffixes[request_id].add(suffix)
     listed = {name: (plan, frozenset(formats)) for name, plan, *formats in map(str.split, lines[_LISTED])}
-    ids = {name for name, there in suffixes.items() if RECORD in there} | {line.rstrip() for line in lines[PATCHES]}
-    return {name: Known(frozenset(suffixes[name]), *listed.get(name, ())) for name in ids}
+    with_patches = {line.rstrip() for line in lines[PATCHES]}
+    return {
+        name: Known(name in with_patches, frozenset(suffixes[name]), *listed.get(name, ()))
+        for name in {name for name, there in suffixes.items() if RECORD in there} | with_patches
+    }
 
 
 def summary_of(taken: Taken) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from transforms.render.options import RenderOptions
 from transforms.render.planner import Examined, Planner
 from transforms.render.repair import remove_damaged
 from transforms.render.reuse import reuse_patches
-from transforms.render.work import STORAGE_CALLS, Work, work_on
+from transforms.render.work import STORAGE_CALLS, Work, remove_unused, work_on
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 from transforms.storage.tally import Tally
@@ -134,7 +134,7 @@ class Intake:
     def _is_done(self, group: Numbered, known: Known | None, taken: Taken) -> bool:
         """Notes a panorama that is done as far as the manifest and the names in its folder tell."""
         number, request = group[0]
-        if known is None or not known.plan or self.options.repair or len(group) > 1 or isinstance(request, Refused):
+        if known is None or isinstance(request, Refused) or len(group) > 1 or not self._may_be_done(known):
             return False
         try:
             plan, _ = self.planner.plan(self.options, request)
@@ -143,6 +143,11 @@ class Intake:
         if known.shows(plan):
             taken.done[number] = plan
         return number in taken.done
+
+    def _may_be_done(self, known: Known) -> bool:
+        """Returns whether a panorama that is done needs no look at its files."""
+        has_unused = known.has_patches and not self.options.keep_patches  # of a job that was killed, perhaps
+        return bool(known.plan) and not has_unused and not self.options.repair
 
     def _decide(self, group: Numbered, known: Known | None) -> "Decided":
         """Begins the first panorama of an id that can be rendered."""
@@ -173,7 +178,10 @@ class Intake:
             retried(begin, options.out, plan, held, options.stores_patches(plan))
             if options.repair and held is not None:
                 damaged = remove_damaged(options.out, retried(existing_shards, options.out, plan))[plan]
-        return work_on(options, plan, held, damaged)
+        work = work_on(options, plan, held, damaged)
+        if self.begins:
+            remove_unused(options, work)
+        return work
 
 
 Decided = tuple[dict[int, Work], list[tuple[int, Refused]]]

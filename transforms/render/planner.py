@@ -77,8 +77,8 @@ def check_any(options: RenderOptions, planner: "Planner") -> Plan | None:
         return None
     if not isinstance(options.requests, RequestFile):
         raise InputError(first.reason)
-    name = options.requests.name
-    raise InputError(f"{name}: none of its {refusals} requests can be rendered; {first.id}: {first.reason}")
+    label = options.requests.label
+    raise InputError(f"{label}: none of its {refusals} requests can be rendered; {first.id}: {first.reason}")
 
 
 def plan_or_refuse(options: RenderOptions, request: RenderRequest | Refused, planner: "Planner") -> Plan | Refused:
