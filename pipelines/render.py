@@ -35,7 +35,7 @@ from transforms.render.index_page import write_index
 from transforms.render.intake import CAUTIONS, TAKEN, TILES_TO_MAKE, planner_of
 from transforms.render.job_folder import JobFolder, Merged, StoreRows, new_job_folder
 from transforms.render.options import RenderOptions
-from transforms.render.planner import check_any
+from transforms.render.planner import Planner, check_any
 from transforms.render.publish import FAILURES, PublishShards
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
@@ -57,15 +57,22 @@ def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) ->
 
 
 @contextmanager
-def rendered(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> Iterator[Iterator[ManifestRow]]:
+def rendered(
+    options: RenderOptions, beam_flags: PipelineOptions | None = None, planner: Planner | None = None
+) -> Iterator[Iterator[ManifestRow]]:
     """Renders all requests; yields their rows of the manifest, ordered by id.
+
+    Args:
+        options: The options of the job.
+        beam_flags: Beam's options.
+        planner: The planner that has checked the requests, if one has.
 
     Raises:
         InputError: No request can be rendered. Nothing was written.
         OSError: Storage failed in a way that does not concern a single panorama.
     """
     job = new_job_folder(options.out)
-    first = check_any(options, planner_of(job.url))
+    first = check_any(options, planner_of(job.url, planner))
     remains = False
     try:
         file = job.store(options.requests, is_remote(beam_flags))
@@ -216,17 +223,25 @@ def complete_manifest(_: bytes, runs: Iterable[str], out: str, job: JobFolder, d
 
 
 def render_written(
-    options: RenderOptions, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions
+    options: RenderOptions, planner: Planner, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions
 ) -> None:
-    """Writes requests to a file that `--requests` accepts, and renders those of the options, which are checked."""
+    """Writes requests to a file that `--requests` accepts, and renders those of the options.
+
+    Args:
+        options: The options of the job.
+        planner: The planner that has checked its requests.
+        file: The URL of the file.
+        requests: The content of the file.
+        flags: Beam's options.
+    """
     write_requests(file, requests)
     print(f"Requests written to {file}", file=sys.stderr)
-    render_and_report(options, flags)
+    render_and_report(options, flags, planner)
 
 
-def render_and_report(options: RenderOptions, flags: PipelineOptions) -> None:
+def render_and_report(options: RenderOptions, flags: PipelineOptions, planner: Planner | None = None) -> None:
     """Renders, prints a summary, and exits with code 1 if something is missing."""
-    with rendered(options, flags) as rows:
+    with rendered(options, flags, planner) as rows:
         summary = Summary.of(rows)
     show_cautions(CAUTIONS.named())
     if summary.count:
@@ -253,7 +268,7 @@ def say_what_it_costs(options: RenderOptions) -> None:
         with beam_job(None, folder) as pipeline:
             file = job.store(options.requests, copies=False)
             _ = pipeline | TakeRequests(options.without_requests(), file, job, begins=False)
-        for each in job.summaries():
+        for each in job.requests():
             if "estimate" in each:
                 costs.append(each)
             else:

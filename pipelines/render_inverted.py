@@ -41,5 +41,5 @@ def render_inverted(
     ready = requests(invert())
     options = dataclasses.replace(options, requests=tuple(ready))
     check_all(options, planner)
-    render_written(options, join(options.out, "requests", f"{name}.jsonl"), ready, flags)
+    render_written(options, planner, join(options.out, "requests", f"{name}.jsonl"), ready, flags)
     return ready

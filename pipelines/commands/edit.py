@@ -49,6 +49,7 @@ def edit(
     options = RenderOptions(
         (edited,), folder, checkpoint, tile_px(tile) or found.tile_px, replace=True, precision=precision
     )
-    (plan,) = check_all(options, Planner())
+    planner = Planner()
+    (plan,) = check_all(options, planner)
     check_checkpoint(found, plan)
-    render_written(options, found.file, found.requests(edited), flags)
+    render_written(options, planner, found.file, found.requests(edited), flags)

@@ -71,5 +71,6 @@ def fuse(
         scale=scale,
     )
     options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
-    check_all(options, Planner())
-    render_written(options, join(out, "requests", f"{request.id}.jsonl"), [request], flags)
+    planner = Planner()
+    check_all(options, planner)
+    render_written(options, planner, join(out, "requests", f"{request.id}.jsonl"), [request], flags)

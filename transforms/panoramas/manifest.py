@@ -301,7 +301,8 @@ def _merged(out: str, parts: Iterable[str]) -> Iterator[ManifestRow] | None:
 def _last_of_each(streams: Sequence[Iterator[ManifestRow]]) -> Iterator[ManifestRow]:
     """Yields the last stream's row for each id, in the order of the ids, from streams in that order."""
     by_id = operator.itemgetter("id")
-    for _, rows in itertools.groupby(heapq.merge(*streams, key=by_id), key=by_id):
+    merged = heapq.merge(*streams, key=by_id) if len(streams) > 1 else itertools.chain(*streams)
+    for _, rows in itertools.groupby(merged, key=by_id):
         *_, last = rows
         yield last
 
@@ -313,10 +314,14 @@ def _opened(url: str, checked: Collection[str]) -> Iterator[ManifestRow]:
         InputError: the file is missing, damaged or not a manifest.
     """
     is_sorted = retried(_is_sorted, url, pa.schema(MANIFEST_SCHEMA.field(name) for name in checked))
-    rows = _trusted(url, _rows(url))
-    first = list(itertools.islice(rows, 1))
-    rows = itertools.chain(first, rows)
+    rows = _trusted(url, retried(_begun, url))
     return rows if is_sorted else iter(sorted(rows, key=operator.itemgetter("id")))
+
+
+def _begun(url: str) -> Iterator[Mapping[str, Any]]:
+    """Returns the rows of a file, which is open."""
+    rows = _rows(url)
+    return itertools.chain(list(itertools.islice(rows, 1)), rows)
 
 
 def _rows(url: str) -> Iterator[Mapping[str, Any]]:

@@ -191,7 +191,7 @@ class RenderRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the request as JSON values."""
-        values = as_lists(dataclasses.asdict(self))
+        values = to_plain(self)
         return {name: value for name, value in values.items() if LATER_FIELDS.get(name, dataclasses.MISSING) != value}
 
     @classmethod
@@ -211,15 +211,21 @@ def fields_from_json(cls: type, values: Mapping[str, Any], name: str) -> dict[st
     Raises:
         InputError: a field is unknown or missing, or, within styles and edits, out of range.
     """
-    fields, types = {field.name: field for field in dataclasses.fields(cls)}, declared_types(cls)
-    unknown = sorted(set(values) - set(fields))
+    types = declared_types(cls)
+    unknown = sorted(set(values) - set(types))
     if unknown:
-        raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
+        raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(types))}")
     given = {key: from_json(types[key], value, f"{name}: {key}") for key, value in values.items() if value is not None}
-    for one in fields.values():
-        if one.default is dataclasses.MISSING and one.name not in given:
-            raise InputError(f"{name}: {one.name} is missing")
+    for needed in needed_fields(cls):
+        if needed not in given:
+            raise InputError(f"{name}: {needed} is missing")
     return given
+
+
+@cache
+def needed_fields(cls: type) -> tuple[str, ...]:
+    """Returns the fields of a dataclass that have no default."""
+    return tuple(one.name for one in dataclasses.fields(cls) if one.default is dataclasses.MISSING)
 
 
 @cache
@@ -259,11 +265,14 @@ def object_from_json(kind: type, values: Any, name: str) -> Any:
         raise InputError(message if message.startswith(name) else f"{name}: {message}") from None
 
 
-def as_lists(value: Any) -> Any:
-    """Converts the tuples within a JSON value to lists."""
-    if isinstance(value, dict):
-        return {key: as_lists(inner) for key, inner in value.items()}
-    return [as_lists(inner) for inner in value] if isinstance(value, tuple | list) else value
+def to_plain(value: Any) -> Any:
+    """Returns a value of a request as JSON: dataclasses become objects, and tuples lists."""
+    if isinstance(value, tuple | list):
+        return [to_plain(inner) for inner in value]
+    if isinstance(value, RenderRequest | Style | Edit | Journey):
+        kind: type = type(value)
+        return {name: to_plain(getattr(value, name)) for name in declared_types(kind)}
+    return value
 
 
 @dataclass(frozen=True, slots=True)

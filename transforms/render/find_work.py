@@ -165,13 +165,21 @@ class _TakeIn(beam.DoFn):
         rows = sorted((_from_line(line) for line in lines.pop(_REQUESTS)), key=lambda row: row.number)
         with reported():
             taken = self.intake.take(self.step.file, rows, _all_known(lines).get)
-            summary = summary_of(taken) if self.step.begins else weigh(taken, self.intake.planner)
-            run = self.step.job.taken.write(summary, f"{bucket:03d}")
+            run = self._store(taken, f"{bucket:03d}")
         count_taken(taken)
         for number, work in taken.work.items():
             if not work.is_done:
                 yield number // NEIGHBOURS, (number, work)
         yield pvalue.TaggedOutput(_TAKEN, run)
+
+    def _store(self, taken: Taken, name: str) -> str:
+        """Stores what became of some rows; returns the URL of the rows of the manifest."""
+        job = self.step.job
+        if not self.step.begins:
+            return job.taken.write(weigh(taken, self.intake.planner), name)
+        if taken.done:
+            job.done.write(({"id": plan.request.id} for plan in taken.done.values()), name)
+        return job.taken.write(map(dict, taken.rows()), name)
 
 
 def _all_known(lines: dict[str, list[str]]) -> dict[str, Known]:
@@ -186,12 +194,6 @@ def _all_known(lines: dict[str, list[str]]) -> dict[str, Known]:
         name: Known(name in with_patches, frozenset(suffixes[name]), *listed.get(name, ()))
         for name in {name for name, there in suffixes.items() if RECORD in there} | with_patches
     }
-
-
-def summary_of(taken: Taken) -> Iterator[dict[str, Any]]:
-    """Yields what `JobFolder.taken` holds of some rows."""
-    yield from ({"id": plan.request.id} for plan in taken.done.values())
-    yield from map(dict, taken.rows())
 
 
 def weigh(taken: Taken, planner: Planner) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,6 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
@@ -62,10 +61,20 @@ def first_row(work: Work) -> ManifestRow:
     return manifest_row(work.plan, DONE, None, work.record)
 
 
-@lru_cache(maxsize=2)
-def planner_of(job: str) -> Planner:
-    """Returns the planner that all steps of a job share in this process, and so the checkpoints that it has read."""
-    return Planner()
+_PLANNERS: dict[str, Planner] = {}
+
+
+def planner_of(job: str, planner: Planner | None = None) -> Planner:
+    """Returns the planner that all steps of a job share in this process, and so the checkpoints that it has read.
+
+    Args:
+        job: the URL of the job's folder.
+        planner: the planner that they are to share; None for a new one.
+    """
+    if job not in _PLANNERS:
+        _PLANNERS.clear()  # earlier jobs read checkpoints that may be others now
+        _PLANNERS[job] = planner or Planner()
+    return _PLANNERS[job]
 
 
 TAKEN, DONE_BEFORE = Tally("requests"), "done before"

@@ -2,8 +2,8 @@
 
 .tmp-render-<stamp>-<random>/requests.<suffix>       the requests, or a copy of their file that all workers can read
 .tmp-render-<stamp>-<random>/left-out                a byte for each row of the file, 1 for those of other slices
-.tmp-render-<stamp>-<random>/taken/<bucket>.jsonl    what became of the rows of a bucket, by their names: rows of the
-                                                     manifest, or only the ids of panoramas that were done before
+.tmp-render-<stamp>-<random>/taken/<bucket>.jsonl    rows of the manifest that the requests of a bucket change, by id
+.tmp-render-<stamp>-<random>/done/<bucket>.jsonl     the ids of its other requests, whose panoramas are done
 .tmp-render-<stamp>-<random>/log/<random>.jsonl      rows of panoramas that have just been made, for the manifest
 .tmp-render-<stamp>-<random>/made/<random>.jsonl     the rows of all panoramas that have been made
 """
@@ -61,8 +61,13 @@ class JobFolder:
 
     @property
     def taken(self) -> Runs[dict[str, Any]]:
-        """What became of the rows of the requests."""
+        """The rows of the manifest that the requests change, before anything is rendered."""
         return self._runs("taken")
+
+    @property
+    def done(self) -> Runs[dict[str, Any]]:
+        """The ids of the other requests."""
+        return self._runs("done")
 
     @property
     def log(self) -> Runs[ManifestRow]:
@@ -103,11 +108,12 @@ class JobFolder:
 
     def has_run(self) -> bool:
         """Returns whether the job has taken its requests in."""
-        return retried(exists, self.taken.folder) or retried(exists, join(self.url, "left-out"))
+        return any(retried(exists, join(self.url, name)) for name in ("taken", "done", "left-out"))
 
-    def summaries(self) -> Iterator[dict[str, Any]]:
-        """Yields what became of all requests, by their names."""
-        return self.taken.merge([join(self.taken.folder, name) for name in list_files(self.taken.folder)])
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """Yields the id of each request, or all that is in `taken` of it, by their ids."""
+        folders = self.taken.folder, self.done.folder
+        return self.taken.merge([join(folder, name) for folder in folders for name in list_files(folder)])
 
     def rows(self, out: str) -> Iterator[ManifestRow]:
         """Yields the manifest's rows of all requests, by id.
@@ -116,7 +122,7 @@ class JobFolder:
             OSError: the manifest lacks one.
         """
         manifest = stream_manifest(out)
-        for name in map(self.taken.order, self.summaries()):
+        for name in map(self.taken.order, self.requests()):
             row = next((row for row in manifest if row["id"] >= name), None)
             if row is None or row["id"] != name:
                 raise OSError(f"another run wrote the manifest of {out} at the same time; run the command again")
@@ -141,7 +147,7 @@ class Merged:
     urls: Collection[str]
 
     def __iter__(self) -> Iterator[Any]:
-        return (item for item in self.runs.merge(self.urls) if len(item) > 1)
+        return self.runs.merge(self.urls)
 
 
 @dataclass(frozen=True, slots=True)
