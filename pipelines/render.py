@@ -26,7 +26,7 @@ from pipelines.terminal.render_tables import JobNote, Summary, show_cautions, sh
 from transforms.panoramas.folder import FOLDERS
 from transforms.panoramas.manifest import ManifestRow, write_manifest
 from transforms.panoramas.plan import Plan
-from transforms.panoramas.requests import RenderRequest, RequestFile, write_requests
+from transforms.panoramas.requests import RenderRequest, RequestFile, cautions, write_requests
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssembleRest
 from transforms.render.estimate import Estimate, total
 from transforms.render.find_work import FindWork, TakeRequests
@@ -76,8 +76,13 @@ def rendered(
     remains = False
     try:
         file = job.store(options.requests, is_remote(beam_flags))
+        shown = set(cautions(first.request)) if first else set()
+        show_cautions(dict.fromkeys(shown, 1))
         retried(remove_leftovers, options.out, *FOLDERS)
         run(options, file, job, first, beam_flags)
+        show_cautions(
+            {caution: count for caution, count in CAUTIONS.named().items() if count > 1 or caution not in shown}
+        )
         remains = not job.has_run()  # but will: as a template
         if not remains:
             write_index(options.out)
@@ -243,7 +248,6 @@ def render_and_report(options: RenderOptions, flags: PipelineOptions, planner: P
     """Renders, prints a summary, and exits with code 1 if something is missing."""
     with rendered(options, flags, planner) as rows:
         summary = Summary.of(rows)
-    show_cautions(CAUTIONS.named())
     if summary.count:
         show_summary(options.out, summary)
     elif options.slice:
