@@ -19,13 +19,15 @@ install() {
     "$venv/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --constraint "$source/constraints.txt" "$@"
 }
 [ -z "$index" ] || install --index-url "$index" torch
-install "$source${extras:+[$extras]}"
+# pip builds where the source is: in a copy, so that it leaves nothing there.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+(cd "$source" && cp -R LICENSE README.md model pipelines pyproject.toml setup.py transforms "$work")
+install "$work${extras:+[$extras]}"
 "$venv/bin/pip" check
 # torch's own tests, and headers for extensions: a tenth of the environment, and used by nothing here.
 rm -rf "$venv"/lib/python3*/site-packages/torch/include "$venv"/lib/python3*/site-packages/torch/test
 
 # Away from the source, so that only what is installed is found.
-out=$(mktemp -d)
-trap 'rm -rf "$out"' EXIT
-cd "$out"
-"$venv/bin/infinitygan" render --width 256 --height 128 --out "$out" --quiet
+cd /
+"$venv/bin/infinitygan" render --width 256 --height 128 --out "$work/out" --quiet

@@ -4,8 +4,10 @@ requests -> plans -> shards of tiles -> patches -> patch shards and panoramas ->
 """
 
 import itertools
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import apache_beam as beam
 import typer
@@ -22,8 +24,8 @@ from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shar
 from transforms.panoramas.manifest import (
     DONE,
     ManifestRow,
-    read_manifest,
     refused_row,
+    stream_manifest,
     write_manifest,
 )
 from transforms.panoramas.plan import PatchShard, Plan
@@ -40,7 +42,7 @@ from transforms.render.repair import remove_damaged
 from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, survey
+from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, remove_unused, survey
 from transforms.storage.files import join, remove, remove_leftovers
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
@@ -83,18 +85,10 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
         ):
             build(pipeline, options, to_do, sight, is_detached(beam_flags))
     ids = {plan.request.id for plan in plans} | planned.refused.keys()
-    rows = [row for row in write_page(options.out) if row["id"] in ids]
+    write_index(options.out)
+    rows = [row for row in stream_manifest(options.out) if row["id"] in ids]
     if len(rows) < len(ids):
         raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
-    return rows
-
-
-def write_page(out: str) -> list[ManifestRow]:
-    """Writes index.html, again if other runs change the manifest meanwhile; returns the rows that it shows."""
-    rows, written = retried(read_manifest, out), None
-    while rows != written:
-        retried(write_index, out, rows)
-        rows, written = retried(read_manifest, out), rows
     return rows
 
 
@@ -125,7 +119,9 @@ class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[M
 def start(planned: Planned) -> list[Work]:
     """Writes the plans and the initial manifest; returns the work of each plan, whether done or not."""
     work = list(survey(planned, prepare(planned)))
+    for_each(partial(remove_unused, planned.options), work, STORAGE_CALLS)
     rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
+    rows.sort(key=operator.itemgetter("id"))
     write_manifest(planned.options.out, rows, anew=planned.options.place(""), left_out=planned.options.left_out())
     return work
 
@@ -192,9 +188,9 @@ def build(
 
 def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:
     """Writes the manifest and, if the process that submitted the job is gone, what that would write at the end."""
-    write_manifest(out, rows)
+    write_manifest(out, sorted(rows, key=operator.itemgetter("id")))
     if detached:
-        write_page(out)
+        write_index(out)
         remove(join(out, JOB))
 
 

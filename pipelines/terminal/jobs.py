@@ -192,7 +192,7 @@ def watch(result: Any) -> None:
             raise cause_of(fault, messages.text())
         if PipelineState.is_terminal(state):
             break
-        time.sleep(POLL_S)
+        messages.wait(POLL_S)
     remark("")
     clean_up = getattr(result, "_cleanup", None)
     if clean_up:  # workers in this process
@@ -234,6 +234,7 @@ class Messages:
 
     def __init__(self, result: Any) -> None:
         self._read: list[Any] = []
+        self._new_state = threading.Event()
         self._thread = threading.Thread(target=self._listen, args=(result,), daemon=True)
         self._thread.start()
 
@@ -245,6 +246,13 @@ class Messages:
             for message in service.GetMessageStream(beam_job_api_pb2.JobMessagesRequest(job_id=result._job_id)):
                 if message.HasField("message_response"):
                     self._read.append(message.message_response)
+                else:
+                    self._new_state.set()
+
+    def wait(self, most_s: float) -> None:
+        """Waits until the job has a new state, but no longer than this."""
+        self._new_state.wait(most_s)
+        self._new_state.clear()
 
     def last_error(self) -> str:
         """Returns the last message about an error, which may still be on its way."""

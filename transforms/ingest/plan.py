@@ -21,7 +21,7 @@ from typing import Any, Final
 from model.checks import is_count
 from model.errors import InputError
 from transforms.ingest.batches import read_lines, reject_json, write_lines
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.storage.files import exists, join, list_files, read_json, write_bytes, write_json
 from transforms.storage.urls import host_key, is_web
 from transforms.training_set.dataset import reject_order

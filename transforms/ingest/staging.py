@@ -23,8 +23,8 @@ from typing import Final, cast
 
 from model.errors import InputError
 from transforms.ingest.batches import write_faults
-from transforms.ingest.lock import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
 from transforms.ingest.plan import is_planned, plan_url
+from transforms.ingest.run_mark import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
 from transforms.storage.fence import Fenced, alone_in, check_current
 from transforms.storage.files import (
     TEMPORARY,

@@ -20,7 +20,7 @@ from transforms.render.options import RenderOptions
 from transforms.render.planner import Examined, Planner
 from transforms.render.repair import remove_damaged
 from transforms.render.reuse import reuse_patches
-from transforms.render.work import STORAGE_CALLS, Work, work_on
+from transforms.render.work import STORAGE_CALLS, Work, remove_unused, work_on
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 from transforms.workers.faults import reported
@@ -145,7 +145,10 @@ class Intake:
             retried(begin, options.out, plan, held, options.stores_patches(plan))
             if options.repair and held is not None:
                 damaged = remove_damaged(options.out, retried(existing_shards, options.out, plan))[plan]
-        return work_on(options, plan, held, damaged)
+        work = work_on(options, plan, held, damaged)
+        if self.begins:
+            remove_unused(options, work)
+        return work
 
 
 Decided = tuple[dict[int, Work], list[tuple[int, Refused]]]

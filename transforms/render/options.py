@@ -16,7 +16,9 @@ from transforms.render.slices import Slice
 
 SHARD_PX, MOST_SHARD_PX = 2**20, 2**28
 MOST_MODEL_COPIES = 64
-ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]?(;install-nvidia-driver(:[a-z0-9.]+)?)?")
+ACCELERATOR = re.compile(
+    r"type:[a-z0-9-]+;count:[1-9][0-9]?(;machine_type:[a-z0-9-]+)?(;install-nvidia-driver(:[a-z0-9.]+)?)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ class RenderOptions:
     def _check_workers(self) -> None:
         if self.accelerator is not None and not ACCELERATOR.fullmatch(self.accelerator):
             raise InputError(
-                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, perhaps with ;install-nvidia-driver, "
-                "such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
+                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, perhaps with ;machine_type:NAME and "
+                ";install-nvidia-driver, such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
             )
         copies = self.model_copies
         if copies is not None and not (is_integer(copies) and 1 <= copies <= MOST_MODEL_COPIES):

@@ -8,10 +8,11 @@ import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from model.geometry import Window
-from transforms.panoramas.folder import Held, PanoramaRecord, existing_shards, is_complete
+from transforms.panoramas.folder import Held, PanoramaRecord, existing_shards, is_complete, plan_folder
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned
+from transforms.storage.files import remove
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 
@@ -91,6 +92,12 @@ def work_on(options: RenderOptions, plan: Plan, held: Held | None, damaged: Iter
         return Work(plan, held.record, tuple((shard.first, shard.last) for shard in damaged), tiles_per_shard)
     existing = () if held is None else retried(existing_shards, options.out, plan)
     return Work(plan, None, tuple(gaps_between(plan, existing)), tiles_per_shard)
+
+
+def remove_unused(options: RenderOptions, work: Work) -> None:
+    """Removes the patches of a finished panorama, unless they are kept: a job that was killed may have left them."""
+    if work.is_done and not options.keep_patches:
+        retried(remove, plan_folder(options.out, work.plan))
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:
