@@ -64,25 +64,30 @@ class Change:
     """A change of the network's inputs.
 
     Attributes:
-        noise: The factor of all noise.
+        noise_layers: The layers of G_T that keep their noise; None for all.
         z_l: The factor of the local latents.
         furthest_cells: The distance from the horizon beyond which the vertical coordinate stays the same.
+        one_column: Whether the horizontal coordinates are those of column 0 everywhere.
         mean_w: Whether all layers of G_T have the average style.
     """
 
-    noise: float = 1.0
+    noise_layers: tuple[int, ...] | None = None
     z_l: float = 1.0
     furthest_cells: int | None = None
+    one_column: bool = False
     mean_w: bool = False
 
 
 CHANGES = {
     "none": Change(),
-    "without noise": Change(noise=0),
-    "z_l × 0.85": Change(z_l=0.85),
-    "z_l × 0.7": Change(z_l=0.7),
-    "z_l × 0.5": Change(z_l=0.5),
+    "without noise": Change(noise_layers=()),
+    "noise of layer 3 alone": Change(noise_layers=(3,)),
+    "noise of layer 4 alone": Change(noise_layers=(4,)),
+    "z_l x 0.85": Change(z_l=0.85),
+    "z_l x 0.7": Change(z_l=0.7),
+    "z_l x 0.5": Change(z_l=0.5),
     "vertical coordinate of the frame's edge": Change(furthest_cells=6),
+    "one column's coordinates": Change(one_column=True),
     "average w": Change(mean_w=True),
 }
 
@@ -100,7 +105,9 @@ class ChangedLatents(Latents):
 
     def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
         """Returns the noise."""
-        return [noise * self.change.noise for noise in super().z_n(windows)]
+        kept = self.change.noise_layers
+        fields = zip(windows, super().z_n(windows), strict=True)
+        return [field if kept is None or layer in kept else 0 * field for (layer, _, _), field in fields]
 
     def coordinates(self, rows: Window, columns: Window) -> Tensor:
         """Returns the coordinates."""
@@ -108,6 +115,8 @@ class ChangedLatents(Latents):
         if self.change.furthest_cells is not None:
             cells = torch.arange(rows[0], rows[1] + 1).clamp(-self.change.furthest_cells, self.change.furthest_cells)
             field[:, 0] = torch.tanh(self.config.vertical_step * cells.double()).float()[None, :, None]
+        if self.change.one_column:
+            field[:, 1:] = super().coordinates((0, 0), (0, 0))[:, 1:]
         return field
 
 
