@@ -162,13 +162,26 @@ def build(
     detached: bool = False,
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
+    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
+    rows, _ = make_panoramas(to_do, options)
+    _ = (
+        rows
+        | "All rows" >> beam.combiners.ToList()
+        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
+    )
+    return rows
+
+
+def make_panoramas(
+    to_do: beam.PCollection[Work], options: RenderOptions
+) -> tuple[beam.PCollection[ManifestRow], beam.PCollection[ManifestRow]]:
+    """Adds the steps from work to panoramas; returns the rows of all of them, and early those that are finished."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out, options.keep_patches).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
     publish = PublishShards(options.out, options.keep_patches, __version__).with_resource_hints(**hints)
 
-    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
     plans = to_do | "Plans" >> beam.Map(lambda each: each.plan)
     patches, not_synthesized = (
         to_do | "CutShards" >> CutShards() | "SkipStored" >> skip | "SynthesizePatches" >> synthesize
@@ -178,12 +191,7 @@ def build(
     rows = (plans, published.rows, failures) | "AssembleRest" >> AssembleRest(
         options.out, options.keep_patches, __version__
     )
-    _ = (
-        rows
-        | "All rows" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
-    )
-    return rows
+    return rows, published.rows
 
 
 def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:

@@ -78,6 +78,12 @@ def render(
             show_default="all",
         ),
     ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep rendering the files of requests that arrive in a folder, until interrupted."
+        ),
+    ] = None,
     tile: Tile = None,
     tiles_per_shard: Annotated[
         int | None, typer.Option(help="Number of patches in each shard.", show_default="about a million pixels")
@@ -107,9 +113,12 @@ def render(
     """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
+    from pipelines.render_watch import check_watch, render_arrivals
+    from pipelines.terminal.interrupts import stopped_by_signals
     from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
+    from transforms.render.watch import Watched
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
@@ -117,9 +126,12 @@ def render(
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
     values |= {"scale": scale, "truncation": truncation, "local_truncation": local_truncation}
     values |= {"journey": None if journey is None else {"every_px": journey}}
-    if requests:
-        given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
-        listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
+    given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
+    defaults = {field: values[field] for field in given}
+    if watch:
+        asked: list[RenderRequest | Refused] = []
+    elif requests:
+        listed: list[RenderRequest | Refused] = list_requests(requests, defaults)
         asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
@@ -141,6 +153,11 @@ def render(
         source=posixpath.basename(requests) if requests else "",
         slice=chosen_slice(slice, requests),
     )
+    if watch:
+        check_watch({"--requests": requests, "--slice": slice, "--repair": repair, "--dry-run": dry_run})
+        with stopped_by_signals() as stop:
+            render_arrivals(options, Watched(watch, out, defaults, os.getcwd()), stop, flags)
+        return
     planned = make_plans(options)
     if dry_run:
         say_what_it_costs(planned)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from model.bundled import BUNDLED
 from transforms.storage import paths
 
-ARGUMENTS: Final = ("sources", "out", "checkpoint", "photographs", "photograph", "folder", "request")
+ARGUMENTS: Final = ("sources", "watch", "out", "checkpoint", "photographs", "photograph", "folder", "request")
 """The arguments of commands that may be paths."""
 
 

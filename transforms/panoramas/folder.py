@@ -28,7 +28,7 @@ from transforms.storage.files import exists, filesystem, join, list_files, read_
 from transforms.storage.notes import say_once
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
-FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
+FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests", "watched")
 """The folders that a job writes to, below its own."""
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")

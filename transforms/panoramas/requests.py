@@ -38,6 +38,9 @@ plans stay as they were."""
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
 JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey", "local_truncation")
 
+REQUEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
+"""The ends of the names of files of requests."""
+
 MOST_REQUESTS = 1_000_000
 """The most requests in a file."""
 
@@ -313,11 +316,13 @@ class RequestFile:
             the rows name.
         defaults: the JSON values of fields that a row does not give.
         folder: the folder to which paths in the rows are relative; empty to leave such paths as they are.
+        name: the name of the file in the manifest; empty for the last part of its URL.
     """
 
     url: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
+    name: str = ""
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows.
@@ -334,7 +339,7 @@ class RequestFile:
 
     def place(self, number: int | str) -> str:
         """Returns a name for a row that has no id of its own; it is never a valid id."""
-        return f"{posixpath.basename(self.url)}, request {number}"
+        return f"{self.name or posixpath.basename(self.url)}, request {number}"
 
 
 def absolute_files(request: RenderRequest, folder: str) -> RenderRequest:
@@ -376,12 +381,25 @@ def read_rows(url: str) -> list[Any]:
     """
     if not exists(url):
         raise InputError(f"--requests {url}: there is no such file")
-    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    try:
+        content = read_bytes(url)
+    except OSError as error:
+        raise InputError(f"--requests {url} cannot be read: {one_line(error)}") from None
+    return parse_rows(url, content)
+
+
+def parse_rows(url: str, content: bytes) -> list[Any]:
+    """Returns the rows of a file: JSON values or refusals.
+
+    Raises:
+        InputError: the file is not of a known kind, is damaged, or has no rows or too many.
+    """
+    readers = dict(zip(REQUEST_SUFFIXES, (read_jsonl, read_csv, read_parquet), strict=True))
     suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
     try:
-        rows = readers[suffix](read_bytes(url))
+        rows = readers[suffix](content)
     except (ValueError, OverflowError, OSError, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
     if not rows:

@@ -160,7 +160,7 @@ class AssembleRest(beam.PTransform[Inputs, beam.PCollection[ManifestRow]]):
         return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.FlatMap(self._assemble)
 
     def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[ManifestRow]:
-        (plan,) = group[1]["plans"]
+        plan, *_ = group[1]["plans"]  # a stream may ask for it again
         for row in group[1]["rows"]:
             yield row
             return
