@@ -5,8 +5,8 @@ from pathlib import Path
 
 SPINS = "1000"
 """OpenMP's default of 300,000 spins lasts milliseconds, which are wasted if other work has taken the core. This number
-lasts about as long as putting a thread to sleep and waking it. With 3000, a process alone is a tenth faster, but needs a
-quarter more processor time wherever it shares the cores. `benchmarks/spinning.py` compares them."""
+lasts about as long as putting a thread to sleep and waking it. With 3000, a process alone is a tenth faster, but one
+that shares the cores needs a quarter more processor time. `benchmarks/spinning.py` compares them."""
 
 WORKER = "apache_beam.runners.worker.sdk_worker"
 """What the command line of each worker process of a Beam job contains, whatever the runner."""
