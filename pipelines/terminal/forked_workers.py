@@ -47,11 +47,11 @@ def fork_workers() -> None:
                 "PIPELINE_OPTIONS": json_format.MessageToJson(options),
                 "WORKER_ID": self.worker_id,
             }
-            self.worker = multiprocessing.get_context("forkserver").Process(target=work, args=(settings,))
-            self.worker.start()
+            self.process = multiprocessing.get_context("forkserver").Process(target=work, args=(settings,))
+            self.process.start()
 
         def stop_worker(self) -> None:
-            self.worker.join()
+            self.process.join()
 
 
 def work(settings: dict[str, str]) -> None:
