@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from fsspec.core import has_magic
 
 from model.errors import InputError
-from pipelines.terminal.failures import Detached
+from pipelines.terminal.failures import Detached, UnwatchedError
 from pipelines.terminal.ingest_tables import details
 from pipelines.terminal.job_records import JOB
 from pipelines.terminal.jobs import attached, is_detached, is_remote, job
@@ -87,7 +87,7 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
     try:
         with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()):
             run(options, plan, beam_flags)
-    except (Detached, StaleRunError):
+    except (Detached, StaleRunError, UnwatchedError):  # the shards belong to a job that may go on
         raise
     except BaseException:
         staging.discard_shards(out, read_dataset_if_any(out))

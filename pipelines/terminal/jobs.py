@@ -18,11 +18,11 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from model.errors import InputError, one_line
 from pipelines.terminal.beam_flags import OwnOptions, add_described, beam_options, beam_parser, check_known
-from pipelines.terminal.failures import Detached, JobFailedError, cause_of, told_in_one_line
+from pipelines.terminal.failures import Detached, JobFailedError, UnwatchedError, cause_of, told_in_one_line
 from pipelines.terminal.interrupts import cancelled_by_signals
 from pipelines.terminal.job_records import FINDING, JOB, JobRecord
 from pipelines.terminal.progress import remark
-from pipelines.terminal.runners import RESTARTS
+from pipelines.terminal.runners import JOB_SERVER_S, RESTARTS
 from transforms.storage.files import join, remove, write_json
 from transforms.storage.tally import NAMESPACE, Collected
 from transforms.workers.faults import FAULTS, in_this_process
@@ -97,8 +97,12 @@ def run_elsewhere(
             raise Detached(f"the job was submitted: see `infinitygan status {out}` and `infinitygan cancel {out}`")
         try:
             watch(submitted.result, stop)
-        finally:
+        except UnwatchedError:  # the record finds the job again
+            raise
+        except BaseException:
             remove(join(out, JOB))
+            raise
+        remove(join(out, JOB))
 
 
 class Submitted:
@@ -214,18 +218,22 @@ def watch(result: Any, stop: threading.Event | None = None) -> None:
 
 
 def look(result: Any) -> tuple[str, Mapping[str, int]]:
-    """Returns a job's state and its counts.
+    """Returns a job's state and its counts. A job server may be away for a moment.
 
     Raises:
-        JobFailedError: the job server no longer answers.
+        UnwatchedError: the job server no longer answers.
     """
-    try:
-        return result.state, counts_of(result)
-    except grpc.RpcError as error:
-        details = error.details() if hasattr(error, "details") else one_line(error)
-        raise JobFailedError(
-            f"the job server no longer answers ({details}); the job may go on: see `infinitygan status`"
-        ) from None
+    late = time.monotonic() + JOB_SERVER_S
+    while True:
+        try:
+            return result.state, counts_of(result)
+        except grpc.RpcError as error:
+            if time.monotonic() > late:
+                details = error.details() if hasattr(error, "details") else one_line(error)
+                raise UnwatchedError(
+                    f"the job server no longer answers ({details}); the job may go on: see `infinitygan status`"
+                ) from None
+        time.sleep(POLL_S)
 
 
 def counts_of(result: Any) -> dict[str, int]:
