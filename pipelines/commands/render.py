@@ -118,7 +118,7 @@ def render(
     from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
-    from transforms.render.watch import Watched
+    from transforms.render.watch import watched_at
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
@@ -156,7 +156,7 @@ def render(
     if watch:
         check_watch({"--requests": requests, "--slice": slice, "--repair": repair, "--dry-run": dry_run})
         with stopped_by_signals() as stop:
-            render_arrivals(options, Watched(watch, out, defaults, os.getcwd()), stop, flags)
+            render_arrivals(options, watched_at(watch, out, defaults, os.getcwd()), stop, flags)
         return
     planned = make_plans(options)
     if dry_run:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from model.errors import InputError
+from pipelines.terminal import forked_workers
 from pipelines.terminal.flag_names import check_names
 from pipelines.terminal.progress import silence
 from pipelines.terminal.runners import DESCRIBED, runner_of
@@ -127,10 +128,15 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     own = [f"--{name.replace('_', '-')}" for name in context.params]
     if runner_of(flags) not in DESCRIBED:
         check_names(flags, own)
+    forks = forked_workers.are_wanted(flags)
+    if forks:
+        forked_workers.begin_to_load(context.info_name or "")
     from pipelines.terminal.beam_flags import beam_options
     from pipelines.terminal.job_records import refuse_detached
 
     options = beam_options(flags, own)
+    if forks:
+        forked_workers.fork_workers()
     out = context.params.get("out") or context.params.get("folder")
     if out:
         refuse_detached(out)
