@@ -3,7 +3,7 @@
 python benchmarks/workers.py --prism FILE [--only processes] [--width 16384] [--photographs 2000] [--out FILE.json]
 
 The cluster is Prism, Beam's portable runner, with a pool of workers, on this machine. Each figure is a ratio of times,
-or a number of seconds. Next to it stands the ratio of processor times, which changes less if the machine has other work.
+or a number of seconds. Next to it stands the ratio of processor times, which other work on the machine changes less.
 All of it takes two to three minutes on two quiet cores, and each part at most one.
 """
 
