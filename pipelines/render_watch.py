@@ -8,11 +8,11 @@ this process holds back what an endless source gives, so there the same steps ru
 
 import threading
 import time
-from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 import apache_beam as beam
-import grpc
+from apache_beam.io import ReadFromPubSub
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.transforms.periodicsequence import PeriodicImpulse, RebaseMode
 from apache_beam.transforms.window import FixedWindows, GlobalWindows
@@ -20,12 +20,9 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from model.bundled import BUNDLED, resolve
 from model.errors import InputError
 from pipelines.render import make_panoramas
-from pipelines.terminal.failures import JobFailedError
-from pipelines.terminal.job_records import found_again, read_record
-from pipelines.terminal.jobs import cancel, is_remote, job
+from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import say, track
 from transforms.panoramas.folder import FOLDERS
-from transforms.panoramas.handled import WATCHED
 from transforms.panoramas.manifest import MANIFEST
 from transforms.render.assemble import PANORAMAS_DONE
 from transforms.render.index_page import write_index
@@ -39,14 +36,20 @@ from transforms.render.watch import (
     Looker,
     ReadArrived,
     Record,
+    StoreMessages,
     TakeInByGroup,
     Watched,
+    begin_watch,
     close,
+    mark_of,
 )
 from transforms.storage.arrivals import EVERY_S, SHARE, pause_after
-from transforms.storage.files import exists, join, remove_leftovers, write_json
+from transforms.storage.files import exists, join, remove_leftovers
 from transforms.storage.retry import retried
 from transforms.workers.sight import CheckSight, Sight, look
+
+Keyed = tuple[str, Any]
+"""The elements of steps with a state. Beam must know that their keys are text, to tell them apart by their bytes."""
 
 WINDOW_S = 5.0
 """The requests of files that are found within this time are noted together."""
@@ -69,9 +72,10 @@ def render_arrivals(
         Detached: the job was submitted, and the flags say not to wait.
     """
     check_out(options.out)
+    check_subscription(watched, beam_flags)
     next(watched.files(), None)  # checks the URL
     retried(remove_leftovers, options.out, *FOLDERS)
-    write_json(started_url(options.out), {"place": watched.place, "started": time.strftime("%Y-%m-%d %H:%M:%S %z")})
+    begin_watch(watched)
     say(f"{options.out}: watching {watched.place}")
     with track("Panoramas", 0, lambda: PANORAMAS_DONE.count):
         if is_remote(beam_flags):
@@ -83,28 +87,24 @@ def render_arrivals(
         write_index(options.out)
 
 
-def started_url(out: str) -> str:
-    """Returns the URL of the file that says what is watched; workers must see it."""
-    return join(out, WATCHED, "watch.json")
+def check_subscription(watched: Watched, beam_flags: PipelineOptions | None) -> None:
+    """Raises InputError if messages are watched that the runner cannot receive."""
+    if not watched.subscription:
+        return
+    if "dataflow" not in str(beam_flags and beam_flags.view_as(StandardOptions).runner).lower():
+        raise InputError(f"--watch {watched.subscription}: of the runners, only Dataflow receives messages of Pub/Sub")
+    if find_spec("google.cloud.pubsub") is None:
+        raise InputError(f"--watch {watched.subscription}: Pub/Sub needs the extra infinitygan[dataflow]")
 
 
 def stream(options: RenderOptions, watched: Watched, stop: threading.Event, beam_flags: PipelineOptions) -> None:
     """Runs an endless job on a cluster."""
-    end_last(options.out)
     beam_flags.view_as(StandardOptions).streaming = True
     checkpoint = resolve(options.checkpoint or BUNDLED)
     a_file = [file.url for file, _ in zip(watched.files(), range(1), strict=False)]
-    sight = look([started_url(options.out), checkpoint, *a_file])
+    sight = look([mark_of(options.out), checkpoint, *a_file])
     with job(beam_flags, options.out, stop) as pipeline:
         build_stream(pipeline, options, watched, sight)
-
-
-def end_last(out: str) -> None:
-    """Ends the job of a watch that was killed, which would go on for ever."""
-    record = read_record(out)
-    if record is not None:
-        with suppress(JobFailedError, grpc.RpcError):  # its runner is gone, or does not know the job any more
-            cancel(found_again(record))
 
 
 def take_turns(
@@ -130,10 +130,13 @@ def take_turns(
 
 def build_stream(pipeline: beam.Pipeline, options: RenderOptions, watched: Watched, sight: Sight | None) -> None:
     """Adds the steps of an endless job to a pipeline."""
+    if watched.subscription:
+        messages = pipeline | "ReadFromPubSub" >> ReadFromPubSub(subscription=watched.subscription)
+        _ = messages | "StoreMessages" >> beam.ParDo(StoreMessages(watched.place))
     ticks = (
         pipeline
         | "Clock" >> PeriodicImpulse(fire_interval=EVERY_S, rebase=RebaseMode.REBASE_START)
-        | "Tick" >> beam.Map(lambda _: ("", None))
+        | "Tick" >> beam.Map(lambda _: ("", None)).with_output_types(Keyed)
     )
     files = ticks | "CheckSight" >> CheckSight(sight) | "LookAgain" >> beam.ParDo(LookAgain(watched))
     closed, rows = handle(files, options, FixedWindows(WINDOW_S))
@@ -160,19 +163,20 @@ def handle(
     """
     windows = GlobalWindows() if windows is None else windows
     read = files | "ReadArrived" >> beam.ParDo(ReadArrived()).with_outputs(ROWS, main="batches")
-    taken = read.batches | "TakeIn" >> beam.ParDo(TakeInByGroup(options)).with_outputs(ROWS, main="work")
+    batches = read.batches | "By group" >> beam.Map(lambda batch: batch).with_output_types(tuple[int, Any])
+    taken = batches | "TakeIn" >> beam.ParDo(TakeInByGroup(options)).with_outputs(ROWS, main="work")
     known = (read[ROWS], taken[ROWS]) | "Known rows" >> beam.Flatten() | "Window rows" >> beam.WindowInto(windows)
     work = taken.work | "Window work" >> beam.WindowInto(windows)
     made, early = make_panoramas(work, options)
     closed = (
         (files | "Window files" >> beam.WindowInto(windows), known, made)
         | "To close" >> beam.Flatten()
-        | "One key" >> beam.WithKeys(lambda _: "")
+        | "One key" >> beam.Map(lambda each: ("", each)).with_output_types(Keyed)
         | "Gather closed" >> beam.GroupByKey()
-        | "Close" >> beam.Map(close)
+        | "Close" >> beam.Map(close).with_output_types(Keyed)
     )
-    rows = (known, early) | "Early rows" >> beam.Flatten() | "One key for rows" >> beam.WithKeys(lambda _: "")
-    return closed, rows
+    rows = (known, early) | "Early rows" >> beam.Flatten()
+    return closed, rows | "One key for rows" >> beam.Map(lambda row: ("", row)).with_output_types(Keyed)
 
 
 def at_any_time(elements: beam.PCollection[Any], label: str) -> beam.PCollection[Any]:

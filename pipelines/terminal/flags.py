@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from model.errors import InputError
+from pipelines.terminal import forked_workers
 from pipelines.terminal.flag_names import check_names
 from pipelines.terminal.progress import silence
 from pipelines.terminal.runners import DESCRIBED, runner_of
@@ -66,6 +67,10 @@ Truncation = Annotated[
     float,
     typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
 ]
+LocalTruncation = Annotated[
+    float,
+    typer.Option(metavar="0-1.5", help="Below 1, shapes vary less: calmer outlines, fewer holes and scraps."),
+]
 Scale = Annotated[
     int,
     typer.Option(
@@ -98,9 +103,10 @@ Quiet = Annotated[
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
-def truncated(truncation: float) -> str:
-    """Returns the part of an id that names a truncation, in characters that ids may have."""
-    return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
+def truncated(truncation: float, local: float) -> str:
+    """Returns the part of an id that names the truncations, in characters that ids may have."""
+    named = (("truncation", truncation), ("local-truncation", local))
+    return "".join(f"_{name}-{value:g}".replace(".", "_") for name, value in named if value != 1)
 
 
 def scaled(scale: int) -> str:
@@ -122,10 +128,15 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     own = [f"--{name.replace('_', '-')}" for name in context.params]
     if runner_of(flags) not in DESCRIBED:
         check_names(flags, own)
+    forks = forked_workers.are_wanted(flags)
+    if forks:
+        forked_workers.begin_to_load(context.info_name or "")
     from pipelines.terminal.beam_flags import beam_options
     from pipelines.terminal.job_records import refuse_detached
 
     options = beam_options(flags, own)
+    if forks:
+        forked_workers.fork_workers()
     out = context.params.get("out") or context.params.get("folder")
     if out:
         refuse_detached(out)

@@ -17,10 +17,13 @@ from google.cloud import storage
 import pipelines.ingest
 import transforms.ingest.staging
 from pipelines.cli import run
+from pipelines.render_watch import build_stream
 from pipelines.terminal.beam_flags import beam_options
 from transforms.ingest.find_steps import FindPhotographs
 from transforms.ingest.options import IngestOptions
 from transforms.ingest.plan import Plan
+from transforms.render.options import RenderOptions
+from transforms.render.watch import watched_at
 from transforms.sources.manners import Manners
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,6 +168,24 @@ def test_ingests_graphs_have_the_same_size_for_any_number_of_photographs(stage, 
     assert max(sizes) < MOST_BYTES
     assert max(sizes) - min(sizes) < 1000
     assert stage(steps_of("find"), *WORKERS)[1].ByteSize() < MOST_BYTES
+
+
+def test_the_steps_of_a_watch_keep_their_names(stage):
+    """Also those of an endless job, which is the one that is updated, and that receives messages of Pub/Sub."""
+    out = "gs://bucket/out"
+    watched = watched_at("pubsub://my-project/requests", out, {}, "")
+
+    def add(pipeline):
+        build_stream(pipeline, RenderOptions((), out), watched, None)
+
+    job, graph = stage(add, *WORKERS, "--streaming")
+    assert job["type"] == "JOB_TYPE_STREAMING"
+    assert names(graph) == STEPS["watch"]
+    (read,) = [
+        each for each in graph.components.transforms.values() if each.spec.urn == "beam:transform:pubsub_read:v1"
+    ]
+    assert b"projects/my-project/subscriptions/requests" in read.spec.payload
+    assert graph.ByteSize() < MOST_BYTES
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))

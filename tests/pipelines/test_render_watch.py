@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from forks import Fork
@@ -11,13 +12,13 @@ from forks import Fork
 import pipelines.render_watch
 from pipelines import cli
 from pipelines.render import render
-from pipelines.render_watch import render_arrivals
+from pipelines.render_watch import render_arrivals, take_turns
 from transforms.panoramas.handled import Handled
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.requests import list_requests
 from transforms.render import watch
 from transforms.render.options import RenderOptions
-from transforms.render.watch import Watched
+from transforms.render.watch import StoreMessages, Watched, begin_watch, watched_at
 from transforms.storage import arrivals
 
 
@@ -202,6 +203,36 @@ def test_flags_that_a_watch_cannot_heed_are_refused(tmp_path, capsys, flags, rea
 def test_places_that_cannot_be_listed_are_refused(tmp_path, capsys, place):
     assert cli.run(["render", "--watch", place, "--out", str(tmp_path / "out")]) == 2
     assert place.partition(":")[0] in capsys.readouterr().err
+
+
+def test_messages_become_requests(options, tmp_path):
+    """As they do on Dataflow, which alone receives them."""
+    watched = watched_at("pubsub://my-project/requests", options.out, {}, "")
+    messages = [json.dumps(request("a"), indent=2).encode(), b"nonsense", json.dumps(request("b")).encode()]
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create(messages) | beam.ParDo(StoreMessages(watched.place))
+    stop = threading.Event()
+    thread = threading.Thread(target=take_turns, args=(options, watched, stop, None))
+    begin_watch(watched)
+    thread.start()
+    until(lambda: len(states(tmp_path / "out")) == 3)
+    stop.set()
+    thread.join(60)
+    assert sorted(states(tmp_path / "out").values()) == ["done", "done", "refused"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["pubsub://my-project/requests"], "only Dataflow"),
+        (["pubsub://my-project"], "give pubsub://PROJECT/SUBSCRIPTION"),
+        (["pubsub://my-project/requests", "--runner=prism"], "only Dataflow"),
+    ],
+)
+def test_messages_that_cannot_be_received_are_refused(tmp_path, capsys, words, reason):
+    assert cli.run(["render", "--watch", *words, "--out", str(tmp_path / "out")]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 WATCH = """

@@ -37,7 +37,7 @@ DONE, FAILED, REFUSED = "done", "failed", "refused"
 GONE = "gone"
 """The state of a row in a part that removes the row from the manifest."""
 
-ATTEMPTS, ATTEMPT_AFTER_S = 16, 1.0
+ATTEMPTS, ATTEMPT_AFTER_S = 200, 1.0
 """The number of attempts to write a manifest that other runs write too, and the longest pause between them."""
 
 _ROWS_AT_ONCE = 1000

@@ -7,7 +7,9 @@ costs a look at storage.
 """
 
 import posixpath
+import re
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,12 +22,14 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 
 from model.errors import InputError, one_line
 from transforms.panoramas.folder import begin
-from transforms.panoramas.handled import Handled, write_note
+from transforms.panoramas.handled import WATCHED, Handled, write_note
 from transforms.panoramas.manifest import ManifestRow, refused_row, write_manifest
 from transforms.panoramas.requests import REQUEST_SUFFIXES, RequestFile, Row, parse_rows
 from transforms.render.index_page import write_index
 from transforms.render.intake import ROWS, Batch, TakeIn, first_row
 from transforms.storage.arrivals import EVERY_S, SHARE, Listed, digest, list_arrivals, take_whole
+from transforms.storage.fence import RUN, RunFence, StaleRunError
+from transforms.storage.files import filesystem, join, write_bytes, write_json
 from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
 from transforms.storage.tables import local_copy
@@ -43,6 +47,13 @@ SHOWN_AFTER_S: Final = 10.0
 """How long the row of a finished panorama waits for the others of its window, until it is shown without them."""
 
 
+PUBSUB: Final = "pubsub"
+MESSAGES: Final = ("requests", "messages")
+"""The folder, in that of the job, for messages of Pub/Sub."""
+
+_SUBSCRIPTION: Final = re.compile(r"([^/]+)/([^/]+)")
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What is watched.
@@ -52,22 +63,53 @@ class Watched:
         out: the folder of the job.
         defaults: the JSON values of fields that rows do not give.
         folder: the folder to which paths in the rows are relative.
+        run: the id of this watch.
+        subscription: a subscription of Pub/Sub whose messages become files in `place`; empty for none.
     """
 
     place: str
     out: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    subscription: str = ""
 
     def files(self) -> Iterator[Listed]:
         """Yields the files of requests that are there."""
-        return list_arrivals(self.place, REQUEST_SUFFIXES, self.out)
+        return list_arrivals(self.place, REQUEST_SUFFIXES, None if self.subscription else self.out)
 
     def request_file(self, url: str) -> RequestFile:
         """Returns a file, whose name in the manifest is its path below the watched folder."""
         folder = self.place.rstrip("/") + "/"
         name = url.removeprefix(folder) if url.startswith(folder) else posixpath.basename(url)
         return RequestFile(url, self.defaults, self.folder, name)
+
+
+def watched_at(place: str, out: str, defaults: Mapping[str, Any], folder: str) -> Watched:
+    """Returns what a path or URL names: a folder, a pattern, or a subscription of Pub/Sub.
+
+    Raises:
+        InputError: the URL of a subscription is not complete.
+    """
+    scheme, mark, rest = place.partition("://")
+    if scheme != PUBSUB or not mark:
+        return Watched(place, out, defaults, folder)
+    match = _SUBSCRIPTION.fullmatch(rest)
+    if not match:
+        raise InputError(f"--watch {place}: give {PUBSUB}://PROJECT/SUBSCRIPTION")
+    subscription = f"projects/{match[1]}/subscriptions/{match[2]}"
+    return Watched(join(out, *MESSAGES), out, defaults, folder, subscription=subscription)
+
+
+def mark_of(out: str) -> str:
+    """Returns the URL of the file that names the current watch."""
+    return join(out, WATCHED, "watch.json")
+
+
+def begin_watch(watched: Watched) -> None:
+    """Makes a watch the current one. A job that an earlier one has left ends at its next look."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    retried(write_json, mark_of(watched.out), {RUN: watched.run, "place": watched.place, "since": since})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +152,21 @@ class Looker:
 
         Args:
             looked: what is known from the look before; it is updated.
+
+        Raises:
+            StaleRunError: another watch has begun.
         """
         try:
             return self._look(looked)
+        except StaleRunError:
+            raise
         except Exception as error:  # stores raise errors of their own classes, and most of them pass
             say_once(f"{self._watched.place} cannot be listed, which is tried again: {one_line(error)}")
             return []
 
     def _look(self, looked: Looked) -> list[Arrived]:
+        out = self._watched.out
+        RunFence(out, mark_of(out), self._watched.run).refuse_stale(self._watched.place, filesystem(out)[0])
         self._handled.refresh()
         looked.open -= self._handled.digests
         there: set[bytes] = set()
@@ -134,6 +183,32 @@ class Looker:
             self._handled.tidy(there)
         looked.open |= {file.digest for file in new}
         return sorted(new, key=lambda arrived: arrived.file.url)
+
+
+class StoreMessages(beam.DoFn):
+    """Writes the messages of a bundle, each a request as JSON, to a file in a watched folder.
+
+    Pub/Sub is told that they have arrived when the bundle has ended, so none is lost from then on, even if the job is
+    cancelled. A bundle that is tried again asks for the same panoramas again.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def start_bundle(self) -> None:
+        """Begins a file."""
+        self.lines: list[bytes] = []
+
+    def process(self, message: bytes) -> None:
+        """Takes a message as a line."""
+        self.lines.append(b" ".join(message.splitlines()))
+
+    def finish_bundle(self) -> None:
+        """Writes the file."""
+        if self.lines:
+            url = join(self.folder, f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl")
+            with reported():
+                retried(write_bytes, url, b"".join(line + b"\n" for line in self.lines))
 
 
 class LookAgain(beam.DoFn):
@@ -158,7 +233,8 @@ class LookAgain(beam.DoFn):
         if now_s < looked.next_s < now_s + 3600:  # or the clock was set back
             return
         start_s = time.monotonic()
-        new = self.looker.look(looked)
+        with reported():
+            new = self.looker.look(looked)
         looked.next_s = time.time() + max(EVERY_S / 2, (SHARE - 1) * (time.monotonic() - start_s))
         state.write(looked)
         yield from new

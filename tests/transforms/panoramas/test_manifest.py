@@ -1,5 +1,6 @@
 """The manifest: whatever the moments at which runs write it, no row is lost, and a forged one does no harm."""
 
+import errno
 import threading
 import time
 from functools import partial
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import transforms.panoramas.manifest as manifest
 from transforms.panoramas.manifest import DONE, MANIFEST_SCHEMA, read_manifest, refused_row, write_manifest
+from transforms.storage import retry
 from transforms.storage.files import list_files, write_bytes
 from transforms.storage.tables import write_rows
 
@@ -252,3 +254,21 @@ def test_a_damaged_part_is_passed_over(out):
     write_manifest(out, [row("b")])
     assert states(out) == {"a": DONE, "b": DONE}
     assert list_files(out) == ["manifest.parquet"]
+
+
+def test_a_part_that_storage_does_not_open_at_first_is_kept(tmp_path, monkeypatch):
+    out, opened, tries = str(tmp_path), pa.OSFile, []
+
+    def failing(path, *arguments):
+        if path.endswith(".part") and len(tries) < 3:
+            tries.append(path)
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return opened(path, *arguments)
+
+    write_manifest(out, [row("a")])
+    manifest._write_part(out, [row("b")], None, ())
+    monkeypatch.setattr(retry, "WAITS_S", (0, 0, 0, 0))
+    monkeypatch.setattr(pa, "OSFile", failing)
+    write_manifest(out, [row("c")])
+    assert states(out) == {"a": DONE, "b": DONE, "c": DONE}
+    assert len(tries) == 3

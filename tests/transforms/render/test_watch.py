@@ -4,13 +4,16 @@ import pytest
 
 from transforms.panoramas.handled import write_note
 from transforms.render import watch
-from transforms.render.watch import Looked, Looker, ReadArrived, Watched
+from transforms.render.watch import Looked, Looker, ReadArrived, Watched, begin_watch
+from transforms.storage.fence import StaleRunError
 
 
 @pytest.fixture
 def watched(tmp_path):
     (tmp_path / "in").mkdir()
-    return Watched(str(tmp_path / "in"), str(tmp_path / "out"))
+    watched = Watched(str(tmp_path / "in"), str(tmp_path / "out"))
+    begin_watch(watched)
+    return watched
 
 
 def write(watched, name, text="{}"):
@@ -29,6 +32,14 @@ def test_a_file_is_found_once_and_again_only_if_it_is_replaced(watched):
     assert look_twice(looker, looked) == []
     write(watched, "a.jsonl", "{ }")
     assert look_twice(looker, looked) == ["a.jsonl"]
+
+
+def test_a_watch_ends_when_another_begins(watched):
+    looker = Looker(watched)
+    looker.look(Looked())
+    begin_watch(Watched(watched.place, watched.out))
+    with pytest.raises(StaleRunError, match="was replaced by run"):
+        looker.look(Looked())
 
 
 def test_another_watch_finds_what_is_not_noted(watched):
