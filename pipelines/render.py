@@ -92,7 +92,7 @@ def rendered(
         raise
     finally:
         if not remains:
-            remove(job.url)
+            retried(remove, job.url)
 
 
 def run(
@@ -224,7 +224,7 @@ def complete_manifest(_: bytes, runs: Iterable[str], out: str, job: JobFolder, d
         write_index(out)
         remove(join(out, JOB))
     if detached is not False:
-        remove(job.url)
+        retried(remove, job.url)
 
 
 def render_written(

@@ -113,7 +113,7 @@ class JobFolder:
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yields the id of each request, or all that is in `taken` of it, by their ids."""
         folders = self.taken.folder, self.done.folder
-        return self.taken.merge([join(folder, name) for folder in folders for name in list_files(folder)])
+        return self.taken.merge([join(folder, name) for folder in folders for name in retried(list_files, folder)])
 
     def rows(self, out: str) -> Iterator[ManifestRow]:
         """Yields the manifest's rows of all requests, by id.
@@ -169,7 +169,7 @@ class LeftOut:
 
 def new_job_folder(out: str) -> JobFolder:
     """Returns the folder of a new job, which does not exist yet; removes those of jobs that were killed long ago."""
-    for name in retried(lambda: list(iterate_names(out))):
+    for name in list(iterate_names(out)):
         match = _NAME.fullmatch(name)
         if match and time.time_ns() - int(match[1]) > _DEAD_NS:
             retried(remove, join(out, name))
@@ -201,4 +201,4 @@ class StoreRows(beam.DoFn):
         """Stores the rows; returns the URL of their run."""
         rows, self.rows = self.rows, []
         with reported():
-            return retried(self.job.made.write, rows)
+            return self.job.made.write(rows)

@@ -135,7 +135,7 @@ def iterate_names(url: str) -> Iterator[str]:
                 yield from (entry.name for entry in entries)
         else:
             fs.invalidate_cache(path)
-            yield from (posixpath.basename(name.rstrip("/")) for name in fs.ls(path, detail=False))
+            yield from (posixpath.basename(name.rstrip("/")) for name in retried(fs.ls, path, detail=False))
             fs.invalidate_cache(path)
 
 

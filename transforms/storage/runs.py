@@ -4,12 +4,15 @@ import heapq
 import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from model.errors import InputError, one_line
-from transforms.storage.files import filesystem, join, named_errors, open_atomic
+from transforms.storage.files import join, open_atomic
 from transforms.storage.json_text import read_json_text
+from transforms.storage.retry import retried
+from transforms.storage.tables import local_copy
 
 MOST_MERGED: Final = 200
 """The number of runs that are open at the same time; more are merged in several passes."""
@@ -37,7 +40,7 @@ class Runs(Generic[Item]):
 
     def write(self, items: Iterable[Item], name: str | None = None) -> str:
         """Writes a run of items in any order; returns its URL, which is new if no name is given."""
-        return self._write(sorted(items, key=self.order), name)
+        return retried(self._write, sorted(items, key=self.order), name)
 
     def merge(self, urls: Collection[str]) -> Iterator[Item]:
         """Yields the items of all runs in order."""
@@ -63,9 +66,9 @@ class Runs(Generic[Item]):
         Raises:
             InputError: a line is damaged.
         """
-        fs, path = filesystem(url)
-        with named_errors(path), fs.open(path, "rb", block_size=_BUFFER_BYTES) as file:
-            for number, line in enumerate(file, start=1):
+        with ExitStack() as stack:
+            path = retried(lambda: stack.enter_context(local_copy(url)))
+            for number, line in enumerate(stack.enter_context(open(path, "rb", _BUFFER_BYTES)), start=1):
                 try:
                     yield self.from_json(read_json_text(line))
                 except (ValueError, TypeError, AttributeError) as error:

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError, one_line
 from transforms.storage.files import filesystem, open_atomic, read_bytes
-from transforms.storage.retry import FINAL_OS, passes
+from transforms.storage.retry import FINAL_OS, passes, retried
 
 ROWS_IN_A_GROUP = 10_000
 """The number of rows that are in memory while a table is written or read in parts."""
@@ -126,7 +126,7 @@ def _copy(url: str, what: str) -> Iterator[str]:
     """Yields the path of a file or of a copy. Errors of storage that may pass are raised as they are."""
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(local_copy(url))
+            path = retried(lambda: stack.enter_context(local_copy(url)))
         except FileNotFoundError:
             raise InputError(f"{url} is missing; it should be the {what}") from None
         except FINAL_OS as error:
