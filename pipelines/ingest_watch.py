@@ -112,7 +112,7 @@ class Arrivals:
     sources: tuple[str, ...]
     out: str
     _known: set[bytes] = field(default_factory=set)
-    _growing: dict[str, str] = field(default_factory=dict)
+    _waiting: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> list[File]:
         """Returns the files that have become whole since the last look. If a listing fails, the next look sees them."""
@@ -126,7 +126,7 @@ class Arrivals:
 
         new: list[File] = []
         try:
-            for file, _ in take_whole(self._listed(), is_known, self._growing):
+            for file, _ in take_whole(self._listed(), is_known, self._waiting):
                 there.add(digest(file.url))
                 new.append((file.url, None if has_magic(file.place) else file.place.rstrip("/")))
         except Exception as error:  # stores raise errors of their own classes, and most of them pass

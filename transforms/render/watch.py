@@ -6,13 +6,11 @@ left to do, and a job that is killed and started again reads the others again. W
 costs a look at storage.
 """
 
-import posixpath
 import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 import apache_beam as beam
@@ -37,6 +35,11 @@ from transforms.workers.faults import reported
 
 MOST_OPEN: Final = 10_000
 """The most files that have been found and not been noted; they bound what a stream holds."""
+
+FILES_A_SECOND: Final = 100
+"""The most files that are found in a second, so that a window does not get all that has piled up."""
+
+LONGEST_BETWEEN_LOOKS_S: Final = 60.0
 
 ID_GROUPS: Final = 64
 """The number of groups of ids. One worker at a time takes in the rows of a group."""
@@ -75,13 +78,7 @@ class Watched:
 
     def files(self) -> Iterator[Listed]:
         """Yields the files of requests that are there."""
-        return list_arrivals(self.place, REQUEST_SUFFIXES, None if self.subscription else self.out)
-
-    def request_file(self, url: str) -> RequestFile:
-        """Returns a file, whose name in the manifest is its path below the watched folder."""
-        folder = self.place.rstrip("/") + "/"
-        name = url.removeprefix(folder) if url.startswith(folder) else posixpath.basename(url)
-        return RequestFile(url, self.defaults, self.folder, name)
+        return list_arrivals(self.place, REQUEST_SUFFIXES, self.out)
 
 
 def watched_at(place: str, out: str, defaults: Mapping[str, Any], folder: str) -> Watched:
@@ -129,13 +126,15 @@ class Looked:
     """What is kept from one look to the next.
 
     Attributes:
-        growing: the versions of files that may be incomplete.
+        waiting: the versions of files that may be incomplete, or that have to wait.
         open: the checksums of files that have been found and not been noted.
-        next_s: the time of the next look.
+        last_s: the time of the last look.
+        next_s: the time of the next one.
     """
 
-    growing: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
     open: set[bytes] = field(default_factory=set)
+    last_s: float = 0.0
     next_s: float = 0.0
 
 
@@ -146,24 +145,25 @@ class Looker:
         self._watched = watched
         self._handled = Handled(watched.out)
 
-    def look(self, looked: Looked) -> list[Arrived]:
+    def look(self, looked: Looked, most: int = FILES_A_SECOND) -> list[Arrived]:
         """Returns files that are new and whole. If the listing fails, the next look sees them.
 
         Args:
             looked: what is known from the look before; it is updated.
+            most: the most files to return.
 
         Raises:
             StaleRunError: another watch has begun.
         """
         try:
-            return self._look(looked)
+            return self._look(looked, min(most, MOST_OPEN - len(looked.open)))
         except StaleRunError:
             raise
         except Exception as error:  # stores raise errors of their own classes, and most of them pass
             say_once(f"{self._watched.place} cannot be listed, which is tried again: {one_line(error)}")
             return []
 
-    def _look(self, looked: Looked) -> list[Arrived]:
+    def _look(self, looked: Looked, most: int) -> list[Arrived]:
         out = self._watched.out
         RunFence(out, mark_of(out), self._watched.run).refuse_stale(self._watched.place, filesystem(out)[0])
         self._handled.refresh()
@@ -175,13 +175,17 @@ class Looker:
             there.add(name)
             return name in looked.open or name in self._handled.digests
 
-        room = MOST_OPEN - len(looked.open)
-        whole = islice(take_whole(self._watched.files(), is_known, looked.growing), room)
-        new = [Arrived(self._watched.request_file(file.url), digest(file.url, version)) for file, version in whole]
-        if len(new) < room:
-            self._handled.tidy(there)
+        whole = take_whole(self._watched.files(), is_known, looked.waiting, most)
+        new = [self._arrived(file, version) for file, version in whole]
+        self._handled.tidy(there)
         looked.open |= {file.digest for file in new}
         return sorted(new, key=lambda arrived: arrived.file.url)
+
+    def _arrived(self, file: Listed, version: str) -> Arrived:
+        """Returns a file, whose name in the manifest is its path below the watched folder."""
+        watched = self._watched
+        request_file = RequestFile(file.url, watched.defaults, watched.folder, file.name)
+        return Arrived(request_file, digest(file.url, version))
 
 
 class StoreMessages(beam.DoFn):
@@ -229,12 +233,14 @@ class LookAgain(beam.DoFn):
     def process(self, tick: tuple[str, Any], state: Any = beam.DoFn.StateParam(LOOKED)) -> Iterator[Arrived]:
         """Looks, unless the last look was a moment ago."""
         looked, now_s = state.read() or Looked(), time.time()
-        if now_s < looked.next_s < now_s + 3600:  # or the clock was set back
+        if looked.last_s <= now_s < looked.next_s:  # unless the clock was set back
             return
-        start_s = time.monotonic()
+        since_s = now_s - looked.last_s if looked.last_s else 1.0
+        most = FILES_A_SECOND * min(max(since_s, 1.0), LONGEST_BETWEEN_LOOKS_S)
         with reported():
-            new = self.looker.look(looked)
-        looked.next_s = time.time() + max(EVERY_S / 2, (SHARE - 1) * (time.monotonic() - start_s))
+            new = self.looker.look(looked, int(most))
+        looked.last_s, took_s = now_s, time.time() - now_s
+        looked.next_s = now_s + max(EVERY_S / 2, SHARE * took_s)
         state.write(looked)
         yield from new
 
