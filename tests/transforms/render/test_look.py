@@ -4,8 +4,9 @@ import time
 import pytest
 
 from transforms.panoramas.handled import write_note
-from transforms.render import watch
-from transforms.render.watch import Looked, Looker, ReadArrived, Watched, begin_watch
+from transforms.render import look
+from transforms.render.arrived import ReadArrived
+from transforms.render.look import Looked, Looker, Watched, begin_watch
 from transforms.storage.fence import StaleRunError
 
 
@@ -56,7 +57,7 @@ def test_another_watch_finds_what_is_not_noted(watched):
 
 
 def test_a_thousand_files_at_once_are_taken_a_part_at_a_time(watched, monkeypatch):
-    monkeypatch.setattr(watch, "MOST_OPEN", 100)
+    monkeypatch.setattr(look, "MOST_OPEN", 100)
     names = [f"{number:04d}.jsonl" for number in range(1000)]
     for name in names:
         write(watched, name)
@@ -85,7 +86,7 @@ def test_a_listing_that_fails_is_tried_again(watched, monkeypatch, capsys):
     write(watched, "a.jsonl")
     looker, looked = Looker(watched), Looked()
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "list_arrivals", lambda *_: 1 / 0)
+        patch.setattr(look, "list_arrivals", lambda *_: 1 / 0)
         assert look_twice(looker, looked) == []
     assert "cannot be listed" in capsys.readouterr().err
     assert look_twice(looker, looked) == ["a.jsonl"]
@@ -127,7 +128,7 @@ def test_a_step_does_not_look_more_often_than_it_should(watched, monkeypatch):
         def write(self, value):
             self.value = value
 
-    step, state = watch.LookAgain(watched), State()
+    step, state = look.LookAgain(watched), State()
     step.setup()
     looks = []
     monkeypatch.setattr(step.looker, "look", lambda looked, most: looks.append(time.time()) or [])
