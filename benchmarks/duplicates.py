@@ -5,6 +5,9 @@
 Positives: a photograph and itself resized to a quarter or more, as JPEG of quality 30 or more, cropped by up to 5%
 per side, with colour, brightness and contrast changed by up to 10%, and all of these at once. Negatives: other
 photographs, and windows of the same one that share at most 0.3 of their union. Either may come first.
+
+Then measures how many of the positives share a cell, and so are compared in runs of very many photographs: with
+``--pivots 245`` of 1,000,000. Other windows of the photographs stand in for the pivots.
 """
 
 import argparse
@@ -15,11 +18,13 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
+from transforms.ingest.cells import nearest_cells
 from transforms.photographs.hashes import (
     DETAIL_DISTANCE,
     PERCEPTUAL_DISTANCE,
+    coarse_features,
     crop_hashes,
     detail_distances,
     detail_hash,
@@ -113,6 +118,34 @@ def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]
     return same, other
 
 
+def features_of(images: list[Image.Image]) -> np.ndarray:
+    """Returns the coarse features of pictures."""
+    return coarse_features(np.stack([Hashes(image).crops for image in images]))
+
+
+def random_window(image: Image.Image, random: Random) -> Image.Image:
+    """Returns a window of a photograph, 0.3 to 0.8 of each side, half of the time mirrored."""
+    width, height = random.uniform(0.3, 0.8), random.uniform(0.3, 0.8)
+    left, top = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
+    window = cropped(image, [left, top, 1 - left - width, 1 - top - height])
+    return ImageOps.mirror(window) if random.random() < 0.5 else window
+
+
+def sharing_a_cell(photographs: list[Path], pivots: int) -> float:
+    """Returns the share of the positives, in both orders, that are compared."""
+    images = [open_picture(path.read_bytes()).convert("RGB") for path in photographs]
+    for image in images:
+        image.thumbnail((1024, 1024))
+    random = Random(pivots)
+    drawn = features_of([random_window(image, random) for image in random.choices(images, k=pivots)])
+    found = []
+    for path, image in zip(photographs, images, strict=True):
+        changed = [some for _, some in positives(image, Random(path.name))]
+        near = nearest_cells(features_of([image, *changed]), drawn)
+        found += [near[0, 0] in some for some in near[1:]] + [some[0] in near[0] for some in near[1:]]
+    return float(np.mean(found))
+
+
 def score(same: dict[str, list[int]], other: list[int], threshold: int) -> tuple[float, float]:
     """Returns recall and precision."""
     values = np.concatenate([np.array(some) for some in same.values()])
@@ -123,6 +156,7 @@ def score(same: dict[str, list[int]], other: list[int], threshold: int) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs")
+    parser.add_argument("--pivots", type=int, nargs="*", default=[245, 1000, 4000])
     parser.add_argument("--json", default="duplicates.json")
     arguments = parser.parse_args()
     paths = sorted(path for path in Path(arguments.photographs).iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
@@ -141,7 +175,11 @@ def main() -> None:
     results = {threshold: score(same, other, threshold) for threshold in (best, DETAIL_DISTANCE)}
     for threshold, (recall, precision) in results.items():
         print(f"  threshold {threshold}: recall {recall:.4f}, precision {precision:.4f}; nearest negative {min(other)}")
-    Path(arguments.json).write_text(json.dumps({"chosen": best, "scores": results, "nearest_negative": min(other)}))
+    compared = {pivots: sharing_a_cell(paths, pivots) for pivots in arguments.pivots}
+    for pivots, share in compared.items():
+        print(f"{pivots} pivots: {share:.4f} of the positives share a cell")
+    written = {"chosen": best, "scores": results, "nearest_negative": min(other), "share_a_cell": compared}
+    Path(arguments.json).write_text(json.dumps(written))
 
 
 if __name__ == "__main__":
