@@ -32,7 +32,7 @@ from transforms.ingest.batches import RECORD
 from transforms.ingest.cells import WINNER, first_likenesses, nearest_cells
 from transforms.ingest.duplicates import NOTHING, Block, compare
 from transforms.ingest.plan import Counts, Plan, part_of, share_of
-from transforms.ingest.ranks import count_cells, deal, plan_shards
+from transforms.ingest.ranks import count_bins, deal, plan_shards
 from transforms.photographs.hashes import (
     COARSE_FEATURES,
     coarse_features,
@@ -71,7 +71,7 @@ def measure_groups(rows: int) -> dict[str, int]:
         for number, packed in ranges.cut(part, drawn, rows):
             in_range[number] += len(packed) // RECORD.itemsize
     shards = plan_shards(None, None, rows)
-    counts = count_cells(records, shards.bits)
+    counts = count_bins(records, shards.bits)
     in_shard: Counter[str] = Counter()
     for part in parts:
         for name, some in deal(part, counts, shards):
@@ -160,7 +160,7 @@ def cells(arguments: argparse.Namespace) -> None:
         cells_s = sum(timed[1:]) / sum(pairs[cell] for cell in chosen[1:]) * sum(pairs)
         blocks = rows / ranges.RANGE_ROWS
         print(
-            f"{rows} windows: {len(pivots)} cells, in which {losing.mean():.0f} may lose on average, {losing.max()} at most\n"
+            f"{rows} windows: {len(pivots)} cells; in each {losing.mean():.0f} may lose, at most {losing.max()}\n"
             f"  {sum(pairs):.3g} comparisons, one in {rows**2 / 2 / sum(pairs):.1f} of all pairs\n"
             f"  CPU s: assigning {assigned_s:.0f}; comparing in the fullest cell {timed[0]:.1f}, "
             f"in all about {cells_s:.0f}; all pairs of blocks about {exact_s * blocks**2 / 2:.0f}",

@@ -36,7 +36,7 @@ from transforms.ingest.known import groups, read_known, stage_known
 from transforms.ingest.plan import Plan
 from transforms.ingest.publish import publish, publish_repacked, store_rows
 from transforms.ingest.ranges import cut, draw, unpack
-from transforms.ingest.ranks import Counts, Shards, count_cells, deal, no_counts, take
+from transforms.ingest.ranks import Counts, Shards, count_bins, deal, no_counts, take
 from transforms.ingest.runs import write_run
 from transforms.ingest.staging import read_base
 from transforms.photographs.prepare import Preparation
@@ -344,7 +344,7 @@ class AssignShards(beam.PTransform[Packed, beam.PCollection[tuple[str, Records]]
         """Applies the transform to packed records; called by Beam."""
         counted = (
             kept
-            | "Count" >> beam.Map(lambda packed: (None, count_cells(unpack([packed], RECORD), self.shards.bits)))
+            | "Count" >> beam.Map(lambda packed: (None, count_bins(unpack([packed], RECORD), self.shards.bits)))
             | "Sum up" >> beam.CombinePerKey(_Sum())
         )
         counts = pvalue.AsSingleton(counted, default_value=(None, no_counts(self.shards.bits)))

@@ -1,5 +1,7 @@
+import tracemalloc
+
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.transforms.photographs.test_hashes import picture
@@ -18,19 +20,24 @@ def winners_of(places, perceptual, details):
     return winners
 
 
-def test_of_very_many_equal_pictures_each_keeps_its_first_likenesses():
+def test_of_very_many_equal_pictures_each_keeps_its_first_likenesses_in_little_memory():
     perceptual, details, crops = hashes_of([picture(1), picture(2)])
-    count = 3000
-    kind = np.where(np.arange(count) % 100 == 99, 1, 0)
-    winners = winners_of(np.arange(count), perceptual[kind], details[kind])
-    losers = np.arange(count - 200, count)
-    found = first_likenesses(winners, losers.astype(np.uint64), perceptual[kind[losers]], crops[kind[losers]])
+    kind = np.where(np.arange(20_000) % 100 == 99, 1, 0)
+    winners = winners_of(np.arange(len(kind)), perceptual[kind], details[kind])
+    losers = np.arange(len(kind) - 200, len(kind))
+    samples = losers.astype(np.uint64), perceptual[kind[losers]], crops[kind[losers]]
+    tracemalloc.start()
+    found = first_likenesses(winners, *samples)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 16 << 20, "all likenesses of the losers would take 96 MB"
+    assert not found[2].any()
     for index, loser in enumerate(losers):
         alike = np.flatnonzero(kind[:loser] == kind[loser])[:LIKENESSES_KEPT]
         assert found[0][found[1] == index].tolist() == alike.tolist()
-    assert not found[2].any()
 
 
+@settings(max_examples=30)
 @given(
     features=st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=150),
     pivots=st.sets(st.tuples(*[st.integers(-2, 2)] * 3), min_size=1, max_size=30),
