@@ -19,13 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pyarrow as pa
-from duplicates import random_window
+from duplicates import Windows
 
 from transforms.ingest import ranges
 from transforms.ingest.batches import RECORD
@@ -33,15 +31,7 @@ from transforms.ingest.cells import WINNER, first_likenesses, nearest_cells
 from transforms.ingest.duplicates import NOTHING, Block, compare
 from transforms.ingest.plan import Counts, Plan, part_of, share_of
 from transforms.ingest.ranks import count_bins, deal, plan_shards
-from transforms.photographs.hashes import (
-    COARSE_FEATURES,
-    coarse_features,
-    crop_hashes,
-    grey_grid,
-    perceptual_hash,
-    split_hashes,
-)
-from transforms.storage.pictures import open_picture
+from transforms.photographs.hashes import COARSE_FEATURES, coarse_features
 from transforms.storage.tables import write_parts
 from transforms.training_set.dataset import INDEX_SCHEMA, count_licences, read_dataset
 from transforms.training_set.records import Photograph
@@ -117,24 +107,6 @@ def memory(arguments: argparse.Namespace) -> None:
             begin = time.monotonic()
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             print(f"{rows} photographs: {done.stdout.split()[-1]} MB, {time.monotonic() - begin:.0f} s", flush=True)
-
-
-class Windows:
-    """Pictures with real statistics, as many as wanted: windows of some photographs."""
-
-    def __init__(self, photographs: list[Path]) -> None:
-        self._images = [open_picture(path.read_bytes()).convert("L") for path in photographs]
-        for image in self._images:
-            image.thumbnail((256, 256))
-
-    def hashes(self, numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the hashes of the windows with these numbers, as `split_hashes` does."""
-        content = bytearray()
-        for number in numbers:
-            random = Random(int(number))
-            grid = grey_grid(random_window(random.choice(self._images), random))
-            content += bytes.fromhex(perceptual_hash(grid)) + crop_hashes(grid)
-        return split_hashes(bytes(content))
 
 
 def cells(arguments: argparse.Namespace) -> None:
