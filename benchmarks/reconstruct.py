@@ -36,7 +36,7 @@ from transforms.evaluation.crops import HELD_OUT
 from transforms.storage.byte_ranges import Piece, read_pieces
 from transforms.storage.files import join
 from transforms.storage.tally import Tally
-from transforms.training_set.dataset import read_index
+from transforms.training_set.dataset import IndexRows, read_dataset
 
 COLUMNS = {
     "psnr_db": ("PSNR, dB", ".2f"),
@@ -47,7 +47,7 @@ COLUMNS = {
 
 def held_out(data: str, count: int) -> Iterator[tuple[str, bytes]]:
     """Yields the key and the file of `count` held-out photographs, evenly spaced."""
-    rows = [row for row in read_index(data) if row["split"] in HELD_OUT]
+    rows = list(IndexRows(data, read_dataset(data), HELD_OUT))
     if not 1 <= count <= len(rows):
         sys.exit(f"--photographs {count}: {data} holds out {len(rows)}; give 1 to {len(rows)}")
     chosen = [rows[place * len(rows) // count] for place in range(count)]

@@ -29,11 +29,11 @@ from model.errors import DivergenceError, InputError
 from model.networks.generator import Generator
 from model.networks.layers import GAIN, LEAK
 from model.networks.lpips import Lpips
-from model.world.definition import Definition, check_definition, check_integer
+from model.world.definition import Box, Definition, check_definition, check_integer
 from model.world.fields import z_g_vector
 from model.world.footprint import Footprint, Windows, footprint
 from model.world.latents import Latents
-from model.world.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn
+from model.world.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn, reduced
 
 W_SAMPLES = 10_000
 LEAST_SIDE_PX = 32
@@ -94,11 +94,16 @@ def check_weight(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}; give 0 or more")
 
 
-def check_sides(width_px: int, height_px: int) -> None:
-    """Raises InputError for a photograph that is too small or too large."""
-    if not LEAST_SIDE_PX <= min(width_px, height_px) <= max(width_px, height_px) <= MOST_SIDE_PX:
-        bounds = f"{LEAST_SIDE_PX} to {MOST_SIDE_PX}"
+def check_sides(width_px: int, height_px: int, scale: int = 1) -> None:
+    """Raises InputError for a photograph that is too small or too large, or is not whole pixels at scale 1."""
+    least_px = LEAST_SIDE_PX * scale
+    if not least_px <= min(width_px, height_px) <= max(width_px, height_px) <= MOST_SIDE_PX:
+        bounds = f"{least_px} to {MOST_SIDE_PX}"
         raise InputError(f"a photograph of {width_px}×{height_px} px: its sides must be {bounds}")
+    if width_px % scale or height_px % scale:
+        raise InputError(
+            f"a photograph of {width_px}×{height_px} px: at scale {scale} its sides must be multiples of {scale}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +111,32 @@ class Target:
     """A photograph and its place in the world.
 
     Attributes:
-        pixels: uint8 [3,h,w].
-        x_px: The position of its left edge.
-        y_px: The position of its top edge.
-        cyclic_px: The circumference of a cyclic world; None otherwise.
+        photograph: uint8 [3,h,w]; both sides are multiples of the scale.
+        x_px: The position of its left edge in the world at scale 1.
+        y_px: The position of its top edge, likewise.
+        cyclic_px: The circumference of a cyclic world at scale 1; None otherwise.
         sha256: The checksum of the photograph's file.
+        scale: The scale of the photograph. It is inverted at scale 1, and kept as it is.
 
     Raises:
         InputError: The photograph is too small or too large.
     """
 
-    pixels: Tensor
+    photograph: Tensor
     x_px: int
     y_px: int
     cyclic_px: int | None = None
     sha256: str = ""
+    scale: int = 1
 
     def __post_init__(self) -> None:
-        check_sides(self.pixels.shape[2], self.pixels.shape[1])
+        check_sides(self.photograph.shape[2], self.photograph.shape[1], self.scale)
 
     @property
-    def box_px(self) -> tuple[int, int, int, int]:
-        """The box of the photograph in the world."""
-        _, height, width = self.pixels.shape
-        return self.x_px, self.y_px, width, height
+    def box_px(self) -> Box:
+        """The box of the photograph in the world at scale 1."""
+        _, height, width = self.photograph.shape
+        return self.x_px, self.y_px, width // self.scale, height // self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +165,7 @@ class Inversion:
     def __init__(self, generator: Generator, target: Target, config: InversionConfig):
         self.generator, self.target, self.config = generator, target, config
         self.device = str(next(generator.parameters()).device)
+        self.pixels = reduced(target.photograph, target.scale)
         self.place = footprint(generator.config, *box_windows(target.box_px))
         check_turn(self.place, target.box_px, generator.config, target.cyclic_px)
         definition = Definition(config.seed, target.cyclic_px)
@@ -183,11 +191,11 @@ class Inversion:
         rows, columns = box_windows(self.target.box_px)
         for row in pieces(rows, self.config.tile_px):
             for column in pieces(columns, self.config.tile_px):
-                part = self.target.pixels[:, geometry.part(row, rows), geometry.part(column, columns)]
+                part = self.pixels[:, geometry.part(row, rows), geometry.part(column, columns)]
                 pixels = part[None].to(self.device) / 127.5 - 1
                 with torch.no_grad():
                     features = self.lpips.features(pixels)
-                share = part[0].numel() / self.target.pixels[0].numel()
+                share = part[0].numel() / self.pixels[0].numel()
                 yield InversionTile(
                     footprint(self.generator.config, row, column), (row, column), pixels, features, share
                 )
@@ -277,7 +285,7 @@ class Inversion:
         w, z_n = from_gaussian(found.pop("v")), tuple(found[f"z_n.{layer}"] for layer in range(len(self.place.noise)))
         box, turn = self.target.box_px, self.target.cyclic_px
         place = (box, turn, checkpoint_sha256)
-        return Overlay(*place, found["z_g"], w, found["z_l"], z_n, self.target.pixels, provenance)
+        return Overlay(*place, found["z_g"], w, found["z_l"], z_n, self.target.photograph, provenance)
 
     def state(self) -> dict[str, Tensor]:
         """Returns everything that the remaining steps depend on, as tensors."""

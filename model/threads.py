@@ -5,7 +5,8 @@ from pathlib import Path
 
 SPINS = "1000"
 """OpenMP's default of 300,000 spins lasts milliseconds, which are wasted if other work has taken the core. This number
-lasts about as long as putting a thread to sleep and waking it. `benchmarks/spinning.py` compares them."""
+lasts about as long as putting a thread to sleep and waking it. With 3000, a process alone is a tenth faster, but one
+that shares the cores needs a quarter more processor time. `benchmarks/spinning.py` compares them."""
 
 WORKER = "apache_beam.runners.worker.sdk_worker"
 """What the command line of each worker process of a Beam job contains, whatever the runner."""
@@ -31,13 +32,17 @@ def threads_of_a_worker() -> int | None:
 
 
 def worker_commands(processes: Path = Path("/proc")) -> dict[str, str]:
-    """Returns the command lines of the worker processes on this machine, by process id; empty where none are listed."""
-    found = {}
+    """Returns the command lines of the worker processes on this machine, by process id; empty where none are listed.
+
+    A process that has started workers, such as the one that they are forked from, is none itself.
+    """
+    found, parents = {}, set()
     for folder in processes.glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace")
+            if WORKER in words:
+                found[folder.name] = words
+                parents.add((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
         except OSError:  # it has ended, or belongs to another user
             continue
-        if WORKER in words:
-            found[folder.name] = words
-    return found
+    return {number: words for number, words in found.items() if number not in parents}

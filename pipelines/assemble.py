@@ -3,6 +3,7 @@
 manifest -> plans -> panoramas -> manifest
 """
 
+import operator
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import show_cautions
 from transforms.formats.registry import FORMATS
 from transforms.panoramas.folder import stored_plan
-from transforms.panoramas.manifest import MANIFEST, ManifestRow, read_manifest, write_manifest
+from transforms.panoramas.manifest import MANIFEST, ManifestRow, stream_manifest, write_manifest
 from transforms.panoramas.plan import Plan
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.render.index_page import write_index
@@ -45,10 +46,9 @@ def assemble(
         tally.reset()
     with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count):
         run(out, plans, beam_flags)
-    manifest = retried(read_manifest, out)
-    retried(write_index, out, manifest)
+    write_index(out)
     wanted = {plan.request.id for plan in plans}
-    return [row for row in manifest if row["id"] in wanted]
+    return [row for row in stream_manifest(out) if row["id"] in wanted]
 
 
 def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions | None) -> None:
@@ -63,7 +63,8 @@ def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions | None) -> 
             | "Assemble" >> beam.Map(lambda plan: assemble_panorama(out, plan, (), __version__))
             | "Not replaced" >> beam.Filter(lambda row: row is not None)
             | "All rows" >> beam.combiners.ToList()
-            | "Write manifest" >> beam.Map(lambda rows: write_manifest(out, rows))
+            | "Write manifest"
+            >> beam.Map(lambda rows: write_manifest(out, sorted(rows, key=operator.itemgetter("id"))))
         )
 
 
@@ -73,7 +74,7 @@ def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> l
         raise InputError(f"--format is missing; give one or more of {', '.join(FORMATS)}")
     if not retried(exists, join(out, MANIFEST)):
         raise InputError(f"{out} does not contain {MANIFEST}; give the --out of a render job")
-    digests = {row["id"]: row["plan"] for row in retried(read_manifest, out) if row["plan"]}
+    digests = {row["id"]: row["plan"] for row in stream_manifest(out) if row["plan"]}
     if not digests:
         raise InputError(f"{out} does not contain a panorama; render one first")
     unknown = sorted(set(ids) - set(digests))

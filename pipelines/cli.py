@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from model.errors import DivergenceError, InputError
+from model.errors import DivergenceError, InputError, one_line
 from model.version import __version__
-from pipelines.terminal.failures import Detached, JobFailedError
+from pipelines.terminal.failures import Detached, JobFailedError, is_of_store
 from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
 from pipelines.terminal.paths import absolute_arguments
 from transforms.storage.text import printable
@@ -127,6 +127,10 @@ def run(arguments: Sequence[str]) -> int:
         return refuse(str(said), code=0)
     except KeyboardInterrupt:
         result = INTERRUPTED
+    except Exception as error:
+        if not is_of_store(error):
+            raise
+        return refuse(f"storage: {one_line(error)}", code=1)
     if result == INTERRUPTED:
         return refuse("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -30,6 +30,7 @@ from pipelines.terminal.progress import track
 from transforms.evaluation.crops import read_photographs
 from transforms.evaluation.figures import bands_picture, colours_picture, diversity_picture, frames_picture
 from transforms.evaluation.results import DescribedSets, Findings, References, Results, measure
+from transforms.evaluation.scaled import ScaledEvaluation, ScaledResults
 from transforms.evaluation.settings import Evaluation, frame
 from transforms.evaluation.windows import Renderer, cut_worlds, open_world, render_window
 from transforms.storage.files import exists, filesystem, join, read_bytes, write_bytes, write_json
@@ -38,12 +39,17 @@ from transforms.storage.tensor_files import read_tensors
 METRICS = "metrics.json"
 """Written last, so a folder that contains it holds a complete evaluation."""
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 Networks = Mapping[str, FeatureNetwork]
 T = TypeVar("T")
 
 
+E = TypeVar("E", Evaluation, ScaledEvaluation)
+
+
 @dataclass(frozen=True, slots=True)
-class EvaluateOptions:
+class EvaluateOptions(Generic[E]):
     """The options of an evaluation.
 
     Attributes:
@@ -51,14 +57,14 @@ class EvaluateOptions:
         data: The URL of the training set with the held-out photographs.
         out: The URL of the output folder.
         inception: The URL of the standard Inception weights, for FID.
-        evaluation: The sample sizes and the protocol.
+        evaluation: The sample sizes, and the protocol or the scale.
     """
 
     checkpoint: str
     data: str
     out: str
     inception: str | None = None
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: E = field(kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.out:
@@ -67,20 +73,15 @@ class EvaluateOptions:
             raise InputError(f"--out {self.out} already holds an evaluation; choose another folder")
 
 
-def evaluate(options: EvaluateOptions) -> Results:
+def evaluate(options: EvaluateOptions[Evaluation]) -> Results:
     """Evaluates a checkpoint and writes the results.
 
     Raises:
         InputError: An option does not fit. Nothing was written.
     """
-    reuse_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = load_checkpoint(read_tensors(resolve(options.checkpoint)), options.checkpoint)
-    check_tileable(checkpoint.generator.config, options.checkpoint)
-    generator, evaluation = checkpoint.generator.to(device), options.evaluation
-    inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
-    lpips = Lpips().to(device)
-    networks = feature_networks(lpips, inception, device)
+    checkpoint = load(options)
+    generator, evaluation = checkpoint.generator, options.evaluation
+    lpips, networks = load_networks(options)
     references = describe_photographs(options.data, generator.config, evaluation, networks)
     worlds = describe_worlds(partial(open_world, generator), references, networks)
     measured, repeated = measure(worlds, references), measure_repetition(generator, evaluation)
@@ -91,15 +92,40 @@ def evaluate(options: EvaluateOptions) -> Results:
         "colours.png": colours_picture(worlds, references),
         "diversity.png": diversity_picture(varied[:2].cpu()),
     }
-    apart = photographs_apart(lpips, references.held_out[frame()].examples.to(device))
+    apart = photographs_apart(lpips, references.held_out[frame()].examples.to(DEVICE))
     varies = {**dataclasses.asdict(diversity(lpips, varied)), "photographs": apart}
     results: Results = {**measured, "repetition": repeated, "LPIPS": varies}
     write(options, checkpoint, results, pictures)
     return results
 
 
+def load(options: EvaluateOptions[E]) -> Checkpoint:
+    """Loads the checkpoint on this process's device: the GPU if there is one.
+
+    Raises:
+        InputError: It is missing or damaged, or its pictures have an edge.
+    """
+    reuse_freed_memory()
+    checkpoint = load_checkpoint(read_tensors(resolve(options.checkpoint)), options.checkpoint)
+    check_tileable(checkpoint.generator.config, options.checkpoint)
+    for network in (checkpoint.generator, checkpoint.detail):
+        if network is not None:
+            network.to(DEVICE)
+    return checkpoint
+
+
+def load_networks(options: EvaluateOptions[E]) -> tuple[Lpips, Networks]:
+    """Loads LPIPS, and all feature networks that are available, on this process's device."""
+    inception = Inception(read_file(options.inception, "--inception"), options.inception) if options.inception else None
+    lpips = Lpips().to(DEVICE)
+    return lpips, feature_networks(lpips, inception, DEVICE)
+
+
 def write(
-    options: EvaluateOptions, checkpoint: Checkpoint, results: Results, pictures: Mapping[str, Image.Image]
+    options: EvaluateOptions[E],
+    checkpoint: Checkpoint,
+    results: Results | ScaledResults,
+    pictures: Mapping[str, Image.Image],
 ) -> None:
     """Writes the pictures, then the metrics with everything they depend on."""
     for name, picture in pictures.items():

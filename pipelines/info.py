@@ -60,7 +60,7 @@ def describe_file(url: str) -> Lines:
 def describe_folder(url: str) -> Lines:
     """Describes a training set, a run, the output of render, or one plan's patches."""
     from transforms.panoramas.folder import PLAN_FILE
-    from transforms.panoramas.manifest import MANIFEST, read_manifest
+    from transforms.panoramas.manifest import MANIFEST, stream_manifest
     from transforms.training.run_folder import CONFIG, LOG
     from transforms.training_set.dataset import DATASET, read_dataset
 
@@ -79,10 +79,8 @@ def describe_folder(url: str) -> Lines:
         last = json.loads(log[-1]) if log else {}
         return {"what": "training run", "preset": config["preset"], "data": config["data"], "last tick": last}
     if exists(join(url, MANIFEST)):
-        rows = read_manifest(url)
-        states = sorted({row["state"] for row in rows})
-        counts = {state: sum(row["state"] == state for row in rows) for state in states}
-        return {"what": "rendered panoramas", "requests": len(rows), **counts}
+        counts = Counter(row["state"] for row in stream_manifest(url))
+        return {"what": "rendered panoramas", "requests": counts.total(), **dict(sorted(counts.items()))}
     if exists(join(url, PLAN_FILE)):
         return found({"what": "patches of a panorama"}, read_json(join(url, PLAN_FILE)))
     raise InputError(f"{url} is not a training set, a run, or the output of render")

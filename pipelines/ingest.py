@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from fsspec.core import has_magic
 
 from model.errors import InputError
-from pipelines.terminal.failures import Detached
+from pipelines.terminal.failures import Detached, UnwatchedError
 from pipelines.terminal.ingest_tables import details
 from pipelines.terminal.job_records import JOB
 from pipelines.terminal.jobs import attached, is_detached, is_remote, job
@@ -87,7 +87,7 @@ def ingest(options: IngestOptions, beam_flags: PipelineOptions | None = None) ->
     try:
         with track("Photographs", plan.photographs, lambda: PHOTOGRAPHS_DONE.count, details()):
             run(options, plan, beam_flags)
-    except (Detached, StaleRunError):
+    except (Detached, StaleRunError, UnwatchedError):  # the shards belong to a job that may go on
         raise
     except BaseException:
         staging.discard_shards(out, read_dataset_if_any(out))
@@ -179,11 +179,12 @@ def find(options: IngestOptions, where: str, beam_flags: PipelineOptions | None)
     """
     for source in filter(is_on_web, options.sources):
         check_source(source)
-    write_sources(where, options.sources)
+    write_sources(where, options.arrived or options.sources)
     retry = options.retry_rejects
     if ALL_REASONS in retry:
         retry = tuple(retried_reasons(options.out))
-    sight = look([sources_url(where), *files_of(options.sources)]) if is_remote(beam_flags) else None
+    sources = [file for file, _ in options.arrived] or options.sources
+    sight = look([sources_url(where), *files_of(sources)]) if is_remote(beam_flags) else None
     extends = staging.read_base(where) is not None
     progress = track("Pages and responses read", 0, lambda: ANSWERS_READ.count)
     with progress, attached(beam_flags), job(beam_flags, where) as pipeline:
@@ -191,7 +192,7 @@ def find(options: IngestOptions, where: str, beam_flags: PipelineOptions | None)
             options.out, where, options.manners, options.depth, extends, retry, options.crawlers, sight
         )
     plan, found = read_found(where)
-    if not found and not retry:
+    if not found and not retry and not options.arrived:
         raise no_photographs(options, where, plan)
     if not plan.is_empty:
         accept(where, plan)

@@ -10,10 +10,13 @@ from transforms.panoramas.overlays import read_overlay
 
 
 def box_of(job: InversionJob) -> Box:
-    """Returns the box of a photograph, or of an overlay given in its place, in the world."""
+    """Returns the box of a photograph, or of an overlay given in its place, in the world at the job's scale."""
     if job.photograph.endswith(SUFFIX):
-        return read_overlay(job.photograph).box_px
-    return read_target(job, load_generator(job.checkpoint).generator.config).box_px
+        box = read_overlay(job.photograph).box_px
+    else:
+        box = read_target(job, load_generator(job.checkpoint).generator.config).box_px
+    x, y, width, height = (job.scale * n for n in box)
+    return x, y, width, height
 
 
 def overlay_of(job: InversionJob) -> tuple[str, Overlay]:

@@ -6,7 +6,7 @@ from model.errors import InputError
 from pipelines.terminal.failures import JobFailedError
 from pipelines.terminal.job_records import JOB, found_again, read_record, unreachable
 from pipelines.terminal.jobs import CANCELLED_IN_S, cancel, counts_of
-from transforms.ingest.lock import revoke
+from transforms.ingest.run_mark import revoke
 from transforms.storage.files import join, remove
 
 FAILED = (PipelineState.FAILED, PipelineState.CANCELLED)

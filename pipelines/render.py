@@ -4,8 +4,10 @@ requests -> plans -> shards of tiles -> patches -> patch shards and panoramas ->
 """
 
 import itertools
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import apache_beam as beam
 import typer
@@ -21,11 +23,9 @@ from pipelines.terminal.render_tables import JobNote, show_cautions, show_estima
 from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
 from transforms.panoramas.manifest import (
     DONE,
-    FAILED,
     ManifestRow,
-    manifest_row,
-    read_manifest,
     refused_row,
+    stream_manifest,
     write_manifest,
 )
 from transforms.panoramas.plan import PatchShard, Plan
@@ -34,6 +34,7 @@ from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, Assembl
 from transforms.render.estimate import estimate
 from transforms.render.follow import followed
 from transforms.render.index_page import write_index
+from transforms.render.intake import first_row
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned, make_plans
 from transforms.render.publish import FAILURES, PublishShards
@@ -41,7 +42,7 @@ from transforms.render.repair import remove_damaged
 from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, survey
+from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, remove_unused, survey
 from transforms.storage.files import join, remove, remove_leftovers
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
@@ -84,9 +85,8 @@ def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) ->
         ):
             build(pipeline, options, to_do, sight, is_detached(beam_flags))
     ids = {plan.request.id for plan in plans} | planned.refused.keys()
-    manifest = retried(read_manifest, options.out)
-    retried(write_index, options.out, manifest)
-    rows = [row for row in manifest if row["id"] in ids]
+    write_index(options.out)
+    rows = [row for row in stream_manifest(options.out) if row["id"] in ids]
     if len(rows) < len(ids):
         raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
     return rows
@@ -119,8 +119,10 @@ class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[M
 def start(planned: Planned) -> list[Work]:
     """Writes the plans and the initial manifest; returns the work of each plan, whether done or not."""
     work = list(survey(planned, prepare(planned)))
+    for_each(partial(remove_unused, planned.options), work, STORAGE_CALLS)
     rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
-    write_manifest(planned.options.out, rows, anew=planned.options.place(""))
+    rows.sort(key=operator.itemgetter("id"))
+    write_manifest(planned.options.out, rows, anew=planned.options.place(""), left_out=planned.options.left_out())
     return work
 
 
@@ -129,7 +131,7 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     options = planned.options
 
     def write_down(plan: Plan) -> None:
-        retried(begin, options.out, plan, planned.held.get(plan), keeps_patches(options, plan))
+        retried(begin, options.out, plan, planned.held.get(plan), options.stores_patches(plan))
 
     if options.replace:
         for plan, held in planned.held.items():
@@ -142,18 +144,6 @@ def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
     checked = Tally()
     with track("Shards checked", len(shards), lambda: checked.count):
         return remove_damaged(options.out, shards, checked.add)
-
-
-def keeps_patches(options: RenderOptions, plan: Plan) -> bool:
-    """Returns whether patches of a plan will be on storage, if only for a while."""
-    return options.keep_patches or plan.tiles > options.shard_tiles(plan)
-
-
-def first_row(work: Work) -> ManifestRow:
-    """Returns a panorama's row of the manifest at the start of a job."""
-    if work.record is None:
-        return manifest_row(work.plan, FAILED, "not finished", {})
-    return manifest_row(work.plan, DONE, None, work.record)
 
 
 def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
@@ -172,13 +162,26 @@ def build(
     detached: bool = False,
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
+    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
+    rows, _ = make_panoramas(to_do, options)
+    _ = (
+        rows
+        | "All rows" >> beam.combiners.ToList()
+        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
+    )
+    return rows
+
+
+def make_panoramas(
+    to_do: beam.PCollection[Work], options: RenderOptions
+) -> tuple[beam.PCollection[ManifestRow], beam.PCollection[ManifestRow]]:
+    """Adds the steps from work to panoramas; returns the rows of all of them, and early those that are finished."""
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out, options.keep_patches).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
     publish = PublishShards(options.out, options.keep_patches, __version__).with_resource_hints(**hints)
 
-    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
     plans = to_do | "Plans" >> beam.Map(lambda each: each.plan)
     patches, not_synthesized = (
         to_do | "CutShards" >> CutShards() | "SkipStored" >> skip | "SynthesizePatches" >> synthesize
@@ -188,19 +191,14 @@ def build(
     rows = (plans, published.rows, failures) | "AssembleRest" >> AssembleRest(
         options.out, options.keep_patches, __version__
     )
-    _ = (
-        rows
-        | "All rows" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
-    )
-    return rows
+    return rows, published.rows
 
 
 def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:
     """Writes the manifest and, if the process that submitted the job is gone, what that would write at the end."""
-    write_manifest(out, rows)
+    write_manifest(out, sorted(rows, key=operator.itemgetter("id")))
     if detached:
-        write_index(out, read_manifest(out))
+        write_index(out)
         remove(join(out, JOB))
 
 
@@ -219,6 +217,9 @@ def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest
 def render_and_report(planned: Planned, flags: PipelineOptions) -> None:
     """Renders, prints a summary, and exits with code 1 if something is missing."""
     rows = render_plans(planned, flags)
+    if not rows:
+        print(f"No request belongs to slice {planned.options.slice}", file=sys.stderr)
+        return
     show_summary(planned.options.out, rows)
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)

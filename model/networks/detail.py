@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model import geometry
 from model.config import HEAD_KERNEL, DetailConfig
 from model.geometry import Window
-from model.networks.layers import LEAK, convolve_up, smooth_up
+from model.networks.layers import LEAK, convolve_up, random_weight, smooth_up
 
 FACTOR = 4
 RESIDUAL = 0.3
@@ -93,7 +93,7 @@ class UpPair(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5)
+        self.weight = nn.Parameter(random_weight(outputs, inputs, 3, 3).mul_((2 / (9 * inputs)) ** 0.5))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.full((outputs, 1, 1), NOISE_STRENGTH))
         self.plain = nn.Conv2d(outputs, outputs, 3)

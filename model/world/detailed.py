@@ -13,6 +13,7 @@ from model.geometry import Window
 from model.networks.detail import FACTOR, DetailStage, base_window, noise_windows, output_window
 from model.world.definition import Definition
 from model.world.latents import noise_around
+from model.world.paste import Paste
 from model.world.scale import stage_count
 from model.world.world import Picture, World, check_window
 
@@ -34,6 +35,7 @@ class DetailedWorld:
         self.definition: Definition = base.definition
         layers, noisy = stage.config.layers, stage.config.noise_layers
         self.config: GeneratorConfig = base.config
+        self.paste: Paste = base.paste.at(FACTOR**level)
         self.first_layer = 2 * self.config.pairs + (level - 1) * len(noisy)
         low, high = geometry.forward(layers, geometry.backward(layers, (0, FACTOR - 1)))
         self.beyond = -low, high - FACTOR + 1
@@ -59,8 +61,9 @@ class DetailedWorld:
         config = self.stage.config
         base_rows, base_columns = base_window(config, rows), base_window(config, columns)
         base = self.base.render(base_rows, base_columns)[None]
-        pixels = self.stage(base, self.noise(base_rows, base_columns))[0]
-        return Picture(pixels, output_window(config, base_rows), output_window(config, base_columns))
+        picture = self.stage(base, self.noise(base_rows, base_columns))
+        windows = output_window(config, base_rows), output_window(config, base_columns)
+        return Picture(self.paste(picture, *windows)[0], *windows)
 
     def noise(self, base_rows: Window, base_columns: Window) -> list[Tensor]:
         """Returns the noise of each layer for a window of the base."""

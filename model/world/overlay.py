@@ -17,6 +17,7 @@ from model.config import GeneratorConfig
 from model.errors import InputError
 from model.world.definition import Box, check_box, check_integer
 from model.world.footprint import Footprint, Windows, footprint
+from model.world.scale import SCALES
 
 OVERLAY = "overlay"
 MOST_SIDE_PX = 16384
@@ -28,14 +29,14 @@ class Overlay:
     """The fields that reproduce a photograph.
 
     Attributes:
-        box_px: The box of the photograph in the world.
+        box_px: The box of the photograph in the world at scale 1.
         cyclic_px: The circumference of the world that it was made for, or None.
         checkpoint_sha256: The checksum of the network's checkpoint.
         z_g: float32 [1,z_g_dim].
         w: W+, float32 [2L+1,w_dim]: one row for each layer of G_T, and one for the last to-RGB.
         z_l: float32 [1,z_l_dim,H,W] at the footprint's latents.
         z_n: float32 [1,1,h,w] for each layer, at the footprint's noise.
-        photograph: uint8 [3,h,w].
+        photograph: uint8 [3,h,w], at one of `SCALES`: as many pixels along each side of a pixel of the box.
         provenance: What it was made from, and how well it fits; JSON values.
         sha256: The checksum of the file; empty before it is saved.
     """
@@ -55,6 +56,11 @@ class Overlay:
     def windows(self) -> Windows:
         """Returns the rows and columns of the photograph."""
         return box_windows(self.box_px)
+
+    @property
+    def scale(self) -> int:
+        """Returns the scale of the photograph."""
+        return self.photograph.shape[2] // self.box_px[2]
 
     def footprint(self, config: GeneratorConfig) -> Footprint:
         """Returns the footprint of its fields."""
@@ -143,7 +149,7 @@ def check_overlay(
         "z_g": (overlay.z_g, (1, config.z_g_dim)),
         "w": (overlay.w, (2 * config.pairs + 1, config.w_dim)),
         "z_l": (overlay.z_l, (1, config.z_l_dim, *lengths(place.latents))),
-        "photograph": (overlay.photograph, (3, *lengths(overlay.windows))),
+        "photograph": (overlay.photograph, photograph_shape(overlay)),
     }
     shapes = [(1, 1, *lengths(windows)) for windows in place.noise]
     if len(overlay.z_n) != len(shapes):
@@ -156,6 +162,22 @@ def check_overlay(
             raise InputError(f"overlay {name}: {key} is {found}; for its place it must be {kind} {list(shape)}")
         if not torch.isfinite(tensor).all():
             raise InputError(f"overlay {name}: {key} holds values that are not finite; invert the photograph again")
+
+
+def photograph_shape(overlay: Overlay) -> tuple[int, int, int]:
+    """Returns the shape that a photograph must have, at its own scale if that is one of `SCALES`."""
+    scale = overlay.scale if overlay.photograph.ndim == 3 and overlay.scale in SCALES else 1
+    height, width = lengths(overlay.windows)
+    return 3, scale * height, scale * width
+
+
+def reduced(photograph: Tensor, factor: int) -> Tensor:
+    """Reduces a photograph uint8 [3,h,w] by a factor: the rounded mean of each square of pixels."""
+    if factor == 1:
+        return photograph
+    _, height, width = photograph.shape
+    squares = photograph.to(torch.int32).reshape(3, height // factor, factor, width // factor, factor)
+    return ((squares.sum(dim=(2, 4)) + factor**2 // 2) // factor**2).to(torch.uint8)
 
 
 def check_turn(place: Footprint, box: Box, config: GeneratorConfig, cyclic_px: int | None) -> None:

@@ -8,12 +8,20 @@ import dataclasses
 from dataclasses import dataclass
 
 from model import geometry
+from model.checks import is_integer
 from model.config import DetailConfig, GeneratorConfig
+from model.errors import InputError
 from model.geometry import Window
 from model.networks.detail import FACTOR, base_window, output_window
 from model.world.definition import Box, Definition, Edit, Journey, Style
 
 SCALES = (1, FACTOR, FACTOR**2)
+
+
+def check_scale(value: object) -> None:
+    """Raises InputError for a value that is not a scale."""
+    if not is_integer(value) or value not in SCALES:
+        raise InputError(f"scale is {value!r}; choose {', '.join(map(str, SCALES))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.terminal.flags import Protocol, Quiet
+from model.errors import InputError
+from pipelines.terminal.flags import Protocol, Quiet, Scale
 
 
 def evaluate(
@@ -17,6 +18,7 @@ def evaluate(
     protocol: Annotated[
         Protocol, typer.Option(help="How pictures are scaled: antialiased, or paper for both this and the paper's way.")
     ] = "antialiased",
+    scale: Scale = 1,
     inception: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Weights of the standard Inception network for FID: .safetensors or .npz."),
@@ -25,9 +27,16 @@ def evaluate(
 ) -> None:
     """Measures how far a checkpoint's worlds are from held-out photographs."""
     from pipelines.evaluate import EvaluateOptions, evaluate
-    from pipelines.terminal.evaluation_tables import show
+    from pipelines.evaluate_scaled import evaluate_scaled
+    from pipelines.terminal.evaluation_tables import show, show_scaled
+    from transforms.evaluation.scaled import ScaledEvaluation
     from transforms.evaluation.settings import Evaluation
 
-    results = evaluate(EvaluateOptions(checkpoint, data, out, inception, Evaluation(protocol=protocol)))
-    show(results)
+    if scale == 1:
+        show(evaluate(EvaluateOptions(checkpoint, data, out, inception, evaluation=Evaluation(protocol=protocol))))
+    elif protocol == "paper":
+        raise InputError("--protocol paper applies at scale 1; remove it, or --scale")
+    else:
+        evaluation = ScaledEvaluation(scale=scale)
+        show_scaled(evaluate_scaled(EvaluateOptions(checkpoint, data, out, inception, evaluation=evaluation)))
     print(f"Metrics and pictures are in {out}", file=sys.stderr)

@@ -14,6 +14,7 @@ from pipelines.terminal.flags import (
     Quiet,
     RenderFolder,
     Replace,
+    Scale,
     Size,
     Steps,
     Tile,
@@ -38,6 +39,7 @@ def inbetween(
     steps: Steps = 500,
     paste: Paste = True,
     size: Size = None,
+    scale: Scale = 1,
     seed: PhotographSeed = 0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
@@ -64,17 +66,22 @@ def inbetween(
     files = overlay_paths(paths, join(out, "overlays"))
     jobs = [
         InversionJob(
-            photograph=photograph, out=file, checkpoint=checkpoint or BUNDLED, config=config, size_px=size_px(size)
+            photograph=photograph,
+            out=file,
+            checkpoint=checkpoint or BUNDLED,
+            config=config,
+            size_px=size_px(size),
+            scale=scale,
         )
         for photograph, file in zip(paths, files, strict=True)
     ]
     jobs, tallest_px = placed(jobs, width, cyclic)
     name = "_".join(map(name_of, paths))[:180] + "_cyclic" * cyclic
     height_px = tallest_px if height is None else height
-    box = (0, -(height_px // 2), width, height_px)
+    box = (0, -(height_px // scale // 2) * scale, width, height_px)  # so that photographs of this height fill it
 
     def requests(overlays: Overlays) -> list[RenderRequest]:
-        return [panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"])]
+        return [panorama(name, overlays, box, seed, paste, checkpoint, format or ["png"], scale)]
 
     options = RenderOptions((), out, checkpoint, tile_px(tile), replace=replace)
     render_inverted(options, requests, lambda: list(zip(files, invert_all(jobs), strict=True)), name, flags)

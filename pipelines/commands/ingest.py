@@ -80,6 +80,12 @@ def ingest(
     repack_set: Annotated[
         bool, typer.Option("--repack", help="Instead of SRC: distribute the samples evenly over new shards.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep taking what arrives in the folders SRC, until interrupted.")
+    ] = False,
+    shard_minutes: Annotated[
+        float, typer.Option(help="With --watch: how long a photograph waits at most until its shard is closed.")
+    ] = 5.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -91,15 +97,17 @@ def ingest(
     paths, unknown = split_flags(sources or [])
     flags = beam_flags(context, unknown)
     from pipelines.ingest import ingest, planned, repack
+    from pipelines.ingest_watch import ingest_arrivals
     from pipelines.terminal.ingest_tables import show_plan, show_summary
+    from pipelines.terminal.interrupts import stopped_by_signals
     from transforms.ingest.options import IngestOptions
     from transforms.photographs.prepare import Preparation
     from transforms.storage.files import join
     from transforms.training_set.dataset import REJECTS
 
     if repack_set:
-        if paths or retry_rejects or dry_run:
-            raise InputError("--repack cannot be combined with sources, --retry-rejects or --dry-run")
+        if paths or retry_rejects or dry_run or watch:
+            raise InputError("--repack cannot be combined with sources, --retry-rejects, --watch or --dry-run")
         show_summary(out, repack(out, samples_per_shard, flags))
         return
     manners = Manners(
@@ -139,6 +147,10 @@ def ingest(
     if dry_run:
         with planned(options) as (where, plan):
             show_plan(out, where, plan, manners)
+        return
+    if watch:
+        with stopped_by_signals() as stop:
+            ingest_arrivals(options, shard_minutes, stop, flags)
         return
     dataset = ingest(options, flags)
     show_summary(out, dataset)

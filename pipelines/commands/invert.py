@@ -11,8 +11,10 @@ from pipelines.terminal.flags import (
     Checkpoint,
     PhotographSeed,
     Quiet,
+    Scale,
     Size,
     Steps,
+    base_px,
     beam_flags,
     size_px,
     split_flags,
@@ -31,6 +33,7 @@ def invert(
     checkpoint: Checkpoint = None,
     steps: Steps = 3000,
     size: Size = None,
+    scale: Scale = 1,
     origin: Annotated[
         str | None,
         typer.Option(
@@ -59,6 +62,7 @@ def invert(
     paths, flags = split_flags(photographs)
     beam_options = beam_flags(context, flags)
     from model.inversion import InversionConfig
+    from model.world.scale import check_scale
     from pipelines.invert import invert_all, invert_many, overlay_paths
     from transforms.applications.inversions import INVERSIONS
     from transforms.applications.invert import SUFFIX, InversionJob, photographs_at
@@ -76,7 +80,9 @@ def invert(
         tile_px=tile,
         seed=seed,
     )
+    check_scale(scale)
     x_px, y_px = whole_numbers("--origin", origin, 2, "0,-64") if origin else (0, None)
+    cyclic_px = cyclic_width and base_px("--cyclic-width", cyclic_width, scale)
     single = out.endswith(SUFFIX)
     if not single:
         check_folder(out)
@@ -91,9 +97,10 @@ def invert(
             checkpoint=checkpoint or BUNDLED,
             config=config,
             size_px=size_px(size),
-            x_px=x_px,
-            y_px=y_px,
-            cyclic_px=cyclic_width,
+            x_px=base_px("--origin", x_px, scale),
+            y_px=None if y_px is None else base_px("--origin", y_px, scale),
+            cyclic_px=cyclic_px,
+            scale=scale,
         )
         for photograph, file in zip(found, outs, strict=True)
     ]

@@ -15,6 +15,7 @@ from pipelines.terminal.flags import (
     Quiet,
     RenderFolder,
     Replace,
+    Scale,
     Size,
     Steps,
     Tile,
@@ -38,6 +39,7 @@ def outpaint(
     steps: Steps = 500,
     paste: Paste = True,
     size: Size = None,
+    scale: Scale = 1,
     seed: PhotographSeed = 0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
@@ -69,12 +71,13 @@ def outpaint(
         checkpoint=checkpoint or BUNDLED,
         config=InversionConfig(steps=steps, seed=seed),
         size_px=size_px(size),
+        scale=scale,
     )
     formats, box = format or ["png"], grown(box_of(job), *sides)
 
     def requests(overlays: Overlays) -> list[RenderRequest]:
         return [
-            panorama(f"{name}-{number + 1}", overlays, box, seed + number, paste, checkpoint, formats)
+            panorama(f"{name}-{number + 1}", overlays, box, seed + number, paste, checkpoint, formats, scale)
             for number in range(variants)
         ]
 

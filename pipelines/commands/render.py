@@ -1,6 +1,8 @@
 """The flags of ``infinitygan render``."""
 
+import os
 import posixpath
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +11,7 @@ from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
     KeepPatches,
+    LocalTruncation,
     Quiet,
     RenderFolder,
     RenderPrecision,
@@ -22,7 +25,7 @@ from pipelines.terminal.flags import (
     truncated,
     whole_numbers,
 )
-from pipelines.terminal.paths import absolute_files
+from transforms.render.slices import AUTO, Slice, array_task, parse_slice
 
 FIELDS = {
     "seed": ("seed",),
@@ -31,6 +34,7 @@ FIELDS = {
     "origin": ("origin_x_px", "origin_y_px"),
     "cyclic": ("cyclic",),
     "truncation": ("truncation",),
+    "local_truncation": ("local_truncation",),
     "journey": ("journey",),
     "scale": ("scale",),
     "format": ("formats",),
@@ -52,6 +56,7 @@ def render(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
+    local_truncation: LocalTruncation = 1.0,
     journey: Annotated[
         int | None,
         typer.Option(
@@ -62,6 +67,21 @@ def render(
         str | None,
         typer.Option(
             metavar="FILE", help="Render many panoramas: a .jsonl, .csv or .parquet file with one request per row."
+        ),
+    ] = None,
+    slice: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N/COUNT|auto",
+            help="Render only this part of the requests, such as 3/16; auto takes it from the task of a Slurm array or "
+            "of a Kubernetes Indexed Job.",
+            show_default="all",
+        ),
+    ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep rendering the files of requests that arrive in a folder, until interrupted."
         ),
     ] = None,
     tile: Tile = None,
@@ -93,22 +113,30 @@ def render(
     """Renders panoramas of any size, tile by tile. Run again, it renders only what is missing."""
     flags = beam_flags(context)
     from pipelines.render import render_and_report, say_what_it_costs
-    from transforms.panoramas.requests import Refused, RenderRequest, list_requests
+    from pipelines.render_watch import check_watch, render_arrivals
+    from pipelines.terminal.interrupts import stopped_by_signals
+    from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
+    from transforms.render.watch import watched_at
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
-    values |= {"scale": scale, "truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
-    if requests:
-        given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
-        listed: list[RenderRequest | Refused] = list_requests(requests, {field: values[field] for field in given})
-        asked = [absolute_files(each) if isinstance(each, RenderRequest) else each for each in listed]
+    values |= {"scale": scale, "truncation": truncation, "local_truncation": local_truncation}
+    values |= {"journey": None if journey is None else {"every_px": journey}}
+    given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
+    defaults = {field: values[field] for field in given}
+    if watch:
+        asked: list[RenderRequest | Refused] = []
+    elif requests:
+        listed: list[RenderRequest | Refused] = list_requests(requests, defaults)
+        asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
-        name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
+        name += scaled(scale) + truncated(truncation, local_truncation)
+        name += "" if journey is None else f"_journey-{journey}"
         asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
         requests=tuple(asked),
@@ -123,12 +151,33 @@ def render(
         accelerator=accelerator,
         model_copies=model_copies,
         source=posixpath.basename(requests) if requests else "",
+        slice=chosen_slice(slice, requests),
     )
+    if watch:
+        check_watch({"--requests": requests, "--slice": slice, "--repair": repair, "--dry-run": dry_run})
+        with stopped_by_signals() as stop:
+            render_arrivals(options, watched_at(watch, out, defaults, os.getcwd()), stop, flags)
+        return
     planned = make_plans(options)
     if dry_run:
         say_what_it_costs(planned)
     else:
         render_and_report(planned, flags)
+
+
+def chosen_slice(text: str | None, requests: str | None) -> Slice | None:
+    """Returns the slice given by --slice, and says which one it is.
+
+    An array's task is not taken for a slice by itself, because each task may have requests of its own.
+    """
+    task = array_task(os.environ)
+    if text is None:
+        if task and requests:
+            print(f"{task}: renders all requests; with --slice {AUTO} the tasks share them", file=sys.stderr)
+        return None
+    part = parse_slice(text, os.environ)
+    print(f"Renders slice {part} of the requests" + (f" ({task})" if text == AUTO else ""), file=sys.stderr)
+    return part
 
 
 def is_given(context: typer.Context, flag: str) -> bool:

@@ -10,7 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from model.errors import InputError
-from pipelines.terminal.flags import DETACH, unknown_flag
+from pipelines.terminal.flag_names import DETACH, unknown_flag
 from pipelines.terminal.runners import DESCRIBED, JOB_SERVER_S, STARTED, runner_of, value_of, with_defaults
 
 

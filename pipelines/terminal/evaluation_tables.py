@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from transforms.evaluation.results import Findings, Results
+from transforms.evaluation.scaled import ScaledResults
 
 
 def show(results: Results) -> None:
@@ -34,6 +35,16 @@ def tables(results: Results) -> list[Table]:
         [[name, *(with_error(row[key]) for key in kids), *means(row)] for name, row in bands.items()],
     )
     return [distances, by_height, table("More", ["", ""], others(results))]
+
+
+def show_scaled(results: ScaledResults) -> None:
+    """Prints the figures of each method."""
+    methods = results["methods"]
+    names = dict.fromkeys(name for row in methods.values() for name in row)
+    counts = ", ".join(f"{count} of {name}" for name, count in results["pictures"].items())
+    title = f"Compared with held-out photographs; pictures: {counts}"
+    rows = [[name, *(with_error(row[name]) if name in row else "" for row in methods.values())] for name in names]
+    Console().print(table(title, ["", *methods], rows))
 
 
 def means(row: Findings) -> list[str]:

@@ -17,6 +17,9 @@ ERROR_LINE = re.compile(r"^\s*(?:[\w]+(?:Error)?: )*((?:\w+\.)*(\w*(?:Error|Exce
 STEP = re.compile(r" ?\[while running '[^']*'\]")
 STORAGE = re.compile(r"\[Errno \d+\]|PermissionError|FileNotFoundError")
 
+STORES = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "aiohttp_retry", "azure", "adlfs")
+"""The packages whose errors mean that a store failed."""
+
 CURES = (
     (
         re.compile(r"No module named '(model|transforms|pipelines)"),
@@ -64,6 +67,15 @@ class Detached(Exception):  # noqa: N818 - not an error
 
 class JobFailedError(RuntimeError):
     """A job failed for a reason that is not the user's input. The message is one line and names the log."""
+
+
+class UnwatchedError(JobFailedError):
+    """A job may go on, but its job server does not answer any more."""
+
+
+def is_of_store(error: Exception) -> bool:
+    """Returns whether a store raised an error of its own class."""
+    return type(error).__module__.partition(".")[0] in STORES
 
 
 @contextmanager

@@ -1,15 +1,13 @@
 """Flags that several commands share, and parsers for their values. Imports neither torch nor Beam."""
 
-import difflib
-import re
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from model.errors import InputError
+from pipelines.terminal import forked_workers
+from pipelines.terminal.flag_names import check_names
 from pipelines.terminal.progress import silence
 from pipelines.terminal.runners import DESCRIBED, runner_of
 
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from transforms.panoramas.tiling import TileSize
-
-DETACH = "--detach"
-"""Submits a job and ends; a flag of every command that runs on Beam."""
 
 FORMATS = "png, tif, jpg, webp, zarr, dzi"
 """The file formats of panoramas, for help texts; `transforms.formats.registry` writes them."""
@@ -72,6 +67,10 @@ Truncation = Annotated[
     float,
     typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
 ]
+LocalTruncation = Annotated[
+    float,
+    typer.Option(metavar="0-1.5", help="Below 1, shapes vary less: calmer outlines, fewer holes and scraps."),
+]
 Scale = Annotated[
     int,
     typer.Option(
@@ -104,9 +103,10 @@ Quiet = Annotated[
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
-def truncated(truncation: float) -> str:
-    """Returns the part of an id that names a truncation, in characters that ids may have."""
-    return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
+def truncated(truncation: float, local: float) -> str:
+    """Returns the part of an id that names the truncations, in characters that ids may have."""
+    named = (("truncation", truncation), ("local-truncation", local))
+    return "".join(f"_{name}-{value:g}".replace(".", "_") for name, value in named if value != 1)
 
 
 def scaled(scale: int) -> str:
@@ -128,45 +128,19 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     own = [f"--{name.replace('_', '-')}" for name in context.params]
     if runner_of(flags) not in DESCRIBED:
         check_names(flags, own)
+    forks = forked_workers.are_wanted(flags)
+    if forks:
+        forked_workers.begin_to_load(context.info_name or "")
     from pipelines.terminal.beam_flags import beam_options
     from pipelines.terminal.job_records import refuse_detached
 
     options = beam_options(flags, own)
+    if forks:
+        forked_workers.fork_workers()
     out = context.params.get("out") or context.params.get("folder")
     if out:
         refuse_detached(out)
     return options
-
-
-def check_names(flags: Sequence[str], own: Sequence[str] = ()) -> None:
-    """Raises InputError for a flag that is not one of Beam's, and suggests a similar name."""
-    given = [flag.split("=", 1)[0] for flag in flags if flag.startswith("-")]
-    if not given:
-        return
-    beams = beam_flag_names()
-    for name in given:
-        if name not in beams:
-            raise unknown_flag(name, [*own, *beams])
-
-
-def unknown_flag(flag: str, known: Sequence[str]) -> InputError:
-    """Returns the error for a flag that is not known, with the nearest name."""
-    name = flag.split("=", 1)[0]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "see --help, and Beam's own flags"
-    return InputError(f"{name} is unknown: {hint}")
-
-
-def beam_flag_names() -> list[str]:
-    """Returns the names of Beam's flags, and of ours for any runner.
-
-    Beam's are read from its source, because importing Beam takes more than a second.
-    """
-    package = find_spec("apache_beam")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("apache_beam is not installed")
-    source = Path(package.origin).with_name("options") / "pipeline_options.py"
-    return [DETACH, *re.findall(r"""["'](--\w[\w-]*)["']""", source.read_text(encoding="utf-8"))]
 
 
 def whole_numbers(flag: str, text: str, count: int | None, example: str, separator: str = ",") -> tuple[int, ...]:
@@ -198,6 +172,17 @@ def size_px(text: str | None) -> tuple[int, int] | None:
         return None
     width, height = whole_numbers("--size", text.lower(), 2, "256x128", "x")
     return width, height
+
+
+def base_px(flag: str, px: int, scale: int) -> int:
+    """Returns a flag's pixels, which are those of a scale, in pixels of scale 1.
+
+    Raises:
+        InputError: They are not whole pixels there.
+    """
+    if px % scale:
+        raise InputError(f"{flag} {px}: at scale {scale} give a multiple of {scale}")
+    return px // scale
 
 
 def tile_px(text: str | None) -> "TileSize | None":

@@ -55,6 +55,31 @@ def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
             threading.Event().wait()  # the thread that cancels ends the process
 
 
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Yields an event that the first signal sets, for work that ends by itself then; a second ends the process."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        for other, handler in before.items():
+            signal.signal(other, handler)
+        stop.set()
+        write(b"infinitygan: stopping; interrupt again to leave at once\n")
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def end(number: int, frame: FrameType | None) -> None:
     """Ends the process, or first the job that it waits for: a signal handler."""
     if _CANCELS and not _ASKED.is_set():

@@ -18,11 +18,11 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from model.errors import InputError, one_line
 from pipelines.terminal.beam_flags import OwnOptions, add_described, beam_options, beam_parser, check_known
-from pipelines.terminal.failures import Detached, JobFailedError, cause_of, told_in_one_line
+from pipelines.terminal.failures import Detached, JobFailedError, UnwatchedError, cause_of, told_in_one_line
 from pipelines.terminal.interrupts import cancelled_by_signals
 from pipelines.terminal.job_records import FINDING, JOB, JobRecord
 from pipelines.terminal.progress import remark
-from pipelines.terminal.runners import RESTARTS
+from pipelines.terminal.runners import JOB_SERVER_S, RESTARTS
 from transforms.storage.files import join, remove, write_json
 from transforms.storage.tally import NAMESPACE, Collected
 from transforms.workers.faults import FAULTS, in_this_process
@@ -33,12 +33,13 @@ IN_PROCESS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBas
 
 
 @contextmanager
-def job(flags: PipelineOptions | None, out: str) -> Iterator[beam.Pipeline]:
+def job(flags: PipelineOptions | None, out: str, stop: threading.Event | None = None) -> Iterator[beam.Pipeline]:
     """Yields a pipeline to add steps to; at the end of the block, runs it to its end.
 
     Args:
         flags: Beam's options; None for Beam's in-process runner.
         out: the output folder, which records a job on a cluster while it runs.
+        stop: ends a job on a cluster that would go on for ever.
 
     Raises:
         InputError: a worker met invalid input, or the cluster cannot be used as the flags say.
@@ -51,7 +52,7 @@ def job(flags: PipelineOptions | None, out: str) -> Iterator[beam.Pipeline]:
     yield pipeline
     with told_in_one_line():
         if is_remote(options):
-            run_elsewhere(pipeline, options, out)
+            run_elsewhere(pipeline, options, out, stop)
         else:
             with in_this_process():
                 pipeline.run().wait_until_finish()
@@ -82,7 +83,9 @@ def attached(flags: PipelineOptions | None) -> Iterator[None]:
             own.detach = before
 
 
-def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -> None:
+def run_elsewhere(
+    pipeline: beam.Pipeline, options: PipelineOptions, out: str, stop: threading.Event | None = None
+) -> None:
     """Submits a job and, unless it is detached, waits for its end."""
     submitted = Submitted()
     with cancelled_by_signals(submitted.cancel):
@@ -93,9 +96,13 @@ def run_elsewhere(pipeline: beam.Pipeline, options: PipelineOptions, out: str) -
         if is_detached(options):
             raise Detached(f"the job was submitted: see `infinitygan status {out}` and `infinitygan cancel {out}`")
         try:
-            watch(submitted.result)
-        finally:
+            watch(submitted.result, stop)
+        except UnwatchedError:  # the record finds the job again
+            raise
+        except BaseException:
             remove(join(out, JOB))
+            raise
+        remove(join(out, JOB))
 
 
 class Submitted:
@@ -173,10 +180,14 @@ def cancel(result: Any) -> None:
         time.sleep(POLL_S / 2)
 
 
-def watch(result: Any) -> None:
+def watch(result: Any, stop: threading.Event | None = None) -> None:
     """Waits for the end of a job; takes over its counts, and ends it at the first fault that no retry would mend.
 
     Beam's own way to wait ends with an error after the job server's time-out.
+
+    Args:
+        result: the job.
+        stop: set to cancel the job.
 
     Raises:
         Exception: as `cause_of` says.
@@ -192,7 +203,10 @@ def watch(result: Any) -> None:
             raise cause_of(fault, messages.text())
         if PipelineState.is_terminal(state):
             break
-        time.sleep(POLL_S)
+        if stop is not None and stop.is_set():
+            cancel(result)
+            return
+        messages.wait(POLL_S)
     remark("")
     clean_up = getattr(result, "_cleanup", None)
     if clean_up:  # workers in this process
@@ -204,18 +218,22 @@ def watch(result: Any) -> None:
 
 
 def look(result: Any) -> tuple[str, Mapping[str, int]]:
-    """Returns a job's state and its counts.
+    """Returns a job's state and its counts. A job server may be away for a moment.
 
     Raises:
-        JobFailedError: the job server no longer answers.
+        UnwatchedError: the job server no longer answers.
     """
-    try:
-        return result.state, counts_of(result)
-    except grpc.RpcError as error:
-        details = error.details() if hasattr(error, "details") else one_line(error)
-        raise JobFailedError(
-            f"the job server no longer answers ({details}); the job may go on: see `infinitygan status`"
-        ) from None
+    late = time.monotonic() + JOB_SERVER_S
+    while True:
+        try:
+            return result.state, counts_of(result)
+        except grpc.RpcError as error:
+            if time.monotonic() > late:
+                details = error.details() if hasattr(error, "details") else one_line(error)
+                raise UnwatchedError(
+                    f"the job server no longer answers ({details}); the job may go on: see `infinitygan status`"
+                ) from None
+        time.sleep(POLL_S)
 
 
 def counts_of(result: Any) -> dict[str, int]:
@@ -234,6 +252,7 @@ class Messages:
 
     def __init__(self, result: Any) -> None:
         self._read: list[Any] = []
+        self._new_state = threading.Event()
         self._thread = threading.Thread(target=self._listen, args=(result,), daemon=True)
         self._thread.start()
 
@@ -245,6 +264,13 @@ class Messages:
             for message in service.GetMessageStream(beam_job_api_pb2.JobMessagesRequest(job_id=result._job_id)):
                 if message.HasField("message_response"):
                     self._read.append(message.message_response)
+                else:
+                    self._new_state.set()
+
+    def wait(self, most_s: float) -> None:
+        """Waits until the job has a new state, but no longer than this."""
+        self._new_state.wait(most_s)
+        self._new_state.clear()
 
     def last_error(self) -> str:
         """Returns the last message about an error, which may still be on its way."""

@@ -1,29 +1,19 @@
 """Relative paths are made absolute where a command starts, because they mean something else to workers elsewhere."""
 
-import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from model.bundled import BUNDLED
+from transforms.storage import paths
 
-if TYPE_CHECKING:
-    from transforms.panoramas.requests import RenderRequest
-
-ARGUMENTS: Final = ("sources", "out", "checkpoint", "photographs", "photograph", "folder", "request")
+ARGUMENTS: Final = ("sources", "watch", "out", "checkpoint", "photographs", "photograph", "folder", "request")
 """The arguments of commands that may be paths."""
-
-SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""The start of a URL, or of the name of a source such as commons:Category:NAME."""
 
 
 def absolute(path: str) -> str:
     """Returns a relative path in full, and anything else (a URL, a flag, a name) as it is."""
-    if not path or path == BUNDLED or path[0] in "-~" or os.path.isabs(path) or SCHEME.match(path):
-        return path
-    whole = os.path.join(os.getcwd(), path)
-    return whole if ".." in path.split("/") else os.path.normpath(whole)  # a/.. may lead elsewhere if a is a link
+    return path if path == BUNDLED else paths.absolute(path, os.getcwd())
 
 
 def absolute_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,14 +26,3 @@ def in_full(value: Any) -> Any:
     if isinstance(value, str):
         return absolute(value)
     return [absolute(each) for each in value] if isinstance(value, Sequence) else value
-
-
-def absolute_files(request: "RenderRequest") -> "RenderRequest":
-    """Returns a request with the paths of its checkpoint and overlays in full."""
-    styles = tuple(
-        dataclasses.replace(style, overlay=absolute(style.overlay)) if style.overlay else style
-        for style in request.styles
-    )
-    overlays = tuple(map(absolute, request.overlays))
-    checkpoint = request.checkpoint and absolute(request.checkpoint)
-    return dataclasses.replace(request, styles=styles, overlays=overlays, checkpoint=checkpoint)

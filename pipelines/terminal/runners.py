@@ -14,7 +14,12 @@ JOB_SERVER_S: Final = 20
 CLUSTER_S: Final = 5.0
 """How many seconds a job server, and Flink's own interface, may take to answer."""
 
-PORTABLE = (f"--job_server_timeout={JOB_SERVER_S}", "--environment_cache_millis=60000")
+PORTABLE = (
+    f"--job_server_timeout={JOB_SERVER_S}",
+    "--environment_cache_millis=60000",
+    # Otherwise Beam runs `pip freeze` for each job, which takes a second. Workers compare the versions that matter.
+    "--experiments=disable_logging_submission_environment",
+)
 RESTARTS = ("--number_of_execution_retries=10", "--execution_retry_delay=2000")
 PACKAGE = Path(__file__).parents[2] / "setup.py"
 WORKERS_ARE_GIVEN = ("--environment_type", "--sdk_container_image", "--setup_file", "--extra_package")

@@ -20,12 +20,13 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability.prism_runner import PrismJobServer
-from stores import gs  # noqa: F401 - a fixture
+from stores import gs, s3  # noqa: F401 - fixtures
 
 REPOSITORY = Path(__file__).parents[2]
 PRISM = "PRISM"
 """The variable that names Prism: the program, perhaps packed as .xz, or a folder with one for each machine."""
 
+MOTO = (sys.executable, "-c", "from moto.server import main; main()")
 COMMAND = """
 from fsspec.config import conf, set_conf_env
 from pipelines.cli import main
@@ -155,14 +156,61 @@ def cluster(prism, tmp_path_factory):
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def bucket_cluster(prism, gs, tmp_path_factory):  # noqa: F811
-    """Yields a running cluster whose workers, and commands, find the bucket `gs`."""
-    store = fsspec.config.conf["gs"]
-    variables = {f"FSSPEC_GS_{name.upper()}": value for name, value in store.items()}
+@contextmanager
+def running_with_store(prism, folder, store, settings):
+    """Runs a cluster whose workers, and commands, know the settings of a store, as fsspec reads them."""
+    variables = {f"FSSPEC_{store.upper()}_{name.upper()}": value for name, value in settings.items()}
     variables["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-    with running(prism, tmp_path_factory.mktemp("cluster"), **variables) as cluster:
+    with running(prism, folder, **variables) as cluster:
         yield dataclasses.replace(cluster, environment=variables)
+
+
+@pytest.fixture(scope="module", params=["gs", "s3"])
+def cluster_and_bucket(request, prism, tmp_path_factory):
+    """Yields a running cluster and a bucket that its workers find."""
+    bucket = request.getfixturevalue(request.param)
+    settings = fsspec.config.conf[request.param]
+    with running_with_store(prism, tmp_path_factory.mktemp("cluster"), request.param, settings) as cluster:
+        yield cluster, bucket
+
+
+@dataclass
+class Store:
+    """A store on this machine, in a process that tests may kill.
+
+    Attributes:
+        port: its port.
+        process: its process.
+    """
+
+    port: int
+    process: subprocess.Popen | None = None
+
+    @property
+    def settings(self):
+        """The settings that fsspec needs to find it."""
+        return {"key": "none", "secret": "none", "endpoint_url": f"http://127.0.0.1:{self.port}"}
+
+    def start(self):
+        """Starts it, empty but for a bucket."""
+        self.process = subprocess.Popen([*MOTO, f"-p{self.port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self.port, self.process)
+        fsspec.filesystem("s3", skip_instance_cache=True, **self.settings).mkdir("bucket")
+
+    def kill(self):
+        """Kills it, with all that it holds."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def cluster_and_mortal_store(prism, tmp_path_factory):
+    """Yields a running cluster and a store that its workers find."""
+    store = Store(free_port())
+    store.start()
+    with running_with_store(prism, tmp_path_factory.mktemp("cluster"), "s3", store.settings) as cluster:
+        yield cluster, store
+    store.kill()
 
 
 @pytest.fixture(scope="module")

@@ -88,10 +88,11 @@ def test_a_photograph_that_is_continued(same_bytes, small_photographs, tiny_chec
     same_bytes("outpaint", small_photographs[0], *flags)
 
 
-def test_a_bucket_holds_the_same(bucket_cluster, gs, contents, tmp_path):
-    out = f"{gs}/set"
+def test_a_bucket_holds_the_same(cluster_and_bucket, contents, tmp_path):
+    cluster, bucket = cluster_and_bucket
+    out = f"{bucket}/set"
     assert run(["ingest", *map(str, PHOTOGRAPHS), f"--out={tmp_path / 'set'}", "--quiet"]) == 0
-    code, said = bucket_cluster.infinitygan("ingest", *PHOTOGRAPHS, f"--out={out}", "--quiet")
+    code, said = cluster.infinitygan("ingest", *PHOTOGRAPHS, f"--out={out}", "--quiet")
     assert code == 0, said
     fs, path = fsspec.core.url_to_fs(out)
     fs.invalidate_cache()

@@ -1,4 +1,4 @@
-"""A job that has lost the process that submitted it changes nothing that a later run has finished."""
+"""Jobs that lose what they depend on: the process that submitted them, their workers, or the store."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipelines.cli import run
@@ -87,4 +88,26 @@ def test_a_killed_worker_is_one_line_and_the_next_run_does_the_rest(cluster, slo
     there = contents(tmp_path / "set")
     (tmp_path / "set").rename(tmp_path / "first")
     assert run([*map(str, words)]) == 0
+    assert there == contents(tmp_path / "set")
+
+
+def test_a_killed_store_is_one_line_and_the_next_run_needs_nothing_of_it(
+    cluster_and_mortal_store, slow, web_server, contents, tmp_path
+):
+    (cluster, store), (listed, go) = cluster_and_mortal_store, slow
+    words = ("ingest", listed, "--allow-private", "--host-rate=100", "--quiet")
+    process = cluster.start(*words, "--out=s3://bucket/set")
+    wait_until(lambda: web_server.log, "the worker asks the server")
+    store.kill()
+    go["now"] = True
+    code, said = process.end(90)
+    assert code == 1
+    assert len(said.splitlines()) == 1
+    assert said.startswith("infinitygan: storage: Could not connect to the endpoint URL")
+    store.start()
+    code, said = cluster.infinitygan(*words, "--out=s3://bucket/set")
+    assert code == 0, said
+    assert run([*map(str, words), f"--out={tmp_path / 'set'}"]) == 0
+    fs = fsspec.filesystem("s3", skip_instance_cache=True, **store.settings)
+    there = {name.removeprefix("bucket/set/"): fs.cat_file(name) for name in fs.find("bucket/set")}
     assert there == contents(tmp_path / "set")

@@ -32,7 +32,7 @@ from model.training.trainer import Trainer
 from model.world.footprint import footprint
 from model.world.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
 from pipelines.info import describe, told
-from transforms.evaluation.crops import Photographs
+from transforms.evaluation.crops import HELD_OUT, Photographs
 from transforms.evaluation.settings import Evaluation
 from transforms.ingest import known, staging
 from transforms.ingest.batches import keys_of, read_samples, read_staged
@@ -55,6 +55,7 @@ from transforms.training_set.dataset import (
     INDEX_SCHEMA,
     REJECTS,
     REJECTS_SCHEMA,
+    IndexRows,
     check_fits,
     read_dataset,
     read_index,
@@ -185,9 +186,8 @@ def take(patches: Iterator[TrainingPatch], count: int) -> None:
 
 
 def evaluate_set(out: str) -> None:
-    rows = tuple(row for row in read_index(out) if row["split"] != "train")
-    read_dataset(out)
-    for _ in Photographs(out, CHECKPOINT_CONFIG, Evaluation(band_crops=2, frame_crops=2), rows[:2]):
+    rows = IndexRows(out, read_dataset(out), HELD_OUT, most=2)
+    for _ in Photographs(out, CHECKPOINT_CONFIG, Evaluation(band_crops=2, frame_crops=2), rows):
         pass
 
 

@@ -1,13 +1,15 @@
 """OpenMP's threads spin only briefly while they wait, in every process that imports the project, unless configured."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from model.threads import SPINS, threads_of_a_worker, worker_commands
+from model.threads import SPINS, WORKER, threads_of_a_worker, worker_commands
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -32,6 +34,23 @@ def worker(number, module="apache_beam.runners.worker.sdk_worker_main"):
     process = subprocess.Popen([sys.executable, "-c", program, module], stdout=subprocess.PIPE)
     process.stdout.readline()
     return process
+
+
+def test_the_process_that_workers_are_forked_from_is_no_worker():
+    program = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)', sys.argv[1]])"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, WORKER])
+    try:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        late = time.monotonic() + 30
+        while not (child := children.read_text().strip()) or child not in worker_commands():
+            assert time.monotonic() < late
+            time.sleep(0.05)
+        assert str(parent.pid) not in worker_commands()
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+        parent.wait()
 
 
 def test_worker_processes_share_the_cores(monkeypatch):

@@ -336,6 +336,52 @@ def test_outpaint_goes_on_around_the_photograph_in_different_ways(overlay, tiny_
     assert not np.array_equal(shown[16:-16, 16:-16], photograph[16:-16, 16:-16])
 
 
+def test_at_a_scale_a_photograph_keeps_its_own_pixels(detailed_checkpoint, tmp_path, capsys):
+    """At its own size it is not resampled: the panorama shows what the file holds."""
+    levels = np.random.default_rng(0).integers(0, 256, (160, 208, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "photo.png")
+    flags = ("--checkpoint", detailed_checkpoint, "--scale", 4, "--steps", 2, "--tile", 128)
+    sides = ("--size", "208x160", "--left", 70, "--up", 30, "--down", 5)
+    out = tmp_path / "out"
+    assert start(capsys, "outpaint", tmp_path / "photo.png", *sides, "--out", out, *flags)[0] == 0
+    picture = pixels(out / "panoramas" / "photo-1.png")
+    assert picture.shape == (195, 278, 3)
+    assert np.array_equal(picture[30:190, 70:][64:-64, 64:-64], levels[64:-64, 64:-64])
+    assert_verifies(capsys, out, detailed_checkpoint)
+    overlay = load_overlay((out / "overlays" / "photo.safetensors").read_bytes(), "photo")
+    assert (overlay.scale, overlay.box_px) == (4, (0, -20, 52, 40))
+    record = out / "panoramas" / "photo-1.json"
+    edit = ("--box", "-60,-90,40,40", "--seed", 5, "--checkpoint", detailed_checkpoint)
+    assert start(capsys, "edit", record, *edit)[0] == 0
+    edited = pixels(record.with_suffix(".png"))
+    assert (edited != picture).any()
+    assert np.array_equal(edited[30:190, 70:][64:-64, 64:-64], levels[64:-64, 64:-64])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("outpaint", "red.png", "--left", 20, "--scale", 3), "scale is 3; choose 1, 4, 16"),
+        (("outpaint", "red.png", "--left", 20, "--scale", 4, "--size", "150x130"), "its sides must be multiples of 4"),
+        (("outpaint", "red.png", "--left", 20, "--scale", 4, "--size", "64x64"), "its sides must be 128 to 16384"),
+        (("outpaint", "red.png", "--left", 20, "--scale", 4, "--size", "160x128"), "scale 4 needs a detail stage"),
+        (("inbetween", "red.png", "blue.png", "--width", 1401, "--scale", 4), "--width 1401: at scale 4 give a"),
+        (("invert", "red.png", "--scale", 0), "scale is 0; choose 1, 4, 16"),
+        (("invert", "red.png", "--scale", 4, "--origin", "3,8"), "--origin 3: at scale 4 give a multiple of 4"),
+        (("invert", "red.png", "--scale", 4, "--cyclic-width", 1282), "--cyclic-width 1282: at scale 4 give a"),
+    ],
+)
+def test_a_scale_that_does_not_fit_is_refused(
+    photographs, tiny_checkpoint, tmp_path, capsys, monkeypatch, arguments, said
+):
+    monkeypatch.chdir(photographs)
+    out = tmp_path / "out.safetensors" if arguments[0] == "invert" else tmp_path / "out"
+    code, message = start(capsys, *arguments, "--out", out, "--checkpoint", tiny_checkpoint, "--steps", 2)
+    assert code == 2
+    assert said in message
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_overlay_decides_the_plan_and_must_stay_what_it_was(overlay, tiny_checkpoint, tmp_path, capsys):
     mine = tmp_path / "red.safetensors"
     shutil.copy(overlay, mine)
@@ -411,6 +457,20 @@ def test_inbetween_joins_photographs_in_a_row_and_one_in_a_circle(photographs, t
     assert start(capsys, "render", *render, "--tile", 64)[0] == 0
     rolled = pixels(tmp_path / "rolled" / "panoramas" / "red_cyclic.png")
     assert np.array_equal(np.roll(turn, -576, axis=1), rolled)  # so the ends meet as any two columns do
+
+
+def test_inbetween_at_a_scale_places_photographs_at_the_ends(photographs, detailed_checkpoint, tmp_path, capsys):
+    flags = ("--checkpoint", detailed_checkpoint, "--scale", 4, "--size", "160x132", "--steps", 1, "--tile", 256)
+    both = (photographs / "red.png", photographs / "blue.png")
+    code, said = start(capsys, "inbetween", *both, "--width", 400, "--out", tmp_path, *flags)
+    assert code == 2
+    least = int(said.split("give ")[1].split()[0])
+    assert start(capsys, "inbetween", *both, "--width", least, "--out", tmp_path, *flags)[0] == 0
+    row = pixels(tmp_path / "panoramas" / "red_blue.png")
+    assert row.shape == (132, least, 3)
+    for name, part in (("red", row[:, :160]), ("blue", row[:, -160:])):
+        photograph = fit((photographs / f"{name}.png").read_bytes(), (160, 132), 197, 4)
+        assert np.array_equal(part[64:-64, 64:-64], photograph[64:-64, 64:-64])
 
 
 def test_photographs_on_the_web_are_asked_for_with_manners(web_server, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
@@ -16,12 +17,15 @@ from model.checkpoint import load_checkpoint
 from model.config import PRESETS
 from model.errors import InputError
 from model.metrics.feature_networks import feature_networks
+from model.metrics.picture_sets import describe
 from pipelines.cli import run
 from pipelines.evaluate import EvaluateOptions, describe_photographs, describe_worlds, evaluate
 from pipelines.ingest import IngestOptions, ingest
 from transforms.evaluation.results import frechet_name, measure
+from transforms.evaluation.scaled import ScaledEvaluation, compare, difference_from, read_frames
 from transforms.evaluation.settings import Evaluation
 from transforms.evaluation.windows import open_world
+from transforms.photographs.prepare import Preparation
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FEW = Evaluation(
@@ -125,6 +129,76 @@ def test_the_command_finds_the_same_and_prints_tables(evaluated, data, tiny_chec
     assert str(tmp_path / "out") in shown.err
     assert run(arguments) == 2
     assert "already holds an evaluation" in capsys.readouterr().err
+
+
+SCALED = ScaledEvaluation(scale=4, worlds=3, patches=4, photographs=8, bootstraps=20)
+
+
+@pytest.fixture(scope="module")
+def high_data(tmp_path_factory):
+    """Returns a training set of some of the photographs in samples/, 788 px high."""
+    folder = tmp_path_factory.mktemp("high")
+    out, some = str(folder / "shards"), folder / "some"
+    some.mkdir()
+    for path in sorted(SAMPLES.glob("*.jpg"))[:16]:
+        shutil.copy(path, some)
+    options = IngestOptions((str(some),), out, preparation=Preparation(full_height_px=788))
+    ingest(options, PipelineOptions(["--runner=FnApiRunner"]))
+    return out
+
+
+@pytest.mark.slow
+def test_at_a_scale_the_detail_stage_is_compared_with_photographs_and_enlargements(
+    high_data, detailed_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("transforms.evaluation.scaled.ScaledEvaluation", partial(dataclasses.replace, SCALED))
+    arguments = ["evaluate", detailed_checkpoint, high_data, "--scale", "4", "--out", str(tmp_path / "out")]
+    assert run(arguments) == 0
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["evaluation"] == dataclasses.asdict(SCALED)
+    methods = report["results"]["methods"]
+    assert set(methods) == {"detail stage", "bicubic", "Lanczos", "photographs trained on"}
+    assert report["results"]["pictures"]["patch"] == 12
+    assert methods["bicubic"]["fine power"]["value"] < methods["photographs trained on"]["fine power"]["value"] / 10
+    more = methods["bicubic"]["KID-EffNetLite0, frame more than the detail stage"]["value"]
+    kids = [methods[name]["KID-EffNetLite0, frame"]["value"] for name in ("bicubic", "detail stage")]
+    assert more == pytest.approx(kids[0] - kids[1])
+    assert methods["detail stage"]["difference from the base"]["value"] > 0
+    assert "Lanczos" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "patch.png") as picture:
+        assert picture.height > 4 * 101
+
+
+def test_photographs_at_a_scale_are_at_no_distance_from_themselves(high_data, networks):
+    held_out, _ = read_frames(high_data, PRESETS["tiny"], SCALED)
+    described = describe(held_out, networks)
+    found = compare(described, described, SCALED)
+    assert found["KID-EffNetLite0, patch"][0] < 0
+    assert found["KID-EffNetLite0, frame"][0] < 0
+    assert float(found["fine power"][0]) == pytest.approx(1)
+
+
+def test_the_difference_from_the_base_is_that_of_the_mean_of_each_square():
+    base = torch.randint(20, 200, (3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    picture = base.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert difference_from(base, picture) == 0
+    picture[:, ::2] += 10
+    assert difference_from(base, picture) == pytest.approx(5)
+
+
+def test_an_evaluation_at_a_scale_that_does_not_fit_is_refused(
+    data, tiny_checkpoint, detailed_checkpoint, tmp_path, capsys
+):
+    for checkpoint, flags, message in (
+        (tiny_checkpoint, ("--scale", "4"), "scale 4 needs a detail stage, which checkpoint"),
+        (detailed_checkpoint, ("--scale", "4"), "holds photographs 197 px high"),
+        (detailed_checkpoint, ("--scale", "2"), "scale is 2; choose 1, 4, 16"),
+        (detailed_checkpoint, ("--scale", "4", "--protocol", "paper"), "--protocol paper applies at scale 1"),
+    ):
+        out = tmp_path / "out"
+        assert run(["evaluate", checkpoint, data, "--out", str(out), *flags]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(

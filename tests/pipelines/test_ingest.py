@@ -31,6 +31,7 @@ import transforms.storage.retry
 from model.errors import InputError
 from pipelines import cli
 from pipelines.ingest import IngestOptions, build, ingest, repack
+from pipelines.terminal.failures import UnwatchedError
 from pipelines.terminal.ingest_tables import show_summary
 from pipelines.terminal.progress import track
 from tests.transforms.training_set.test_dataset import write_as_version_1
@@ -343,6 +344,18 @@ def test_wrong_sources_and_targets_are_said_before_anything_is_written(few, tmp_
         with pytest.raises(InputError, match=message):
             make(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_shards_are_left_to_a_job_that_may_go_on(few, tmp_path, monkeypatch):
+    """Its job server stops answering when the shards are written, but not the tables."""
+
+    def gone(*arguments):
+        raise UnwatchedError("the job server no longer answers")
+
+    monkeypatch.setattr(transforms.ingest.publish, "write_tables", gone)
+    with pytest.raises(UnwatchedError):
+        make(few, tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.tar"))
 
 
 def test_a_run_that_fails_leaves_only_what_is_done_and_the_next_one_goes_on(few, tmp_path, monkeypatch):

@@ -41,6 +41,7 @@ from transforms.render.options import RenderOptions
 from transforms.render.planner import make_plans
 from transforms.render.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
 from transforms.render.work import Work, survey
+from transforms.storage.files import remove
 
 REPOSITORY = Path(__file__).parents[2]
 REQUEST = RenderRequest(id="p", seed=7, width_px=300, height_px=200, origin_x_px=-40, formats=("png", "tif"))
@@ -630,6 +631,27 @@ def test_patches_that_are_not_kept_are_not_needed(make, rendered, contents, tmp_
     verdicts = verify(out, 30, 0, tiny_checkpoint)
     assert [(verdict.request_id, verdict.state) for verdict in verdicts] == [("p", "equal"), ("small", "different")]
     assert "its patches were not kept" in verdicts[1].reason
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_patches_that_a_fault_has_left_go(killed, make, contents, tmp_path, monkeypatch):
+    """A job is killed between a panorama's record and the removal of its patches, or the removal fails once."""
+    faults = [PermissionError(13, "denied")]
+
+    def remove_or_not(url):
+        if killed:
+            return
+        if faults:
+            raise faults.pop()
+        remove(url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transforms.render.assemble, "remove", remove_or_not)
+        make(REQUEST, keep_patches=False, tiles_per_shard=4)
+    left = [name for name in contents(tmp_path / "out") if name.startswith("patches")]
+    assert bool(left) == killed
+    make(REQUEST, keep_patches=False, tiles_per_shard=4)
+    assert not [name for name in contents(tmp_path / "out") if name.startswith("patches")]
 
 
 def test_the_manifest_and_the_page_grow_with_the_job(make, tmp_path, monkeypatch):

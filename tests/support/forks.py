@@ -19,6 +19,7 @@ for number, path in ((1, said), (2, complained)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
 os.environ.update(environment)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.argv = ["-c", *words]
 """
 

@@ -11,7 +11,7 @@ from model.world.overlay import Overlay
 from transforms.panoramas.requests import RenderRequest
 
 PASTE_PX = 16
-"""The width over which a photograph's own pixels are blended in."""
+"""The width, at scale 1, over which a photograph's own pixels are blended in."""
 
 
 def panorama(
@@ -22,17 +22,19 @@ def panorama(
     paste: bool,
     checkpoint: str | None,
     formats: Sequence[str],
+    scale: int = 1,
 ) -> RenderRequest:
     """Returns a panorama with photographs in it, each with its own style, fused between them.
 
     Args:
         name: the panorama's id.
         overlays: the overlays of the photographs, by URL; all for the endless world, or for this panorama's circle.
-        box_px: the panorama's box.
+        box_px: the panorama's box, in pixels of its scale.
         seed: the seed of the world around the photographs.
         paste: whether the photographs' own pixels are shown.
         checkpoint: the URL of the generator.
         formats: the panorama's formats, as in a request.
+        scale: the panorama's scale.
     """
     x_px, y_px, width_px, height_px = box_px
     return RenderRequest(
@@ -43,11 +45,12 @@ def panorama(
         origin_x_px=x_px,
         origin_y_px=y_px,
         cyclic=any(overlay.cyclic_px is not None for _, overlay in overlays),
-        styles=tuple(style_of(overlay, url) for url, overlay in overlays),
+        styles=tuple(style_of(overlay, url, scale) for url, overlay in overlays),
         overlays=tuple(url for url, _ in overlays),
-        paste_px=PASTE_PX if paste else None,
+        paste_px=PASTE_PX * scale if paste else None,
         checkpoint=checkpoint,
         formats=tuple(formats),
+        scale=scale,
     )
 
 
@@ -65,17 +68,24 @@ def grown(box: Box, left_px: int, right_px: int, up_px: int, down_px: int) -> Bo
     return x - left_px, y - up_px, width + left_px + right_px, height + up_px + down_px
 
 
-def style_of(overlay: Overlay, url: str) -> Style:
-    """Returns the style of a photograph, around its middle."""
+def style_of(overlay: Overlay, url: str, scale: int) -> Style:
+    """Returns the style of a photograph, around its middle, in pixels of a scale."""
     x_px, y_px, width_px, height_px = overlay.box_px
-    return Style(overlay=url, x_px=x_px + width_px // 2, y_px=y_px + height_px // 2)
+    return Style(overlay=url, x_px=(x_px + width_px // 2) * scale, y_px=(y_px + height_px // 2) * scale)
 
 
-def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: GeneratorConfig) -> list[int]:
+def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: GeneratorConfig, scale: int = 1) -> list[int]:
     """Returns the left edges of photographs along a panorama, with equal gaps.
 
     The outermost ones lie at the panorama's ends; in a circle there is a gap there too, half on each side. Gaps must be
     wide enough that each photograph depends only on its own style and fields.
+
+    Args:
+        widths_px: the widths of the photographs, at scale 1.
+        width_px: the width of the panorama, at scale 1.
+        cyclic: whether its ends meet.
+        config: the configuration of the generator.
+        scale: the scale of the widths in the error.
 
     Raises:
         InputError: the panorama is too narrow.
@@ -87,8 +97,9 @@ def spread(widths_px: Sequence[int], width_px: int, cyclic: bool, config: Genera
     if free_px < least_gap_px * len(pairs):
         least_px = sum(widths_px) + least_gap_px * len(pairs)
         raise InputError(
-            f"--width {width_px} is too narrow for photographs {', '.join(map(str, widths_px))} px wide, with the "
-            f"{own_px} px around each that it depends on: give {least_px} or more"
+            f"--width {width_px * scale} is too narrow for photographs "
+            f"{', '.join(str(width * scale) for width in widths_px)} px wide, with the {own_px * scale} px around each "
+            f"that it depends on: give {least_px * scale} or more"
         )
     lefts, taken = [], 0
     for place, width in enumerate(widths_px):

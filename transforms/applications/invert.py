@@ -32,6 +32,7 @@ from model.quantise import quantise
 from model.version import __version__
 from model.world.definition import check_position
 from model.world.overlay import Overlay, save_overlay
+from model.world.scale import check_scale
 from transforms.panoramas.overlays import read_overlay
 from transforms.photographs.codec import decode
 from transforms.sources.fetch import fetch_file
@@ -61,13 +62,15 @@ class InversionJob:
         out: the path of the overlay, a .safetensors file.
         checkpoint: the URL of the generator.
         config: the settings of the inversion.
-        size_px: the width and height to which it is scaled and cropped; None for the network's full height, uncropped.
-        x_px: the world pixel of its left edge.
-        y_px: the world pixel of its top edge; None to lay its middle on the horizon.
-        cyclic_px: the circumference of the world that the overlay is for.
+        size_px: the width and height to which it is scaled and cropped; None for the network's full height at the
+            scale, uncropped.
+        x_px: the world pixel of its left edge, at scale 1.
+        y_px: the world pixel of its top edge, at scale 1; None to lay its middle on the horizon.
+        cyclic_px: the circumference, at scale 1, of the world that the overlay is for.
+        scale: the scale at which the photograph is kept, of `SCALES`; it is inverted at scale 1.
 
     Raises:
-        InputError: the file's name or the position is invalid.
+        InputError: the file's name, the position or the scale is invalid.
     """
 
     photograph: str
@@ -78,8 +81,10 @@ class InversionJob:
     x_px: int = 0
     y_px: int | None = None
     cyclic_px: int | None = None
+    scale: int = 1
 
     def __post_init__(self) -> None:
+        check_scale(self.scale)
         if not self.out.endswith(SUFFIX):
             raise InputError(f"--out {self.out}: an overlay's file must be named *{SUFFIX}")
         check_position("x", self.x_px)
@@ -205,6 +210,7 @@ def identity_of(job: InversionJob, target: Target, checkpoint_sha256: str) -> di
         "checkpoint_sha256": checkpoint_sha256,
         "box_px": list(target.box_px),
         "cyclic_px": target.cyclic_px,
+        **({} if target.scale == 1 else {"scale": target.scale}),
         **dataclasses.asdict(job.config),
         "network": "alex",  # older overlays could use LPIPS with VGG16
     }
@@ -233,36 +239,44 @@ def read_target(job: InversionJob, config: GeneratorConfig) -> Target:
     """
     try:
         content = read_file(job.photograph)
-        pixels = fit(content, job.size_px, config.full_px)
-        height = pixels.shape[0]
-        y_px = -(height // 2) if job.y_px is None else job.y_px
+        pixels = fit(content, job.size_px, config.full_px, job.scale)
+        y_px = -(pixels.shape[0] // job.scale // 2) if job.y_px is None else job.y_px
         levels = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
-        return Target(levels, job.x_px, y_px, job.cyclic_px, hashlib.sha256(content).hexdigest())
+        return Target(levels, job.x_px, y_px, job.cyclic_px, hashlib.sha256(content).hexdigest(), job.scale)
     except Rejection as rejection:
         raise InputError(f"photograph {redact(job.photograph)} cannot be used: {rejection.message}") from None
     except InputError as error:
         raise InputError(f"photograph {redact(job.photograph)}: {error}") from None
 
 
-def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.NDArray[np.uint8]:
-    """Scales a photograph to uint8 [h,w,3]: to a height, or so that its middle fills a width and a height.
+def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int, scale: int = 1) -> npt.NDArray[np.uint8]:
+    """Scales a photograph to uint8 [h,w,3]: so that its middle fills a width and a height, or, uncropped, to a height.
+
+    The kernel is Lanczos's. A photograph that has this size already keeps its pixels.
+
+    Args:
+        content: the photograph's file.
+        size_px: the width and height of the result; None for the height alone.
+        height_px: the height at scale 1.
+        scale: the scale of the result.
 
     Raises:
         Rejection: the photograph cannot be decoded.
         InputError: the result would be too small or too large.
     """
-    photograph = decode(content, max(size_px or (height_px,)))
+    photograph = decode(content, max(size_px or (height_px * scale,)))
     image = photograph.image
     if min(photograph.width_px, photograph.height_px) < LEAST_SIDE_PX:
         raise InputError(
             f"the photograph has {photograph.width_px}×{photograph.height_px} px; give one with at least "
             f"{LEAST_SIDE_PX} px per side"
         )
-    width, height = size_px or (max(1, round(image.width * height_px / image.height)), height_px)
-    check_sides(width, height)
-    scale = max(width / image.width, height / image.height)
+    width_px = max(1, round(image.width * height_px / image.height))
+    width, height = size_px or (width_px * scale, height_px * scale)
+    check_sides(width, height, scale)
+    zoom = max(width / image.width, height / image.height)
     # Rounding must not move the box beyond the picture, which Pillow refuses.
-    cut_px = min(width / scale, image.width), min(height / scale, image.height)
+    cut_px = min(width / zoom, image.width), min(height / zoom, image.height)
     left, top = (image.width - cut_px[0]) / 2, (image.height - cut_px[1]) / 2
     box = (left, top, min(left + cut_px[0], image.width), min(top + cut_px[1], image.height))
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
@@ -270,7 +284,7 @@ def fit(content: bytes, size_px: tuple[int, int] | None, height_px: int) -> npt.
 
 def preview(inversion: Inversion) -> bytes:
     """Returns a JPEG of the photograph above the world's picture of it."""
-    both = torch.cat([inversion.target.pixels, quantise(inversion.picture()).cpu()], dim=1)
+    both = torch.cat([inversion.pixels, quantise(inversion.picture()).cpu()], dim=1)
     buffer = io.BytesIO()
     Image.fromarray(both.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

@@ -1,7 +1,8 @@
 """The photographs that worlds are compared with, and the crops taken from each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from transforms.evaluation.settings import (
 from transforms.storage.byte_ranges import Piece, read_each
 from transforms.storage.files import join
 from transforms.storage.pictures import STORED_FORMATS, open_picture
-from transforms.training_set.dataset import IndexRow, check_fits, damaged, read_dataset, read_index
+from transforms.training_set.dataset import IndexRow, IndexRows, check_fits, damaged, read_dataset
 
 HELD_OUT = ("val", "test")
 
@@ -42,13 +43,13 @@ class Photographs:
         data: the URL of the training set.
         config: the configuration of the generator that they are compared with.
         evaluation: the numbers of crops.
-        rows: the rows of the set's index, one per photograph.
+        rows: a row of the set's index for each photograph.
     """
 
     data: str
     config: GeneratorConfig
     evaluation: Evaluation
-    rows: tuple[IndexRow, ...]
+    rows: IndexRows
 
     def __iter__(self) -> Iterator[PictureSets]:
         """Yields each photograph's crops in turn.
@@ -56,14 +57,7 @@ class Photographs:
         Raises:
             InputError: a shard or a picture is damaged.
         """
-        pieces = (Piece(join(self.data, row["shard"]), row["offset"], row["size"]) for row in self.rows)
-        for number, (row, content) in enumerate(zip(self.rows, read_each(pieces), strict=True)):
-            if isinstance(content, FileNotFoundError):
-                raise damaged(join(self.data, row["shard"]), "it is missing")
-            name = f"{self.data}, photograph {row['key']},"
-            if isinstance(content, Exception):
-                raise damaged(name, one_line(content))
-            picture = read_picture(content, row, name)
+        for number, (row, picture) in enumerate(read_pictures(self.data, self.rows)):
             random = np.random.default_rng((self.evaluation.seed, number))
             # Planned patches are ordered from top to bottom; if few are taken, photographs take turns at the heights.
             planned = [patch["vertical_position"] for patch in row["patches"]]
@@ -77,17 +71,42 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
     Raises:
         InputError: this is not a training set, it lacks one of the two, or was made for another network.
     """
-    check_fits(data, read_dataset(data), config.patch_px, config.full_px)
-    rows = read_index(data)
-    held_out = tuple(row for row in rows if row["split"] in HELD_OUT)
-    trained = [row for row in rows if row["split"] == "train"]
-    if len(held_out) < 2:
-        raise InputError(f"{data} holds {len(held_out)} photographs to evaluate with (val, test); ingest more")
-    step = -(-len(trained) // evaluation.trained_photographs)
+    held_out, trained = rows_of(data, config.patch_px, config.full_px, (None, evaluation.trained_photographs))
     return (
         Photographs(data, config, evaluation, held_out),
-        Photographs(data, config, evaluation.of_trained(), tuple(trained[::step])),
+        Photographs(data, config, evaluation.of_trained(), trained),
     )
+
+
+def rows_of(data: str, patch_px: int, full_px: int, most: tuple[int | None, int]) -> tuple[IndexRows, IndexRows]:
+    """Returns the rows of held-out photographs, and of the training split; `most` limits each.
+
+    Raises:
+        InputError: this is not a training set, it lacks one of the two, or its photographs have another height.
+    """
+    dataset = read_dataset(data)
+    check_fits(data, dataset, patch_px, full_px)
+    held_out, trained = IndexRows(data, dataset, HELD_OUT, most[0]), IndexRows(data, dataset, ("train",), most[1])
+    if len(held_out) < 2:
+        raise InputError(f"{data} holds {len(held_out)} photographs to evaluate with (val, test); ingest more")
+    return held_out, trained
+
+
+def read_pictures(data: str, rows: Iterable[IndexRow]) -> Iterator[tuple[IndexRow, Tensor]]:
+    """Yields the pictures uint8 [3,h,w] of rows of a set's index, with their rows.
+
+    Raises:
+        InputError: a shard or a picture is damaged.
+    """
+    rows, same_rows = tee(rows)
+    pieces = (Piece(join(data, row["shard"]), row["offset"], row["size"]) for row in same_rows)
+    for row, content in zip(rows, read_each(pieces), strict=True):
+        if isinstance(content, FileNotFoundError):
+            raise damaged(join(data, row["shard"]), "it is missing")
+        name = f"{data}, photograph {row['key']},"
+        if isinstance(content, Exception):
+            raise damaged(name, one_line(content))
+        yield row, read_picture(content, row, name)
 
 
 def read_picture(content: bytes, row: IndexRow, name: str) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.quantise import quantise
 from transforms.evaluation.results import COLOURS, DescribedSets, References
+from transforms.evaluation.scaled import METHODS, of_method
 from transforms.evaluation.settings import PATCH, band, beyond_frame, clamp_to_frame, frame
 
 GAP_PX, LABEL_PX = 8, 80
@@ -36,6 +37,12 @@ def frames_picture(worlds: DescribedSets, references: References) -> Image.Image
     rows: list[Row] = [("photographs", (references.held_out[frame()].examples,))]
     rows += [(f"{scale}x", (worlds[frame(scale)].examples,)) for scale in references.evaluation.scales]
     return sheet(rows)
+
+
+def methods_picture(name: str, drawn: DescribedSets, held_out: DescribedSets) -> Image.Image:
+    """Draws a set of pictures of the first held-out photographs, and of the first worlds by each method."""
+    sets = {"photographs": held_out[name], **{method: drawn[of_method(name, method)] for method in METHODS}}
+    return sheet([(label, (described.examples,)) for label, described in sets.items()])
 
 
 def diversity_picture(pictures: Tensor) -> Image.Image:

@@ -13,6 +13,7 @@ import numpy as np
 from transforms.formats.jpeg import encode_jpeg
 from transforms.formats.layout import STRIP_PX, Strip
 from transforms.formats.pyramid import level_sizes, level_strips
+from transforms.storage.fence import fenced_like
 from transforms.storage.files import join, write_bytes
 from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
@@ -29,7 +30,7 @@ DESCRIPTOR = (
 def companions(url: str) -> tuple[str, str]:
     """Returns the other paths of a .dzi: the folder of its tiles, and its page."""
     stem = url.removesuffix(".dzi")
-    return f"{stem}_files", f"{stem}.html"
+    return fenced_like(url, f"{stem}_files"), fenced_like(url, f"{stem}.html")
 
 
 def write_dzi(url: str, width_px: int, height_px: int, strips: Iterable[Strip], metadata: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from transforms.formats.layout import Strip, TileLayout
 from transforms.formats.png import write_png
 from transforms.formats.tiff import write_tiff
 from transforms.formats.zarr import METADATA_FILE, write_zarr
-from transforms.storage.fence import StaleRunError
+from transforms.storage.fence import StaleRunError, fenced_like
 from transforms.storage.files import exists, open_atomic, remove
 
 
@@ -109,9 +109,14 @@ def is_written(name: str, url: str) -> bool:
     return exists(url + FORMATS[name].proof)
 
 
+def is_one_file(name: str) -> bool:
+    """Returns whether a panorama is complete if there is a file or folder of its name."""
+    return not FORMATS[name].proof
+
+
 def remove_panorama(name: str, url: str) -> None:
     """Removes a panorama, beginning with the part that marks it as complete."""
-    remove(url + FORMATS[name].proof)
+    remove(fenced_like(url, url + FORMATS[name].proof))
     for part in FORMATS[name].beside(url):
         remove(part)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model.errors import InputError, one_line
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.photographs.hashes import HASH_BYTES
 from transforms.photographs.prepare import Prepared
 from transforms.storage.byte_ranges import Piece, read_pieces

@@ -24,7 +24,7 @@ from transforms.ingest.duplicates import (
     make_block,
     save_arrays,
 )
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.storage.files import join, read_bytes, write_bytes
 from transforms.training_set.records import Reject
 

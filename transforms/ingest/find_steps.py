@@ -145,7 +145,9 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
 
     def _sources(self) -> Iterator[Outcome]:
         for number, source in enumerate(read_sources(self.where)):
-            if is_on_web(source):
+            if not isinstance(source, str):
+                yield from look(Place(source[0], number, root=source[1]), self.out)
+            elif is_on_web(source):
                 yield Place(source, number, _WEB)
             else:
                 yield from chain.from_iterable(look(place, self.out) for place in expand(number, source))

@@ -7,7 +7,7 @@ import numpy as np
 
 from transforms.ingest.batches import Records, Row, sha256_words, stage_rows
 from transforms.ingest.duplicates import KNOWN, Array, save_arrays
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.photographs.hashes import detail_words, perceptual_words
 from transforms.storage.byte_ranges import Piece
 from transforms.storage.files import join, write_bytes

@@ -29,6 +29,8 @@ class IngestOptions:
         depth: the number of links followed from a web page.
         retry_rejects: the reasons of the rejects to try again, instead of sources.
         memory_bytes: the memory that a worker process may take in all.
+        watch: whether the run is one of many that take what has arrived in the sources.
+        arrived: the files to take instead of all that the sources hold, each with its source if that is a folder.
     """
 
     sources: tuple[str, ...]
@@ -42,6 +44,8 @@ class IngestOptions:
     depth: int = 1
     retry_rejects: tuple[str, ...] = ()
     memory_bytes: int = DEFAULT_BYTES
+    watch: bool = False
+    arrived: tuple[tuple[str, str | None], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sources and not self.retry_rejects:
@@ -62,7 +66,7 @@ class IngestOptions:
         """Returns for ``dataset.json`` the options that decide the set's bytes: not where to write or how to fetch."""
         values = dataclasses.asdict(self)
         values |= values.pop("preparation")
-        for name in ("out", "manners", "crawlers", "memory_bytes"):
+        for name in ("out", "manners", "crawlers", "memory_bytes", "arrived", *(() if self.watch else ("watch",))):
             del values[name]
         lists = {"sources": [redact(source) for source in self.sources], "retry_rejects": list(self.retry_rejects)}
         return cast(Configuration, {**values, **lists, "infinitygan_version": __version__})

@@ -21,7 +21,7 @@ from typing import Any, Final
 from model.checks import is_count
 from model.errors import InputError
 from transforms.ingest.batches import read_lines, reject_json, write_lines
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.storage.files import exists, join, list_files, read_json, write_bytes, write_json
 from transforms.storage.urls import host_key, is_web
 from transforms.training_set.dataset import reject_order
@@ -97,14 +97,14 @@ class Counts:
         return Plan(files + fetched, rejects, back, -(-files // SHARE_PHOTOGRAPHS), of_hosts)
 
 
-def write_sources(where: str, sources: Iterable[str]) -> None:
-    """Writes the sources of a run, for workers to read."""
+def write_sources(where: str, sources: Iterable[str | tuple[str, str | None]]) -> None:
+    """Writes the sources of a run, for workers to read; a file may be given with the folder that it was found in."""
     write_lines(sources_url(where), sources)
 
 
-def read_sources(where: str) -> Iterator[str]:
-    """Yields the sources of a run."""
-    return read_lines(sources_url(where), _text)
+def read_sources(where: str) -> Iterator[str | tuple[str, str | None]]:
+    """Yields the sources of a run, as they were written."""
+    return read_lines(sources_url(where), _source)
 
 
 def write_part(where: str, share: int, part: int, packed: Iterable[bytes]) -> None:
@@ -183,6 +183,13 @@ def planned_rejects(out: str) -> list[str]:
 def read_taken_back(out: str) -> Iterator[str]:
     """Yields the sources whose rejects in the set are dropped, in order."""
     yield from heapq.merge(*(read_lines(url, _text) for url in _parts(out, _TAKEN_BACK)))
+
+
+def _source(value: Any) -> str | tuple[str, str | None]:
+    if not isinstance(value, list):
+        return _text(value)
+    file, folder = value
+    return _text(file), folder and _text(folder)
 
 
 def _text(value: Any) -> str:

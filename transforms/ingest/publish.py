@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from transforms.ingest.lock import STAGING
 from transforms.ingest.plan import planned_rejects, read_taken_back
 from transforms.ingest.report import write_report
+from transforms.ingest.run_mark import STAGING
 from transforms.ingest.runs import in_order, merge_runs, with_existing
 from transforms.ingest.staging import read_base, read_provenance
 from transforms.storage.files import join

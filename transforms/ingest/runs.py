@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from model.errors import InputError, one_line
 from transforms.ingest.batches import reject_json, write_lines
-from transforms.ingest.lock import STAGING
+from transforms.ingest.run_mark import STAGING
 from transforms.storage.files import filesystem, join, named_errors, open_atomic
 from transforms.storage.json_text import read_json_text
 from transforms.training_set.dataset import reject_order

@@ -23,8 +23,8 @@ from typing import Final, cast
 
 from model.errors import InputError
 from transforms.ingest.batches import write_faults
-from transforms.ingest.lock import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
 from transforms.ingest.plan import is_planned, plan_url
+from transforms.ingest.run_mark import STAGING, mark_of, mark_run, read_run, refuse_run_at_work
 from transforms.storage.fence import Fenced, alone_in, check_current
 from transforms.storage.files import (
     TEMPORARY,
@@ -105,7 +105,10 @@ def note(out: str, dataset: Dataset | None, configuration: Configuration) -> Non
 def provenance(existing: Dataset, configuration: Configuration | None = None) -> SetProvenance:
     """Records what made a set, what was added to it since, and the options of the run that now adds to it, if any."""
     before = existing.get("later_configurations")
-    later = [*(before if isinstance(before, list) else []), *([configuration] if configuration else [])]
+    later = list(before) if isinstance(before, list) else []
+    # A set that is watched for a year would otherwise have the same options recorded a hundred thousand times.
+    if configuration and not (configuration.get("watch") and configuration == [existing["configuration"], *later][-1]):
+        later.append(configuration)
     made: SetProvenance = {"configuration": existing["configuration"]}
     return {**made, "later_configurations": later} if later else made
 

@@ -20,7 +20,7 @@ from typing import Any, TypedDict, cast
 from fsspec import AbstractFileSystem
 
 from model.errors import InputError
-from transforms.formats.registry import FORMATS, is_written, remove_panorama
+from transforms.formats.registry import FORMATS, is_one_file, is_written, remove_panorama
 from transforms.panoramas.plan import PatchShard, Plan, plan_from_json
 from transforms.panoramas.tiling import tile_size
 from transforms.storage.fence import Fence, Fenced, StaleRunError, alone_in
@@ -28,7 +28,7 @@ from transforms.storage.files import exists, filesystem, join, list_files, read_
 from transforms.storage.notes import say_once
 
 PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails", "plan.json"
-FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests")
+FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests", "watched")
 """The folders that a job writes to, below its own."""
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
@@ -184,6 +184,32 @@ def _is_record(record: object, request_id: str) -> bool:
     return all(file == f"{request_id}.{name}" for name, file in files.items() if name in FORMATS) and all(
         isinstance(value, int | float) and 0 <= value < 2**31 for part in measured for value in part.values()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the names in the folder, and the manifest, say about an id; no file of it has been read.
+
+    Attributes:
+        suffixes: the suffixes of its files in `PANORAMAS`: formats, and json for its record.
+        plan: the digest of the plan of which the manifest says that it is done; empty if it says nothing.
+        formats: the formats that the manifest lists for it.
+    """
+
+    suffixes: frozenset[str] = frozenset()
+    plan: str = ""
+    formats: frozenset[str] = frozenset()
+
+    def shows(self, plan: Plan) -> bool:
+        """Returns whether all files of a finished panorama are there. False means that they must be looked up."""
+        there = self.suffixes & self.formats if self.plan == plan.digest and "json" in self.suffixes else frozenset()
+        return all(name in there and is_one_file(name) for name in plan.request.formats)
+
+
+def look_for(out: str, request_id: str) -> Known | None:
+    """Returns whether the folder holds anything under an id, as an empty `Known`; None if not."""
+    is_there = exists(join(out, PATCHES, request_id)) or exists(record_path(out, request_id))
+    return Known() if is_there else None
 
 
 def look_up(out: str, plan: Plan) -> Held:

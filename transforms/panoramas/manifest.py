@@ -8,11 +8,14 @@ the manifest read the parts too, so no row is lost, whatever the timing. While a
 the manifest then contains.
 """
 
+import heapq
+import itertools
+import operator
 import random
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict, cast
 
@@ -23,18 +26,20 @@ from transforms.formats.registry import FORMATS
 from transforms.panoramas.folder import DIGEST, PANORAMAS, PanoramaRecord
 from transforms.panoramas.plan import Plan
 from transforms.panoramas.requests import ID_PATTERN
-from transforms.storage.files import ANOTHER_RUN_IS_DEAD_S, exists, join, list_files, remove, write_bytes
+from transforms.storage.files import ANOTHER_RUN_IS_DEAD_S, exists, join, list_files, remove, version_of, write_bytes
 from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
-from transforms.storage.tables import read_rows, write_rows
+from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, write_parts
 
 MANIFEST = "manifest.parquet"
 DONE, FAILED, REFUSED = "done", "failed", "refused"
 GONE = "gone"
 """The state of a row in a part that removes the row from the manifest."""
 
-ATTEMPTS, ATTEMPT_AFTER_S = 16, 1.0
+ATTEMPTS, ATTEMPT_AFTER_S = 200, 1.0
 """The number of attempts to write a manifest that other runs write too, and the longest pause between them."""
+
+_ROWS_AT_ONCE = 1000
 
 _PART = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.part")
 _WRITING = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.writing")
@@ -139,23 +144,27 @@ def _row_without_panorama(name: str, state: str, reason: str) -> ManifestRow:
     return cast(ManifestRow, row)
 
 
-def write_manifest(out: str, rows: Iterable[ManifestRow], anew: str | None = None) -> None:
-    """Writes one row per request, by id; keeps other runs' rows, except those whose id begins with `anew`.
+def write_manifest(
+    out: str, rows: Iterable[ManifestRow], anew: str | None = None, left_out: Container[str] = ()
+) -> None:
+    """Writes one row per request, by id; keeps other runs' rows. Memory does not grow with the number of rows.
+
+    Args:
+        out: the folder.
+        rows: the rows, in the order of their ids; they are iterated again if storage fails.
+        anew: the start of ids whose other rows are removed; None for none.
+        left_out: ids that begin so, but whose rows are kept.
 
     Raises:
         InputError: the existing file is damaged or is not a manifest.
         OSError: other runs keep overwriting it.
     """
     with _announced(out):
-        _write_part(out, list(rows), anew)
+        _write_part(out, rows, anew, left_out)
         for _ in range(ATTEMPTS):
             parts = _named(out, _PART)
-            merged = _merged(out, parts)
-            if merged is not None:
-                rows = [merged[key] for key in sorted(merged)]
-                retried(write_rows, join(out, MANIFEST), rows, MANIFEST_SCHEMA)
-                if set(_named(out, _PART)) <= set(parts):
-                    break
+            if retried(_merge, out, parts) and set(_named(out, _PART)) <= set(parts):
+                break
             time.sleep(random.uniform(0, ATTEMPT_AFTER_S))
         else:
             raise OSError(f"other runs keep overwriting the manifest of {out}; run again when they have ended")
@@ -163,7 +172,12 @@ def write_manifest(out: str, rows: Iterable[ManifestRow], anew: str | None = Non
 
 
 def read_manifest(out: str) -> list[ManifestRow]:
-    """Reads the manifest's rows, by id, including those that runs at work are about to write.
+    """Reads the whole manifest, as `stream_manifest` does."""
+    return list(stream_manifest(out))
+
+
+def stream_manifest(out: str) -> Iterator[ManifestRow]:
+    """Yields the manifest's rows, by id, including those that runs at work are about to write.
 
     Invalid rows are ignored, with a line on stderr.
 
@@ -175,8 +189,13 @@ def read_manifest(out: str) -> list[ManifestRow]:
     for _ in range(ATTEMPTS):
         merged = _merged(out, _named(out, _PART))
         if merged is not None:
-            return [merged[key] for key in sorted(merged)]
+            return merged
     raise OSError(f"other runs keep overwriting the manifest of {out}; try again when they have ended")
+
+
+def version_of_manifest(out: str) -> tuple[object, ...]:
+    """Returns what tells whether other rows would be read."""
+    return version_of(join(out, MANIFEST)), *_named(out, _PART)
 
 
 @contextmanager
@@ -196,38 +215,91 @@ def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
 
-def _write_part(out: str, rows: list[ManifestRow], anew: str | None) -> None:
+def _write_part(out: str, rows: Iterable[ManifestRow], anew: str | None, left_out: Container[str]) -> None:
     """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say."""
     parts = _named(out, _PART)
-    if anew is not None:
-        ours, known = {row["id"] for row in rows}, _merged(out, parts) or {}
-        old = (key for key in known if key.startswith(anew) and key not in ours)
-        rows = [*rows, *(_row_without_panorama(key, GONE, "") for key in old)]
     stamp = max(time.time_ns(), *(known + 1 for known in parts.values()), 0)
     url = join(out, f"manifest-{stamp:020d}-{uuid.uuid4().hex[:8]}.part")
-    retried(write_rows, url, rows, MANIFEST_SCHEMA)
+
+    def write() -> None:
+        known = (_merged(out, parts) if anew is not None else None) or iter(())
+        old = (row["id"] for row in known if row["id"].startswith(anew or "") and row["id"] not in left_out)
+        gone = (_row_without_panorama(name, GONE, "") for name in old)
+        _write_rows(url, _last_of_each([gone, iter(rows)]))
+
+    retried(write)
 
 
-def _merged(out: str, parts: Iterable[str]) -> dict[str, ManifestRow] | None:
+def _write_rows(url: str, rows: Iterator[ManifestRow]) -> None:
+    batches = iter(lambda: list(itertools.islice(rows, ROWS_IN_A_GROUP)), [])
+    write_parts(url, (pa.Table.from_pylist(batch, schema=MANIFEST_SCHEMA) for batch in batches), MANIFEST_SCHEMA)
+
+
+def _merge(out: str, parts: Iterable[str]) -> bool:
+    """Writes the manifest from itself and parts; returns False if another run has just merged one of the parts."""
+    merged = _merged(out, parts)
+    if merged is not None:
+        _write_rows(join(out, MANIFEST), merged)
+    return merged is not None
+
+
+def _merged(out: str, parts: Iterable[str]) -> Iterator[ManifestRow] | None:
     """Returns the rows of the manifest and of parts, by id; None if another run has just merged one of the parts.
+
+    All files are open when it returns, so that the rows can still be read when another run has removed the parts.
 
     Raises:
         InputError: the manifest is damaged or is not a manifest.
     """
     url = join(out, MANIFEST)
-    there = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA, _LATER) if retried(exists, url) else []
-    merged = {row["id"]: row for row in _trusted(url, there)}
+    streams = [_opened(url, ["id"])] if retried(exists, url) else []
     for part in parts:
         url = join(out, part)
         try:
-            rows = retried(read_rows, url, _WHAT, MANIFEST_SCHEMA, _LATER)
+            streams.append(_opened(url, MANIFEST_SCHEMA.names))
         except InputError as error:
             if not retried(exists, url):
                 return None
             say_once(f"{error}; it is ignored")
-            continue
-        merged |= {row["id"]: row for row in _trusted(url, rows)}
-    return {key: row for key, row in merged.items() if row["state"] != GONE}
+    return (row for row in _last_of_each(streams) if row["state"] != GONE)
+
+
+def _last_of_each(streams: Sequence[Iterator[ManifestRow]]) -> Iterator[ManifestRow]:
+    """Yields the last stream's row for each id, in the order of the ids, from streams in that order."""
+    by_id = operator.itemgetter("id")
+    for _, rows in itertools.groupby(heapq.merge(*streams, key=by_id), key=by_id):
+        *_, last = rows
+        yield last
+
+
+def _opened(url: str, checked: Collection[str]) -> Iterator[ManifestRow]:
+    """Returns the trusted rows of a file, in the order of their ids, after a look at some columns of the whole file.
+
+    Raises:
+        InputError: the file is missing, damaged or not a manifest.
+    """
+    is_sorted = retried(_is_sorted, url, pa.schema(MANIFEST_SCHEMA.field(name) for name in checked))
+    rows = _trusted(url, _rows(url))
+    first = list(itertools.islice(rows, 1))
+    rows = itertools.chain(first, rows)
+    return rows if is_sorted else iter(sorted(rows, key=operator.itemgetter("id")))
+
+
+def _rows(url: str) -> Iterator[Mapping[str, Any]]:
+    for part in read_parts(url, _WHAT, MANIFEST_SCHEMA, _LATER):
+        for batch in part.to_batches(_ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+def _is_sorted(url: str, schema: pa.Schema) -> bool:
+    """Returns whether a file is sorted by id, as all are but parts of earlier versions."""
+    last = ""
+    for part in read_parts(url, _WHAT, schema, _LATER):
+        ids = part["id"].to_pylist()
+        if None in ids or any(one > other for one, other in itertools.pairwise([last, *ids])):
+            return False
+        last = ids[-1] if ids else last
+    return True
 
 
 def _tidy(out: str) -> None:
@@ -240,12 +312,17 @@ def _tidy(out: str) -> None:
         retried(remove, join(out, name))
 
 
-def _trusted(url: str, rows: Sequence[Mapping[str, Any]]) -> list[ManifestRow]:
-    """Returns the rows that can come from a job, because anyone may have put the file there."""
-    trusted = [row for row in map(_checked, rows) if row is not None]
-    if len(trusted) < len(rows):
-        say_once(f"{url}: {len(rows) - len(trusted)} of its {len(rows)} rows are damaged and are ignored")
-    return trusted
+def _trusted(url: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[ManifestRow]:
+    """Yields the rows that can come from a job, because anyone may have put the file there."""
+    count = damaged = 0
+    for count, row in enumerate(rows, start=1):  # noqa: B007 - it is used below
+        checked = _checked(row)
+        if checked is None:
+            damaged += 1
+        else:
+            yield checked
+    if damaged:
+        say_once(f"{url}: {damaged} of its {count} rows are damaged and are ignored")
 
 
 def _checked(row: Mapping[str, Any]) -> ManifestRow | None:

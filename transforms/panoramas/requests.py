@@ -1,14 +1,16 @@
 """Render requests: rectangles of worlds to render, and the files that list them."""
 
 import dataclasses
+import itertools
 import json
 import logging
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,17 +25,21 @@ from transforms.formats.registry import check_format
 from transforms.storage.delimited import is_decodable, read_lines, read_records
 from transforms.storage.files import exists, read_bytes, write_bytes
 from transforms.storage.json_text import read_json_text
+from transforms.storage.paths import absolute
 from transforms.storage.tables import parse_table
 from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1}
+LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1, "local_truncation": 1.0}
 """Fields that earlier versions lack. They are written only where they differ from their default, so that the digests of
 plans stay as they were."""
 
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
-JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey")
+JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey", "local_truncation")
+
+REQUEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
+"""The ends of the names of files of requests."""
 
 MOST_REQUESTS = 1_000_000
 """The most requests in a file."""
@@ -69,6 +75,7 @@ class RenderRequest:
         journey: the styles of a journey, in place of `styles`.
         scale: the resolution, of `SCALES`: the number of pixels along each side of a pixel of the generator. All other
             fields in pixels are in pixels of the panorama.
+        local_truncation: the factor of the local latents, which decide what is where.
 
     Raises:
         InputError: a value is out of range.
@@ -91,6 +98,7 @@ class RenderRequest:
     truncation: float = 1.0
     journey: Journey | None = None
     scale: int = 1
+    local_truncation: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
@@ -135,8 +143,10 @@ class RenderRequest:
             if isinstance(journey, Journey):
                 journey = base_journey(journey, self.scale)
             object.__setattr__(self, "fusion_px", default_fusion_px(journey) * self.scale)
-        if is_integer(self.truncation) and self.truncation in (0, 1):
-            object.__setattr__(self, "truncation", float(self.truncation))
+        for name in ("truncation", "local_truncation"):
+            value = getattr(self, name)
+            if is_integer(value) and value in (0, 1):
+                object.__setattr__(self, name, float(value))
 
     def _check_files(self) -> None:
         if self.checkpoint is not None and not (isinstance(self.checkpoint, str) and self.checkpoint):
@@ -162,6 +172,7 @@ class RenderRequest:
             self.paste_px,
             self.truncation,
             self.journey,
+            self.local_truncation,
         )
         return own if self.scale == 1 else base_definition(own, self.fusion_px, self.scale)
 
@@ -208,9 +219,9 @@ def fields_from_json(cls: type, values: Mapping[str, Any], name: str) -> dict[st
     if unknown:
         raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
     given = {key: from_json(types[key], value, f"{name}: {key}") for key, value in values.items() if value is not None}
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in given:
-            raise InputError(f"{name}: {field.name} is missing")
+    for one in fields.values():
+        if one.default is dataclasses.MISSING and one.name not in given:
+            raise InputError(f"{name}: {one.name} is missing")
     return given
 
 
@@ -284,6 +295,68 @@ def refused_by(error: Exception, request_id: Any) -> Refused:
     return Refused(name, f"internal error, {type(error).__name__}: {error}")
 
 
+class Row(NamedTuple):
+    """A row of a file of requests.
+
+    Attributes:
+        number: its place in the file, from 1.
+        values: its JSON values, or why they cannot be read.
+    """
+
+    number: int
+    values: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFile:
+    """A file of requests.
+
+    Attributes:
+        url: the URL of a .jsonl, .csv or .parquet file. It also decides where the checkpoints and overlays may be that
+            the rows name.
+        defaults: the JSON values of fields that a row does not give.
+        folder: the folder to which paths in the rows are relative; empty to leave such paths as they are.
+        name: the name of the file in the manifest; empty for the last part of its URL.
+    """
+
+    url: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    name: str = ""
+
+    def rows(self) -> Iterator[Row]:
+        """Yields the rows.
+
+        Raises:
+            InputError: as `read_rows` does.
+        """
+        return itertools.starmap(Row, enumerate(read_rows(self.url), start=1))
+
+    def parse(self, values: Any) -> RenderRequest | Refused:
+        """Returns the request of a row, or why it is refused."""
+        request = parse(values, self.url, self.defaults)
+        return absolute_files(request, self.folder) if self.folder and isinstance(request, RenderRequest) else request
+
+    def place(self, number: int | str) -> str:
+        """Returns a name for a row that has no id of its own; it is never a valid id."""
+        return f"{self.name or posixpath.basename(self.url)}, request {number}"
+
+
+def absolute_files(request: RenderRequest, folder: str) -> RenderRequest:
+    """Returns a request with the paths of its checkpoint and overlays in full."""
+    styles = tuple(
+        dataclasses.replace(style, overlay=absolute(style.overlay, folder)) if style.overlay else style
+        for style in request.styles
+    )
+    overlays = tuple(absolute(path, folder) for path in request.overlays)
+    checkpoint = request.checkpoint
+    if checkpoint and checkpoint != BUNDLED:
+        checkpoint = absolute(checkpoint, folder)
+    if (styles, overlays, checkpoint) == (request.styles, request.overlays, request.checkpoint):
+        return request
+    return dataclasses.replace(request, styles=styles, overlays=overlays, checkpoint=checkpoint)
+
+
 def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[RenderRequest | Refused]:
     """Reads the rows of a .jsonl, .csv or .parquet file; each becomes a request or a refusal.
 
@@ -295,23 +368,45 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
         defaults: the JSON values of fields that a row does not give.
 
     Raises:
+        InputError: as `read_rows` does.
+    """
+    return [parse(row, url, defaults or {}) for row in read_rows(url)]
+
+
+def read_rows(url: str) -> list[Any]:
+    """Reads the rows of a .jsonl, .csv or .parquet file: JSON values or refusals.
+
+    Raises:
         InputError: the file is missing or cannot be read, or has no rows or too many.
     """
     if not exists(url):
         raise InputError(f"--requests {url}: there is no such file")
-    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    try:
+        content = read_bytes(url)
+    except OSError as error:
+        raise InputError(f"--requests {url} cannot be read: {one_line(error)}") from None
+    return parse_rows(url, content)
+
+
+def parse_rows(url: str, content: bytes) -> list[Any]:
+    """Returns the rows of a file: JSON values or refusals.
+
+    Raises:
+        InputError: the file is not of a known kind, is damaged, or has no rows or too many.
+    """
+    readers = dict(zip(REQUEST_SUFFIXES, (read_jsonl, read_csv, read_parquet), strict=True))
     suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
     try:
-        rows = readers[suffix](read_bytes(url))
+        rows = readers[suffix](content)
     except (ValueError, OverflowError, OSError, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
     if not rows:
         raise InputError(f"--requests {url} lists no requests")
     if len(rows) > MOST_REQUESTS:
         raise InputError(f"--requests {url} lists more than {MOST_REQUESTS} requests; cut it into several files")
-    return [parse(row, url, defaults or {}) for row in rows]
+    return rows
 
 
 def read_requests(url: str) -> list[RenderRequest]:

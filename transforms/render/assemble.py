@@ -68,6 +68,8 @@ def write_files(
 ) -> PanoramaRecord:
     """Writes the files of a panorama that are missing, then its record; returns the record.
 
+    Patches that are not kept are removed last, even if a job that was killed has written the rest.
+
     Args:
         out: the folder of the job.
         plan: the plan of the panorama; files of another plan are written again.
@@ -80,6 +82,16 @@ def write_files(
         FileNotFoundError: patches are missing.
     """
     out = behind_plan(out, plan)
+    record = write_missing(out, plan, reader_of, reasons, version)
+    if not keep_patches:
+        retried(remove, plan_folder(out, plan))
+    return record
+
+
+def write_missing(
+    out: str, plan: Plan, reader_of: Callable[[str, Plan], PatchReader], reasons: Sequence[str], version: str
+) -> PanoramaRecord:
+    """Does what `write_files` does, in a folder behind the plan's fence, but leaves the patches there."""
     record = retried(read_record, out, plan.request.id)
     files = record.get("files", {}) if record.get("plan") == plan.digest else {}
     files = {name: file for name, file in files.items() if retried(is_written, name, panorama_path(out, file))}
@@ -107,8 +119,6 @@ def write_files(
         apart = reader.patch(plan.tiles // 2).difference
         written["precision_difference"] = dataclasses.asdict(apart) if apart else None
     retried(write_json, record_path(out, plan.request.id), written)
-    if not keep_patches:
-        retried(remove, plan_folder(out, plan))
     return cast(PanoramaRecord, written)
 
 
@@ -150,7 +160,7 @@ class AssembleRest(beam.PTransform[Inputs, beam.PCollection[ManifestRow]]):
         return keyed | "Gather" >> beam.CoGroupByKey() | "Assemble" >> beam.FlatMap(self._assemble)
 
     def _assemble(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[ManifestRow]:
-        (plan,) = group[1]["plans"]
+        plan, *_ = group[1]["plans"]  # a stream may ask for it again
         for row in group[1]["rows"]:
             yield row
             return

@@ -8,7 +8,7 @@ from functools import partial
 
 from model.errors import one_line
 from transforms.panoramas.folder import PANORAMAS, read_record
-from transforms.panoramas.manifest import DONE, manifest_row, read_manifest, write_manifest
+from transforms.panoramas.manifest import DONE, manifest_row, write_manifest
 from transforms.panoramas.plan import Plan
 from transforms.render.index_page import write_index
 from transforms.storage.background import meanwhile
@@ -49,5 +49,6 @@ def _update(out: str, waiting: dict[str, Plan]) -> None:
     records = {key: read_record(out, key) for key in waiting if f"{key}.json" in names}
     finished = {key: record for key, record in records.items() if record.get("plan") == waiting[key].digest}
     if finished:
-        write_manifest(out, [manifest_row(waiting.pop(key), DONE, None, record) for key, record in finished.items()])
-        write_index(out, read_manifest(out))
+        rows = [manifest_row(waiting.pop(key), DONE, None, record) for key, record in sorted(finished.items())]
+        write_manifest(out, rows)
+        write_index(out)

@@ -3,24 +3,32 @@
 from collections.abc import Iterable
 
 from transforms.panoramas.folder import thumbnail_path
-from transforms.panoramas.manifest import DONE, ManifestRow
+from transforms.panoramas.manifest import DONE, ManifestRow, stream_manifest, version_of_manifest
 from transforms.storage.files import join, write_bytes
+from transforms.storage.retry import retried
 from transforms.storage.templates import fill
 
 INDEX = "index.html"
 MOST_SHOWN = 10_000
 
 
-def write_index(out: str, rows: Iterable[ManifestRow]) -> None:
-    """Writes the page of a manifest's rows."""
-    write_bytes(join(out, INDEX), page(list(rows)).encode())
+def write_index(out: str) -> None:
+    """Writes the page of a folder's manifest, again if other runs change it meanwhile."""
+    shown = None
+    while shown != (version := retried(version_of_manifest, out)):
+        write_bytes(join(out, INDEX), page(stream_manifest(out)).encode())
+        shown = version
 
 
-def page(rows: list[ManifestRow]) -> str:
-    """Renders the page."""
-    done = sum(row["state"] == DONE for row in rows)
-    shown = [figure(row) for row in rows[:MOST_SHOWN]]
-    return fill("index.html", done=done, total=len(rows), most_shown=MOST_SHOWN, figures=shown)
+def page(rows: Iterable[ManifestRow]) -> str:
+    """Renders the page of a manifest's rows."""
+    figures: list[dict[str, object]] = []
+    total = done = 0
+    for total, row in enumerate(rows, start=1):
+        done += row["state"] == DONE
+        if total <= MOST_SHOWN:
+            figures.append(figure(row))
+    return fill("index.html", done=done, total=total, most_shown=MOST_SHOWN, figures=figures)
 
 
 def figure(row: ManifestRow) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """The options of a render job, with their checks."""
 
+import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from model.checks import is_integer
@@ -10,10 +12,13 @@ from model.world.engine import PRECISIONS
 from transforms.panoramas.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
 from transforms.panoramas.requests import Refused, RenderRequest
 from transforms.panoramas.tiling import TileSize, area, size_text
+from transforms.render.slices import Slice
 
 SHARD_PX, MOST_SHARD_PX = 2**20, 2**28
 MOST_MODEL_COPIES = 64
-ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]?(;install-nvidia-driver(:[a-z0-9.]+)?)?")
+ACCELERATOR = re.compile(
+    r"type:[a-z0-9-]+;count:[1-9][0-9]?(;machine_type:[a-z0-9-]+)?(;install-nvidia-driver(:[a-z0-9.]+)?)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class RenderOptions:
         accelerator: the accelerator of the workers that compute, as Beam's resource hint; None for none.
         model_copies: the number of networks that the processes of a worker machine share; None for one in each process.
         source: the name of the file with the requests; empty if there is none.
+        slice: the part of the requests to render; None for all of them.
     """
 
     requests: tuple[RenderRequest | Refused, ...]
@@ -47,6 +53,7 @@ class RenderOptions:
     accelerator: str | None = None
     model_copies: int | None = None
     source: str = ""
+    slice: Slice | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", precision_name(self.precision))
@@ -70,8 +77,8 @@ class RenderOptions:
     def _check_workers(self) -> None:
         if self.accelerator is not None and not ACCELERATOR.fullmatch(self.accelerator):
             raise InputError(
-                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, perhaps with ;install-nvidia-driver, "
-                "such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
+                f"--accelerator {self.accelerator!r}: give type:NAME;count:N, perhaps with ;machine_type:NAME and "
+                ";install-nvidia-driver, such as 'type:nvidia-l4;count:1;install-nvidia-driver'"
             )
         copies = self.model_copies
         if copies is not None and not (is_integer(copies) and 1 <= copies <= MOST_MODEL_COPIES):
@@ -80,6 +87,25 @@ class RenderOptions:
     def shard_tiles(self, plan: Plan) -> int:
         """Returns the most tiles in a shard of a plan."""
         return self.tiles_per_shard or min(MOST_TILES_PER_SHARD, max(1, SHARD_PX // plan.tile_area))
+
+    def stores_patches(self, plan: Plan) -> bool:
+        """Returns whether patches of a plan will be on storage, if only for a while."""
+        return self.keep_patches or plan.tiles > self.shard_tiles(plan)
+
+    def without_requests(self) -> "RenderOptions":
+        """Returns the options of the steps of a job, whose size must not depend on the number of requests."""
+        return dataclasses.replace(self, requests=())
+
+    def chosen(self) -> Iterator[tuple[int, RenderRequest | Refused]]:
+        """Yields the requests of the slice, with their numbers in the file."""
+        for number, request in enumerate(self.requests, start=1):
+            if self.slice is None or self.slice.holds(request.id or self.place(number)):
+                yield number, request
+
+    def left_out(self) -> set[str]:
+        """Returns the places of the requests that belong to other slices."""
+        chosen = {number for number, _ in self.chosen()}
+        return {self.place(number) for number in range(1, len(self.requests) + 1) if number not in chosen}
 
     def place(self, number: int | str) -> str:
         """Returns a name for a row of the requests' file that has no id of its own; it is never a valid id."""

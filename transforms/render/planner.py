@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from model.bundled import BUNDLED, resolve
 from model.checkpoint import load_checkpoint
@@ -41,8 +42,8 @@ class Planned:
     refused: dict[str, str]
 
     def check_any(self) -> None:
-        """Raises InputError if no request can be rendered."""
-        if self.networks:
+        """Raises InputError if no request can be rendered; other slices may hold some that can be."""
+        if self.networks or self.options.slice:
             return
         name, reason = next(iter(self.refused.items()))
         if self.options.source:
@@ -55,6 +56,20 @@ class Planned:
         """Raises InputError if one of the requests cannot be rendered."""
         for reason in self.refused.values():
             raise InputError(reason)
+
+
+class Examined(NamedTuple):
+    """What is known of a request that can be rendered.
+
+    Attributes:
+        plan: its plan.
+        held: the contents of the folder under its id; None for an id that is new to it.
+        networks: the networks of the plan.
+    """
+
+    plan: Plan
+    held: Held | None
+    networks: ScaledConfig
 
 
 def make_plans(options: RenderOptions) -> Planned:
@@ -81,20 +96,15 @@ class Planner:
         planned = Planned(options, {}, {}, {})
         refused: dict[int, Refused] = {}
         taken: set[str] = set()
-        for number, request in enumerate(options.requests, start=1):
+        for number, request in options.chosen():
             if isinstance(request, Refused):
                 refused[number] = request
                 continue
             try:
                 if request.id in taken:
                     raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
-                plan, config = self.plan(options, request)
-                if request.id in known:
-                    held = retried(look_up, options.out, plan)
-                    if options.tile_px is None and not held.is_of(plan):
-                        plan, held = retried(as_begun, plan, held)
-                    if not options.replace:
-                        check_plan(options.out, plan, held)
+                plan, held, config = self.examine(options, request, request.id in known)
+                if held is not None:
                     planned.held[plan] = held
             except OSError:
                 raise
@@ -105,6 +115,28 @@ class Planner:
                 planned.networks[plan] = config
         planned.refused.update(reasons_by_name(options, refused, known | taken))
         return planned
+
+    def examine(self, options: RenderOptions, request: RenderRequest, is_known: bool) -> Examined:
+        """Returns the plan of a request, and what the folder holds under its id. Writes nothing.
+
+        Args:
+            options: the options of the job.
+            request: the request.
+            is_known: whether the folder holds anything under its id. If not, storage is not queried.
+
+        Raises:
+            InputError: as `plan` does, or the id exists with another plan, which is not to be replaced.
+            OSError: storage failed.
+        """
+        plan, networks = self.plan(options, request)
+        if not is_known:
+            return Examined(plan, None, networks)
+        held = retried(look_up, options.out, plan)
+        if options.tile_px is None and not held.is_of(plan):
+            plan, held = retried(as_begun, plan, held)
+        if not options.replace:
+            check_plan(options.out, plan, held)
+        return Examined(plan, held, networks)
 
     def plan(self, options: RenderOptions, request: RenderRequest) -> tuple[Plan, ScaledConfig]:
         """Returns the plan and the networks of a request.

@@ -12,8 +12,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.decorators import no_annotations
+from apache_beam.utils.windowed_value import WindowedValue
 
 from model.errors import one_line
 from transforms.panoramas.folder import behind_plan
@@ -28,6 +28,9 @@ from transforms.storage.tally import TILES, count_in_beam
 
 SHARDS_ON_THEIR_WAY, PANORAMAS_ON_THEIR_WAY = 2, 4
 FAILURES = "failures"
+
+At = tuple[Any, tuple[Any]]
+"""The timestamp and the window of an element, for its outputs."""
 
 LISTING_SHARE = 20
 """Listings take at most one part in this of a worker's time."""
@@ -71,19 +74,17 @@ class _Publish(beam.DoFn):
         self.remaining = Remaining(self.options.out)
 
     def start_bundle(self) -> None:
-        self.shards: deque[Future[Result]] = deque()
-        self.panoramas: deque[Future[Result]] = deque()
+        self.shards: deque[tuple[Future[Result], At]] = deque()
+        self.panoramas: deque[tuple[Future[Result], At]] = deque()
 
-    def process(self, pair: EncodedShard) -> Iterator[Any]:
-        self.shards.append(self.writers.submit(self.publish, *pair))
+    def process(
+        self, pair: EncodedShard, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[Any]:
+        self.shards.append((self.writers.submit(self.publish, *pair), (timestamp, (window,))))
         yield from self.finished(SHARDS_ON_THEIR_WAY, PANORAMAS_ON_THEIR_WAY)
 
     def finish_bundle(self) -> Iterator[Any]:
-        for result in self.finished(0, 0):
-            if isinstance(result, pvalue.TaggedOutput):
-                yield pvalue.TaggedOutput(result.tag, GlobalWindows.windowed_value(result.value))
-            else:
-                yield GlobalWindows.windowed_value(result)
+        yield from self.finished(0, 0)
 
     def teardown(self) -> None:
         self.writers.shutdown()
@@ -91,13 +92,15 @@ class _Publish(beam.DoFn):
 
     def finished(self, most_shards: int, most_panoramas: int) -> Iterator[Any]:
         """Yields the outputs of what has ended, and waits until no more than this is left."""
-        while self.shards and (len(self.shards) > most_shards or self.shards[0].done()):
-            result = self.shards.popleft().result()
+        while self.shards and (len(self.shards) > most_shards or self.shards[0][0].done()):
+            future, at = self.shards.popleft()
+            result = future.result()
             if result.completed is not None:
-                self.panoramas.append(self.assembler.submit(self.assemble, result.completed, None))
-            yield from result.outputs()
-        while self.panoramas and (len(self.panoramas) > most_panoramas or self.panoramas[0].done()):
-            yield from self.panoramas.popleft().result().outputs()
+                self.panoramas.append((self.assembler.submit(self.assemble, result.completed, None), at))
+            yield from result.outputs(at)
+        while self.panoramas and (len(self.panoramas) > most_panoramas or self.panoramas[0][0].done()):
+            future, at = self.panoramas.popleft()
+            yield from future.result().outputs(at)
 
     def publish(self, shard: PatchShard, samples: Sequence[EncodedPatch]) -> "Result":
         """Writes a shard, and assembles its panorama if that is all of it."""
@@ -145,7 +148,7 @@ class Result:
     failure: Failure | None = None
     completed: Plan | None = None
 
-    def outputs(self) -> Iterator[Any]:
+    def outputs(self, at: At) -> Iterator[Any]:
         """Yields what Beam is given, and counts in its metrics, which other threads than the bundle's cannot do."""
         counts = {"tiles_written": self.tiles, "shards_not_written": self.shards_not_written}
         for name, count in {**counts, "panoramas_done": int(self.row is not None)}.items():
@@ -154,9 +157,9 @@ class Result:
         count_in_beam(TILES, self.tiles)
         if self.row is not None:
             PANORAMAS_DONE.add()
-            yield self.row
+            yield WindowedValue(self.row, *at)
         if self.failure is not None:
-            yield pvalue.TaggedOutput(FAILURES, self.failure)
+            yield pvalue.TaggedOutput(FAILURES, WindowedValue(self.failure, *at))
 
 
 class Remaining:

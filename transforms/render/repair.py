@@ -1,5 +1,6 @@
 """Checks stored shards against their checksums and removes damaged ones."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from transforms.panoramas.folder import plan_folder
@@ -12,7 +13,7 @@ from transforms.storage.retry import retried
 Damaged = dict[Plan, tuple[PatchShard, ...]]
 
 
-def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], None]) -> Damaged:
+def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], None] = lambda: None) -> Damaged:
     """Removes damaged shards, unless another run makes them again at the same time; returns them, by plan.
 
     Args:
@@ -20,7 +21,7 @@ def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], No
         shards: the existing shards.
         done: the function called after each shard.
     """
-    damaged: Damaged = {}
+    damaged: Damaged = defaultdict(tuple)
 
     def look(shard: PatchShard) -> tuple[PatchShard, str | None, bool]:
         return shard, retried(version_of, join(plan_folder(out, shard.plan), shard.name)), is_whole(out, shard)
@@ -28,7 +29,7 @@ def remove_damaged(out: str, shards: Iterable[PatchShard], done: Callable[[], No
     for shard, version, whole in map_ahead(look, shards):
         if not whole:
             retried(remove_unchanged, join(plan_folder(out, shard.plan), shard.name), version, out)
-            damaged[shard.plan] = (*damaged.get(shard.plan, ()), shard)
+            damaged[shard.plan] += (shard,)
         done()
     return damaged
 

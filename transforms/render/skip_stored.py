@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.decorators import no_annotations
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.panoramas.folder import is_complete, is_stored, read_record
 from transforms.panoramas.plan import PatchShard
@@ -51,25 +52,27 @@ class _LookUp(beam.DoFn):
         self.pool = ThreadPoolExecutor(LOOKED_UP_AHEAD)
 
     def start_bundle(self) -> None:
-        self.pending: deque[tuple[PatchShard, Future[bool]]] = deque()
+        self.pending: deque[tuple[WindowedValue, Future[bool]]] = deque()
 
-    def process(self, shard: PatchShard) -> Iterator[PatchShard]:
-        self.pending.append((shard, self.pool.submit(is_wanted, self.out, self.keep_patches, shard)))
+    def process(
+        self, shard: PatchShard, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[Any]:
+        wanted = self.pool.submit(is_wanted, self.out, self.keep_patches, shard)
+        self.pending.append((WindowedValue(shard, timestamp, (window,)), wanted))
         if len(self.pending) > LOOKED_UP_AHEAD:
             yield from self.oldest()
 
-    def finish_bundle(self) -> Iterator[object]:
+    def finish_bundle(self) -> Iterator[Any]:
         while self.pending:
-            for shard in self.oldest():
-                yield GlobalWindows.windowed_value(shard)
+            yield from self.oldest()
 
     def teardown(self) -> None:
         self.pool.shutdown()
 
-    def oldest(self) -> Iterator[PatchShard]:
-        """Yields the shard that has waited longest, if it is wanted."""
+    def oldest(self) -> Iterator[WindowedValue]:
+        """Yields the shard that has waited longest, in its window, if it is wanted."""
         shard, wanted = self.pending.popleft()
         if wanted.result():
             yield shard
         else:
-            count_in_beam(TILES, len(shard.indices))
+            count_in_beam(TILES, len(shard.value.indices))

@@ -14,7 +14,7 @@ from model.world.detailed import DetailedWorld
 from model.world.world import World
 from transforms.formats.layout import cut_strips, with_digest
 from transforms.panoramas.folder import read_record, record_path
-from transforms.panoramas.manifest import DONE, MANIFEST, read_manifest
+from transforms.panoramas.manifest import DONE, MANIFEST, stream_manifest
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader
 from transforms.panoramas.plan import Plan, plan_from_json
 from transforms.render.synthesize import Synthesizer, patch
@@ -64,7 +64,7 @@ def finished_plans(out: str, checkpoint: str | None) -> list[Plan]:
     """
     if not exists(join(out, MANIFEST)):
         raise InputError(f"{out} does not contain {MANIFEST}; give the --out of a render job")
-    ids = [row["id"] for row in read_manifest(out) if row["state"] == DONE]
+    ids = [row["id"] for row in stream_manifest(out) if row["state"] == DONE]
     if not ids:
         raise InputError(f"{out} holds no finished panorama; render it first")
     plans = []

@@ -8,9 +8,11 @@ import apache_beam as beam
 from apache_beam.typehints.decorators import no_annotations
 
 from model.geometry import Window
-from transforms.panoramas.folder import PanoramaRecord, existing_shards, is_complete
+from transforms.panoramas.folder import Held, PanoramaRecord, existing_shards, is_complete, plan_folder
 from transforms.panoramas.plan import PatchShard, Plan
+from transforms.render.options import RenderOptions
 from transforms.render.planner import Planned
+from transforms.storage.files import remove
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
 
@@ -67,18 +69,35 @@ def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None
         damaged: the shards that a repair has removed. Of a complete panorama only these are made again, even if other
             patches are gone.
     """
-    out = planned.options.out
 
     def look_at(plan: Plan) -> Work:
-        tiles_per_shard = planned.options.shard_tiles(plan)
-        held = planned.held.get(plan)
-        if held is not None and retried(is_complete, out, plan, held.record):
-            gaps = tuple((shard.first, shard.last) for shard in (damaged or {}).get(plan, ()))
-            return Work(plan, held.record, gaps, tiles_per_shard)
-        existing = () if held is None else retried(existing_shards, out, plan)
-        return Work(plan, None, tuple(gaps_between(plan, existing)), tiles_per_shard)
+        return work_on(planned.options, plan, planned.held.get(plan), (damaged or {}).get(plan, ()))
 
     return list(map_ahead(look_at, planned.networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS))
+
+
+def work_on(options: RenderOptions, plan: Plan, held: Held | None, damaged: Iterable[PatchShard] = ()) -> Work:
+    """Returns the work left on a plan.
+
+    Args:
+        options: the options of the job.
+        plan: the plan.
+        held: the contents of the folder under its id; None for an id that is new to it, for which storage is not
+            queried.
+        damaged: the shards that a repair has removed. Of a complete panorama only these are made again, even if other
+            patches are gone.
+    """
+    tiles_per_shard = options.shard_tiles(plan)
+    if held is not None and retried(is_complete, options.out, plan, held.record):
+        return Work(plan, held.record, tuple((shard.first, shard.last) for shard in damaged), tiles_per_shard)
+    existing = () if held is None else retried(existing_shards, options.out, plan)
+    return Work(plan, None, tuple(gaps_between(plan, existing)), tiles_per_shard)
+
+
+def remove_unused(options: RenderOptions, work: Work) -> None:
+    """Removes the patches of a finished panorama, unless they are kept: a job that was killed may have left them."""
+    if work.is_done and not options.keep_patches:
+        retried(remove, plan_folder(options.out, work.plan))
 
 
 def missing_shards(plan: Plan, existing: Iterable[PatchShard], tiles_per_shard: int) -> Iterator[PatchShard]:

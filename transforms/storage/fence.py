@@ -103,9 +103,10 @@ class Fenced(str):
         """Pickles the fence too."""
         return Fenced, (str(self), self.fence)
 
-    def at(self, url: str) -> "Fenced":
-        """Returns another URL behind the same fence."""
-        return Fenced(url, self.fence)
+
+def fenced_like(url: str, other: str) -> str:
+    """Returns another URL, behind the same fence if the first one has a fence."""
+    return Fenced(other, url.fence) if isinstance(url, Fenced) else other
 
 
 def check_current(url: str, fs: fsspec.AbstractFileSystem) -> None:

@@ -30,7 +30,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from model.errors import InputError, one_line
 from transforms.storage import conditional
-from transforms.storage.fence import Fenced, alone_in, check_current, current
+from transforms.storage.fence import Fenced, alone_in, check_current, current, fenced_like
 from transforms.storage.json_text import read_json_text
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
@@ -102,8 +102,7 @@ def _check_slashes(path: str) -> None:
 
 def join(url: str, *parts: str) -> str:
     """Returns a path below a URL, behind the same fence if the URL has one."""
-    whole = posixpath.join(url, *parts)
-    return url.at(whole) if isinstance(url, Fenced) else whole
+    return fenced_like(url, posixpath.join(url, *parts))
 
 
 def exists(url: str) -> bool:

@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError, one_line
 from transforms.storage.files import filesystem, open_atomic, read_bytes
+from transforms.storage.retry import passes
 
 ROWS_IN_A_GROUP = 10_000
 """The number of rows that are in memory while a table is written or read in parts."""
@@ -127,6 +128,8 @@ def _named_errors(url: str, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{url} is missing; it should be the {what}") from None
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno and passes(error):
+            raise  # the storage has failed, not the file
         raise InputError(f"{url} is damaged, or is not the {what}: {one_line(error)}") from None
 
 

@@ -394,6 +394,51 @@ def read_index(url: str) -> list[IndexRow]:
     return cast(list[IndexRow], rows)
 
 
+@dataclass(frozen=True, slots=True)
+class IndexRows:
+    """Some rows of a set's index. Each iteration reads them again; memory holds only a few.
+
+    Attributes:
+        url: the URL of the set.
+        dataset: the value that `read_dataset` returned for it.
+        splits: the splits that the rows belong to.
+        most: the most rows, evenly spaced; None for all.
+    """
+
+    url: str
+    dataset: Dataset
+    splits: tuple[str, ...]
+    most: int | None = None
+
+    @property
+    def _step(self) -> int:
+        return max(1, -(-self._count // (self.most or self._count or 1)))
+
+    @property
+    def _count(self) -> int:
+        return sum(self.dataset["samples"].get(split, 0) for split in self.splits)
+
+    def __len__(self) -> int:
+        """Returns the number of rows, if the index agrees with ``dataset.json``."""
+        return -(-self._count // self._step)
+
+    def __iter__(self) -> Iterator[IndexRow]:
+        """Yields the rows, in the order of the set's shards.
+
+        Raises:
+            InputError: the index is missing or damaged.
+        """
+        place = 0  # among the rows of the splits
+        for part in read_index_parts(self.url, self.dataset["shards"]):
+            mine = part.filter(pc.is_in(part["split"], pa.array(self.splits, pa.string())))
+            first = -place % self._step
+            for number in range(first, len(mine), self._step):
+                (row,) = mine.slice(number, 1).to_pylist()
+                checked_sample(self.url, row, place + number)
+                yield cast(IndexRow, row)
+            place += len(mine)
+
+
 def checked_sample(url: str, row: Mapping[str, Any], number: int) -> Sample:
     """Returns the sample that a row of a set's index describes.
 

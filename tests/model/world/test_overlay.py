@@ -12,10 +12,11 @@ from model.config import PRESETS
 from model.errors import InputError
 from model.quantise import quantise
 from model.world.definition import Definition, Style
+from model.world.detailed import at_scale
 from model.world.fields import z_g_vector
 from model.world.footprint import footprint
 from model.world.latents import Latents
-from model.world.overlay import Overlay, box_windows, check_overlay, load_overlay, save_overlay
+from model.world.overlay import Overlay, box_windows, check_overlay, load_overlay, reduced, save_overlay
 from model.world.world import World
 
 CONFIG = PRESETS["tiny"]
@@ -61,6 +62,12 @@ def test_the_style_of_an_overlay_is_not_truncated(tiny):
     overlay = overlay_of(tiny, 5, box)
     expected = World(tiny, 5).render(*box_windows(box))
     assert torch.equal(world_with(tiny, overlay, truncation=0.5).render(*box_windows(box)), expected)
+
+
+def test_the_latents_of_an_overlay_are_not_truncated(tiny):
+    overlay = overlay_of(tiny, 5, (0, -32, 64, 64))
+    expected = World(tiny, 5).render(*overlay.windows)
+    assert torch.equal(world_with(tiny, overlay, local_truncation=0.5).render(*overlay.windows), expected)
 
 
 def test_far_from_an_overlay_the_world_is_as_without(tiny):
@@ -115,6 +122,84 @@ def test_a_pasted_photograph_shows_its_own_pixels_inside_and_fades_at_its_border
     assert border[:, 5].mean() < 0.6
 
 
+def at_four(overlay, seed=0):
+    """Returns an overlay with a photograph of random pixels at scale 4."""
+    _, _, width, height = overlay.box_px
+    random = torch.Generator().manual_seed(seed)
+    photograph = torch.randint(256, (3, 4 * height, 4 * width), generator=random, dtype=torch.uint8)
+    return dataclasses.replace(overlay, photograph=photograph)
+
+
+def lowered(overlay):
+    """Returns the same overlay with its photograph at scale 1."""
+    return dataclasses.replace(overlay, photograph=reduced(overlay.photograph, overlay.scale))
+
+
+def drawn(generator, stage, overlay, rows, columns, scale=4, **fields):
+    """Returns the levels of a window, at a scale, of a world with an overlay in it."""
+    world = at_scale(world_with(generator, overlay, **fields), stage, scale)
+    return quantise(world.render(rows, columns)).int()
+
+
+@pytest.mark.parametrize(("x", "cyclic_px"), [(8, None), (-24, TURN_PX)])
+def test_a_photograph_keeps_its_own_pixels_at_its_scale(tiny, tiny_stage, x, cyclic_px):
+    overlay = at_four(overlay_of(tiny, 5, (x, -16, 48, 40), cyclic_px))
+    box = (-64, 95), (4 * x, 4 * x + 191)
+    turn = 4 * (cyclic_px or 0)
+    for start in (box[1][0], box[1][0] + turn):
+        window = box[0], (start, start + 191)
+        assert torch.equal(drawn(tiny, tiny_stage, overlay, *window, paste_px=0), overlay.photograph.int())
+        core = drawn(tiny, tiny_stage, overlay, *window, paste_px=10)[:, 40:-40, 40:-40]
+        assert torch.equal(core, overlay.photograph[:, 40:-40, 40:-40].int())
+
+
+def test_a_photograph_blends_into_what_is_drawn_around_it_without_a_step(tiny, tiny_stage):
+    """Without its own pixels, the stage draws the photograph reduced; each pixel inwards from its border has more."""
+    overlay = at_four(overlay_of(tiny, 5, (0, -16, 48, 40)))
+    window, blend_px = ((-84, 115), (-20, 211)), 4 * 10
+    found, below = (drawn(tiny, tiny_stage, each, *window, paste_px=10) for each in (overlay, lowered(overlay)))
+    expected = below.float()
+    inside = expected[:, 20:180, 20:212]
+    for y in range(160):
+        for x in range(192):
+            weight = min(1, min(y + 1, 160 - y, x + 1, 192 - x) / (blend_px + 1))
+            inside[:, y, x].lerp_(overlay.photograph[:, y, x].float(), weight)
+    assert (found - expected).abs().max() <= 1
+    outside = torch.ones(200, 232, dtype=torch.bool)
+    outside[20:180, 20:212] = False
+    assert torch.equal(found[:, outside], below[:, outside])
+
+
+def test_pasted_photographs_are_the_same_in_any_tile(tiny, tiny_stage):
+    overlay = at_four(overlay_of(tiny, 5, (0, -16, 48, 40)))
+    whole = drawn(tiny, tiny_stage, overlay, (-80, 111), (-40, 231), paste_px=7)
+    for top, left in ((-80, -40), (-13, 5), (40, 120)):
+        tile = drawn(tiny, tiny_stage, overlay, (top, top + 70), (left, left + 90), paste_px=7)
+        difference = (tile - whole[:, top + 80 : top + 151, left + 40 : left + 131]).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).double().mean() < 1e-3
+
+
+def test_at_a_lower_scale_a_photograph_is_the_mean_of_its_pixels(tiny, tiny_stage):
+    overlay = at_four(overlay_of(tiny, 5, (0, -16, 48, 40)))
+    shown = drawn(tiny, tiny_stage, overlay, *overlay.windows, scale=1, paste_px=0)
+    mean = torch.nn.functional.avg_pool2d(overlay.photograph.double()[None], 4)[0]
+    assert (shown - mean).abs().max() <= 0.5
+    high = at_scale(world_with(tiny, overlay, paste_px=0), tiny_stage, 16)
+    assert torch.isfinite(high.render((0, 20), (0, 20))).all()  # beyond its own scale it is drawn
+
+
+def test_a_later_photograph_covers_an_earlier_one_of_a_higher_scale(tiny, tiny_stage):
+    below = at_four(overlay_of(tiny, 5, (0, -16, 48, 40)))
+    above = overlay_of(tiny, 6, (16, -16, 48, 40))
+    definition = Definition(99, styles=(Style(overlay="a"),), overlays=("b", "a"), paste_px=0)
+    both = at_scale(World(tiny, definition, overlays={"a": above, "b": below}), tiny_stage, 4)
+    picture = quantise(both.render((-64, 95), (0, 255)))
+    assert torch.equal(picture[:, :, :64], below.photograph[:, :, :64])
+    alone = at_scale(World(tiny, definition, overlays={"a": above, "b": lowered(below)}), tiny_stage, 4)
+    assert torch.equal(picture[:, :, 64:], quantise(alone.render((-64, 95), (0, 255)))[:, :, 64:])
+
+
 def test_a_file_is_the_same_for_the_same_content_and_comes_back_whole(tiny):
     overlay = overlay_of(tiny, 5, (3, -9, 33, 40), TURN_PX)
     content = save_overlay(overlay)
@@ -143,6 +228,8 @@ def refused(function, *arguments):
         ({"box_px": (5, 0, 64, 64)}, None, SHA256, "for its place it must be"),
         ({"z_g": torch.zeros(1, 3)}, None, SHA256, "z_g is torch.float32 [1, 3]"),
         ({"w": torch.full((9, 16), torch.nan)}, None, SHA256, "w holds values that are not finite"),
+        ({"photograph": torch.zeros(3, 128, 128, dtype=torch.uint8)}, None, SHA256, "photograph is torch.uint8"),
+        ({"photograph": torch.zeros(9, dtype=torch.uint8)}, None, SHA256, "photograph is torch.uint8 [9]"),
         ({"z_n": ()}, None, SHA256, "noise for 0 layers"),
         ({"cyclic_px": 400}, 400, SHA256, "needs 528 px of the circle"),
     ],

@@ -1,10 +1,13 @@
 """A failed job is one line: what happened, and what to do about it."""
 
+import fsspec
 import pytest
 
 from model.errors import InputError
+from pipelines.cli import run
 from pipelines.terminal.failures import JobFailedError, cause_of, reason_in, told_in_one_line
 
+STORE = {"key": "none", "secret": "none", "endpoint_url": "http://127.0.0.1:1"}
 WORKER = """bundle inst004 stage-010 failed:Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1499, in process
   File "/x/transforms/training_set/dataset.py", line 5, in write
@@ -72,3 +75,12 @@ def test_errors_of_the_user_and_of_storage_pass_unchanged():
 
 def test_the_last_error_counts():
     assert reason_in("ValueError: a\nTypeError: b") == ("TypeError", "b")
+
+
+def test_a_store_that_does_not_answer_is_one_line(monkeypatch, capsys):
+    """Stores raise errors of their own classes, which are no OSErrors."""
+    monkeypatch.setitem(fsspec.config.conf, "s3", STORE)
+    assert run(["info", "s3://bucket/shards"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("infinitygan: storage: Could not connect to the endpoint URL")
+    assert len(said.splitlines()) == 1

@@ -23,6 +23,8 @@ from model.errors import InputError
 from transforms.formats.dzi import viewer
 from transforms.formats.layout import TileLayout, cut_strips, with_digest
 from transforms.formats.registry import FORMATS, caution, check_format, is_written, remove_panorama, write_panorama
+from transforms.storage.fence import RUN, Fenced, RunFence, StaleRunError
+from transforms.storage.files import write_json
 
 METADATA = {"seed": "7", "request": '{"id": "Málaga 日本"}'}
 
@@ -411,6 +413,20 @@ def test_what_is_written_can_be_removed_as_a_whole(name, tmp_path):
     assert is_written(name, url)
     remove_panorama(name, url)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_run_that_was_replaced_changes_no_part(name, contents, tmp_path):
+    layout, mark = layout_of([300], [20]), str(tmp_path / "mark.json")
+    write_json(mark, {RUN: "new"})
+    new, old = (Fenced(str(tmp_path / f"p.{name}"), RunFence(str(tmp_path), mark, run)) for run in ("new", "old"))
+    write_panorama(name, new, layout, strips_of(picture(300, 20), layout), METADATA)
+    there = contents(tmp_path)
+    with pytest.raises(StaleRunError):
+        write_panorama(name, old, layout, strips_of(picture(300, 20, seed=1), layout), METADATA)
+    with pytest.raises(StaleRunError):
+        remove_panorama(name, old)
+    assert contents(tmp_path) == there
 
 
 @pytest.mark.parametrize("edges", [[], [0], [1, 5], [0, 5, 5], [0, 5, 4], [0, *range(10, 0, -1)]])

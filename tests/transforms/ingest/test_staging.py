@@ -7,7 +7,7 @@ import pytest
 from finding import write_plan
 
 from model.errors import InputError
-from transforms.ingest import batches, lock, staging
+from transforms.ingest import batches, run_mark, staging
 from transforms.ingest.plan import is_planned, read_plan, read_share
 from transforms.photographs.prepare import Preparation, prepare_photograph
 from transforms.training_set.records import Photograph, Reject
@@ -133,7 +133,7 @@ def test_a_process_of_another_user_is_alive(tmp_path, monkeypatch):
     def refuse(process, signal):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(lock.os, "kill", refuse)
+    monkeypatch.setattr(run_mark.os, "kill", refuse)
     with pytest.raises(InputError, match="is being written by process 12345"):
         begin(tmp_path)
     assert (tmp_path / "train-000000.tar").exists()
@@ -145,7 +145,7 @@ def test_a_mark_that_cannot_be_read_is_no_leave_to_discard(tmp_path, monkeypatch
     def refuse(url):
         raise PermissionError(13, "Permission denied", url)
 
-    monkeypatch.setattr(lock, "read_json", refuse)
+    monkeypatch.setattr(run_mark, "read_json", refuse)
     with pytest.raises(PermissionError):
         begin(tmp_path)
     assert (tmp_path / "train-000000.tar").exists()

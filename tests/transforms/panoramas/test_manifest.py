@@ -1,5 +1,6 @@
 """The manifest: whatever the moments at which runs write it, no row is lost, and a forged one does no harm."""
 
+import errno
 import threading
 import time
 from functools import partial
@@ -9,12 +10,16 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import transforms.panoramas.manifest as manifest
 from transforms.panoramas.manifest import DONE, MANIFEST_SCHEMA, read_manifest, refused_row, write_manifest
+from transforms.storage import retry
 from transforms.storage.files import list_files, write_bytes
+from transforms.storage.tables import write_rows
 
-STEPS = ("write_bytes", "write_rows", "read_rows", "list_files", "exists", "remove")
+STEPS = ("write_bytes", "write_parts", "read_parts", "list_files", "exists", "remove")
 
 
 def row(name, **others):
@@ -140,15 +145,15 @@ def test_whatever_the_moments_no_row_is_lost(kills, stage, monkeypatch):
 
 
 def test_a_row_written_between_anothers_reading_and_writing_stays(out, monkeypatch):
-    write, left = manifest.write_rows, []
+    write, left = manifest.write_parts, []
 
-    def late(path, rows, schema):
+    def late(path, parts, schema):
         if path.endswith(manifest.MANIFEST) and not left:
             left.append(path)
             write_manifest(out, [row("a")])
-        write(path, rows, schema)
+        write(path, parts, schema)
 
-    monkeypatch.setattr(manifest, "write_rows", late)
+    monkeypatch.setattr(manifest, "write_parts", late)
     write_manifest(out, [row("b")])
     assert states(out) == {"a": DONE, "b": DONE}
 
@@ -156,17 +161,17 @@ def test_a_row_written_between_anothers_reading_and_writing_stays(out, monkeypat
 def test_a_part_that_went_into_the_manifest_during_reading_is_found_there(out, monkeypatch):
     write_manifest(out, [row("a")])
     part = f"{out}/manifest-{time.time_ns():020d}-01234567.part"
-    read, ended = manifest.read_rows, []
-    manifest.write_rows(part, [row("b")], MANIFEST_SCHEMA)
+    read, ended = manifest.read_parts, []
+    write_rows(part, [row("b")], MANIFEST_SCHEMA)
 
     def late(path, *arguments):
-        found = read(path, *arguments)
+        found = list(read(path, *arguments))
         if not ended:
             ended.append(path)
             write_manifest(out, [row("c")])
-        return found
+        return iter(found)
 
-    monkeypatch.setattr(manifest, "read_rows", late)
+    monkeypatch.setattr(manifest, "read_parts", late)
     assert states(out) == {"a": DONE, "b": DONE, "c": DONE}
     assert list_files(out) == ["manifest.parquet"]
 
@@ -177,6 +182,38 @@ def test_the_last_word_counts_whatever_the_clocks_say(out, monkeypatch):
     monkeypatch.setattr(manifest.time, "time_ns", lambda: 10**18)
     write_manifest(out, [row("a")])
     assert states(out) == {"a": DONE}
+
+
+PARTS = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["done", "failed", "refused", "gone"])), max_size=9
+    ),
+    max_size=5,
+)
+
+
+@given(PARTS, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_last_row_of_each_id_counts(tmp_path_factory, parts, some_are_read):
+    """Parts are what runs of this version have written, sorted by id, or those of earlier versions, in any order."""
+    out, expected = str(tmp_path_factory.mktemp("out")), {}
+    for number, part in enumerate(parts):
+        rows = {name: row(name, state=state, reason=str(number)) for name, state in part}
+        path = f"{out}/manifest-{number:020d}-01234567.part"
+        write_rows(
+            path, rows.values() if number % 2 else sorted(rows.values(), key=lambda each: each["id"]), MANIFEST_SCHEMA
+        )
+        expected |= rows
+        if some_are_read and number == 1:
+            write_manifest(out, [])
+    write_manifest(out, [])
+    expected = {name: each for name, each in expected.items() if each["state"] != "gone"}
+    found = read_manifest(out)
+    assert [each["id"] for each in found] == sorted(expected)
+    assert {each["id"]: (each["state"], each["reason"]) for each in found} == {
+        name: (each["state"], each["reason"]) for name, each in expected.items()
+    }
+    assert list_files(out) == ["manifest.parquet"]
 
 
 FORGED = (
@@ -217,3 +254,21 @@ def test_a_damaged_part_is_passed_over(out):
     write_manifest(out, [row("b")])
     assert states(out) == {"a": DONE, "b": DONE}
     assert list_files(out) == ["manifest.parquet"]
+
+
+def test_a_part_that_storage_does_not_open_at_first_is_kept(tmp_path, monkeypatch):
+    out, opened, tries = str(tmp_path), pa.OSFile, []
+
+    def failing(path, *arguments):
+        if path.endswith(".part") and len(tries) < 3:
+            tries.append(path)
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return opened(path, *arguments)
+
+    write_manifest(out, [row("a")])
+    manifest._write_part(out, [row("b")], None, ())
+    monkeypatch.setattr(retry, "WAITS_S", (0, 0, 0, 0))
+    monkeypatch.setattr(pa, "OSFile", failing)
+    write_manifest(out, [row("c")])
+    assert states(out) == {"a": DONE, "b": DONE, "c": DONE}
+    assert len(tries) == 3

@@ -14,6 +14,7 @@ from transforms.storage.tables import read_rows, write_rows
 from transforms.training_set.dataset import (
     INDEX_SCHEMA,
     REJECTS_SCHEMA,
+    IndexRows,
     read_dataset,
     read_index,
     read_index_parts,
@@ -56,6 +57,26 @@ def test_tables_written_in_parts_have_the_rows_of_those_written_at_once(items, t
     parts = list(read_index_parts(str(tmp_path / "parts"), names))
     assert pa.concat_tables(parts).to_pylist() == read_index(str(tmp_path / "whole"))
     assert max(map(len, parts)) <= rows
+
+
+@pytest.mark.parametrize("rows", [3, 1000])
+@pytest.mark.parametrize("splits", [("train",), ("val", "test"), ("train", "val", "test")])
+@pytest.mark.parametrize("most", [None, 1, 2, 7, 100])
+def test_rows_are_evenly_spaced_and_read_as_they_are_needed(items, tmp_path, monkeypatch, rows, splits, most):
+    for module in (tables, dataset_module):
+        monkeypatch.setattr(module, "ROWS_IN_A_GROUP", rows)
+    write_set(tmp_path, items, 7, [], PROVENANCE)
+    all_rows = [row for row in read_index(str(tmp_path)) if row["split"] in splits]
+    step = -(-len(all_rows) // (most or len(all_rows)))
+    chosen = IndexRows(str(tmp_path), read_dataset(str(tmp_path)), splits, most)
+    assert list(chosen) == all_rows[::step]
+    assert len(chosen) == len(all_rows[::step])
+    read = []
+    real = dataset_module.read_parts
+    monkeypatch.setattr(dataset_module, "read_parts", lambda *a: (read.append(len(part)) or part for part in real(*a)))
+    assert next(iter(chosen)) == all_rows[0]
+    first = read_index(str(tmp_path)).index(all_rows[0])
+    assert sum(read) <= first + rows
 
 
 def test_licences_are_counted_without_a_thread_and_without_the_rest_of_the_index(items, tmp_path, monkeypatch):

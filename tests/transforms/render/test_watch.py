@@ -1,0 +1,134 @@
+import time
+
+import pytest
+
+from transforms.panoramas.handled import write_note
+from transforms.render import watch
+from transforms.render.watch import Looked, Looker, ReadArrived, Watched, begin_watch
+from transforms.storage.fence import StaleRunError
+
+
+@pytest.fixture
+def watched(tmp_path):
+    (tmp_path / "in").mkdir()
+    watched = Watched(str(tmp_path / "in"), str(tmp_path / "out"))
+    begin_watch(watched)
+    return watched
+
+
+def write(watched, name, text="{}"):
+    with open(f"{watched.place}/{name}", "w") as file:
+        file.write(text)
+
+
+def look_twice(looker, looked):
+    return [arrived.file.name for _ in range(2) for arrived in looker.look(looked)]
+
+
+def test_a_file_is_found_once_and_again_only_if_it_is_replaced(watched):
+    write(watched, "a.jsonl")
+    looker, looked = Looker(watched), Looked()
+    assert look_twice(looker, looked) == ["a.jsonl"]
+    assert look_twice(looker, looked) == []
+    write(watched, "a.jsonl", "{ }")
+    assert look_twice(looker, looked) == ["a.jsonl"]
+
+
+def test_a_watch_ends_when_another_begins(watched):
+    looker = Looker(watched)
+    looker.look(Looked())
+    begin_watch(Watched(watched.place, watched.out))
+    with pytest.raises(StaleRunError, match="was replaced by run"):
+        looker.look(Looked())
+
+
+def test_another_watch_finds_what_is_not_noted(watched):
+    for name in ("a.csv", "b.parquet", "c.jsonl"):
+        write(watched, name)
+    looker, looked = Looker(watched), Looked()
+    looker.look(looked)
+    found = looker.look(looked)
+    write_note(watched.out, [(found[0].digest, found[0].file.url)])
+    assert look_twice(Looker(watched), Looked()) == ["b.parquet", "c.jsonl"]
+    looker.look(looked)
+    assert looked.open == {arrived.digest for arrived in found[1:]}
+
+
+def test_a_thousand_files_at_once_are_taken_a_part_at_a_time(watched, monkeypatch):
+    monkeypatch.setattr(watch, "MOST_OPEN", 100)
+    names = [f"{number:04d}.jsonl" for number in range(1000)]
+    for name in names:
+        write(watched, name)
+    looker, looked, taken = Looker(watched), Looked(), []
+    for _ in range(30):
+        found = looker.look(looked)
+        assert len(looked.open) <= 100
+        write_note(watched.out, [(arrived.digest, arrived.file.url) for arrived in found])
+        taken += [arrived.file.name for arrived in found]
+    assert sorted(taken) == names
+
+
+def test_files_of_one_name_in_several_folders_have_names_of_their_own(watched, tmp_path):
+    for day in ("day-1", "day-2"):
+        (tmp_path / "in" / day).mkdir()
+        write(watched, f"{day}/requests.jsonl")
+    assert look_twice(Looker(watched), Looked()) == ["day-1/requests.jsonl", "day-2/requests.jsonl"]
+    assert watched.request_file(f"{watched.place}/day-1/r.jsonl").place(3) == "day-1/r.jsonl, request 3"
+
+
+def test_a_listing_that_fails_is_tried_again(watched, monkeypatch, capsys):
+    write(watched, "a.jsonl")
+    looker, looked = Looker(watched), Looked()
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "list_arrivals", lambda *_: 1 / 0)
+        assert look_twice(looker, looked) == []
+    assert "cannot be listed" in capsys.readouterr().err
+    assert look_twice(looker, looked) == ["a.jsonl"]
+
+
+def test_a_file_that_goes_before_its_turn_is_no_error(watched, tmp_path):
+    write(watched, "a.jsonl")
+    looker, looked = Looker(watched), Looked()
+    looker.look(looked)
+    (arrived,) = looker.look(looked)
+    (tmp_path / "in" / "a.jsonl").unlink()
+    assert list(ReadArrived().process(arrived)) == []
+
+
+def test_rows_with_one_id_go_to_one_group_in_order(watched):
+    rows = "".join(f'{{"id": "{name}", "seed": {seed}}}\n' for seed in range(50) for name in "abcdefgh")
+    write(watched, "a.jsonl", rows + "nonsense\n[]\n")
+    looker, looked = Looker(watched), Looked()
+    looker.look(looked)
+    (arrived,) = looker.look(looked)
+    batches = list(ReadArrived().process(arrived))
+    numbers = [row.number for _, batch in batches for row in batch.rows]
+    assert sorted(numbers) == list(range(1, 403))
+    groups = {}
+    for group, batch in batches:
+        assert [row.number for row in batch.rows] == sorted(row.number for row in batch.rows)
+        for row in batch.rows:
+            if isinstance(row.values, dict):
+                assert groups.setdefault(row.values["id"], group) == group
+
+
+def test_a_step_does_not_look_more_often_than_it_should(watched, monkeypatch):
+    class State:
+        value = None
+
+        def read(self):
+            return self.value
+
+        def write(self, value):
+            self.value = value
+
+    step, state = watch.LookAgain(watched), State()
+    step.setup()
+    looks = []
+    monkeypatch.setattr(step.looker, "look", lambda looked: looks.append(time.time()) or [])
+    for _ in range(5):
+        list(step.process(("", None), state))
+    assert len(looks) == 1
+    state.value.next_s = time.time() + 1e6  # the clock has been set back
+    list(step.process(("", None), state))
+    assert len(looks) == 2

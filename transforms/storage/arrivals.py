@@ -1,0 +1,177 @@
+"""Files that arrive in folders: each is seen once, when it is whole.
+
+What is new is found by comparing listings, not by times: a file that is moved into a folder may have an old one, and
+the clocks of machines differ. A store shows a file when it is complete. Anywhere else a file may still be growing, so
+it is whole if two looks in a row find it the same.
+"""
+
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from fsspec import AbstractFileSystem
+from fsspec.core import has_magic
+from fsspec.implementations.local import LocalFileSystem
+
+from transforms.storage.files import filesystem
+from transforms.storage.notes import say_once
+
+EVERY_S: Final = 1.0
+"""The shortest time between two looks; between them, a file that is being written changes."""
+
+SHARE: Final = 10
+"""Looks take at most one part in this of the time."""
+
+SHOWS_WHOLE_FILES: Final = {"s3", "gs", "gcs", "abfs", "memory"}
+"""The protocols of stores on which a file appears when it is complete."""
+
+_UNFINISHED: Final = "_temporary"
+"""The folder in which Hadoop and Spark write files that are then moved to their place."""
+
+_VERSION: Final = ("size", "ETag", "etag", "generation", "LastModified", "updated", "last_modified", "mtime", "created")
+"""The fields of a listing that tell whether a file has been written again; a store has some of them."""
+
+
+_Named = tuple[str, Callable[[], str | None]]
+"""A path on a file system, and what returns the version of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file in a listing.
+
+    Attributes:
+        url: its path or URL.
+        place: the folder or pattern that it was found by.
+        appears_whole: whether it appeared when it was complete.
+        version: returns what changes when the file is written again; None if it is empty or gone.
+    """
+
+    url: str
+    place: str
+    appears_whole: bool
+    version: Callable[[], str | None]
+
+
+def list_arrivals(place: str, suffixes: tuple[str, ...], without: str | None = None) -> Iterator[Listed]:
+    """Yields the files in a folder and below it, or those that a pattern matches; none if there is no such folder.
+
+    Hidden files and folders are left out, because they are how many programs name what they have not finished.
+
+    Args:
+        place: the folder or pattern, as a path or URL.
+        suffixes: the ends of the names of files, in lower case.
+        without: a folder below that is left out.
+    """
+    fs, path = filesystem(place)
+    top = path.rstrip("/")
+    fs.invalidate_cache()
+    is_pattern = has_magic(place) and not fs.exists(path)
+    names = _matches(fs, path) if is_pattern else _below(fs, top, without)
+    for name, version in names:
+        inner = posixpath.relpath(name, _fixed_part(top) if is_pattern else top)
+        if not inner.lower().endswith(suffixes) or any(map(_is_hidden, inner.split("/"))):
+            continue
+        matched = fs.unstrip_protocol(name) if "://" in place else name
+        url = matched if is_pattern else posixpath.join(place, inner)
+        yield Listed(url, place, not SHOWS_WHOLE_FILES.isdisjoint(_protocols(fs)), version)
+
+
+def take_whole(
+    files: Iterable[Listed], is_known: Callable[[Listed], bool], growing: MutableMapping[str, str]
+) -> Iterator[tuple[Listed, str]]:
+    """Yields the files that are new and whole, with their versions.
+
+    Args:
+        files: a listing.
+        is_known: returns whether a file has been taken before.
+        growing: the versions of files that may be incomplete. It is updated for the next look.
+    """
+    before = dict(growing)
+    growing.clear()
+    for file in files:
+        version = None if is_known(file) else file.version()
+        if version is None:
+            continue
+        if file.appears_whole or before.get(file.url) == version:
+            yield file, version
+        else:
+            growing[file.url] = version
+
+
+def digest(*names: str) -> bytes:
+    """Returns 16 bytes that stand for a name in a set of many."""
+    return hashlib.blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def pause_after(look_s: float) -> float:
+    """Returns the seconds from the end of a look that took so long to the next one."""
+    return max(EVERY_S, (SHARE - 1) * look_s)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == _UNFINISHED
+
+
+def _below(fs: AbstractFileSystem, top: str, without: str | None) -> Iterator[_Named]:
+    """Yields the files below a folder, with what returns their versions."""
+    left_out = filesystem(without)[1].rstrip("/") if without else None
+    if isinstance(fs, LocalFileSystem):
+        for folder, folders, names in os.walk(top, onerror=_tell):
+            folders[:] = [name for name in folders if not _is_hidden(name) and posixpath.join(folder, name) != left_out]
+            yield from (
+                (path, partial(_local_version, path)) for path in (posixpath.join(folder, name) for name in names)
+            )
+        return
+    try:
+        entries = fs.find(top, detail=True)
+    except FileNotFoundError:
+        return
+    for name, entry in entries.items():
+        if left_out is None or not name.startswith(left_out + "/"):
+            yield name, partial(_stored_version, entry)
+
+
+def _matches(fs: AbstractFileSystem, pattern: str) -> Iterator[_Named]:
+    """Yields the files that match a pattern."""
+    if isinstance(fs, LocalFileSystem):
+        yield from ((name, partial(_local_version, name)) for name in fs.glob(pattern))
+        return
+    for name, entry in fs.glob(pattern, detail=True).items():
+        if entry["type"] == "file":
+            yield name, partial(_stored_version, entry)
+
+
+def _fixed_part(pattern: str) -> str:
+    """Returns the folder above the first part of a pattern that matches several names."""
+    parts = pattern.split("/")
+    return "/".join(parts[: next(place for place, part in enumerate(parts) if has_magic(part))]) or "/"
+
+
+def _local_version(path: str) -> str | None:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(about.st_mode) or not about.st_size:
+        return None
+    return f"{about.st_ino} {about.st_mtime_ns} {about.st_size}"
+
+
+def _stored_version(entry: dict[str, Any]) -> str | None:
+    return " ".join(str(entry[name]) for name in _VERSION if name in entry) if entry.get("size") else None
+
+
+def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _tell(error: OSError) -> None:
+    """Says that a folder cannot be listed; one that is not there may come."""
+    if not isinstance(error, FileNotFoundError):
+        say_once(f"{error.filename} cannot be listed: {error.strerror}")
