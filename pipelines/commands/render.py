@@ -11,6 +11,7 @@ from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
     KeepPatches,
+    LocalTruncation,
     Quiet,
     RenderFolder,
     RenderPrecision,
@@ -33,6 +34,7 @@ FIELDS = {
     "origin": ("origin_x_px", "origin_y_px"),
     "cyclic": ("cyclic",),
     "truncation": ("truncation",),
+    "local_truncation": ("local_truncation",),
     "journey": ("journey",),
     "scale": ("scale",),
     "format": ("formats",),
@@ -54,6 +56,7 @@ def render(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
+    local_truncation: LocalTruncation = 1.0,
     journey: Annotated[
         int | None,
         typer.Option(
@@ -121,7 +124,8 @@ def render(
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
-    values |= {"scale": scale, "truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
+    values |= {"scale": scale, "truncation": truncation, "local_truncation": local_truncation}
+    values |= {"journey": None if journey is None else {"every_px": journey}}
     given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
     defaults = {field: values[field] for field in given}
     if watch:
@@ -131,7 +135,8 @@ def render(
         asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
-        name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
+        name += scaled(scale) + truncated(truncation, local_truncation)
+        name += "" if journey is None else f"_journey-{journey}"
         asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
         requests=tuple(asked),
