@@ -106,9 +106,13 @@ def journey(work: Path) -> Image.Image:
     return page([whole.crop((x, 0, x + width, whole.height)) for x in range(0, whole.width, width)])
 
 
-def truncated(work: Path) -> Image.Image:
-    """Makes a world with truncation below the same world without."""
-    return page([one_of_worlds(name)(work / name) for name in ("not-truncated", "truncated")])
+def two_of_worlds(upper: str, lower: str) -> Callable[[Path], Image.Image]:
+    """Returns a function that makes one request of docs/worlds.jsonl above another."""
+
+    def make(work: Path) -> Image.Image:
+        return page([one_of_worlds(name)(work / name) for name in (upper, lower)])
+
+    return make
 
 
 def fused(width_px: int, height_px: int) -> Callable[[Path], Image.Image]:
@@ -191,7 +195,8 @@ SHOWN = {
     "world-four-styles": Shown(one_of_worlds("four-styles"), 80, 1280),
     "world-plane": Shown(one_of_worlds("plane"), 80, 768),
     "world-journey": Shown(journey, 75, 1024),
-    "world-truncated": Shown(truncated, 75, 1024),
+    "world-truncated": Shown(two_of_worlds("not-truncated", "truncated"), 75, 1024),
+    "world-locally-truncated": Shown(two_of_worlds("not-locally-truncated", "locally-truncated"), 75, 1024),
     "world-cyclic-rolled": Shown(one_of_worlds("cyclic-rolled"), 80, 1024),
     "world-edited": Shown(one_of_worlds("edited"), 80, 1024),
     "fuse-row": Shown(fused(4096, 512), 85, 2048),

@@ -49,6 +49,11 @@ def yellow_blue(pictures: Tensor) -> Tensor:
 
 def fine_power(pictures: Tensor) -> Tensor:
     """Returns the mean power of luma between half the Nyquist frequency and Nyquist, levels², with a Hann window."""
+    return power_between(pictures, 0.25, 0.5)
+
+
+def power_between(pictures: Tensor, low: float, high: float) -> Tensor:
+    """Returns the mean power of luma between two frequencies in cycles per pixel, levels², with a Hann window."""
     grey = luma(pictures)
     height, width = grey.shape[1:]
     window = torch.hann_window(height, periodic=False)[:, None] * torch.hann_window(width, periodic=False)
@@ -57,7 +62,7 @@ def fine_power(pictures: Tensor) -> Tensor:
     power = power / window.square().sum()
     rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
     frequency = (rows.square() + columns.square()).sqrt()
-    return power[:, (frequency >= 0.25) & (frequency <= 0.5)].mean(dim=1)
+    return power[:, (frequency >= low) & (frequency <= high)].mean(dim=1)
 
 
 def horizon_height(pictures: Tensor) -> Tensor:

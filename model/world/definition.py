@@ -189,6 +189,7 @@ class Definition:
             their borders; None to show only the world's pixels.
         truncation: How far drawn styles are from the average one, as a share of what they were drawn as.
         journey: The styles of a journey, in place of `styles`.
+        local_truncation: The factor of the local latents that are drawn, those of edits included.
 
     Raises:
         InputError: A value is out of range.
@@ -203,12 +204,14 @@ class Definition:
     paste_px: int | None = None
     truncation: float = 1.0
     journey: Journey | None = None
+    local_truncation: float = 1.0
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed)
         check_seed(self.seed)
         self._check_overlays()
-        check_truncation(self.truncation)
+        for name in ("truncation", "local_truncation"):
+            check_truncation(name, getattr(self, name))
         if not is_integer(self.fusion_px) or not (1 <= self.fusion_px <= MOST_FUSION_PX and self.fusion_px % 2):
             raise InputError(f"fusion_px is {self.fusion_px!r}; it must be an odd number from 1 to {MOST_FUSION_PX}")
         self._check_journey()
@@ -317,10 +320,10 @@ def check_integer(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}; it must be a whole number")
 
 
-def check_truncation(value: object) -> None:
+def check_truncation(name: str, value: object) -> None:
     """Raises InputError for a value that is not a truncation."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST_TRUNCATION:
-        raise InputError(f"truncation is {value!r}; it must be a number from 0 to {MOST_TRUNCATION}")
+        raise InputError(f"{name} is {value!r}; it must be a number from 0 to {MOST_TRUNCATION}")
 
 
 def check_name(field: str, value: object) -> None:

@@ -63,8 +63,9 @@ class Latents:
     def z_l(self, rows: Window, columns: Window) -> Tensor:
         """Returns the local latents float32 [1,z_l_dim,H,W] at a window of cells."""
         parts = patchwork(columns, self.turn_cells)
-        channels = self.config.z_l_dim
+        channels, factor = self.config.z_l_dim, self.definition.local_truncation
         field = torch.cat([z_l_field(self.definition.seed, rows, part, channels, self.device) for part, _ in parts], 3)
+        field *= factor
         for overlay, place in self.overlays:
             for meeting in meetings((rows, columns), place.latents, self.turn_cells):
                 field[meeting.place] = overlay.z_l[meeting.box_place]
@@ -72,7 +73,7 @@ class Latents:
         for edit, likeness in zip(self.definition.edits, self.likeness, strict=False):
             if Z_L not in edit.fields:
                 continue
-            mean, deviation = likeness or (0, 1)
+            mean, deviation = likeness or (0, factor)
             for meeting in self.met(edit, rows, columns):
                 new = z_l_field(edit.seed, meeting.rows, meeting.columns, channels, self.device)
                 field[meeting.place] = new * deviation + mean

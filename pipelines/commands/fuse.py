@@ -9,6 +9,7 @@ from model.world.definition import FUSION_PX
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
+    LocalTruncation,
     Quiet,
     RenderFolder,
     Replace,
@@ -36,6 +37,7 @@ def fuse(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
+    local_truncation: LocalTruncation = 1.0,
     checkpoint: Checkpoint = None,
     format: Formats = None,
     tile: Tile = None,
@@ -56,7 +58,7 @@ def fuse(
 
     fusion_px = FUSION_PX * scale if fusion is None else fusion
     seeds = style_seeds(styles, seed, most_styles(width, height, fusion_px))
-    suffix = scaled(scale) + truncated(truncation)
+    suffix = scaled(scale) + truncated(truncation, local_truncation)
     request = RenderRequest(
         id=f"fused-{name_of(seeds)}_seed-{seed}_{width}x{height}" + "_cyclic" * cyclic + suffix,
         seed=seed,
@@ -69,6 +71,7 @@ def fuse(
         formats=tuple(format or ["png"]),
         truncation=truncation,
         scale=scale,
+        local_truncation=local_truncation,
     )
     options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
     render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)

@@ -11,6 +11,7 @@ from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
     KeepPatches,
+    LocalTruncation,
     Quiet,
     RenderFolder,
     RenderPrecision,
@@ -33,6 +34,7 @@ FIELDS = {
     "origin": ("origin_x_px", "origin_y_px"),
     "cyclic": ("cyclic",),
     "truncation": ("truncation",),
+    "local_truncation": ("local_truncation",),
     "journey": ("journey",),
     "scale": ("scale",),
     "format": ("formats",),
@@ -54,6 +56,7 @@ def render(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
+    local_truncation: LocalTruncation = 1.0,
     journey: Annotated[
         int | None,
         typer.Option(
@@ -113,15 +116,16 @@ def render(
     from pipelines.render_watch import check_watch, render_arrivals
     from pipelines.terminal.interrupts import stopped_by_signals
     from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
+    from transforms.render.look import watched_at
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
-    from transforms.render.watch import watched_at
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
     values |= {"origin_x_px": x_px, "origin_y_px": y_px}
     values |= {"cyclic": cyclic, "formats": format or ["png"]}
-    values |= {"scale": scale, "truncation": truncation, "journey": None if journey is None else {"every_px": journey}}
+    values |= {"scale": scale, "truncation": truncation, "local_truncation": local_truncation}
+    values |= {"journey": None if journey is None else {"every_px": journey}}
     given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
     defaults = {field: values[field] for field in given}
     if watch:
@@ -131,7 +135,8 @@ def render(
         asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
-        name += scaled(scale) + truncated(truncation) + ("" if journey is None else f"_journey-{journey}")
+        name += scaled(scale) + truncated(truncation, local_truncation)
+        name += "" if journey is None else f"_journey-{journey}"
         asked = [RenderRequest.from_json({"id": name, **values})]
     options = RenderOptions(
         requests=tuple(asked),

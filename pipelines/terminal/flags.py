@@ -67,6 +67,10 @@ Truncation = Annotated[
     float,
     typer.Option(metavar="0-1.5", help="Below 1, styles are closer to the average one: more regular, less varied."),
 ]
+LocalTruncation = Annotated[
+    float,
+    typer.Option(metavar="0-1.5", help="Below 1, shapes vary less: calmer outlines, fewer holes and scraps."),
+]
 Scale = Annotated[
     int,
     typer.Option(
@@ -99,9 +103,10 @@ Quiet = Annotated[
 Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photograph's own pixels in its place.")]
 
 
-def truncated(truncation: float) -> str:
-    """Returns the part of an id that names a truncation, in characters that ids may have."""
-    return "" if truncation == 1 else f"_truncation-{truncation:g}".replace(".", "_")
+def truncated(truncation: float, local: float) -> str:
+    """Returns the part of an id that names the truncations, in characters that ids may have."""
+    named = (("truncation", truncation), ("local-truncation", local))
+    return "".join(f"_{name}-{value:g}".replace(".", "_") for name, value in named if value != 1)
 
 
 def scaled(scale: int) -> str:

@@ -31,12 +31,12 @@ from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1}
+LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1, "local_truncation": 1.0}
 """Fields that earlier versions lack. They are written only where they differ from their default, so that the digests of
 plans stay as they were."""
 
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
-JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey")
+JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey", "local_truncation")
 
 REQUEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
 """The ends of the names of files of requests."""
@@ -75,6 +75,7 @@ class RenderRequest:
         journey: the styles of a journey, in place of `styles`.
         scale: the resolution, of `SCALES`: the number of pixels along each side of a pixel of the generator. All other
             fields in pixels are in pixels of the panorama.
+        local_truncation: the factor of the local latents, which decide what is where.
 
     Raises:
         InputError: a value is out of range.
@@ -97,6 +98,7 @@ class RenderRequest:
     truncation: float = 1.0
     journey: Journey | None = None
     scale: int = 1
+    local_truncation: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
@@ -141,8 +143,10 @@ class RenderRequest:
             if isinstance(journey, Journey):
                 journey = base_journey(journey, self.scale)
             object.__setattr__(self, "fusion_px", default_fusion_px(journey) * self.scale)
-        if is_integer(self.truncation) and self.truncation in (0, 1):
-            object.__setattr__(self, "truncation", float(self.truncation))
+        for name in ("truncation", "local_truncation"):
+            value = getattr(self, name)
+            if is_integer(value) and value in (0, 1):
+                object.__setattr__(self, name, float(value))
 
     def _check_files(self) -> None:
         if self.checkpoint is not None and not (isinstance(self.checkpoint, str) and self.checkpoint):
@@ -168,6 +172,7 @@ class RenderRequest:
             self.paste_px,
             self.truncation,
             self.journey,
+            self.local_truncation,
         )
         return own if self.scale == 1 else base_definition(own, self.fusion_px, self.scale)
 

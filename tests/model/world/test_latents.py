@@ -60,6 +60,16 @@ def test_in_a_circle_the_coordinates_turn_a_whole_number_of_times(turn, times):
     assert torch.equal(field[:, 0], field[:, -1])
 
 
+def test_a_local_truncation_is_the_factor_of_what_is_drawn():
+    """Edits are drawn with it too; an edit that copies statistics takes them from what is there."""
+    edit, like = Edit(box_px=(0, 0, 80, 80), seed=2), Edit(box_px=(160, 0, 80, 80), seed=3, like_box_px=(0, 0, 80, 80))
+    plain, half = (latents_of(edits=(edit, like), local_truncation=factor) for factor in (1.0, 0.5))
+    windows = (-9, 20), (-9, 30)
+    assert torch.allclose(half.z_l(*windows), 0.5 * plain.z_l(*windows), atol=1e-6)
+    assert torch.equal(latents_of(local_truncation=1.0).z_l(*windows), latents_of().z_l(*windows))
+    assert torch.equal(half.z_n([(3, *windows)])[0], plain.z_n([(3, *windows)])[0])
+
+
 def edited_by_hand(base, other, edit, rows, columns, positions, turn):
     """Returns the other field where the image of the edit's cells is, position by position."""
     field = base.clone()

@@ -64,6 +64,12 @@ def test_the_style_of_an_overlay_is_not_truncated(tiny):
     assert torch.equal(world_with(tiny, overlay, truncation=0.5).render(*box_windows(box)), expected)
 
 
+def test_the_latents_of_an_overlay_are_not_truncated(tiny):
+    overlay = overlay_of(tiny, 5, (0, -32, 64, 64))
+    expected = World(tiny, 5).render(*overlay.windows)
+    assert torch.equal(world_with(tiny, overlay, local_truncation=0.5).render(*overlay.windows), expected)
+
+
 def test_far_from_an_overlay_the_world_is_as_without(tiny):
     overlay = overlay_of(tiny, 5, (0, 0, 64, 64))
     style = Style(z_g=tuple(overlay.z_g[0].tolist()))
@@ -223,6 +229,7 @@ def refused(function, *arguments):
         ({"z_g": torch.zeros(1, 3)}, None, SHA256, "z_g is torch.float32 [1, 3]"),
         ({"w": torch.full((9, 16), torch.nan)}, None, SHA256, "w holds values that are not finite"),
         ({"photograph": torch.zeros(3, 128, 128, dtype=torch.uint8)}, None, SHA256, "photograph is torch.uint8"),
+        ({"photograph": torch.zeros(9, dtype=torch.uint8)}, None, SHA256, "photograph is torch.uint8 [9]"),
         ({"z_n": ()}, None, SHA256, "noise for 0 layers"),
         ({"cyclic_px": 400}, 400, SHA256, "needs 528 px of the circle"),
     ],

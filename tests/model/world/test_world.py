@@ -301,7 +301,7 @@ def test_a_world_that_is_needed_no_more_is_freed_at_once(tiny, fields):
     [
         {},
         {"styles": (Style(seed=1, x_px=10**6), Style(seed=2, x_px=10**6 + 200))},
-        {"journey": Journey(every_px=256, dimensions=2), "truncation": 0.7},
+        {"journey": Journey(every_px=256, dimensions=2), "truncation": 0.7, "local_truncation": 0.7},
     ],
 )
 @pytest.mark.parametrize(("preset", "scale"), [("tiny", 1), ("small", 1), ("tiny", 4)])

@@ -216,6 +216,7 @@ def test_the_digest_tells_all_that_decides_pixels(plan_of):
         plan_of(300, 200, styles=(Style(seed=7, x_px=1),)),
         plan_of(300, 200, edits=(Edit(box_px=(0, 0, 9, 9), seed=1),)),
         plan_of(300, 200, truncation=0.7),
+        plan_of(300, 200, local_truncation=0.7),
         plan_of(300, 200, journey=Journey(every_px=4096), fusion_px=127),
         plan_of(300, 200, journey=Journey(every_px=4096, seed=1), fusion_px=127),
         plan_of(300, 200, scale=4),

@@ -15,6 +15,7 @@ from model.errors import InputError
 from model.geometry import LIMIT
 from model.world.definition import Edit, Journey, Style
 from transforms.panoramas.requests import (
+    LATER_FIELDS,
     MOST_REQUESTS,
     Refused,
     RenderRequest,
@@ -64,6 +65,7 @@ requests = st.builds(
     checkpoint=st.none() | st.sampled_from(["gs://bucket/x.safetensors", "a b\u2028c.safetensors"]),
     formats=st.sampled_from([("png",), ("tif",), ("png", "tif"), ("tif", "png")]),
     truncation=st.sampled_from([1.0, 1, 0, 0.7]),
+    local_truncation=st.sampled_from([1.0, 1, 0, 0.7]),
 )
 requests |= st.builds(
     lambda request, journey: dataclasses.replace(request, styles=(), journey=journey), requests, journeys
@@ -124,7 +126,7 @@ def test_a_request_survives_json(request, edits):
 
 def test_fields_of_later_versions_are_written_only_where_they_are_used():
     """So the digests of earlier plans stay as they are."""
-    assert not {"truncation", "journey", "scale"} & set(RenderRequest(**GOOD, truncation=1).to_json())
+    assert not set(LATER_FIELDS) & set(RenderRequest(**GOOD, truncation=1, local_truncation=1).to_json())
     request = RenderRequest.from_json({**GOOD, "truncation": 0, "journey": {"every_px": 4096.0}})
     assert request.to_json()["truncation"] == 0.0
     assert RenderRequest.from_json({**GOOD, "scale": 4.0}).to_json()["scale"] == 4
@@ -143,6 +145,7 @@ def test_a_journey_blends_over_half_its_distance_by_default(every_px, fusion_px)
     [
         ({"truncation": 2}, "request a: truncation is 2; it must be a number from 0 to 1.5"),
         ({"truncation": "much"}, "request a: truncation is 'much'"),
+        ({"local_truncation": -1}, "request a: local_truncation is -1; it must be a number from 0 to 1.5"),
         ({"journey": 4096}, "journey: '4096' is not an object with fields"),
         ({"journey": {"every_px": 10}}, "journey: every_px is 10; it must be from 256 to"),
         ({"journey": {"seed": 1}}, "every_px is missing"),
