@@ -7,8 +7,8 @@
 
 ``groups`` makes up records: most originals have one of four sizes, the others any size between two limits, and one
 in twenty photographs has the bytes of another. ``memory`` ingests copies of photographs that differ in a few bytes.
-``cells`` counts comparisons among windows of photographs, from one in ten of them. ``training`` makes up the tables of a
-training set.
+``cells`` counts comparisons among windows of photographs, from one in ten of them. ``training`` makes up the tables of
+a training set.
 """
 
 import argparse
