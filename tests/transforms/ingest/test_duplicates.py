@@ -198,7 +198,10 @@ def test_blocks_are_decided_as_all_samples_together_are(tmp_path_factory, chosen
     unique = list({item.sample.sha256: item for item in existing}.values())
     if new:
         out = str(tmp_path_factory.mktemp("set"))
-        with mock.patch.object(cells_module, "winning_cells", lambda cells: cells):
+        with (
+            mock.patch.object(cells_module, "winning_cells", lambda cells: cells),
+            mock.patch.object(cells_module, "UNCROPPED_BITS", 144),
+        ):
             found = decide(out, new, unique, dedup, ranges, in_cells)
         assert found == oracles.drop_duplicates(
             [(item.sample, item.crop_hashes) for item in new], [item.sample for item in unique], dedup
