@@ -199,7 +199,7 @@ def test_every_place_of_the_map_exists(house):
 
 
 def test_packages_hold_a_docstring_and_nothing_else():
-    """So a module of a room is loaded without the others. A layer may also make settings that must precede torch and Arrow."""
+    """So a module of a room is loaded without the others. A layer may make settings before torch and Arrow."""
     packages = [file for file in modules(REPOSITORY) if file.endswith("__init__.py")]
     assert {file.split("/")[0] for file in packages} == set(LAYERS)
     for file in packages:
