@@ -5,27 +5,33 @@
 Positives: a photograph and itself resized to a quarter or more, as JPEG of quality 30 or more, cropped by up to 5%
 per side, with colour, brightness and contrast changed by up to 10%, and all of these at once. Negatives: other
 photographs, and windows of the same one that share at most 0.3 of their union. Either may come first.
+
+Then measures how many of the positives share a cell, and so are compared in runs of very many photographs: with
+``--pivots 245`` of 1,000,000. Other windows of the photographs stand in for the pivots.
 """
 
 import argparse
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
+from transforms.ingest.cells import nearest_cells
 from transforms.photographs.hashes import (
     DETAIL_DISTANCE,
     PERCEPTUAL_DISTANCE,
+    coarse_features,
     crop_hashes,
     detail_distances,
     detail_hash,
     detail_words,
     grey_grid,
     perceptual_hash,
+    split_hashes,
 )
 from transforms.storage.pictures import open_picture
 
@@ -92,10 +98,11 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
     return open_picture(buffer.getvalue()).convert("RGB")
 
 
-def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]:
-    """Returns the distances of all positives, by kind of change, and of all negatives, in both orders."""
+def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int], list[tuple[Hashes, Hashes]]]:
+    """Returns the distances of positives, by kind of change, and of negatives, in both orders; and the positives."""
     same: dict[str, list[int]] = {}
     other: list[int] = []
+    pairs: list[tuple[Hashes, Hashes]] = []
     known: list[Hashes] = []
     for path in photographs:
         with open_picture(path.read_bytes()) as opened:
@@ -104,13 +111,43 @@ def distances(photographs: list[Path]) -> tuple[dict[str, list[int]], list[int]]
         hashes = Hashes(image)
         for name, changed in positives(image, Random(path.name)):
             changed_hashes = Hashes(changed)
+            pairs.append((hashes, changed_hashes))
             same.setdefault(name, []).extend([hashes.distance(changed_hashes), changed_hashes.distance(hashes)])
         for one, two in windows(image):
             pair = Hashes(one), Hashes(two)
             other += [pair[0].distance(pair[1]), pair[1].distance(pair[0])]
         other += [distance for before in known for distance in (hashes.distance(before), before.distance(hashes))]
         known.append(hashes)
-    return same, other
+    return same, other, pairs
+
+
+class Windows:
+    """Pictures with real statistics, as many as wanted: windows of some photographs, half of them mirrored."""
+
+    def __init__(self, photographs: list[Path]) -> None:
+        self._images = [open_picture(path.read_bytes()).convert("L") for path in photographs]
+        for image in self._images:
+            image.thumbnail((256, 256))
+
+    def hashes(self, numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the hashes of the windows with these numbers, as `split_hashes` does."""
+        content = bytearray()
+        for number in numbers:
+            random = Random(int(number))
+            image = random.choice(self._images)
+            width, height = random.uniform(0.3, 0.8), random.uniform(0.3, 0.8)
+            left, top = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
+            window = cropped(image, [left, top, 1 - left - width, 1 - top - height])
+            grid = grey_grid(ImageOps.mirror(window) if random.random() < 0.5 else window)
+            content += bytes.fromhex(perceptual_hash(grid)) + crop_hashes(grid)
+        return split_hashes(bytes(content))
+
+
+def sharing_a_cell(pairs: list[tuple[Hashes, Hashes]], pivots: np.ndarray) -> float:
+    """Returns the share of pairs, in both orders, that are compared in cells with these pivots."""
+    features = (coarse_features(np.stack([some.crops for some in side])) for side in zip(*pairs, strict=True))
+    one, two = (nearest_cells(some, pivots) for some in features)
+    return float(np.mean([(one[:, :1] == two).any(axis=1), (two[:, :1] == one).any(axis=1)]))
 
 
 def score(same: dict[str, list[int]], other: list[int], threshold: int) -> tuple[float, float]:
@@ -123,25 +160,31 @@ def score(same: dict[str, list[int]], other: list[int], threshold: int) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs")
+    parser.add_argument("--pivots", type=int, nargs="*", default=[245, 1000, 4000])
     parser.add_argument("--json", default="duplicates.json")
     arguments = parser.parse_args()
     paths = sorted(path for path in Path(arguments.photographs).iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
     chosen_on, scored_on = distances(paths[::2]), distances(paths[1::2])
-    same, other = chosen_on
+    same, other, pairs = chosen_on
     scores = [sum(score(same, other, threshold)) for threshold in range(NEVER)]
     equal = [threshold for threshold, value in enumerate(scores) if value == max(scores)]
     best = equal[len(equal) // 2]
     print(
         f"chosen on {len(paths[::2])} photographs: {best}, the middle of {equal[0]} to {equal[-1]}, which score alike"
     )
-    same, other = scored_on
+    same, other, more = scored_on
     print(f"scored on {len(paths[1::2])}, {sum(map(len, same.values()))} positives and {len(other)} negatives:")
     for name, some in same.items():
         print(f"  {name}: farthest {max(some)}, recall {np.mean(np.array(some) <= DETAIL_DISTANCE):.4f}")
     results = {threshold: score(same, other, threshold) for threshold in (best, DETAIL_DISTANCE)}
     for threshold, (recall, precision) in results.items():
         print(f"  threshold {threshold}: recall {recall:.4f}, precision {precision:.4f}; nearest negative {min(other)}")
-    Path(arguments.json).write_text(json.dumps({"chosen": best, "scores": results, "nearest_negative": min(other)}))
+    pivots = coarse_features(Windows(paths).hashes(range(max(arguments.pivots, default=0)))[2])
+    compared = {count: sharing_a_cell(pairs + more, pivots[:count]) for count in arguments.pivots}
+    for count, share in compared.items():
+        print(f"{count} pivots: {share:.4f} of the positives share a cell")
+    written = {"chosen": best, "scores": results, "nearest_negative": min(other), "share_a_cell": compared}
+    Path(arguments.json).write_text(json.dumps(written))
 
 
 if __name__ == "__main__":

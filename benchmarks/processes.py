@@ -37,23 +37,35 @@ def measure(command: Sequence[str], log: Path, environment: dict[str, str] | Non
     Raises:
         RuntimeError: The command failed; the log contains its output.
     """
-    peak_mb, before_s = 0.0, children_s()
+    peak_mb, before_s, seen_s = 0.0, children_s(), {}
     with log.open("wb") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
         while process.poll() is None:
-            peak_mb = max(peak_mb, sum(map(size_mb, tree(process.pid))))
+            running = tree(process.pid)
+            peak_mb = max(peak_mb, sum(map(size_mb, running)))
+            seen_s |= {number: used for number in running if (used := used_s(number))}
             time.sleep(_EVERY_S)
         wall_s = time.perf_counter() - begin
     if process.returncode:
         raise RuntimeError(f"{command[0]} exited with {process.returncode}: see {log}")
-    return Cost(wall_s, children_s() - before_s, peak_mb)
+    cpu_s = max(children_s() - before_s, sum(seen_s.values()))  # nobody waits for the last end of forked workers
+    return Cost(wall_s, cpu_s, peak_mb)
 
 
 def children_s() -> float:
     """Returns the processor time of all children that have ended, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def used_s(process: int) -> float:
+    """Returns the processor time that a process has used; 0 if it has just ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tree(root: int) -> list[int]:

@@ -2,11 +2,13 @@
 
     python benchmarks/scale.py groups [--rows 50000 1000000]
     python benchmarks/scale.py memory PHOTOGRAPHS [--rows 500 50000]
+    python benchmarks/scale.py cells PHOTOGRAPHS [--rows 1000000]
     python benchmarks/scale.py training [--shards 100000]
 
 ``groups`` makes up records: most originals have one of four sizes, the others any size between two limits, and one
 in twenty photographs has the bytes of another. ``memory`` ingests copies of photographs that differ in a few bytes.
-``training`` makes up the tables of a training set.
+``cells`` looks for near-duplicates among windows of photographs: it assigns all of them to cells and compares those in
+some of the cells. ``training`` makes up the tables of a training set.
 """
 
 import argparse
@@ -21,11 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from duplicates import Windows
 
 from transforms.ingest import ranges
 from transforms.ingest.batches import RECORD
+from transforms.ingest.cells import WINNER, first_likenesses, nearest_cells
+from transforms.ingest.duplicates import NOTHING, Block, compare
 from transforms.ingest.plan import Counts, Plan, part_of, share_of
-from transforms.ingest.ranks import count_cells, deal, plan_shards
+from transforms.ingest.ranks import count_bins, deal, plan_shards
+from transforms.photographs.hashes import COARSE_FEATURES, coarse_features
 from transforms.storage.tables import write_parts
 from transforms.training_set.dataset import INDEX_SCHEMA, count_licences, read_dataset
 from transforms.training_set.records import Photograph
@@ -55,7 +61,7 @@ def measure_groups(rows: int) -> dict[str, int]:
         for number, packed in ranges.cut(part, drawn, rows):
             in_range[number] += len(packed) // RECORD.itemsize
     shards = plan_shards(None, None, rows)
-    counts = count_cells(records, shards.bits)
+    counts = count_bins(records, shards.bits)
     in_shard: Counter[str] = Counter()
     for part in parts:
         for name, some in deal(part, counts, shards):
@@ -103,6 +109,64 @@ def memory(arguments: argparse.Namespace) -> None:
             print(f"{rows} photographs: {done.stdout.split()[-1]} MB, {time.monotonic() - begin:.0f} s", flush=True)
 
 
+def cells(arguments: argparse.Namespace) -> None:
+    """Counts the comparisons in cells, and times those of some cells, and those of two blocks."""
+    windows = Windows(sorted(Path(arguments.photographs).glob("*.jpg")))
+    for rows in arguments.rows or (1_000_000,):
+        winners, features = np.zeros(rows, dtype=WINNER), np.zeros((rows, COARSE_FEATURES))
+        winners["place"] = np.arange(rows)
+        for start in range(0, rows, 4096):
+            some = slice(start, start + 4096)
+            winners["perceptual"][some], winners["details"][some], crops = windows.hashes(range(rows)[some])
+            features[some] = coarse_features(crops)
+        random = np.random.default_rng(0)
+        pivots = np.unique(features[random.choice(rows, ranges.count_ranges(rows), replace=False)], axis=0)
+        begin = time.process_time()
+        near = nearest_cells(features, pivots)
+        assigned_s = time.process_time() - begin
+        losing = np.bincount(near[:, 0], minlength=len(pivots))
+        pairs = [_pairs(near, cell) for cell in range(len(pivots))]
+        chosen = [int(losing.argmax()), *random.choice(len(pivots), 4, replace=False).tolist()]
+        timed = [_time_cell(windows, winners, near, cell) for cell in chosen]
+        exact_s = _time_blocks(windows)
+        cells_s = sum(timed[1:]) / sum(pairs[cell] for cell in chosen[1:]) * sum(pairs)
+        blocks = rows / ranges.RANGE_ROWS
+        print(
+            f"{rows} windows: {len(pivots)} cells; in each {losing.mean():.0f} may lose, at most {losing.max()}\n"
+            f"  {sum(pairs):.3g} comparisons, one in {rows**2 / 2 / sum(pairs):.1f} of all pairs\n"
+            f"  CPU s: assigning {assigned_s:.0f}; comparing in the fullest cell {timed[0]:.1f}, "
+            f"in all about {cells_s:.0f}; all pairs of blocks about {exact_s * blocks**2 / 2:.0f}",
+            flush=True,
+        )
+
+
+def _pairs(near: np.ndarray, cell: int) -> int:
+    """Returns the number of pairs in a cell of which the winner comes first."""
+    winning, losing = np.flatnonzero((near == cell).any(axis=1)), np.flatnonzero(near[:, 0] == cell)
+    return int(np.searchsorted(winning, losing).sum())
+
+
+def _time_cell(windows: Windows, winners: np.ndarray, near: np.ndarray, cell: int) -> float:
+    winning, losing = winners[(near == cell).any(axis=1)], np.flatnonzero(near[:, 0] == cell)
+    perceptual, _, crops = windows.hashes(losing)
+    begin = time.process_time()
+    for start in range(0, len(losing), 256):
+        some = slice(start, start + 256)
+        before = winning[: np.searchsorted(winning["place"], losing[some][-1])]
+        first_likenesses(before, losing[some], perceptual[some], crops[some])
+    return time.process_time() - begin
+
+
+def _time_blocks(windows: Windows) -> float:
+    blocks = []
+    for start in (0, ranges.RANGE_ROWS):
+        records = np.zeros(ranges.RANGE_ROWS, dtype=RECORD)
+        blocks.append(Block(records, *windows.hashes(range(start, start + len(records))), records[:0], NOTHING))
+    begin = time.process_time()
+    compare(*blocks)
+    return time.process_time() - begin
+
+
 def training(arguments: argparse.Namespace) -> None:
     """Measures reading what training reads of a set before its first step."""
     count, samples = arguments.shards, 10
@@ -131,7 +195,7 @@ def training(arguments: argparse.Namespace) -> None:
         )
 
 
-TASKS = {"groups": groups, "memory": memory, "training": training}
+TASKS = {"groups": groups, "memory": memory, "cells": cells, "training": training}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

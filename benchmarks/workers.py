@@ -1,9 +1,10 @@
 """Measures jobs with several worker processes and on a small cluster, compared with the same jobs in one process.
 
-python benchmarks/workers.py --prism FILE [--width 16384] [--photographs 2000] [--out FILE.json]
+python benchmarks/workers.py --prism FILE [--only processes] [--width 16384] [--photographs 2000] [--out FILE.json]
 
-The cluster is Prism, Beam's portable runner, with a pool of workers, on this machine. Each figure is a ratio of times
-(of processor times where other work runs at the same time), or a number of seconds. The whole takes some minutes.
+The cluster is Prism, Beam's portable runner, with a pool of workers, on this machine. Each figure is a ratio of times,
+or a number of seconds. Next to it stands the ratio of processor times, which other work on the machine changes less.
+All of it takes two to three minutes on two quiet cores, and each part at most one.
 """
 
 import json
@@ -14,13 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from processes import Cost, measure
+from processes import Cost, children_s, measure
 from rich.console import Console
 from rich.table import Table
 
@@ -88,16 +92,22 @@ def photographs(folder: Path, count: int) -> str:
     return str(folder)
 
 
+Figures = dict[str, tuple[float, float | None]]
+"""Figures, in times or seconds, each with the same one in processor time if that means anything."""
+
+
 class Bench:
-    """Runs commands in a folder.
+    """Runs commands in a folder. What several figures are compared with is run once.
 
     Args:
         folder: where all files go.
+        prism: the program of Prism.
         width_px: the width of the panorama.
+        count: the number of photographs.
     """
 
-    def __init__(self, folder: Path, width_px: int):
-        self.folder, self.width_px, self.runs = folder, width_px, 0
+    def __init__(self, folder: Path, prism: str, width_px: int, count: int):
+        self.folder, self.prism, self.width_px, self.count, self.runs = folder, prism, width_px, count, 0
 
     def run(self, *words: str, **environment: str) -> Cost:
         """Runs a command, which writes to a new folder, and prints its cost."""
@@ -110,52 +120,106 @@ class Bench:
         """Renders a panorama."""
         return self.run("render", f"--width={self.width_px}", "--height=512", *flags, **environment)
 
-    def watched(self, source: str, flags: Sequence[str]) -> tuple[float, float]:
-        """Returns the seconds until an ingest shows its first line, and from an interrupt until it has ended."""
-        words = ("ingest", source, f"--out={self.folder / 'watched'}", *flags)
-        start = time.monotonic()
-        process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE)
-        assert process.stderr is not None
-        process.stderr.readline()
-        line_s = time.monotonic() - start
-        time.sleep(3)
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-        return line_s, time.monotonic() - start
+    def ingest(self, *flags: str) -> Cost:
+        """Makes a training set of photographs."""
+        return self.run("ingest", self.source, "--dedup=exact", *flags)
+
+    @cached_property
+    def source(self) -> str:
+        """The folder of photographs."""
+        return photographs(self.folder / "photographs", self.count)
+
+    @cached_property
+    def one(self) -> Cost:
+        """A render in one process."""
+        return self.render()
+
+    def on_cluster(self, job: Callable[..., Cost]) -> Cost:
+        """Returns the cost of a job on a cluster, with the processor time of the whole cluster."""
+        before_s = children_s()
+        with cluster(self.prism, self.folder) as flags:
+            cost = job(*flags)
+        return replace(cost, cpu_s=children_s() - before_s)
+
+    def processes(self) -> Figures:
+        """Compares two worker processes with one process."""
+        two, single = self.render(*TWO_PROCESSES), self.render(**ONE_THREAD)
+        return {
+            "two worker processes / one process (at most 1.15)": ratio(two, self.one),
+            "two worker processes / one single-threaded process (at most 0.7)": ratio(two, single),
+        }
+
+    def busy(self) -> Figures:
+        """Compares a render next to two busy loops with one alone."""
+        with busy_loops(2):
+            beside = self.render()
+        return {"beside two busy loops / alone (at most 1.1 in processor time)": ratio(beside, self.one)}
+
+    def spinning(self) -> Figures:
+        """Compares a render with one whose threads spin as OpenMP lets them."""
+        spinning = self.render(GOMP_SPINCOUNT="300000")
+        return {"one process / one with OpenMP's own spinning (at most 1.03)": ratio(self.one, spinning)}
+
+    def cluster_render(self) -> Figures:
+        """Compares a render on the cluster with one in process."""
+        return {"render on Prism / in process (at most 1.2)": ratio(self.on_cluster(self.render), self.one)}
+
+    def cluster_ingest(self) -> Figures:
+        """Compares an ingest on the cluster with one in process."""
+        there, here = self.on_cluster(self.ingest), self.ingest()
+        return {"ingest on Prism / in process (at most 1.3)": ratio(there, here)}
+
+    def watching(self) -> Figures:
+        """Measures the time until an ingest shows its first line, and from an interrupt until it has ended."""
+        with cluster(self.prism, self.folder) as flags:
+            words = ("ingest", self.source, f"--out={self.folder / 'watched'}", "--dedup=exact", *flags)
+            start = time.monotonic()
+            process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE)
+            assert process.stderr is not None
+            process.stderr.readline()
+            line_s = time.monotonic() - start
+            time.sleep(3)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+        return {
+            "first line of progress, s (at most 5)": (line_s, None),
+            "from an interrupt to the end, s (at most 10)": (time.monotonic() - start, None),
+        }
+
+
+def ratio(cost: Cost, other: Cost) -> tuple[float, float]:
+    """Returns the ratios of times and of processor times."""
+    return cost.wall_s / other.wall_s, cost.cpu_s / other.cpu_s
+
+
+class Part(str, Enum):
+    """The parts of the benchmark, which are methods of `Bench`."""
+
+    PROCESSES = "processes"
+    BUSY = "busy"
+    SPINNING = "spinning"
+    CLUSTER_RENDER = "cluster_render"
+    CLUSTER_INGEST = "cluster_ingest"
+    WATCHING = "watching"
 
 
 def main(
     prism: Annotated[str, typer.Option(help="The program of Prism.")],
+    only: Annotated[list[Part] | None, typer.Option(help="A part to run; may be repeated. All by default.")] = None,
     width: Annotated[int, typer.Option(help="Width of the panorama in pixels.")] = 16384,
     count: Annotated[int, typer.Option("--photographs", help="Number of photographs to ingest.")] = 2000,
     out: Annotated[str | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """Prints the table of figures."""
+    figures: Figures = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bench, source = Bench(folder, width), photographs(folder / "photographs", count)
-        one, single, two = bench.render(), bench.render(**ONE_THREAD), bench.render(*TWO_PROCESSES)
-        spinning = bench.render(GOMP_SPINCOUNT="300000")
-        with busy_loops(2):
-            beside = bench.render()
-        here = bench.run("ingest", source, "--dedup=exact")
-        with cluster(prism, folder) as flags:
-            rendered, ingested = bench.render(*flags), bench.run("ingest", source, "--dedup=exact", *flags)
-            line_s, end_s = bench.watched(source, [*flags, "--dedup=exact"])
-    figures = {
-        "two worker processes / one process (at most 1.15)": two.wall_s / one.wall_s,
-        "two worker processes / one single-threaded process (at most 0.7)": two.wall_s / single.wall_s,
-        "beside two busy loops / alone, processor time (at most 1.1)": beside.cpu_s / one.cpu_s,
-        "one process / one with OpenMP's own spinning (at most 1.03)": one.wall_s / spinning.wall_s,
-        "render on Prism / in process (at most 1.2)": rendered.wall_s / one.wall_s,
-        "ingest on Prism / in process (at most 1.3)": ingested.wall_s / here.wall_s,
-        "first line of progress, s (at most 5)": line_s,
-        "from an interrupt to the end, s (at most 10)": end_s,
-    }
-    table = Table("figure", "")
-    for what, figure in figures.items():
-        table.add_row(what, f"{figure:.2f}")
+        bench = Bench(Path(name), prism, width, count)
+        for part in only or Part:
+            figures |= getattr(bench, part.value)()
+    table = Table("figure", "", "in processor time")
+    for what, (figure, in_cpu) in figures.items():
+        table.add_row(what, f"{figure:.2f}", "" if in_cpu is None else f"{in_cpu:.2f}")
     Console().print(table)
     if out:
         Path(out).write_text(json.dumps(figures, indent=2) + "\n")

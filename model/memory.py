@@ -1,6 +1,7 @@
 """Controls whether glibc keeps freed memory for the next tensor or returns it to the kernel at once."""
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8  # malloc.h
@@ -15,6 +16,14 @@ def reuse_freed_memory() -> None:
     effect without glibc.
     """
     _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_ARENA_MAX: 1})
+
+
+def use_systems_pool() -> None:
+    """Makes Arrow allocate like the rest of the process, unless the user has chosen. Call it before Arrow is loaded.
+
+    Its own pool would keep tens of megabytes that were freed after each table.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def return_freed_memory() -> None:

@@ -24,7 +24,7 @@ from transforms.sources.archives import TAR_SUFFIX
 from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES
 from transforms.sources.web import is_on_web
 from transforms.storage.arrivals import Listed, digest, list_arrivals, pause_after, take_whole
-from transforms.storage.urls import check_scheme
+from transforms.storage.urls import check_scheme, redact
 from transforms.training_set.dataset import read_dataset_if_any
 
 SAMPLES_PER_SHARD = 1000
@@ -54,7 +54,7 @@ def ingest_arrivals(
     most = options.samples_per_shard or SAMPLES_PER_SHARD
     arrivals, waiting, due_s = Arrivals(options.sources, options.out), list[File](), math.inf
     resume(options, beam_flags)
-    say(f"{options.out}: watching {', '.join(options.sources)}")
+    say(redact(f"{options.out}: watching {', '.join(options.sources)}"))
     while not stop.is_set():
         start_s = time.monotonic()
         new = arrivals.look()
@@ -112,7 +112,7 @@ class Arrivals:
     sources: tuple[str, ...]
     out: str
     _known: set[bytes] = field(default_factory=set)
-    _growing: dict[str, str] = field(default_factory=dict)
+    _waiting: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> list[File]:
         """Returns the files that have become whole since the last look. If a listing fails, the next look sees them."""
@@ -126,11 +126,11 @@ class Arrivals:
 
         new: list[File] = []
         try:
-            for file, _ in take_whole(self._listed(), is_known, self._growing):
+            for file, _ in take_whole(self._listed(), is_known, self._waiting):
                 there.add(digest(file.url))
                 new.append((file.url, None if has_magic(file.place) else file.place.rstrip("/")))
         except Exception as error:  # stores raise errors of their own classes, and most of them pass
-            say(f"{', '.join(self.sources)}: cannot be listed, which is tried again: {one_line(error)}")
+            say(redact(f"{', '.join(self.sources)}: cannot be listed, which is tried again: {one_line(error)}"))
             there |= self._known
         self._known = there
         return new

@@ -8,7 +8,6 @@ this process holds back what an endless source gives, so there the same steps ru
 
 import threading
 import time
-from importlib.util import find_spec
 from typing import Any
 
 import apache_beam as beam
@@ -24,28 +23,18 @@ from pipelines.terminal.jobs import is_remote, job
 from pipelines.terminal.progress import say, track
 from transforms.panoramas.folder import FOLDERS
 from transforms.panoramas.manifest import MANIFEST
+from transforms.render.arrived import ReadArrived, StoreMessages, TakeInByGroup
 from transforms.render.assemble import PANORAMAS_DONE
 from transforms.render.index_page import write_index
 from transforms.render.intake import ROWS
+from transforms.render.look import Arrived, LookAgain, Looked, Looker, Watched, begin_watch, mark_of
 from transforms.render.options import RenderOptions
 from transforms.render.planner import check_out
-from transforms.render.watch import (
-    Arrived,
-    LookAgain,
-    Looked,
-    Looker,
-    ReadArrived,
-    Record,
-    StoreMessages,
-    TakeInByGroup,
-    Watched,
-    begin_watch,
-    close,
-    mark_of,
-)
+from transforms.render.record import Record, close
 from transforms.storage.arrivals import EVERY_S, SHARE, pause_after
 from transforms.storage.files import exists, join, remove_leftovers
 from transforms.storage.retry import retried
+from transforms.storage.urls import redact
 from transforms.workers.sight import CheckSight, Sight, look
 
 Keyed = tuple[str, Any]
@@ -76,15 +65,20 @@ def render_arrivals(
     next(watched.files(), None)  # checks the URL
     retried(remove_leftovers, options.out, *FOLDERS)
     begin_watch(watched)
-    say(f"{options.out}: watching {watched.place}")
+    say(redact(f"{options.out}: watching {watched.place}"))
     with track("Panoramas", 0, lambda: PANORAMAS_DONE.count):
         if is_remote(beam_flags):
             assert beam_flags is not None
             stream(options, watched, stop, beam_flags)
         else:
             take_turns(options, watched, stop, beam_flags)
-    if retried(exists, join(options.out, MANIFEST)):
-        write_index(options.out)
+    write_page(options.out)
+
+
+def write_page(out: str) -> None:
+    """Writes index.html if there is a manifest; there is none before the first request."""
+    if retried(exists, join(out, MANIFEST)):
+        write_index(out)
 
 
 def check_subscription(watched: Watched, beam_flags: PipelineOptions | None) -> None:
@@ -93,8 +87,6 @@ def check_subscription(watched: Watched, beam_flags: PipelineOptions | None) -> 
         return
     if "dataflow" not in str(beam_flags and beam_flags.view_as(StandardOptions).runner).lower():
         raise InputError(f"--watch {watched.subscription}: of the runners, only Dataflow receives messages of Pub/Sub")
-    if find_spec("google.cloud.pubsub") is None:
-        raise InputError(f"--watch {watched.subscription}: Pub/Sub needs the extra infinitygan[dataflow]")
 
 
 def stream(options: RenderOptions, watched: Watched, stop: threading.Event, beam_flags: PipelineOptions) -> None:
@@ -124,7 +116,7 @@ def take_turns(
             _ = closed | "Record" >> beam.ParDo(Record(options.out))
         start_s = time.monotonic()
         if start_s >= next_page_s:
-            write_index(options.out)
+            write_page(options.out)
             next_page_s = start_s + SHARE * (time.monotonic() - start_s)
 
 

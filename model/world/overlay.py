@@ -166,7 +166,7 @@ def check_overlay(
 
 def photograph_shape(overlay: Overlay) -> tuple[int, int, int]:
     """Returns the shape that a photograph must have, at its own scale if that is one of `SCALES`."""
-    scale = overlay.scale if overlay.scale in SCALES else 1
+    scale = overlay.scale if overlay.photograph.ndim == 3 and overlay.scale in SCALES else 1
     height, width = lengths(overlay.windows)
     return 3, scale * height, scale * width
 

@@ -116,9 +116,9 @@ def render(
     from pipelines.render_watch import check_watch, render_arrivals
     from pipelines.terminal.interrupts import stopped_by_signals
     from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
+    from transforms.render.look import watched_at
     from transforms.render.options import RenderOptions
     from transforms.render.planner import make_plans
-    from transforms.render.watch import watched_at
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}

@@ -22,8 +22,8 @@ from pipelines.terminal.beam_flags import beam_options
 from transforms.ingest.find_steps import FindPhotographs
 from transforms.ingest.options import IngestOptions
 from transforms.ingest.plan import Plan
+from transforms.render.look import watched_at
 from transforms.render.options import RenderOptions
-from transforms.render.watch import watched_at
 from transforms.sources.manners import Manners
 
 REPOSITORY = Path(__file__).parents[2]

@@ -20,8 +20,10 @@ import webdataset
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
+import transforms.ingest.cells
 import transforms.ingest.crawler
 import transforms.ingest.publish
+import transforms.ingest.ranges
 import transforms.ingest.staging
 import transforms.ingest.steps
 import transforms.photographs.prepare
@@ -215,6 +217,35 @@ def test_several_threads_give_the_same_bytes(photographs, made, tmp_path):
     flags = ["--runner=FnApiRunner", "--direct_running_mode=multi_threading", "--direct_num_workers=2"]
     ingest(IngestOptions((str(photographs[0]),), str(tmp_path / "threads")), PipelineOptions(flags))
     assert contents(tmp_path / "threads") == contents(made[0])
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    """Returns a set, photographs that resemble each other and some in the set, and the set extended by them."""
+    known, new = (tmp_path_factory.mktemp("alike") for _ in range(2))
+    sets = tmp_path_factory.mktemp("made")
+    for seed in range(12):
+        for height in (200, 250, 300):
+            folder = known if height == 200 and seed < 4 else new
+            scene(seed, height * 8 // 5, height).save(folder / f"{seed}-{height}.jpg", quality=70 + seed)
+    make(known, sets / "before")
+    shutil.copytree(sets / "before", sets / "after")
+    assert make(new, sets / "after")["rejects"]["near_duplicate"] > 20
+    return sets / "before", new, sets / "after"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--runner=BundleBasedDirectRunner"], ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]],
+)
+def test_cells_give_the_same_set_as_comparing_all_pairs(alike, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(transforms.ingest.steps, "COMPARED_EXACTLY", 0)
+    monkeypatch.setattr(transforms.ingest.ranges, "RANGE_ROWS", 4)
+    monkeypatch.setattr(transforms.ingest.cells, "winning_cells", lambda cells: cells)
+    before, new, after = alike
+    shutil.copytree(before, tmp_path / "set")
+    ingest(IngestOptions((str(new),), str(tmp_path / "set")), PipelineOptions(flags))
+    assert contents(tmp_path / "set") == contents(after)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from pipelines.render_watch import render_arrivals, take_turns
 from transforms.panoramas.handled import Handled
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.requests import list_requests
-from transforms.render import watch
+from transforms.render import record
+from transforms.render.arrived import StoreMessages
+from transforms.render.look import Watched, begin_watch, watched_at
 from transforms.render.options import RenderOptions
-from transforms.render.watch import StoreMessages, Watched, begin_watch, watched_at
 from transforms.storage import arrivals
 
 
@@ -160,7 +161,7 @@ def test_a_note_is_written_only_when_the_manifest_is(options, tmp_path, monkeypa
         raise OSError("the store is gone")
 
     write(tmp_path / "in", "one.jsonl", request("a"))
-    monkeypatch.setattr(watch, "write_manifest", fail)
+    monkeypatch.setattr(record, "write_manifest", fail)
     with pytest.raises(OSError, match="the store is gone"):
         render_arrivals(options, Watched(str(tmp_path / "in"), options.out), threading.Event())
     handled = Handled(options.out)

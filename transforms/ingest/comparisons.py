@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from transforms.ingest.batches import Records
 from transforms.ingest.duplicates import (
+    LIKENESS,
     Array,
     Block,
     Decisions,
@@ -29,6 +32,8 @@ BLOCKS_COMPARED: Final = 16
 """The number of blocks with which one is compared in one go."""
 
 _WITHIN: Final = "within"
+_OF_CELLS: Final = 999_999
+"""The part of the likenesses that are found in cells: the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,17 @@ def store_block(out: str, number: int, exact: Exact) -> None:
     write_bytes(_url(out, "blocks", number), make_block(out, exact).to_bytes())
 
 
-def comparisons(blocks: Iterable[int], known: Iterable[str]) -> Iterator[Comparison]:
-    """Yields all comparisons: of each block with the set, with the blocks before it, and with itself."""
+def load_block(out: str, number: int) -> Block:
+    """Reads a block."""
+    return Block.from_bytes(read_bytes(_url(out, "blocks", number)))
+
+
+def comparisons(blocks: Iterable[int], known: Iterable[str], in_pairs: bool = True) -> Iterator[Comparison]:
+    """Yields comparisons: of each block with the set, and, if in pairs, with the blocks before it and with itself."""
     numbers, urls = sorted(blocks), sorted(known)
     for place, block in enumerate(numbers):
         parts = [Comparison(block, 0, known=some) for some in _cut(urls)]
-        parts += [Comparison(block, 0, before=some) for some in _cut(numbers[: place + 1])]
+        parts += [Comparison(block, 0, before=some) for some in _cut(numbers[: place + 1] if in_pairs else [])]
         for part, comparison in enumerate(parts):
             yield Comparison(block, part, comparison.known, comparison.before)
 
@@ -69,7 +79,7 @@ def _cut(items: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 def make_comparison(out: str, comparison: Comparison) -> tuple[int, int, int]:
     """Makes and stores a comparison; returns its block, its part, and the number of the block's samples."""
-    block = Block.from_bytes(read_bytes(_url(out, "blocks", comparison.block)))
+    block = load_block(out, comparison.block)
     found: dict[str, Array] = {}
     for place, url in enumerate(comparison.known):
         found[f"known {place:06d}"] = compare(Block.before(read_bytes(url)), block)
@@ -81,6 +91,17 @@ def make_comparison(out: str, comparison: Comparison) -> tuple[int, int, int]:
     url = _url(out, "likenesses", comparison.block, comparison.part)
     write_bytes(url, save_arrays({name: array for name, array in found.items() if len(array)}))
     return comparison.block, comparison.part, len(block.records)
+
+
+def store_found(out: str, block: int, found: Array) -> int:
+    """Stores the likenesses of a block's samples that are found in cells, `FOUND` rows; returns their part's number."""
+    likenesses = {number: found[found["block"] == number] for number in np.unique(found["block"]).tolist()}
+    arrays = {
+        _WITHIN if number == block else f"{number:06d}": some[list(LIKENESS.names or ())].astype(LIKENESS)
+        for number, some in likenesses.items()
+    }
+    write_bytes(_url(out, "likenesses", block, _OF_CELLS), save_arrays(arrays))
+    return _OF_CELLS
 
 
 def decide_all(out: str, made: Iterable[tuple[int, int, int]]) -> Iterator[int]:
@@ -110,7 +131,7 @@ def _likenesses(
 
 def read_decided(out: str, number: int) -> tuple[Records, Iterator[Reject]]:
     """Returns the samples of a block that are kept, and the rejects of all others."""
-    block = Block.from_bytes(read_bytes(_url(out, "blocks", number)))
+    block = load_block(out, number)
     return lost(out, block, load_arrays(read_bytes(_url(out, "losses", number)))["losses"])
 
 

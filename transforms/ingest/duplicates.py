@@ -31,8 +31,9 @@ LOSS: Final = np.dtype([("loser", "<u4"), ("distance", "u1"), ("key", "<u8"), ("
 KNOWN: Final = np.dtype([("pixels", "<u8"), ("sha256", "<u8", (4,)), ("copy", "<u4"), ("place", "<u8")])
 """A sample that is in the set already, and its place in the index."""
 
-_ROWS_COMPARED: Final = 256
-_PAIRS_COMPARED: Final = 2048
+_ROWS_COMPARED: Final = 16
+_PAIRS_COMPARED: Final = 256
+"""Few enough that what is computed for them, less than a mebibyte, stays in a processor's cache."""
 
 Array = npt.NDArray[Any]
 
@@ -182,29 +183,41 @@ def compare(one: Block, two: Block | None = None) -> Array:
     """
     later = one if two is None else two
     found = [np.zeros(0, dtype=LIKENESS)]
-    for start in range(0, len(later.perceptual), _ROWS_COMPARED):
-        rows = later.perceptual[start : start + _ROWS_COMPARED]
-        before = one.perceptual if two else one.perceptual[: start + len(rows)]
-        losers, winners = np.nonzero(np.bitwise_count(rows[:, None] ^ before[None]) <= PERCEPTUAL_DISTANCE)
-        losers += start
-        if two is None:
-            losers, winners = losers[winners < losers], winners[winners < losers]
-        for part in range(0, len(losers), _PAIRS_COMPARED):
-            chosen = slice(part, part + _PAIRS_COMPARED)
-            found.append(_alike(one, later, winners[chosen], losers[chosen]))
+    for winners, losers, distances in alike(one.perceptual, one.details, later.perceptual, later.crops):
+        earlier = winners < losers if two is None else slice(None)
+        likenesses = np.zeros(len(winners[earlier]), dtype=LIKENESS)
+        likenesses["winner"], likenesses["loser"] = winners[earlier], losers[earlier]
+        likenesses["distance"] = distances[earlier]
+        likenesses["key"] = one.records["sha256"][likenesses["winner"], 0]
+        likenesses["copy"] = one.records["copy"][likenesses["winner"]]
+        found.append(likenesses)
     return np.concatenate(found)
 
 
-def _alike(one: Block, later: Block, winners: Array, losers: Array) -> Array:
-    """Returns the likenesses among some pairs of samples."""
-    distances = detail_distances(later.crops[losers], one.details[winners])
-    near = distances <= DETAIL_DISTANCE
-    likenesses = np.zeros(int(near.sum()), dtype=LIKENESS)
-    likenesses["winner"], likenesses["loser"] = winners[near], losers[near]
-    likenesses["distance"] = distances[near]
-    likenesses["key"] = one.records["sha256"][winners[near], 0]
-    likenesses["copy"] = one.records["copy"][winners[near]]
-    return likenesses
+def alike(
+    perceptual: Words, details: Words, other_perceptual: Words, crops: Words
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Yields the pairs of pictures that look alike, sorted by the second picture, then by the first.
+
+    Args:
+        perceptual: the perceptual hashes of the pictures that may come first in a pair, [N].
+        details: their detail hashes, [N, 3].
+        other_perceptual: the perceptual hashes of those that may come second, [M].
+        crops: their detail hashes for all crops, [M, 81, 3].
+
+    Yields:
+        The indices of some first pictures, of the second ones, and the distances of their detail hashes.
+    """
+    for start in range(0, len(other_perceptual), _ROWS_COMPARED):
+        rows = other_perceptual[start : start + _ROWS_COMPARED]
+        candidates = np.flatnonzero(np.bitwise_count(rows[:, None] ^ perceptual[None]) <= PERCEPTUAL_DISTANCE)
+        for part in range(0, len(candidates), _PAIRS_COMPARED):
+            second, first = np.divmod(candidates[part : part + _PAIRS_COMPARED], len(perceptual))
+            second += start
+            distances = detail_distances(crops[second], details[first])
+            near = distances <= DETAIL_DISTANCE
+            if near.any():
+                yield first[near], second[near], distances[near]
 
 
 class Decisions:

@@ -1,12 +1,13 @@
 """From sources to a plan, as Beam transforms: workers list folders, read lists and tars, and crawl pages.
 
-What is found crosses shuffles as lines of JSON, packed by *bucket*: a number that depends on the name of a find. So all
-finds that may be the same, and all that the set knows of them, come to one worker.
+What is found crosses shuffles as lines of JSON, compressed and packed by *bucket*: a number that depends on the name of
+a find. So all finds that may be the same, and all that the set knows of them, come to one worker.
 """
 
 import hashlib
 import json
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ _WEB: Final = "web"
 _PLACES, _FINDS, _READ, _LINKS, _COUNTS = "places", "finds", "read", "links", "counts"
 
 Packed = tuple[int, bytes]
-"""A bucket, and lines of JSON that belong to it."""
+"""A bucket, and compressed lines of JSON that belong to it."""
 
 
 @dataclass(eq=False)
@@ -251,7 +252,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
 
     def _write_part(self, group: tuple[tuple[int, int], Iterable[bytes]]) -> None:
         (share, part), packed = group
-        write_part(self.where, share, part, packed)
+        write_part(self.where, share, part, map(zlib.decompress, packed))
 
     @no_annotations
     def _sum_up(self, _: bytes, counts: Iterable[Counts], written: Iterable[None]) -> None:
@@ -317,11 +318,12 @@ def _pack(items: Iterable[tuple[str, Any]]) -> Iterator[Packed]:
 
 
 def _join(values: Iterable[Any]) -> bytes:
-    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
+    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    return zlib.compress(lines.encode(), level=1)  # the in-process runner keeps all that crosses a shuffle in memory
 
 
 def _lines(packed: Iterable[bytes]) -> Iterator[Any]:
-    for lines in packed:
+    for lines in map(zlib.decompress, packed):
         yield from map(json.loads, lines.split(b"\n")[:-1])
 
 

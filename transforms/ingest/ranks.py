@@ -1,7 +1,7 @@
 """Deals samples out to shards by their rank, without gathering them: exactly N a shard, in the order of their keys.
 
-Keys are checksums, so their first bits cut them into *cells* of about equal numbers. The numbers of samples in all
-cells give the rank at which each cell begins. A shard gets the samples of all cells that reach into it, and takes those
+Keys are checksums, so their first bits cut them into *bins* of about equal numbers. The numbers of samples in all
+bins give the rank at which each bin begins. A shard gets the samples of all bins that reach into it, and takes those
 whose ranks are its own.
 """
 
@@ -17,11 +17,11 @@ from transforms.training_set.dataset import Dataset, shard_lengths, split_of_sha
 from transforms.training_set.samples import SPLITS, split_of
 from transforms.training_set.shards import choose_samples_per_shard, shard_name
 
-SAMPLES_IN_A_CELL: Final = 16
+SAMPLES_IN_A_BIN: Final = 16
 MOST_BITS: Final = 16
 
 Counts = npt.NDArray[np.int64]
-"""The number of samples in each cell of each split, [3, cells]."""
+"""The number of samples in each bin of each split, [3, bins]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Shards:
     Attributes:
         first: for each split, the number of its first new shard.
         samples: the number of samples in each; None to choose one.
-        bits: the number of a key's first bits that determine its cell.
+        bits: the number of a key's first bits that determine its bin.
     """
 
     first: tuple[int, ...]
@@ -49,8 +49,8 @@ def plan_shards(samples_per_shard: int | None, existing: Dataset | None, most_sa
     """
     lengths = [shard_lengths(existing["shards"], split) if existing else [] for split in SPLITS]
     known = max((count for counts in lengths for count in counts), default=None)
-    cells = max(1, most_samples // SAMPLES_IN_A_CELL)
-    return Shards(tuple(map(len, lengths)), samples_per_shard or known, min(MOST_BITS, cells.bit_length()))
+    bins = max(1, most_samples // SAMPLES_IN_A_BIN)
+    return Shards(tuple(map(len, lengths)), samples_per_shard or known, min(MOST_BITS, bins.bit_length()))
 
 
 def no_counts(bits: int) -> Counts:
@@ -58,14 +58,14 @@ def no_counts(bits: int) -> Counts:
     return np.zeros((len(SPLITS), 1 << bits), dtype=np.int64)
 
 
-def count_cells(records: Records, bits: int) -> Counts:
-    """Counts samples by split and cell."""
+def count_bins(records: Records, bits: int) -> Counts:
+    """Counts samples by split and bin."""
     counts = no_counts(bits)
-    np.add.at(counts, (_splits(records), _cells(records, bits)), 1)
+    np.add.at(counts, (_splits(records), _bins(records, bits)), 1)
     return counts
 
 
-def _cells(records: Records, bits: int) -> npt.NDArray[np.int64]:
+def _bins(records: Records, bits: int) -> npt.NDArray[np.int64]:
     return (records["sha256"][:, 0].astype(np.uint64) >> np.uint64(64 - bits)).astype(np.int64)  # bits is at least 1
 
 
@@ -77,9 +77,9 @@ def _splits(records: Records) -> npt.NDArray[np.int64]:
 def deal(records: Records, counts: Counts, shards: Shards) -> Iterator[tuple[str, Records]]:
     """Yields shards' names, each with the samples of those that may belong to it."""
     size = shards.samples or choose_samples_per_shard(int(counts[0].sum()))
-    splits, cells = _splits(records), _cells(records, shards.bits)
-    ends = np.cumsum(counts, axis=1)[splits, cells]
-    starts = ends - counts[splits, cells]
+    splits, bins = _splits(records), _bins(records, shards.bits)
+    ends = np.cumsum(counts, axis=1)[splits, bins]
+    starts = ends - counts[splits, bins]
     firsts, lasts = starts // size, (ends - 1) // size
     for number, split in enumerate(SPLITS):
         mine = splits == number
@@ -89,7 +89,7 @@ def deal(records: Records, counts: Counts, shards: Shards) -> Iterator[tuple[str
 
 
 def _between(firsts: npt.NDArray[np.int64], lasts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Returns the shards between the first and the last of cells that reach over more than two."""
+    """Returns the shards between the first and the last of bins that reach over more than two."""
     wide = {(int(first), int(last)) for first, last in zip(firsts, lasts, strict=True) if last > first + 1}
     return [np.arange(first + 1, last) for first, last in sorted(wide)]
 
@@ -100,7 +100,7 @@ def take(name: str, records: Records, counts: Counts, shards: Shards) -> Records
     keys = keys_of(records)
     records = records[sorted(range(len(keys)), key=keys.__getitem__)]
     split = SPLITS.index(split_of_shard(name))
-    cell = _cells(records[:1], shards.bits)[0]
-    rank = int(counts[split, :cell].sum())
+    first = _bins(records[:1], shards.bits)[0]
+    rank = int(counts[split, :first].sum())
     begin = (int(name.partition("-")[2].partition(".")[0]) - shards.first[split]) * size
     return records[max(0, begin - rank) : begin - rank + size]

@@ -10,6 +10,7 @@ dataclasses, but not frozen ones, because Beam stores attributes on a transform 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import apache_beam as beam
@@ -19,14 +20,23 @@ from apache_beam.typehints.decorators import no_annotations
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.ingest.batches import RECORD, Records, keys_of, read_samples, read_staged, write_faults
-from transforms.ingest.comparisons import comparisons, decide_all, make_comparison, read_decided, store_block
+from transforms.ingest.cells import COMPARED_EXACTLY, FOUND, assign, compare_cell, draw_pivots
+from transforms.ingest.comparisons import (
+    comparisons,
+    decide_all,
+    load_block,
+    make_comparison,
+    read_decided,
+    store_block,
+    store_found,
+)
 from transforms.ingest.crawler import crawl
 from transforms.ingest.duplicates import KNOWN, find_copies, number_copies, same_bytes
 from transforms.ingest.known import groups, read_known, stage_known
 from transforms.ingest.plan import Plan
 from transforms.ingest.publish import publish, publish_repacked, store_rows
 from transforms.ingest.ranges import cut, draw, unpack
-from transforms.ingest.ranks import Counts, Shards, count_cells, deal, no_counts, take
+from transforms.ingest.ranks import Counts, Shards, count_bins, deal, no_counts, take
 from transforms.ingest.runs import write_run
 from transforms.ingest.staging import read_base
 from transforms.photographs.prepare import Preparation
@@ -42,6 +52,7 @@ from transforms.workers.sight import CheckSight, Sight
 _RUNS: Final = "runs"
 _BLOCKS: Final = "blocks"
 _URLS: Final = "urls"
+_COUNTS: Final = "counts"
 _EMITTED_AT_ONCE: Final = 4096
 
 Packed = beam.PCollection[bytes]
@@ -209,18 +220,21 @@ class DropDuplicates(beam.PTransform[tuple[beam.PCollection[Any], ...], tuple[Pa
         )
         if self.dedup != "near":
             return alone.kept, alone.runs
+        in_pairs = self.photographs <= COMPARED_EXACTLY
         blocks = _views(alone.blocks, *there[1:])
-        compared = (
+        compared = [
             records.pipeline
             | "Once" >> beam.Impulse()
-            | "Pairs" >> beam.FlatMap(_pairs, *blocks)
+            | "Pairs" >> beam.FlatMap(_pairs, *blocks, in_pairs=in_pairs)
             | "Share out" >> beam.GroupByKey()
             | "Compare" >> beam.FlatMap(lambda group: [make_comparison(self.out, pair) for pair in group[1]])
-        )
+        ]
+        if not in_pairs:
+            compared.append(alone.blocks | CompareInCells(self.out, self.photographs))
         decided = (
             records.pipeline
             | "Once more" >> beam.Impulse()
-            | "Decide" >> beam.FlatMap(self._decide, pvalue.AsIter(compared))
+            | "Decide" >> beam.FlatMap(self._decide, *map(pvalue.AsIter, compared))
             | "Share out decided" >> beam.GroupByKey()
             | "Drop" >> beam.FlatMap(self._drop).with_outputs(_RUNS, main="kept")
         )
@@ -251,8 +265,9 @@ class DropDuplicates(beam.PTransform[tuple[beam.PCollection[Any], ...], tuple[Pa
             rejects += same_bytes(self.out, exact.copies, keys_of(exact.first[exact.copied]))
             yield from _kept(exact.first, rejects, self.out)
 
-    def _decide(self, _: bytes, made: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, None]]:
-        return ((block, None) for block in decide_all(self.out, made))
+    @no_annotations
+    def _decide(self, _: bytes, *made: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, None]]:
+        return ((block, None) for block in decide_all(self.out, chain.from_iterable(made)))
 
     def _drop(self, block: tuple[int, Iterable[None]]) -> Iterator[Any]:
         kept, rejects = read_decided(self.out, block[0])
@@ -272,8 +287,50 @@ def _kept(records: Records, rejects: list[Reject], out: str) -> Iterator[Any]:
         yield pvalue.TaggedOutput(_RUNS, write_run(out, rejects))
 
 
-def _pairs(_: bytes, blocks: Iterable[int], known: Iterable[str] = ()) -> Iterator[tuple[int, Any]]:
-    return enumerate(comparisons(blocks, known))
+@no_annotations
+def _pairs(_: bytes, blocks: Iterable[int], known: Iterable[str] = (), *, in_pairs: bool) -> Iterator[tuple[int, Any]]:
+    return enumerate(comparisons(blocks, known, in_pairs))
+
+
+@dataclass(eq=False)
+class CompareInCells(beam.PTransform[beam.PCollection[int], beam.PCollection[tuple[int, int, int]]]):
+    """Compares the samples of blocks in cells; outputs each block, the part of its likenesses, and its samples' number.
+
+    `transforms.ingest.cells` describes how.
+    """
+
+    out: str
+    photographs: int
+
+    @no_annotations
+    def expand(self, blocks: beam.PCollection[int]) -> beam.PCollection[tuple[int, int, int]]:
+        """Applies the transform to the numbers of blocks; called by Beam."""
+        shared = blocks | "Key" >> beam.Map(lambda block: (block, None)) | "Share out" >> beam.GroupByKey()
+        drawn = pvalue.AsIter(shared | "Draw" >> beam.Map(self._draw))
+        assigned = shared | "Assign" >> beam.FlatMap(self._assign, drawn).with_outputs(_COUNTS, main="cells")
+        found = (
+            assigned.cells
+            | "Gather cells" >> beam.GroupByKey()
+            | "Compare" >> beam.FlatMap(lambda cell: compare_cell(self.out, cell[1]))
+        )
+        return (
+            {"count": assigned[_COUNTS], "found": found}
+            | "Gather blocks" >> beam.CoGroupByKey()
+            | "Store" >> beam.Map(self._store)
+        )
+
+    def _draw(self, block: tuple[int, Iterable[None]]) -> bytes:
+        return draw_pivots(load_block(self.out, block[0]), self.photographs)
+
+    def _assign(self, block: tuple[int, Iterable[None]], drawn: Iterable[bytes]) -> Iterator[Any]:
+        number, samples = block[0], load_block(self.out, block[0])
+        yield pvalue.TaggedOutput(_COUNTS, (number, len(samples.records)))
+        yield from assign(number, samples, drawn)
+
+    def _store(self, block: tuple[int, dict[str, Any]]) -> tuple[int, int, int]:
+        number, parts = block
+        (count,) = parts["count"]
+        return number, store_found(self.out, number, unpack(parts["found"], FOUND)), count
 
 
 @dataclass(eq=False)
@@ -287,7 +344,7 @@ class AssignShards(beam.PTransform[Packed, beam.PCollection[tuple[str, Records]]
         """Applies the transform to packed records; called by Beam."""
         counted = (
             kept
-            | "Count" >> beam.Map(lambda packed: (None, count_cells(unpack([packed], RECORD), self.shards.bits)))
+            | "Count" >> beam.Map(lambda packed: (None, count_bins(unpack([packed], RECORD), self.shards.bits)))
             | "Sum up" >> beam.CombinePerKey(_Sum())
         )
         counts = pvalue.AsSingleton(counted, default_value=(None, no_counts(self.shards.bits)))

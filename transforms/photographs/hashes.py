@@ -31,6 +31,9 @@ _WAYS: Final = len(_CROPS) ** 4
 _CENTRAL: Final = _WAYS // 2
 """The index, among all crops, of the crop that takes the middle one of `_CROPS` on each side."""
 
+_COARSE_SIDE: Final = 5
+COARSE_FEATURES: Final = _COARSE_SIDE**2
+
 HASH_BYTES: Final = _PERCEPTUAL_SIDE**2 // 8 + _WAYS * _DETAIL_BYTES
 """The size of a picture's perceptual hash and its detail hashes for all crops together."""
 
@@ -111,11 +114,28 @@ def split_hashes(content: bytes) -> tuple[Words, Words, Words]:
     return perceptual.astype(np.uint64), crops[:, _CENTRAL], crops
 
 
-def detail_distances(crops: Words, details: Words) -> npt.NDArray[np.int64]:
+def coarse_features(crops: Words) -> npt.NDArray[np.float64]:
+    """Returns how clear the sign of each of the lowest 5×5 frequencies is: in how many more crops it is 1 than 0.
+
+    Args:
+        crops: the pictures' detail hashes for all crops, [N, 81, 3].
+
+    Returns:
+        Whole numbers from −81 to 81, [N, 25]; pictures that look alike have similar ones.
+    """
+    bits = np.unpackbits(crops.view(np.uint8)[..., :_DETAIL_BYTES], axis=2)
+    low = bits.reshape(-1, _WAYS, _DETAIL_SIDE, _DETAIL_SIDE)[:, :, :_COARSE_SIDE, :_COARSE_SIDE]
+    return 2.0 * low.sum(axis=1, dtype=np.int64).reshape(-1, COARSE_FEATURES) - _WAYS
+
+
+def detail_distances(crops: Words, details: Words) -> npt.NDArray[np.uint8]:
     """Returns the number of bits by which each detail hash differs from a picture under its best crop.
 
     Args:
         crops: the picture's hashes under all crops, [81, 3], or a picture's for each of the others, [N, 81, 3].
         details: the hashes of the other pictures, [N, 3].
     """
-    return np.bitwise_count(crops ^ details[:, None]).sum(axis=2, dtype=np.int64).min(axis=1)
+    counts = np.bitwise_count(crops[..., 0] ^ details[:, None, 0])
+    for word in range(1, details.shape[1]):
+        counts += np.bitwise_count(crops[..., word] ^ details[:, None, word])
+    return counts.min(axis=1)

@@ -6,6 +6,7 @@ it is whole if two looks in a row find it the same.
 """
 
 import hashlib
+import math
 import os
 import posixpath
 import stat
@@ -26,6 +27,9 @@ EVERY_S: Final = 1.0
 
 SHARE: Final = 10
 """Looks take at most one part in this of the time."""
+
+MOST_WAITING: Final = 10_000
+"""The most files whose versions are kept from one look to the next; the others are seen again later."""
 
 SHOWS_WHOLE_FILES: Final = {"s3", "gs", "gcs", "abfs", "memory"}
 """The protocols of stores on which a file appears when it is complete."""
@@ -48,12 +52,14 @@ class Listed:
     Attributes:
         url: its path or URL.
         place: the folder or pattern that it was found by.
+        name: its path below the folder, or below the last folder that the pattern names.
         appears_whole: whether it appeared when it was complete.
         version: returns what changes when the file is written again; None if it is empty or gone.
     """
 
     url: str
     place: str
+    name: str
     appears_whole: bool
     version: Callable[[], str | None]
 
@@ -66,7 +72,7 @@ def list_arrivals(place: str, suffixes: tuple[str, ...], without: str | None = N
     Args:
         place: the folder or pattern, as a path or URL.
         suffixes: the ends of the names of files, in lower case.
-        without: a folder below that is left out.
+        without: a folder that is left out if it is below.
     """
     fs, path = filesystem(place)
     top = path.rstrip("/")
@@ -79,29 +85,34 @@ def list_arrivals(place: str, suffixes: tuple[str, ...], without: str | None = N
             continue
         matched = fs.unstrip_protocol(name) if "://" in place else name
         url = matched if is_pattern else posixpath.join(place, inner)
-        yield Listed(url, place, not SHOWS_WHOLE_FILES.isdisjoint(_protocols(fs)), version)
+        yield Listed(url, place, inner, not SHOWS_WHOLE_FILES.isdisjoint(_protocols(fs)), version)
 
 
 def take_whole(
-    files: Iterable[Listed], is_known: Callable[[Listed], bool], growing: MutableMapping[str, str]
+    files: Iterable[Listed],
+    is_known: Callable[[Listed], bool],
+    waiting: MutableMapping[str, str],
+    most: float = math.inf,
 ) -> Iterator[tuple[Listed, str]]:
-    """Yields the files that are new and whole, with their versions.
+    """Yields files that are new and whole, with their versions.
 
     Args:
         files: a listing.
         is_known: returns whether a file has been taken before.
-        growing: the versions of files that may be incomplete. It is updated for the next look.
+        waiting: the versions of some of the files that are not taken yet. It is updated for the next look.
+        most: the most files to yield.
     """
-    before = dict(growing)
-    growing.clear()
+    before = dict(waiting)
+    waiting.clear()
     for file in files:
         version = None if is_known(file) else file.version()
         if version is None:
             continue
-        if file.appears_whole or before.get(file.url) == version:
+        if most > 0 and (file.appears_whole or before.get(file.url) == version):
+            most -= 1
             yield file, version
-        else:
-            growing[file.url] = version
+        elif len(waiting) < MOST_WAITING:
+            waiting[file.url] = version
 
 
 def digest(*names: str) -> bytes:
@@ -120,7 +131,9 @@ def _is_hidden(name: str) -> bool:
 
 def _below(fs: AbstractFileSystem, top: str, without: str | None) -> Iterator[_Named]:
     """Yields the files below a folder, with what returns their versions."""
-    left_out = filesystem(without)[1].rstrip("/") if without else None
+    left_out = filesystem(without)[1].rstrip("/") if without else ""
+    if not left_out.startswith(top + "/"):
+        left_out = ""
     if isinstance(fs, LocalFileSystem):
         for folder, folders, names in os.walk(top, onerror=_tell):
             folders[:] = [name for name in folders if not _is_hidden(name) and posixpath.join(folder, name) != left_out]
@@ -133,7 +146,7 @@ def _below(fs: AbstractFileSystem, top: str, without: str | None) -> Iterator[_N
     except FileNotFoundError:
         return
     for name, entry in entries.items():
-        if left_out is None or not name.startswith(left_out + "/"):
+        if not left_out or not name.startswith(left_out + "/"):
             yield name, partial(_stored_version, entry)
 
 

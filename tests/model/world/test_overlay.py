@@ -229,6 +229,7 @@ def refused(function, *arguments):
         ({"z_g": torch.zeros(1, 3)}, None, SHA256, "z_g is torch.float32 [1, 3]"),
         ({"w": torch.full((9, 16), torch.nan)}, None, SHA256, "w holds values that are not finite"),
         ({"photograph": torch.zeros(3, 128, 128, dtype=torch.uint8)}, None, SHA256, "photograph is torch.uint8"),
+        ({"photograph": torch.zeros(9, dtype=torch.uint8)}, None, SHA256, "photograph is torch.uint8 [9]"),
         ({"z_n": ()}, None, SHA256, "noise for 0 layers"),
         ({"cyclic_px": 400}, 400, SHA256, "needs 528 px of the circle"),
     ],

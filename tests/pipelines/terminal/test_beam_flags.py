@@ -16,7 +16,7 @@ from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from model.errors import InputError
 from pipelines.terminal.beam_flags import beam_options, beam_parser
 from pipelines.terminal.flag_names import beam_flag_names, check_names
-from pipelines.terminal.runners import DESCRIBED, runner_of, with_defaults
+from pipelines.terminal.runners import DESCRIBED, PACKAGE, RESTARTS, runner_of, with_defaults
 
 
 def options_beside(own, flags):
@@ -148,6 +148,17 @@ def test_what_the_user_gives_wins():
     assert not [flag for flag in given if flag.startswith("--environment_cache_millis=6")]
     assert [flag for flag in given if flag.startswith("--setup_file")] == ["--setup_file=./other.py"]
     assert "--job_server_timeout=20" in given
+
+
+@pytest.mark.parametrize("runner", ["flink", "spark", "dataflow"])
+def test_workers_get_this_package_unless_the_user_says_what_they_are(runner):
+    assert f"--setup_file={PACKAGE}" in with_defaults(["--runner", runner])
+    for given in ("--environment_type=EXTERNAL", "--sdk_container_image=own"):
+        assert not [flag for flag in with_defaults(["--runner", runner, given]) if flag.startswith("--setup_file")]
+
+
+def test_a_flink_job_survives_a_fault_by_default():
+    assert set(RESTARTS) <= set(with_defaults(["--runner", "flink"]))
 
 
 class Overview(http.server.BaseHTTPRequestHandler):

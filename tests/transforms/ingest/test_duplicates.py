@@ -13,9 +13,19 @@ from PIL import Image
 from tests.transforms.photographs.test_hashes import picture
 from tests.transforms.training_set.test_samples import make_sample
 from transforms.ingest import batches
+from transforms.ingest import cells as cells_module
 from transforms.ingest import ranges as ranges_module
 from transforms.ingest.batches import RECORD, keys_of, read_rows, read_staged, stage
-from transforms.ingest.comparisons import comparisons, decide_all, make_comparison, read_decided, store_block
+from transforms.ingest.cells import FOUND, assign, compare_cell, draw_pivots
+from transforms.ingest.comparisons import (
+    comparisons,
+    decide_all,
+    load_block,
+    make_comparison,
+    read_decided,
+    store_block,
+    store_found,
+)
 from transforms.ingest.duplicates import KNOWN, find_copies, number_copies, same_bytes, save_arrays
 from transforms.ingest.known import hashes_of, known_of
 from transforms.ingest.ranges import unpack
@@ -47,7 +57,7 @@ def records_of(out, items):
     return np.concatenate([staged.records for staged in read_staged(out, 0)])
 
 
-def decide(out, items, existing=(), dedup="near", ranges=1):
+def decide(out, items, existing=(), dedup="near", ranges=1, in_cells=False):
     """Returns the kept sources, and by source the reason and message for each of the others."""
     records, known = records_of(out, items), known_of([item.sample for item in existing], 0)
     parts = {}
@@ -68,13 +78,32 @@ def decide(out, items, existing=(), dedup="near", ranges=1):
             rejects += same_bytes(out, exact.copies, keys_of(exact.first[exact.copied]))
     url = f"{out}/known.npz"
     batches.write_bytes(url, save_arrays(hashes_of(known, [item.sample for item in existing])))
-    made = [make_comparison(out, comparison) for comparison in comparisons(blocks, [url] if existing else [])]
+    pairs = comparisons(blocks, [url] if existing else [], not in_cells)
+    made = [make_comparison(out, comparison) for comparison in pairs]
+    if in_cells:
+        made += compare_in_cells(out, blocks, len(items), ranges)
     for number in decide_all(out, random.Random(0).sample(made, len(made))):
         stays, lost = read_decided(out, number)
         kept.append(stays)
         rejects += lost
     sources = [row.sample["source"] for some in kept for row in read_rows(out, some)]
     return sorted(sources), {reject.source: (reject.reason, reject.message) for reject in rejects}
+
+
+def compare_in_cells(out, blocks, samples, cells):
+    """Returns what is made of the comparisons of blocks in about this number of cells."""
+    loaded = {number: load_block(out, number) for number in blocks}
+    found = {number: [] for number in blocks}
+    gathered = {}
+    with mock.patch.object(cells_module, "count_ranges", return_value=cells):
+        drawn = [draw_pivots(block, samples) for block in loaded.values()]
+    for number, block in loaded.items():
+        for cell, part in assign(number, block, drawn):
+            gathered.setdefault(cell, []).append(part)
+    for parts in gathered.values():
+        for number, packed in compare_cell(out, random.Random(0).sample(parts, len(parts))):
+            found[number].append(packed)
+    return [(n, store_found(out, n, unpack(found[n], FOUND)), len(block.records)) for n, block in loaded.items()]
 
 
 @pytest.fixture
@@ -150,8 +179,9 @@ PICTURES = [image for seed in range(6) for image in chain(seed, 4)]
     there=st.integers(0, 10),
     ranges=st.sampled_from([1, 3, 9]),
     dedup=st.sampled_from(["near", "exact"]),
+    in_cells=st.booleans(),
 )
-def test_blocks_are_decided_as_all_samples_together_are(tmp_path_factory, chosen, there, ranges, dedup):
+def test_blocks_are_decided_as_all_samples_together_are(tmp_path_factory, chosen, there, ranges, dedup, in_cells):
     items = [
         prepared(PICTURES[number], f"{place}.jpg", (800 + width, 400), f"{number} {width} {copy // 4}")
         for place, (number, width, copy) in enumerate(chosen)
@@ -160,7 +190,8 @@ def test_blocks_are_decided_as_all_samples_together_are(tmp_path_factory, chosen
     unique = list({item.sample.sha256: item for item in existing}.values())
     if new:
         out = str(tmp_path_factory.mktemp("set"))
-        found = decide(out, new, unique, dedup, ranges)
+        with mock.patch.object(cells_module, "winning_cells", lambda cells: cells):
+            found = decide(out, new, unique, dedup, ranges, in_cells)
         assert found == oracles.drop_duplicates(
             [(item.sample, item.crop_hashes) for item in new], [item.sample for item in unique], dedup
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.transforms.training_set.test_samples import make_sample
 from transforms.ingest.batches import RECORD, keys_of, sha256_words
-from transforms.ingest.ranks import Shards, count_cells, deal, no_counts, plan_shards, take
+from transforms.ingest.ranks import Shards, count_bins, deal, no_counts, plan_shards, take
 from transforms.training_set.samples import as_copy
 from transforms.training_set.shards import choose_samples_per_shard
 
@@ -34,7 +34,7 @@ def test_samples_are_dealt_out_as_if_all_had_been_sorted(count, copies, size, fi
     samples += [as_copy(samples[0], number) for number in range(1, 1 + copies)]
     random.Random(seed).shuffle(samples)
     parts = np.array_split(records_of(samples), 3)
-    counts = sum((count_cells(part, bits) for part in parts), no_counts(bits))
+    counts = sum((count_bins(part, bits) for part in parts), no_counts(bits))
     shards = Shards(first, size, bits)
     gathered = {}
     for part in parts:
@@ -49,7 +49,7 @@ def test_no_shard_gathers_much_more_than_it_takes():
     records = np.zeros(len(words), dtype=RECORD)
     records["sha256"] = words
     shards = plan_shards(None, None, len(records))
-    counts = count_cells(records, shards.bits)
+    counts = count_bins(records, shards.bits)
     gathered = [len(some) for _, some in deal(records, counts, shards)]
     assert max(gathered) <= 1.1 * choose_samples_per_shard(int(counts[0].sum()))
 

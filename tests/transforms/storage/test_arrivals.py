@@ -167,6 +167,8 @@ def test_a_store_shows_whole_files_and_their_versions(bucket, request):
     assert versions().keys() == first.keys()
     assert versions() != first
     assert [file.url for file in list_arrivals(f"{place}/*/a.jsonl", (".jsonl",))] == [f"{place}/day/a.jsonl"]
+    assert look(f"{place}/day", without=place) == ["a.jsonl"]
+    assert look(place, without=f"{place}/day") == []
 
 
 def test_looks_take_a_small_part_of_the_time():

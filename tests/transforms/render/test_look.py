@@ -1,10 +1,12 @@
+import dataclasses
 import time
 
 import pytest
 
 from transforms.panoramas.handled import write_note
-from transforms.render import watch
-from transforms.render.watch import Looked, Looker, ReadArrived, Watched, begin_watch
+from transforms.render import look
+from transforms.render.arrived import ReadArrived
+from transforms.render.look import Looked, Looker, Watched, begin_watch
 from transforms.storage.fence import StaleRunError
 
 
@@ -55,13 +57,14 @@ def test_another_watch_finds_what_is_not_noted(watched):
 
 
 def test_a_thousand_files_at_once_are_taken_a_part_at_a_time(watched, monkeypatch):
-    monkeypatch.setattr(watch, "MOST_OPEN", 100)
+    monkeypatch.setattr(look, "MOST_OPEN", 100)
     names = [f"{number:04d}.jsonl" for number in range(1000)]
     for name in names:
         write(watched, name)
     looker, looked, taken = Looker(watched), Looked(), []
     for _ in range(30):
-        found = looker.look(looked)
+        found = looker.look(looked, 60)
+        assert len(found) <= 60
         assert len(looked.open) <= 100
         write_note(watched.out, [(arrived.digest, arrived.file.url) for arrived in found])
         taken += [arrived.file.name for arrived in found]
@@ -72,15 +75,18 @@ def test_files_of_one_name_in_several_folders_have_names_of_their_own(watched, t
     for day in ("day-1", "day-2"):
         (tmp_path / "in" / day).mkdir()
         write(watched, f"{day}/requests.jsonl")
-    assert look_twice(Looker(watched), Looked()) == ["day-1/requests.jsonl", "day-2/requests.jsonl"]
-    assert watched.request_file(f"{watched.place}/day-1/r.jsonl").place(3) == "day-1/r.jsonl, request 3"
+    for place in (watched.place, f"{watched.place}/day-*/*"):
+        looker, looked = Looker(dataclasses.replace(watched, place=place)), Looked()
+        looker.look(looked)
+        names = [arrived.file.place(3) for arrived in looker.look(looked)]
+        assert names == ["day-1/requests.jsonl, request 3", "day-2/requests.jsonl, request 3"]
 
 
 def test_a_listing_that_fails_is_tried_again(watched, monkeypatch, capsys):
     write(watched, "a.jsonl")
     looker, looked = Looker(watched), Looked()
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "list_arrivals", lambda *_: 1 / 0)
+        patch.setattr(look, "list_arrivals", lambda *_: 1 / 0)
         assert look_twice(looker, looked) == []
     assert "cannot be listed" in capsys.readouterr().err
     assert look_twice(looker, looked) == ["a.jsonl"]
@@ -122,13 +128,14 @@ def test_a_step_does_not_look_more_often_than_it_should(watched, monkeypatch):
         def write(self, value):
             self.value = value
 
-    step, state = watch.LookAgain(watched), State()
+    step, state = look.LookAgain(watched), State()
     step.setup()
     looks = []
-    monkeypatch.setattr(step.looker, "look", lambda looked: looks.append(time.time()) or [])
+    monkeypatch.setattr(step.looker, "look", lambda looked, most: looks.append(time.time()) or [])
     for _ in range(5):
         list(step.process(("", None), state))
     assert len(looks) == 1
-    state.value.next_s = time.time() + 1e6  # the clock has been set back
+    state.value.last_s = time.time() + 1e6  # the clock has been set back
+    state.value.next_s = state.value.last_s + 1
     list(step.process(("", None), state))
     assert len(looks) == 2
