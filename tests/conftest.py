@@ -24,11 +24,7 @@ from transforms.panoramas.requests import RenderRequest
 from transforms.render.synthesize import patch
 from transforms.training_set.records import FAULTS
 
-<<<<<<< HEAD
-# A test may take long on a busy machine.
-=======
 # A busy machine takes its time; that is not a failure.
->>>>>>> main
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
