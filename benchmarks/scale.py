@@ -8,9 +8,8 @@
 
 ``groups`` makes up records: most originals have one of four sizes, the others any size between two limits, and one
 in twenty photographs has the bytes of another. ``memory`` ingests copies of photographs that differ in a few bytes.
-``cells`` looks for near-duplicates among windows of photographs: it assigns all of them to cells and compares those in
-some of the cells. ``training`` makes up the tables of a training set. ``render`` makes up requests, and a folder in
-which the panoramas of all of them are done.
+``cells`` counts comparisons among windows of photographs, from one in ten of them. ``training`` makes up the tables of
+a training set. ``render`` makes up requests, and a folder in which the panoramas of all of them are done.
 """
 
 import argparse
@@ -120,32 +119,32 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def cells(arguments: argparse.Namespace) -> None:
-    """Counts the comparisons in cells, and times those of some cells, and those of two blocks."""
+    """Counts the comparisons in cells, from one of `SEEN` rows; times some of them, and those of two blocks."""
     windows = Windows(sorted(Path(arguments.photographs).glob("*.jpg")))
     for rows in arguments.rows or (1_000_000,):
-        winners, features = np.zeros(rows, dtype=WINNER), np.zeros((rows, COARSE_FEATURES))
-        winners["place"] = np.arange(rows)
-        for start in range(0, rows, 4096):
+        seen = rows // SEEN
+        winners, features = np.zeros(seen, dtype=WINNER), np.zeros((seen, COARSE_FEATURES))
+        winners["place"] = np.arange(seen)
+        for start in range(0, seen, 4096):
             some = slice(start, start + 4096)
-            winners["perceptual"][some], winners["details"][some], crops = windows.hashes(range(rows)[some])
+            winners["perceptual"][some], winners["details"][some], crops = windows.hashes(range(seen)[some])
             features[some] = coarse_features(crops)
         random = np.random.default_rng(0)
-        pivots = np.unique(features[random.choice(rows, ranges.count_ranges(rows), replace=False)], axis=0)
+        pivots = np.unique(features[random.choice(seen, ranges.count_ranges(rows), replace=False)], axis=0)
         begin = time.process_time()
         near = nearest_cells(features, pivots)
-        assigned_s = time.process_time() - begin
-        losing = np.bincount(near[:, 0], minlength=len(pivots))
-        pairs = [_pairs(near, cell) for cell in range(len(pivots))]
-        chosen = [int(losing.argmax()), *random.choice(len(pivots), 4, replace=False).tolist()]
-        timed = [_time_cell(windows, winners, near, cell) for cell in chosen]
-        exact_s = _time_blocks(windows)
-        cells_s = sum(timed[1:]) / sum(pairs[cell] for cell in chosen[1:]) * sum(pairs)
+        assigned_s = (time.process_time() - begin) * SEEN
+        fullest = np.bincount(near[:, 0]).max() * SEEN
+        pairs = np.array([_pairs(near, cell) for cell in range(len(pivots))])
+        chosen = random.choice(len(pivots), 8, replace=False)
+        compared_s = sum(_time_cell(windows, winners, near, cell) for cell in chosen) / pairs[chosen].sum()
         blocks = rows / ranges.RANGE_ROWS
+        count = int(pairs.sum()) * SEEN**2
         print(
-            f"{rows} windows: {len(pivots)} cells; in each {losing.mean():.0f} may lose, at most {losing.max()}\n"
-            f"  {sum(pairs):.3g} comparisons, one in {rows**2 / 2 / sum(pairs):.1f} of all pairs\n"
-            f"  CPU s: assigning {assigned_s:.0f}; comparing in the fullest cell {timed[0]:.1f}, "
-            f"in all about {cells_s:.0f}; all pairs of blocks about {exact_s * blocks**2 / 2:.0f}",
+            f"{rows} windows: {len(pivots)} cells; {rows // len(pivots)} may lose in each, {fullest} in the fullest\n"
+            f"  {count:.3g} comparisons, one in {rows**2 / 2 / count:.1f} of all pairs\n"
+            f"  CPU s: assigning {assigned_s:.0f}, comparing in cells {compared_s * count:.0f}; "
+            f"comparing all pairs of blocks {_time_blocks(windows) * blocks**2 / 2:.0f}",
             flush=True,
         )
 

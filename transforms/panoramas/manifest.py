@@ -154,7 +154,7 @@ def write_manifest(
 
     Args:
         out: the folder.
-        rows: the rows, in the order of their ids; they are iterated again if storage fails.
+        rows: the rows, in the order of their ids; iterated once more if storage fails.
         anew: the start of ids whose other rows are removed; None for none.
         left_out: ids that begin so, but whose rows are kept.
 

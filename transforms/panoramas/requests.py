@@ -77,7 +77,7 @@ class RenderRequest:
         journey: the styles of a journey, in place of `styles`.
         scale: the resolution, of `SCALES`: the number of pixels along each side of a pixel of the generator. All other
             fields in pixels are in pixels of the panorama.
-        local_truncation: the factor of the local latents, which decide what is where.
+        local_truncation: the factor of the local latents beyond the photographs' frame.
 
     Raises:
         InputError: a value is out of range.
