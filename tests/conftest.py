@@ -24,7 +24,7 @@ from transforms.panoramas.requests import RenderRequest
 from transforms.render.synthesize import patch
 from transforms.training_set.records import FAULTS
 
-# A busy machine takes its time; that is no failure.
+# A busy machine takes its time; that is not a failure.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 

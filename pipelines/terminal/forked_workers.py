@@ -7,6 +7,7 @@ forked loads while the command itself does.
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Sequence
 from multiprocessing import forkserver
 
@@ -18,9 +19,8 @@ STEPS = {"ingest": "transforms.ingest.steps"}
 
 
 def are_wanted(flags: Sequence[str]) -> bool:
-    """Returns whether the flags ask for worker processes, and this platform can fork."""
-    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    return can_fork and value_of(flags, "--direct_running_mode") == "multi_processing"
+    """Returns whether the flags ask for worker processes, on a platform whose libraries stand being forked."""
+    return sys.platform == "linux" and value_of(flags, "--direct_running_mode") == "multi_processing"
 
 
 def begin_to_load(command: str) -> None:

@@ -38,13 +38,13 @@ def write(path, rows):
 
 @pytest.fixture(scope="module")
 def good():
-    sizes = (SIZES[number % len(SIZES)] for number in range(24))
+    sizes = (SIZES[number % len(SIZES)] for number in range(12))
     return [{"id": f"p-{i:02}", "seed": i, "width_px": w, "height_px": h} for i, (w, h) in enumerate(sizes)]
 
 
 @pytest.fixture(scope="module")
 def words(good, tiny_checkpoint, tmp_path_factory):
-    """Returns a command's words; of its 28 requests four are refused: two lack an id, one has another's."""
+    """Returns a command's words; of its 16 requests four are refused: two lack an id, one has another's."""
     requests = write(tmp_path_factory.mktemp("requests") / "requests.jsonl", [*good, *REFUSED])
     return lambda out, *more: (f"--requests={requests}", f"--checkpoint={tiny_checkpoint}", f"--out={out}", *more)
 

@@ -1,12 +1,25 @@
 """Parses command lines as the commands would, without running them."""
 
+from functools import cache
+
 import typer
 
 from pipelines.cli import RUNS_BEAM, build, with_runner_joined
 from pipelines.terminal.beam_flags import beam_parser, check_known
 
-OF_FLINK = ("checkpointing_interval", "parallelism")
-"""Flags that a job server of Flink describes, which are known only where there is one."""
+
+@cache
+def commands():
+    return typer.main.get_command(build()).commands
+
+
+@cache
+def flags_of_beam():
+    """Returns a parser of Beam's flags, and of some that only a job server of Flink describes."""
+    parser = beam_parser()
+    for name in ("checkpointing_interval", "parallelism", "detach"):
+        parser.add_argument(f"--{name}", nargs="?")
+    return parser
 
 
 def parse(words):
@@ -20,12 +33,8 @@ def parse(words):
     """
     program, name, *arguments = words
     assert program == "infinitygan"
-    command = typer.main.get_command(build()).commands[name]
-    context = command.make_context(name, with_runner_joined(arguments))
+    context = commands()[name].make_context(name, with_runner_joined(arguments))
     flags = [*context.args, *(word for word in context.params.get("sources") or () if word.startswith("--"))]
     assert not flags or name in RUNS_BEAM, flags
-    parser = beam_parser()
-    for flag in OF_FLINK:
-        parser.add_argument(f"--{flag}")
-    check_known(parser, flags, ())
+    check_known(flags_of_beam(), flags, ())
     return context.params

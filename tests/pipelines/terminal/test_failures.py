@@ -78,7 +78,7 @@ def test_the_last_error_counts():
 
 
 def test_a_store_that_does_not_answer_is_one_line(monkeypatch, capsys):
-    """Stores raise errors of their own classes, which are no OSErrors."""
+    """Stores raise errors of their own classes, which are not OSErrors."""
     monkeypatch.setitem(fsspec.config.conf, "s3", STORE)
     assert run(["info", "s3://bucket/shards"]) == 1
     said = capsys.readouterr().err
