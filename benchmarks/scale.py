@@ -1,14 +1,15 @@
-"""Measures what grows with the number of photographs: groups that workers see, memory of ingest, start of training.
+"""Measures what grows with the number of photographs, shards and requests: groups, memory, time.
 
     python benchmarks/scale.py groups [--rows 50000 1000000]
     python benchmarks/scale.py memory PHOTOGRAPHS [--rows 500 50000]
     python benchmarks/scale.py cells PHOTOGRAPHS [--rows 1000000]
     python benchmarks/scale.py training [--shards 100000]
+    python benchmarks/scale.py render [--rows 5000 500000]
 
 ``groups`` makes up records: most originals have one of four sizes, the others any size between two limits, and one
 in twenty photographs has the bytes of another. ``memory`` ingests copies of photographs that differ in a few bytes.
 ``cells`` counts comparisons among windows of photographs, from one in ten of them. ``training`` makes up the tables of
-a training set.
+a training set. ``render`` makes up requests, and a folder in which the panoramas of all of them are done.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +34,12 @@ from transforms.ingest.cells import WINNER, first_likenesses, nearest_cells
 from transforms.ingest.duplicates import NOTHING, Block, compare
 from transforms.ingest.plan import Counts, Plan, part_of, share_of
 from transforms.ingest.ranks import count_bins, deal, plan_shards
+from transforms.panoramas.folder import PANORAMAS, PATCHES
+from transforms.panoramas.manifest import DONE, ManifestRow, manifest_row, refused_row, write_manifest
+from transforms.panoramas.requests import RenderRequest, RequestFile
 from transforms.photographs.hashes import COARSE_FEATURES, coarse_features
+from transforms.render.options import RenderOptions
+from transforms.render.planner import Planner
 from transforms.storage.tables import write_parts
 from transforms.training_set.dataset import INDEX_SCHEMA, count_licences, read_dataset
 from transforms.training_set.records import Photograph
@@ -196,7 +204,67 @@ def training(arguments: argparse.Namespace) -> None:
         )
 
 
-TASKS = {"groups": groups, "memory": memory, "cells": cells, "training": training}
+def render(arguments: argparse.Namespace) -> None:
+    """Plans new requests, and finds out that requests are done; each in a process of its own."""
+    for rows in arguments.rows or (5_000, 500_000):
+        with tempfile.TemporaryDirectory() as folder:
+            requests = f"{folder}/requests.jsonl"
+            with open(requests, "w") as file:
+                file.writelines(json.dumps(made_up_request(number)) + "\n" for number in range(rows))
+            command = ["render", f"--requests={requests}", f"--out={folder}/out", "--quiet"]
+            print(f"{rows} new requests, --dry-run: {in_process([*command, '--dry-run'])}", flush=True)
+            make_up_panoramas(requests, Path(folder) / "out")
+            print(f"{rows} requests, all done: {in_process(command)}", flush=True)
+            here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+            code = f"{here}; from scale import add_rows; add_rows({folder + '/out'!r}, {rows})"
+            print(f"{rows} rows added to as many in the manifest: {peak_and_time(code)}", flush=True)
+
+
+def made_up_request(number: int) -> dict[str, Any]:
+    """Returns the JSON values of a request."""
+    return {"id": f"coast-{number:07d}", "seed": number, "width_px": 512 + number % 1024, "height_px": 256}
+
+
+def make_up_panoramas(requests: str, out: Path) -> None:
+    """Makes the names and the manifest of a folder in which all requests are done; the files are empty."""
+    for name in (PANORAMAS, PATCHES):
+        (out / name).mkdir(parents=True)
+    planner, options = Planner(), RenderOptions((), str(out))
+
+    def rows() -> Iterator[ManifestRow]:
+        for row in RequestFile(requests).rows():
+            request = RenderRequest.from_json(row.values)
+            plan, _ = planner.plan(options, request)
+            (out / PATCHES / request.id).mkdir()
+            for suffix in ("png", "json"):
+                (out / PANORAMAS / f"{request.id}.{suffix}").touch()
+            yield manifest_row(plan, DONE, None, {"files": {"png": f"{request.id}.png"}, "pixel_sha256": "0" * 64})
+
+    write_manifest(str(out), rows())
+
+
+def add_rows(out: str, count: int) -> None:
+    """Adds rows to a manifest."""
+    write_manifest(out, (refused_row(f"valley-{number:07d}", "no reason") for number in range(count)))
+
+
+def in_process(command: list[str]) -> str:
+    """Runs a command; returns its time and its peak memory."""
+    return peak_and_time(f"from pipelines.cli import run; run({command!r})")
+
+
+def peak_and_time(code: str) -> str:
+    """Runs a program; returns its time and its peak memory."""
+    measured = (
+        f"{code}; import resource; used = resource.getrusage(resource.RUSAGE_SELF); "
+        "print(f'{used.ru_maxrss // 1024} MB, {used.ru_utime + used.ru_stime:.0f} CPU s')"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", measured], capture_output=True, text=True, check=True)
+    return f"{done.stdout.splitlines()[-1]}, {time.monotonic() - begin:.0f} s"
+
+
+TASKS = {"groups": groups, "memory": memory, "cells": cells, "training": training, "render": render}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
