@@ -6,8 +6,8 @@ Positives: a photograph and itself resized to a quarter or more, as JPEG of qual
 per side, with colour, brightness and contrast changed by up to 10%, and all of these at once. Negatives: other
 photographs, and windows of the same one that share at most 0.3 of their union. Either may come first.
 
-Then measures how many of the positives share a cell, and so are compared in runs of very many photographs: with
-``--pivots 245`` of 1,000,000. Other windows of the photographs stand in for the pivots.
+Then measures how many of the positives are compared in runs of very many photographs: in those of 1,000,000 there are
+245 pivots. Other windows of the photographs stand in for the pivots.
 """
 
 import argparse
@@ -20,8 +20,9 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from transforms.ingest.cells import nearest_cells
+from transforms.ingest.cells import UNCROPPED_BITS, nearest_cells
 from transforms.photographs.hashes import (
+    CENTRAL,
     DETAIL_DISTANCE,
     PERCEPTUAL_DISTANCE,
     coarse_features,
@@ -143,11 +144,13 @@ class Windows:
         return split_hashes(bytes(content))
 
 
-def sharing_a_cell(pairs: list[tuple[Hashes, Hashes]], pivots: np.ndarray) -> float:
-    """Returns the share of pairs, in both orders, that are compared in cells with these pivots."""
+def compared_in_cells(pairs: list[tuple[Hashes, Hashes]], pivots: np.ndarray) -> float:
+    """Returns the share of pairs, in both orders, that are compared crop by crop in cells with these pivots."""
     features = (coarse_features(np.stack([some.crops for some in side])) for side in zip(*pairs, strict=True))
     one, two = (nearest_cells(some, pivots) for some in features)
-    return float(np.mean([(one[:, :1] == two).any(axis=1), (two[:, :1] == one).any(axis=1)]))
+    bits = np.array([(a.crops[CENTRAL] ^ b.crops[CENTRAL]) for a, b in pairs])
+    near = np.bitwise_count(bits).sum(axis=1) <= UNCROPPED_BITS
+    return float(np.mean([(one[:, :1] == two).any(axis=1) & near, (two[:, :1] == one).any(axis=1) & near]))
 
 
 def score(same: dict[str, list[int]], other: list[int], threshold: int) -> tuple[float, float]:
@@ -180,10 +183,10 @@ def main() -> None:
     for threshold, (recall, precision) in results.items():
         print(f"  threshold {threshold}: recall {recall:.4f}, precision {precision:.4f}; nearest negative {min(other)}")
     pivots = coarse_features(Windows(paths).hashes(range(max(arguments.pivots, default=0)))[2])
-    compared = {count: sharing_a_cell(pairs + more, pivots[:count]) for count in arguments.pivots}
+    compared = {count: compared_in_cells(pairs + more, pivots[:count]) for count in arguments.pivots}
     for count, share in compared.items():
-        print(f"{count} pivots: {share:.4f} of the positives share a cell")
-    written = {"chosen": best, "scores": results, "nearest_negative": min(other), "share_a_cell": compared}
+        print(f"{count} pivots: {share:.4f} of the positives are compared")
+    written = {"chosen": best, "scores": results, "nearest_negative": min(other), "compared_in_cells": compared}
     Path(arguments.json).write_text(json.dumps(written))
 
 

@@ -35,7 +35,7 @@ from transforms.panoramas.patch_shards import write_patch_shard
 from transforms.panoramas.requests import RenderRequest
 from transforms.render.assemble import assemble_panorama
 from transforms.render.options import RenderOptions
-from transforms.render.planner import make_plans
+from transforms.render.planner import Planner, check_all
 from transforms.render.synthesize import Synthesizer
 from transforms.render.work import missing_shards
 
@@ -70,7 +70,7 @@ def through_beam(options: RenderOptions, flags: list[str]) -> None:
 def plain_loop(options: RenderOptions) -> None:
     """Runs the same job without Beam."""
     synthesizer = Synthesizer()
-    for plan in make_plans(options).networks:
+    for plan in check_all(options, Planner()):
         begin(options.out, plan, None)
         for shard in missing_shards(plan, (), options.tiles_per_shard):
             write_patch_shard(options.out, shard, synthesizer.samples(shard))

@@ -34,7 +34,7 @@ from transforms.panoramas.plan import Plan
 from transforms.panoramas.requests import RenderRequest
 from transforms.panoramas.tiling import TileSize
 from transforms.render.options import RenderOptions
-from transforms.render.planner import make_plans
+from transforms.render.planner import Planner, check_all
 from transforms.render.synthesize import Synthesizer, compute_tile
 from transforms.storage.background import meanwhile
 
@@ -53,7 +53,7 @@ def options(size: tuple[int, int], count: int = 1, out: str = "none", tile: Tile
 
 def planned(size: tuple[int, int], tile: TileSize | None) -> tuple[Plan, Any]:
     """Returns the plan of a panorama and its network."""
-    ((plan, config),) = make_plans(options(size, tile=tile)).networks.items()
+    ((plan, config),) = check_all(options(size, tile=tile), Planner()).items()
     return plan, config
 
 
@@ -139,7 +139,7 @@ def job(size: tuple[int, int], count: int, tile: TileSize | None, kind: str) -> 
                 assert {row["state"] for row in rows} == {"done"}
             else:
                 synthesizer = Synthesizer()
-                for plan in make_plans(work).networks:
+                for plan in check_all(work, Planner()):
                     compute(synthesizer, plan)
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu_s
     return {"wall_s": wall_s, "cpu_s": cpu_s, "first_s": first[0] if first else 0.0, "peak_mb": peak_mb()}

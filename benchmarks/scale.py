@@ -1,14 +1,15 @@
-"""Measures what grows with the number of photographs: groups that workers see, memory of ingest, start of training.
+"""Measures what grows with the number of photographs, shards and requests: groups, memory, time.
 
     python benchmarks/scale.py groups [--rows 50000 1000000]
     python benchmarks/scale.py memory PHOTOGRAPHS [--rows 500 50000]
     python benchmarks/scale.py cells PHOTOGRAPHS [--rows 1000000]
     python benchmarks/scale.py training [--shards 100000]
+    python benchmarks/scale.py render [--rows 5000 500000]
 
 ``groups`` makes up records: most originals have one of four sizes, the others any size between two limits, and one
 in twenty photographs has the bytes of another. ``memory`` ingests copies of photographs that differ in a few bytes.
-``cells`` looks for near-duplicates among windows of photographs: it assigns all of them to cells and compares those in
-some of the cells. ``training`` makes up the tables of a training set.
+``cells`` counts comparisons among windows of photographs, from one in ten of them. ``training`` makes up the tables of
+a training set. ``render`` makes up requests, and a folder in which the panoramas of all of them are done.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +34,17 @@ from transforms.ingest.cells import WINNER, first_likenesses, nearest_cells
 from transforms.ingest.duplicates import NOTHING, Block, compare
 from transforms.ingest.plan import Counts, Plan, part_of, share_of
 from transforms.ingest.ranks import count_bins, deal, plan_shards
+from transforms.panoramas.folder import PANORAMAS, PATCHES
+from transforms.panoramas.manifest import DONE, ManifestRow, manifest_row, refused_row, write_manifest
+from transforms.panoramas.requests import RenderRequest, RequestFile
 from transforms.photographs.hashes import COARSE_FEATURES, coarse_features
+from transforms.render.options import RenderOptions
+from transforms.render.planner import Planner
 from transforms.storage.tables import write_parts
 from transforms.training_set.dataset import INDEX_SCHEMA, count_licences, read_dataset
 from transforms.training_set.records import Photograph
 
+SEEN = 10
 FORMATS_PX = (1024 * 768, 1600 * 1200, 4000 * 3000, 6000 * 4000)
 
 
@@ -110,32 +119,32 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def cells(arguments: argparse.Namespace) -> None:
-    """Counts the comparisons in cells, and times those of some cells, and those of two blocks."""
+    """Counts the comparisons in cells, from one of `SEEN` rows; times some of them, and those of two blocks."""
     windows = Windows(sorted(Path(arguments.photographs).glob("*.jpg")))
     for rows in arguments.rows or (1_000_000,):
-        winners, features = np.zeros(rows, dtype=WINNER), np.zeros((rows, COARSE_FEATURES))
-        winners["place"] = np.arange(rows)
-        for start in range(0, rows, 4096):
+        seen = rows // SEEN
+        winners, features = np.zeros(seen, dtype=WINNER), np.zeros((seen, COARSE_FEATURES))
+        winners["place"] = np.arange(seen)
+        for start in range(0, seen, 4096):
             some = slice(start, start + 4096)
-            winners["perceptual"][some], winners["details"][some], crops = windows.hashes(range(rows)[some])
+            winners["perceptual"][some], winners["details"][some], crops = windows.hashes(range(seen)[some])
             features[some] = coarse_features(crops)
         random = np.random.default_rng(0)
-        pivots = np.unique(features[random.choice(rows, ranges.count_ranges(rows), replace=False)], axis=0)
+        pivots = np.unique(features[random.choice(seen, ranges.count_ranges(rows), replace=False)], axis=0)
         begin = time.process_time()
         near = nearest_cells(features, pivots)
-        assigned_s = time.process_time() - begin
-        losing = np.bincount(near[:, 0], minlength=len(pivots))
-        pairs = [_pairs(near, cell) for cell in range(len(pivots))]
-        chosen = [int(losing.argmax()), *random.choice(len(pivots), 4, replace=False).tolist()]
-        timed = [_time_cell(windows, winners, near, cell) for cell in chosen]
-        exact_s = _time_blocks(windows)
-        cells_s = sum(timed[1:]) / sum(pairs[cell] for cell in chosen[1:]) * sum(pairs)
+        assigned_s = (time.process_time() - begin) * SEEN
+        fullest = np.bincount(near[:, 0]).max() * SEEN
+        pairs = np.array([_pairs(near, cell) for cell in range(len(pivots))])
+        chosen = random.choice(len(pivots), 8, replace=False)
+        compared_s = sum(_time_cell(windows, winners, near, cell) for cell in chosen) / pairs[chosen].sum()
         blocks = rows / ranges.RANGE_ROWS
+        count = int(pairs.sum()) * SEEN**2
         print(
-            f"{rows} windows: {len(pivots)} cells; in each {losing.mean():.0f} may lose, at most {losing.max()}\n"
-            f"  {sum(pairs):.3g} comparisons, one in {rows**2 / 2 / sum(pairs):.1f} of all pairs\n"
-            f"  CPU s: assigning {assigned_s:.0f}; comparing in the fullest cell {timed[0]:.1f}, "
-            f"in all about {cells_s:.0f}; all pairs of blocks about {exact_s * blocks**2 / 2:.0f}",
+            f"{rows} windows: {len(pivots)} cells; {rows // len(pivots)} may lose in each, {fullest} in the fullest\n"
+            f"  {count:.3g} comparisons, one in {rows**2 / 2 / count:.1f} of all pairs\n"
+            f"  CPU s: assigning {assigned_s:.0f}, comparing in cells {compared_s * count:.0f}; "
+            f"comparing all pairs of blocks {_time_blocks(windows) * blocks**2 / 2:.0f}",
             flush=True,
         )
 
@@ -195,7 +204,67 @@ def training(arguments: argparse.Namespace) -> None:
         )
 
 
-TASKS = {"groups": groups, "memory": memory, "cells": cells, "training": training}
+def render(arguments: argparse.Namespace) -> None:
+    """Plans new requests, and finds out that requests are done; each in a process of its own."""
+    for rows in arguments.rows or (5_000, 500_000):
+        with tempfile.TemporaryDirectory() as folder:
+            requests = f"{folder}/requests.jsonl"
+            with open(requests, "w") as file:
+                file.writelines(json.dumps(made_up_request(number)) + "\n" for number in range(rows))
+            command = ["render", f"--requests={requests}", f"--out={folder}/out", "--quiet"]
+            print(f"{rows} new requests, --dry-run: {in_process([*command, '--dry-run'])}", flush=True)
+            make_up_panoramas(requests, Path(folder) / "out")
+            print(f"{rows} requests, all done: {in_process(command)}", flush=True)
+            here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+            code = f"{here}; from scale import add_rows; add_rows({folder + '/out'!r}, {rows})"
+            print(f"{rows} rows added to as many in the manifest: {peak_and_time(code)}", flush=True)
+
+
+def made_up_request(number: int) -> dict[str, Any]:
+    """Returns the JSON values of a request."""
+    return {"id": f"coast-{number:07d}", "seed": number, "width_px": 512 + number % 1024, "height_px": 256}
+
+
+def make_up_panoramas(requests: str, out: Path) -> None:
+    """Makes the names and the manifest of a folder in which all requests are done; the files are empty."""
+    for name in (PANORAMAS, PATCHES):
+        (out / name).mkdir(parents=True)
+    planner, options = Planner(), RenderOptions((), str(out))
+
+    def rows() -> Iterator[ManifestRow]:
+        for row in RequestFile(requests).rows():
+            request = RenderRequest.from_json(row.values)
+            plan, _ = planner.plan(options, request)
+            (out / PATCHES / request.id).mkdir()
+            for suffix in ("png", "json"):
+                (out / PANORAMAS / f"{request.id}.{suffix}").touch()
+            yield manifest_row(plan, DONE, None, {"files": {"png": f"{request.id}.png"}, "pixel_sha256": "0" * 64})
+
+    write_manifest(str(out), rows())
+
+
+def add_rows(out: str, count: int) -> None:
+    """Adds rows to a manifest."""
+    write_manifest(out, (refused_row(f"valley-{number:07d}", "no reason") for number in range(count)))
+
+
+def in_process(command: list[str]) -> str:
+    """Runs a command; returns its time and its peak memory."""
+    return peak_and_time(f"from pipelines.cli import run; run({command!r})")
+
+
+def peak_and_time(code: str) -> str:
+    """Runs a program; returns its time and its peak memory."""
+    measured = (
+        f"{code}; import resource; used = resource.getrusage(resource.RUSAGE_SELF); "
+        "print(f'{used.ru_maxrss // 1024} MB, {used.ru_utime + used.ru_stime:.0f} CPU s')"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", measured], capture_output=True, text=True, check=True)
+    return f"{done.stdout.splitlines()[-1]}, {time.monotonic() - begin:.0f} s"
+
+
+TASKS = {"groups": groups, "memory": memory, "cells": cells, "training": training, "render": render}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

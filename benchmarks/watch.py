@@ -106,20 +106,20 @@ def tiny_checkpoint(folder: Path) -> Path:
 def workers_of(flags: list[str]) -> list[int]:
     """Returns the ids of the worker processes of the pool that the flags name."""
     port = next(flag for flag in flags if flag.startswith("--environment_config=")).rpartition(":")[2]
-    pools = [
-        path.parent
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if {"apache_beam.runners.worker.worker_pool_main", port} <= set(path.read_text().replace("=", "\0").split("\0"))
-    ]
-    children = [path.read_text() for pool in pools for path in pool.glob("task/*/children")]
-    return [int(number) for number in " ".join(children).split()]
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            words = (folder / "cmdline").read_text().replace("=", "\0").split("\0")
+            if {"apache_beam.runners.worker.worker_pool_main", port} <= set(words):
+                found += [int(number) for path in folder.glob("task/*/children") for number in path.read_text().split()]
+    return found
 
 
-def memory_bytes(found: list[int]) -> int:
+def memory_bytes(processes: list[int]) -> int:
     """Returns the resident memory of the process that has the most."""
     pages = [0]
-    for number in found:
-        with suppress(FileNotFoundError):  # it has just ended
+    for number in processes:
+        with suppress(FileNotFoundError, ProcessLookupError):
             pages.append(int(Path(f"/proc/{number}/statm").read_text().split()[1]))
     return max(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -150,12 +150,10 @@ def many(folder: Path, count: int, kills: int, flags: list[str]) -> None:
                 process.send_signal(signal.SIGKILL)
     seconds = time.monotonic() - start
     states = [row["state"] for row in read_manifest(str(folder / "out"))]
-    quarter = len(memory) // 4
-    early, late = statistics.median(memory[quarter:][:9]), statistics.median(memory[-9:])
+    half = len(memory) // 2
+    early, late = statistics.median(memory[half:][:9]), statistics.median(memory[-9:])
     print(f"{count} requests, {kills} kills: {states.count('done')} done in {len(states)} rows, {seconds:.0f} s")
-    print(
-        f"memory at the end: {late / 2**20:.0f} MiB, {late / early:.3f} of that after a quarter of the last turn (1.1)"
-    )
+    print(f"memory at the end: {late / 2**20:.0f} MiB, {late / early:.3f} of that half-way through the last turn (1.1)")
 
 
 def main(

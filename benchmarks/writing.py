@@ -40,7 +40,7 @@ from transforms.panoramas.plan import Plan
 from transforms.panoramas.requests import RenderRequest
 from transforms.render.assemble import write_file
 from transforms.render.options import RenderOptions
-from transforms.render.planner import make_plans
+from transforms.render.planner import Planner, check_all
 from transforms.render.synthesize import Synthesizer, compute_tile
 from transforms.storage.files import read_bytes
 
@@ -126,7 +126,7 @@ def assembly() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as out:
         options = RenderOptions((asked,), out, tile_px=TILE_PX)
         assert render(options)[0]["state"] == "done"
-        reader = PatchReader(out, next(iter(make_plans(options).networks)))
+        reader = PatchReader(out, next(iter(check_all(options, Planner()))))
         for name in names:
             work = partial(write_file, name, f"{out}/assembled.{name}", reader, "")
             rounds = [(timed(work), alone(work)) for _ in range(ASSEMBLY_ROUNDS)]

@@ -5,6 +5,7 @@ manifest -> plans -> panoramas -> manifest
 
 import operator
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from transforms.formats.registry import FORMATS
 from transforms.panoramas.folder import stored_plan
 from transforms.panoramas.manifest import MANIFEST, ManifestRow, stream_manifest, write_manifest
 from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import cautions
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.render.index_page import write_index
 from transforms.storage.files import exists, join
@@ -41,7 +43,7 @@ def assemble(
         InputError: There is no such panorama, or a format cannot hold one. Nothing was written.
     """
     plans = plans_to_assemble(out, formats, ids)
-    show_cautions(plans)
+    show_cautions(Counter(caution for plan in plans for caution in cautions(plan.request)))
     for tally in (PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
     with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count):

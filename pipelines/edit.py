@@ -6,7 +6,7 @@ from model.errors import InputError
 from model.world.definition import FIELDS, Box, Edit
 from pipelines.terminal.flags import whole_numbers
 from transforms.applications.edit import Edited
-from transforms.render.planner import Planned
+from transforms.panoramas.plan import Plan
 
 
 def parse_edit(box: str | None, fields: str | None, seed: int | None, like: str | None) -> Edit:
@@ -27,10 +27,8 @@ def parse_box(flag: str, text: str) -> Box:
     return x, y, width, height
 
 
-def check_checkpoint(found: Edited, planned: Planned) -> None:
+def check_checkpoint(found: Edited, plan: Plan) -> None:
     """Raises InputError if a panorama would be rendered by a different checkpoint than before."""
-    planned.check_all()
-    (plan,) = planned.networks
     if found.checkpoint_sha256 not in (None, plan.checkpoint_sha256):
         raise InputError(
             f"panorama {found.request.id} was rendered by checkpoint {found.checkpoint_sha256[:12]}, not by "

@@ -3,100 +3,127 @@
 requests -> plans -> shards of tiles -> patches -> patch shards and panoramas -> manifest
 """
 
-import itertools
-import operator
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import apache_beam as beam
 import typer
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PBegin
+from apache_beam.typehints.decorators import no_annotations
 
 from model.bundled import resolve
 from model.version import __version__
+from pipelines.terminal.failures import Detached, UnwatchedError
 from pipelines.terminal.job_records import JOB
-from pipelines.terminal.jobs import is_detached, is_remote, job
+from pipelines.terminal.jobs import is_detached, is_remote
+from pipelines.terminal.jobs import job as beam_job
 from pipelines.terminal.progress import track
-from pipelines.terminal.render_tables import JobNote, show_cautions, show_estimate, show_refused, show_summary
-from transforms.panoramas.folder import FOLDERS, PLAN_FILE, begin, existing_shards, plan_folder
-from transforms.panoramas.manifest import (
-    DONE,
-    ManifestRow,
-    refused_row,
-    stream_manifest,
-    write_manifest,
-)
-from transforms.panoramas.plan import PatchShard, Plan
-from transforms.panoramas.requests import RenderRequest, write_requests
+from pipelines.terminal.render_tables import JobNote, Summary, show_cautions, show_estimate, show_refused, show_summary
+from transforms.panoramas.folder import FOLDERS
+from transforms.panoramas.manifest import ManifestRow, write_manifest
+from transforms.panoramas.plan import Plan
+from transforms.panoramas.requests import RenderRequest, RequestFile, cautions, write_requests
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, AssembleRest
-from transforms.render.estimate import estimate
+from transforms.render.estimate import Estimate, total
+from transforms.render.find_work import FindWork, TakeRequests
 from transforms.render.follow import followed
 from transforms.render.index_page import write_index
-from transforms.render.intake import first_row
+from transforms.render.intake import CAUTIONS, TAKEN, TILES_TO_MAKE, planner_of
+from transforms.render.job_folder import JobFolder, Merged, StoreRows, new_job_folder
 from transforms.render.options import RenderOptions
-from transforms.render.planner import Planned, make_plans
+from transforms.render.planner import Planner, check_any
 from transforms.render.publish import FAILURES, PublishShards
-from transforms.render.repair import remove_damaged
-from transforms.render.reuse import reuse_patches
 from transforms.render.skip_stored import SkipStored
 from transforms.render.synthesize import PATCHES_DONE, SynthesizePatches, time_tile
-from transforms.render.work import STORAGE_CALLS, CutShards, Work, almost_in_order, remove_unused, survey
+from transforms.render.work import CutShards, Work
 from transforms.storage.files import join, remove, remove_leftovers
-from transforms.storage.prefetch import for_each
 from transforms.storage.retry import retried
-from transforms.storage.tally import Tally
-from transforms.workers.sight import CheckSight, Sight, look
+from transforms.workers.sight import Sight, look
 
 
 def render(options: RenderOptions, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
     """Renders all requests; returns their rows of the manifest, ordered by id.
 
     Raises:
-        InputError: A request cannot be rendered. Nothing was written.
+        InputError: No request can be rendered. Nothing was written.
         OSError: Storage failed in a way that does not concern a single panorama.
     """
-    return render_plans(make_plans(options), beam_flags)
+    with rendered(options, beam_flags) as rows:
+        return list(rows)
 
 
-def render_plans(planned: Planned, beam_flags: PipelineOptions | None = None) -> list[ManifestRow]:
-    """Renders the plans of a job; returns the rows of the manifest for all its requests, ordered by id.
+@contextmanager
+def rendered(
+    options: RenderOptions, beam_flags: PipelineOptions | None = None, planner: Planner | None = None
+) -> Iterator[Iterator[ManifestRow]]:
+    """Renders all requests; yields their rows of the manifest, ordered by id.
+
+    Args:
+        options: The options of the job.
+        beam_flags: Beam's options.
+        planner: The planner that has checked the requests, if one has.
 
     Raises:
         InputError: No request can be rendered. Nothing was written.
         OSError: Storage failed in a way that does not concern a single panorama.
     """
-    options, plans = planned.options, list(planned.networks)
-    planned.check_any()
-    show_cautions(plans)
-    work = start(planned)
-    to_do = [each for each in work if not each.is_done]
-    for tally in (PATCHES_DONE, PANORAMAS_DONE, PANORAMAS_FAILED):
+    job = new_job_folder(options.out)
+    first = check_any(options, planner_of(job.url, planner))
+    remains = False
+    try:
+        file = job.store(options.requests, is_remote(beam_flags))
+        shown = set(cautions(first.request)) if first else set()
+        show_cautions(dict.fromkeys(shown, 1))
+        retried(remove_leftovers, options.out, *FOLDERS)
+        run(options, file, job, first, beam_flags)
+        show_cautions(
+            {caution: count for caution, count in CAUTIONS.named().items() if count > 1 or caution not in shown}
+        )
+        remains = not job.has_run()  # but will: as a template
+        if not remains:
+            write_index(options.out)
+        yield iter(()) if remains else job.rows(options.out)
+    except (Detached, UnwatchedError):
+        remains = True  # for the job goes on
+        raise
+    finally:
+        if not remains:
+            retried(remove, job.url)
+
+
+def run(
+    options: RenderOptions, file: RequestFile, job: JobFolder, first: Plan | None, flags: PipelineOptions | None
+) -> None:
+    """Runs the job, and shows its progress.
+
+    Args:
+        options: The options of the job.
+        file: Its requests, as workers read them.
+        job: Its folder.
+        first: One of its plans, if there is one.
+        flags: Beam's options.
+    """
+    for tally in (PATCHES_DONE, PANORAMAS_DONE, PANORAMAS_FAILED, TAKEN, TILES_TO_MAKE, CAUTIONS):
         tally.reset()
-    PANORAMAS_DONE.add(len(work) - len(to_do))
-    tiles = sum(each.tiles for each in to_do)
-    if to_do:
-        sight = look(needs(options, to_do)) if is_remote(beam_flags) else None
-        with (
-            track("Tiles", tiles, lambda: PATCHES_DONE.count, JobNote(len(plans), len(work) - len(to_do))),
-            followed(options.out, [each.plan for each in to_do]),
-            job(beam_flags, options.out) as pipeline,
-        ):
-            build(pipeline, options, to_do, sight, is_detached(beam_flags))
-    ids = {plan.request.id for plan in plans} | planned.refused.keys()
-    write_index(options.out)
-    rows = [row for row in stream_manifest(options.out) if row["id"] in ids]
-    if len(rows) < len(ids):
-        raise OSError(f"another run wrote the manifest of {options.out} at the same time; run the command again")
-    return rows
+    sight = look(needs(file, first)) if is_remote(flags) and first is not None else None
+    with (
+        track("Tiles", lambda: TILES_TO_MAKE.count, lambda: PATCHES_DONE.count, JobNote()),
+        followed(options.out, job),
+        beam_job(flags, options.out) as pipeline,
+    ):
+        rows = build(pipeline, options, file, job, sight)
+        complete(pipeline, rows, options.out, job, is_detached(flags))
 
 
 class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[ManifestRow]]):
     """Renders requests inside your own pipeline; apply it to a pipeline, or to its beginning.
 
-    The folder is prepared when the transform is applied, and completed when the pipeline runs. Its output is the
-    rows of the manifest of the panoramas that did not exist before. It does not write ``index.html``.
+    The requests are stored in the folder when the transform is applied; everything else happens when the pipeline runs.
+    Its output is the rows of the manifest of the panoramas that did not exist before. It does not write ``index.html``.
 
     Args:
         options: The options of the render job.
@@ -111,76 +138,46 @@ class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[M
 
     def expand(self, start_of_pipeline: beam.Pipeline | PBegin) -> beam.PCollection[ManifestRow]:
         """Adds the steps of the job to the pipeline."""
-        planned = make_plans(self.options)
-        planned.check_any()
-        return build(start_of_pipeline, self.options, [each for each in start(planned) if not each.is_done])
+        job = new_job_folder(self.options.out)
+        check_any(self.options, planner_of(job.url))
+        file = job.store(self.options.requests, copies=True)
+        rows = build(start_of_pipeline, self.options, file, job)
+        complete(start_of_pipeline, rows, self.options.out, job)
+        return rows
 
 
-def start(planned: Planned) -> list[Work]:
-    """Writes the plans and the initial manifest; returns the work of each plan, whether done or not."""
-    work = list(survey(planned, prepare(planned)))
-    for_each(partial(remove_unused, planned.options), work, STORAGE_CALLS)
-    rows = [*map(first_row, work), *itertools.starmap(refused_row, planned.refused.items())]
-    rows.sort(key=operator.itemgetter("id"))
-    write_manifest(planned.options.out, rows, anew=planned.options.place(""), left_out=planned.options.left_out())
-    return work
-
-
-def prepare(planned: Planned) -> Mapping[Plan, Sequence[PatchShard]]:
-    """Writes the plans and cleans up the folder; returns the damaged shards that a repair has removed."""
-    options = planned.options
-
-    def write_down(plan: Plan) -> None:
-        retried(begin, options.out, plan, planned.held.get(plan), options.stores_patches(plan))
-
-    if options.replace:
-        for plan, held in planned.held.items():
-            reuse_patches(options.out, plan, held.others, planned.networks[plan])
-    for_each(write_down, planned.networks, STORAGE_CALLS)
-    retried(remove_leftovers, options.out, *FOLDERS)
-    if not options.repair:
-        return {}
-    shards = [shard for plan in planned.held for shard in retried(existing_shards, options.out, plan)]
-    checked = Tally()
-    with track("Shards checked", len(shards), lambda: checked.count):
-        return remove_damaged(options.out, shards, checked.add)
-
-
-def needs(options: RenderOptions, work: Sequence[Work]) -> Iterator[str]:
+def needs(file: RequestFile, plan: Plan) -> Iterator[str]:
     """Yields files that the workers of a job must see."""
-    for plan in (each.plan for each in work):
-        yield resolve(plan.checkpoint_url)
-        yield from plan.request.definition.overlay_names
-    yield join(plan_folder(options.out, work[0].plan), PLAN_FILE)
+    yield file.stored_at or file.url
+    yield resolve(plan.checkpoint_url)
+    yield from plan.request.definition.overlay_names
 
 
 def build(
     pipeline: beam.Pipeline | PBegin,
     options: RenderOptions,
-    work: Sequence[Work],
+    file: RequestFile,
+    job: JobFolder,
     sight: Sight | None = None,
-    detached: bool = False,
 ) -> beam.PCollection[ManifestRow]:
     """Adds the steps of a job to a pipeline; returns the rows of the manifest that they make."""
-    to_do = pipeline | "Work" >> beam.Create(list(almost_in_order(work))) | "CheckSight" >> CheckSight(sight)
-    rows, _ = make_panoramas(to_do, options)
-    _ = (
-        rows
-        | "All rows" >> beam.combiners.ToList()
-        | "Write manifest" >> beam.Map(lambda rows: complete(options.out, rows, detached))
-    )
+    to_do = pipeline | "FindWork" >> FindWork(TakeRequests(options.without_requests(), file, job, sight=sight))
+    rows, _ = make_panoramas(to_do, options, job)
     return rows
 
 
 def make_panoramas(
-    to_do: beam.PCollection[Work], options: RenderOptions
+    to_do: beam.PCollection[Work], options: RenderOptions, job: JobFolder | None = None
 ) -> tuple[beam.PCollection[ManifestRow], beam.PCollection[ManifestRow]]:
-    """Adds the steps from work to panoramas; returns the rows of all of them, and early those that are finished."""
+    """Adds the steps from work to panoramas; returns the rows of all of them, and early those that are finished.
+
+    The early rows are also in the log of the job's folder, if there is one.
+    """
     # All three use the accelerator: runners cut a pipeline where that changes, and pixels would cross the cut.
     hints = {"accelerator": options.accelerator} if options.accelerator else {}
     skip = SkipStored(options.out, options.keep_patches).with_resource_hints(**hints)
     synthesize = SynthesizePatches(options.model_copies).with_resource_hints(**hints)
-    publish = PublishShards(options.out, options.keep_patches, __version__).with_resource_hints(**hints)
+    publish = PublishShards(options.out, options.keep_patches, __version__, job).with_resource_hints(**hints)
 
     plans = to_do | "Plans" >> beam.Map(lambda each: each.plan)
     patches, not_synthesized = (
@@ -194,50 +191,100 @@ def make_panoramas(
     return rows, published.rows
 
 
-def complete(out: str, rows: Iterable[ManifestRow], detached: bool) -> None:
-    """Writes the manifest and, if the process that submitted the job is gone, what that would write at the end."""
-    write_manifest(out, sorted(rows, key=operator.itemgetter("id")))
+def complete(
+    pipeline: beam.Pipeline | PBegin,
+    rows: beam.PCollection[ManifestRow],
+    out: str,
+    job: JobFolder,
+    detached: bool | None = None,
+) -> None:
+    """Adds the steps that complete the manifest."""
+    runs = rows | "Store rows" >> beam.ParDo(StoreRows(job)) | "View runs" >> beam.Map(lambda url: url)
+    _ = (
+        pipeline
+        | "Once at the end" >> beam.Impulse()
+        | "Complete" >> beam.Map(complete_manifest, beam.pvalue.AsIter(runs), out, job, detached)
+    )
+
+
+@no_annotations
+def complete_manifest(_: bytes, runs: Iterable[str], out: str, job: JobFolder, detached: bool | None) -> None:
+    """Completes the manifest.
+
+    Args:
+        _: Unused.
+        runs: The runs of the rows of all panoramas that were made.
+        out: The folder.
+        job: The folder of the job.
+        detached: Whether the process that submitted the job is gone, so that what that would do at the end is done
+            here; None if there is no such process.
+    """
+    write_manifest(out, Merged(job.made, frozenset(runs)))
     if detached:
         write_index(out)
         remove(join(out, JOB))
+    if detached is not False:
+        retried(remove, job.url)
 
 
-def render_written(planned: Planned, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions) -> None:
-    """Writes requests to a file that `--requests` accepts, and renders the plans of a job.
+def render_written(
+    options: RenderOptions, planner: Planner, file: str, requests: Sequence[RenderRequest], flags: PipelineOptions
+) -> None:
+    """Writes requests to a file that `--requests` accepts, and renders those of the options.
 
-    Raises:
-        InputError: A request is invalid. Nothing was written.
+    Args:
+        options: The options of the job.
+        planner: The planner that has checked its requests.
+        file: The URL of the file.
+        requests: The content of the file.
+        flags: Beam's options.
     """
-    planned.check_all()
     write_requests(file, requests)
     print(f"Requests written to {file}", file=sys.stderr)
-    render_and_report(planned, flags)
+    render_and_report(options, flags, planner)
 
 
-def render_and_report(planned: Planned, flags: PipelineOptions) -> None:
+def render_and_report(options: RenderOptions, flags: PipelineOptions, planner: Planner | None = None) -> None:
     """Renders, prints a summary, and exits with code 1 if something is missing."""
-    rows = render_plans(planned, flags)
-    if not rows:
-        print(f"No request belongs to slice {planned.options.slice}", file=sys.stderr)
-        return
-    show_summary(planned.options.out, rows)
-    if any(row["state"] != DONE for row in rows):
+    with rendered(options, flags, planner) as rows:
+        summary = Summary.of(rows)
+    if summary.count:
+        show_summary(options.out, summary)
+    elif options.slice:
+        print(f"No request belongs to slice {options.slice}", file=sys.stderr)
+    else:
+        print("Nothing is rendered before the template is run", file=sys.stderr)
+    if summary.done < summary.count or not (summary.count or options.slice):
         raise typer.Exit(1)
 
 
-def say_what_it_costs(planned: Planned) -> None:
-    """Prints what rendering the plans of a job would cost; writes nothing.
+def say_what_it_costs(options: RenderOptions) -> None:
+    """Prints what rendering the requests would cost; writes nothing.
 
     Exits with code 2 if a request cannot be rendered.
     """
-    if planned.options.source:
-        show_refused(planned.refused)
-    planned.check_any()
-    show_cautions(planned.networks)
-    cost = estimate(survey(planned), planned.networks)
-    tile_s = time_tile(next(iter(planned.networks))) if cost.tiles else 0.0
-    show_estimate(planned.options.out, cost, tile_s, (plan.request.scale for plan in planned.networks))
-    if planned.refused:
+    CAUTIONS.reset()
+    costs: list[dict[str, Any]] = []
+    refused = 0
+    with TemporaryDirectory() as folder:
+        job = JobFolder(folder)
+        planner = planner_of(job.url)
+        with beam_job(None, folder) as pipeline:
+            file = job.store(options.requests, copies=False)
+            _ = pipeline | TakeRequests(options.without_requests(), file, job, begins=False)
+        for each in job.requests():
+            if "estimate" in each:
+                costs.append(each)
+            else:
+                refused += 1
+                if isinstance(options.requests, RequestFile):
+                    show_refused(each["name"], each["reason"])
+    first = check_any(options, planner)
+    show_cautions(CAUTIONS.named())
+    cost = total(Estimate(**each["estimate"]) for each in costs)
+    tile_s = time_tile(first) if first and cost.tiles else 0.0
+    show_estimate(options.out, cost, tile_s, {scale for each in costs for scale in each["scales"]})
+    if refused:
         raise typer.Exit(2)
 
 

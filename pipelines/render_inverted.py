@@ -10,7 +10,7 @@ from model.world.overlay import Overlay
 from pipelines.render import render_written
 from transforms.panoramas.requests import RenderRequest
 from transforms.render.options import RenderOptions
-from transforms.render.planner import Planner
+from transforms.render.planner import Planner, check_all
 from transforms.storage.files import join
 
 Overlays: TypeAlias = Sequence[tuple[str, Overlay]]
@@ -37,8 +37,9 @@ def render_inverted(
         InputError: A request is invalid. Nothing was inverted.
     """
     planner = Planner()
-    planner.plans(dataclasses.replace(options, requests=tuple(requests([])), replace=True)).check_all()
+    check_all(dataclasses.replace(options, requests=tuple(requests([])), replace=True), planner)
     ready = requests(invert())
-    planned = planner.plans(dataclasses.replace(options, requests=tuple(ready)))
-    render_written(planned, join(options.out, "requests", f"{name}.jsonl"), ready, flags)
+    options = dataclasses.replace(options, requests=tuple(ready))
+    check_all(options, planner)
+    render_written(options, planner, join(options.out, "requests", f"{name}.jsonl"), ready, flags)
     return ready

@@ -189,7 +189,8 @@ class Definition:
             their borders; None to show only the world's pixels.
         truncation: How far drawn styles are from the average one, as a share of what they were drawn as.
         journey: The styles of a journey, in place of `styles`.
-        local_truncation: The factor of the local latents that are drawn, those of edits included.
+        local_truncation: The factor of the local latents that are drawn beyond the photographs' frame, where the
+            network would otherwise show hills in the sky and holes in the ground; see `Latents.truncation_of`.
 
     Raises:
         InputError: A value is out of range.

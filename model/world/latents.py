@@ -63,9 +63,9 @@ class Latents:
     def z_l(self, rows: Window, columns: Window) -> Tensor:
         """Returns the local latents float32 [1,z_l_dim,H,W] at a window of cells."""
         parts = patchwork(columns, self.turn_cells)
-        channels, factor = self.config.z_l_dim, self.definition.local_truncation
+        channels = self.config.z_l_dim
         field = torch.cat([z_l_field(self.definition.seed, rows, part, channels, self.device) for part, _ in parts], 3)
-        field *= factor
+        field *= self.truncation_of(rows)
         for overlay, place in self.overlays:
             for meeting in meetings((rows, columns), place.latents, self.turn_cells):
                 field[meeting.place] = overlay.z_l[meeting.box_place]
@@ -73,11 +73,23 @@ class Latents:
         for edit, likeness in zip(self.definition.edits, self.likeness, strict=False):
             if Z_L not in edit.fields:
                 continue
-            mean, deviation = likeness or (0, factor)
             for meeting in self.met(edit, rows, columns):
+                mean, deviation = likeness or (0, self.truncation_of(meeting.rows))
                 new = z_l_field(edit.seed, meeting.rows, meeting.columns, channels, self.device)
                 field[meeting.place] = new * deviation + mean
         return field
+
+    def truncation_of(self, rows: Window) -> Tensor:
+        """Returns the factor float32 [1,1,H,1] of the local latents that are drawn in rows of cells.
+
+        Its value is 1 up to a quarter of the photographs' height from the horizon, and then falls to the local
+        truncation at the edge of the photographs' frame.
+        """
+        quarter_px = self.config.full_px / 4
+        row = torch.arange(rows[0], rows[1] + 1, device=self.device, dtype=torch.float64)
+        distance_px = ((row + 0.5) * self.config.cell_px).abs()
+        beyond = ((distance_px - quarter_px) / quarter_px).clamp(0, 1)
+        return (1 - (1 - self.definition.local_truncation) * beyond).float()[None, None, :, None]
 
     def z_n(self, windows: Sequence[NoiseWindow]) -> list[Tensor]:
         """Returns the noise float32 [1,1,H,W] of several layers, each at a window of its own positions."""

@@ -21,10 +21,10 @@ def assemble(
     """Writes panoramas in other file formats from their stored patches, without rendering."""
     flags = beam_flags(context)
     from pipelines.assemble import assemble
-    from pipelines.terminal.render_tables import show_summary
+    from pipelines.terminal.render_tables import Summary, show_summary
     from transforms.panoramas.manifest import DONE
 
     rows = assemble(folder, format or [], id or [], flags)
-    show_summary(folder, rows)
+    show_summary(folder, Summary.of(rows))
     if any(row["state"] != DONE for row in rows):
         raise typer.Exit(1)

@@ -36,7 +36,7 @@ def edit(
     from transforms.applications.edit import find_request, with_edit, without_last_edit
     from transforms.panoramas.plan import REFERENCE
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import make_plans
+    from transforms.render.planner import Planner, check_all
 
     found = find_request(request, id)
     folder = out or found.out
@@ -49,6 +49,7 @@ def edit(
     options = RenderOptions(
         (edited,), folder, checkpoint, tile_px(tile) or found.tile_px, replace=True, precision=precision
     )
-    planned = make_plans(options)
-    check_checkpoint(found, planned)
-    render_written(planned, found.file, found.requests(edited), flags)
+    planner = Planner()
+    (plan,) = check_all(options, planner)
+    check_checkpoint(found, plan)
+    render_written(options, planner, found.file, found.requests(edited), flags)

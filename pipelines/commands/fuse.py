@@ -53,7 +53,7 @@ def fuse(
     from pipelines.render import render_written
     from transforms.panoramas.requests import RenderRequest
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import make_plans
+    from transforms.render.planner import Planner, check_all
     from transforms.storage.files import join
 
     fusion_px = FUSION_PX * scale if fusion is None else fusion
@@ -74,4 +74,6 @@ def fuse(
         local_truncation=local_truncation,
     )
     options = RenderOptions((request,), out, checkpoint, tile_px(tile), replace=replace)
-    render_written(make_plans(options), join(out, "requests", f"{request.id}.jsonl"), [request], flags)
+    planner = Planner()
+    check_all(options, planner)
+    render_written(options, planner, join(out, "requests", f"{request.id}.jsonl"), [request], flags)

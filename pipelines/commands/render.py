@@ -1,7 +1,6 @@
 """The flags of ``infinitygan render``."""
 
 import os
-import posixpath
 import sys
 from typing import Annotated, Any
 
@@ -115,10 +114,9 @@ def render(
     from pipelines.render import render_and_report, say_what_it_costs
     from pipelines.render_watch import check_watch, render_arrivals
     from pipelines.terminal.interrupts import stopped_by_signals
-    from transforms.panoramas.requests import Refused, RenderRequest, absolute_files, list_requests
+    from transforms.panoramas.requests import RenderRequest, RequestFile
     from transforms.render.look import watched_at
     from transforms.render.options import RenderOptions
-    from transforms.render.planner import make_plans
 
     x_px, y_px = (0, None) if origin is None else whole_numbers("--origin", origin, 2, "0,-256")
     values: dict[str, Any] = {"seed": seed, "width_px": width, "height_px": height}
@@ -128,18 +126,18 @@ def render(
     values |= {"journey": None if journey is None else {"every_px": journey}}
     given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
     defaults = {field: values[field] for field in given}
+    asked: tuple[RenderRequest, ...] | RequestFile
     if watch:
-        asked: list[RenderRequest | Refused] = []
+        asked = ()
     elif requests:
-        listed: list[RenderRequest | Refused] = list_requests(requests, defaults)
-        asked = [absolute_files(each, os.getcwd()) if isinstance(each, RenderRequest) else each for each in listed]
+        asked = RequestFile(requests, defaults, os.getcwd())
     else:
         name = f"seed-{seed}_{width}x{height}" + (f"_at_{x_px}_{y_px}" if origin else "") + "_cyclic" * cyclic
         name += scaled(scale) + truncated(truncation, local_truncation)
         name += "" if journey is None else f"_journey-{journey}"
-        asked = [RenderRequest.from_json({"id": name, **values})]
+        asked = (RenderRequest.from_json({"id": name, **values}),)
     options = RenderOptions(
-        requests=tuple(asked),
+        requests=asked,
         out=out,
         checkpoint=checkpoint,
         tile_px=tile_px(tile),
@@ -150,7 +148,6 @@ def render(
         repair=repair,
         accelerator=accelerator,
         model_copies=model_copies,
-        source=posixpath.basename(requests) if requests else "",
         slice=chosen_slice(slice, requests),
     )
     if watch:
@@ -158,11 +155,10 @@ def render(
         with stopped_by_signals() as stop:
             render_arrivals(options, watched_at(watch, out, defaults, os.getcwd()), stop, flags)
         return
-    planned = make_plans(options)
     if dry_run:
-        say_what_it_costs(planned)
+        say_what_it_costs(options)
     else:
-        render_and_report(planned, flags)
+        render_and_report(options, flags)
 
 
 def chosen_slice(text: str | None, requests: str | None) -> Slice | None:

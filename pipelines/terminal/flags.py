@@ -69,7 +69,9 @@ Truncation = Annotated[
 ]
 LocalTruncation = Annotated[
     float,
-    typer.Option(metavar="0-1.5", help="Below 1, shapes vary less: calmer outlines, fewer holes and scraps."),
+    typer.Option(
+        metavar="0-1.5", help="Below 1, high panoramas have fewer scraps in the sky and holes in the ground; try 0.5."
+    ),
 ]
 Scale = Annotated[
     int,

@@ -49,13 +49,13 @@ def say(text: str) -> None:
 
 @contextmanager
 def track(
-    description: str, total: int, count: Callable[[], int], note: Callable[[], str] = lambda: ""
+    description: str, total: int | Callable[[], int], count: Callable[[], int], note: Callable[[], str] = lambda: ""
 ) -> Iterator[None]:
     """Shows, while the block runs, how many of the total are done, and the last `remark`.
 
     Args:
         description: The unit of work, such as "Photographs".
-        total: The total number of units; 0 if it is unknown.
+        total: The total number of units, or a function that returns what is known of it; 0 if it is unknown.
         count: Returns how many units are done. It is called twice a second from another thread.
         note: Returns further details in a few words.
     """
@@ -63,12 +63,12 @@ def track(
         yield
         return
     watch = _draw_bar if sys.stderr.isatty() else _print_lines
-    with meanwhile(partial(watch, description, total, count, note)):
+    with meanwhile(partial(watch, description, total if callable(total) else lambda: total, count, note)):
         yield
 
 
 def _draw_bar(
-    description: str, total: int, count: Callable[[], int], note: Callable[[], str], stop: threading.Event
+    description: str, total: Callable[[], int], count: Callable[[], int], note: Callable[[], str], stop: threading.Event
 ) -> None:
     from rich.console import Console
     from rich.progress import (
@@ -83,10 +83,10 @@ def _draw_bar(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rest = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, *rest, console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total or None, note="")
+        task = progress.add_task(description, total=total() or None, note="")
         while not stop.wait(_POLL_S):
-            progress.update(task, completed=count(), note=_noted(note))
-        progress.update(task, completed=count(), note=_noted(note))
+            progress.update(task, total=total() or None, completed=count(), note=_noted(note))
+        progress.update(task, total=total() or None, completed=count(), note=_noted(note))
 
 
 def _noted(note: Callable[[], str]) -> str:
@@ -94,7 +94,7 @@ def _noted(note: Callable[[], str]) -> str:
 
 
 def _print_lines(
-    description: str, total: int, count: Callable[[], int], note: Callable[[], str], stop: threading.Event
+    description: str, total: Callable[[], int], count: Callable[[], int], note: Callable[[], str], stop: threading.Event
 ) -> None:
     start, before = time.monotonic(), count()
     due, shown = start + _FIRST_LINE_S, (-1, "")
@@ -103,7 +103,8 @@ def _print_lines(
         if now < due or state == shown:
             continue
         done = state[0]
-        left_s = (now - start) * max(total - done, 0) / max(done - before, 1)
-        rest = f"/{total}" * bool(total) + f", about {left_s:.0f} s left" * bool(total and done > before)
+        most = total()
+        left_s = (now - start) * max(most - done, 0) / max(done - before, 1)
+        rest = f"/{most}" * bool(most) + f", about {left_s:.0f} s left" * bool(most and done > before)
         say(", ".join(part for part in (f"{description}: {done}{rest}", _noted(note)) if part))
         due, shown = now + _LINE_EVERY_S, state

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.ingest import ingest, repack
+from pipelines.remote import status
 from pipelines.render import render
 from tests.cluster.test_orphans import wait_until, workers_of
 from transforms.ingest.options import IngestOptions
@@ -102,6 +103,10 @@ def test_a_panorama_is_finished_soon_after_its_request_arrives(cluster, tiny_che
     start = time.monotonic()
     wait_until((out / "panoramas" / "second.json").exists, "the panorama is finished")
     assert time.monotonic() - start < 10
+    line, failed = status(str(out))
+    assert not failed
+    assert "RUNNING; " in line
+    assert "request files 1" in line
     watch.send(signal.SIGTERM)
     assert watch.end(60)[0] == 0
 

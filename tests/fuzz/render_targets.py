@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
@@ -25,15 +26,13 @@ from model.world.definition import Edit
 from model.world.scale import ScaledConfig
 from pipelines.assemble import plans_to_assemble
 from pipelines.info import describe, told
-from pipelines.terminal.render_tables import show_cautions, show_refused, show_summary
+from pipelines.terminal.render_tables import Summary, show_cautions, show_refused, show_summary
 from transforms.applications.edit import find_request
 from transforms.formats.registry import FORMATS
-from transforms.panoramas.folder import begin, existing_shards, look_up, read_record
+from transforms.panoramas.folder import Known, begin, existing_shards, look_up, read_record
 from transforms.panoramas.manifest import (
-    FAILED,
     MANIFEST,
     MANIFEST_SCHEMA,
-    manifest_row,
     read_manifest,
     refused_row,
     write_manifest,
@@ -41,16 +40,24 @@ from transforms.panoramas.manifest import (
 from transforms.panoramas.patch_shards import DamagedShardError, PatchReader, write_patch_shard
 from transforms.panoramas.patches import Patch, encode_patch
 from transforms.panoramas.plan import PatchShard, Plan
-from transforms.panoramas.requests import Refused, RenderRequest, list_requests, read_requests, short, write_requests
+from transforms.panoramas.requests import (
+    RenderRequest,
+    RequestFile,
+    Row,
+    cautions,
+    read_requests,
+    short,
+    write_requests,
+)
 from transforms.render.assemble import assemble_panorama
 from transforms.render.estimate import estimate
 from transforms.render.index_page import write_index
+from transforms.render.intake import Intake
 from transforms.render.options import RenderOptions
-from transforms.render.planner import check_out, make_plans
+from transforms.render.planner import Planner, check_out
 from transforms.render.repair import is_whole
 from transforms.render.reuse import reuse_patches
 from transforms.render.verify import finished_plans
-from transforms.render.work import survey
 
 TILE_PX, OVERLAP_PX = 32, 3
 HOME = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -167,20 +174,20 @@ def check_requests(content: bytes) -> None:
     """Checks that each row is planned or refused, and that the tables and files that report it can be written."""
     ((name, text),) = unpack(content).items()
     with folder_of({name: text}) as folder, refused(), without_network():
-        rows = list_requests(str(folder / name), {"checkpoint": checkpoint_file()})
-        options = RenderOptions(tuple(rows), str(folder / "out"), checkpoint_file(), source=str(folder / name))
-        planned = make_plans(options)
-        check_reasons([*planned.refused.values(), *(row.reason for row in rows if isinstance(row, Refused))])
-        plans = list(planned.networks)
+        file = RequestFile(str(folder / name), {"checkpoint": checkpoint_file()})
+        intake = Intake(RenderOptions(file, str(folder / "out"), checkpoint_file()), Planner(), begins=False)
+        taken = intake.take(file, file.rows(), lambda request_id: None)
+        check_reasons([reason for _, reason in taken.refused.values()])
+        plans = [work.plan for work in taken.work.values()]
         with silent():
-            show_refused(planned.refused)
-            show_cautions(plans)
-        estimate(survey(planned), planned.networks)
+            for refused_id, reason in taken.refused.values():
+                show_refused(refused_id, reason)
+            show_cautions(Counter(caution for plan in plans for caution in cautions(plan.request)))
+        estimate(taken.work.values(), intake.planner.networks_of)
         for plan in plans:
             json.dumps(plan.provenance()).encode()
-        refusals = [refused_row(key, reason) for key, reason in planned.refused.items()]
-        write_manifest(options.out, [manifest_row(plan, FAILED, "not finished", {}) for plan in plans] + refusals)
-        look_at_manifest(options.out)
+        write_manifest(intake.options.out, sorted(taken.rows(), key=lambda row: row["id"]))
+        look_at_manifest(intake.options.out)
         again = str(folder / "again.jsonl")
         write_requests(again, [plan.request for plan in plans])
         assert (
@@ -212,10 +219,9 @@ def silent() -> Any:
 
 def look_at_manifest(out: str) -> None:
     """Reads and shows a manifest."""
-    rows = read_manifest(out)
-    write_index(out, rows)
+    write_index(out)
     with silent():
-        show_summary(out, rows)
+        show_summary(out, Summary.of(read_manifest(out)))
 
 
 # Patch shards
@@ -330,9 +336,11 @@ def check_folder(content: bytes) -> None:
 def look_at_plans(out: str, requests: list[RenderRequest]) -> None:
     """Plans requests for a folder with and without its contents."""
     for replace in (False, True):
-        planned = make_plans(RenderOptions(tuple(requests), out, checkpoint_file(), replace=replace))
-        check_reasons(list(planned.refused.values()))
-        estimate(survey(planned), planned.networks)
+        intake = Intake(RenderOptions((), out, checkpoint_file(), replace=replace), Planner(), begins=False)
+        rows = [Row(number, request.to_json()) for number, request in enumerate(requests, start=1)]
+        taken = intake.take(RequestFile(""), rows, lambda request_id: Known())
+        check_reasons([reason for _, reason in taken.refused.values()])
+        estimate(taken.work.values(), intake.planner.networks_of)
 
 
 def replace_by(out: str, plan: Plan) -> None:

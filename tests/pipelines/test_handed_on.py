@@ -15,7 +15,6 @@ import pipelines.fuse
 import pipelines.outpaint
 import pipelines.render  # noqa: F401 - what the commands load later would keep what is patched here
 import transforms.panoramas.folder
-import transforms.panoramas.manifest
 import transforms.panoramas.overlays
 import transforms.render.planner
 from pipelines.cli import run
@@ -23,12 +22,11 @@ from transforms.applications.invert import load_generator
 
 COUNTED = (
     (model.checkpoint, "load_checkpoint"),
-    (transforms.panoramas.folder, "known_ids"),
+    (transforms.panoramas.folder, "look_for"),
     (transforms.panoramas.folder, "look_up"),
     (transforms.panoramas.folder, "is_complete"),
     (transforms.panoramas.folder, "existing_shards"),
     (transforms.panoramas.folder, "read_record"),
-    (transforms.panoramas.manifest, "read_manifest"),
     (transforms.panoramas.overlays, "read_overlay"),
 )
 
@@ -55,8 +53,8 @@ def calls(monkeypatch):
                 monkeypatch.setattr(module, name, counting(name, function))
     definition = model.world.definition.Definition
     monkeypatch.setattr(definition, "__post_init__", counting("Definition", definition.__post_init__))
-    plans, listed = transforms.render.planner.Planner.plans, LocalFileSystem.ls
-    monkeypatch.setattr(transforms.render.planner.Planner, "plans", counting("plans", plans))
+    plan, listed = transforms.render.planner.Planner.plan, LocalFileSystem.ls
+    monkeypatch.setattr(transforms.render.planner.Planner, "plan", counting("plan", plan))
     monkeypatch.setattr(LocalFileSystem, "ls", counting("ls", listed))
     return counted
 
@@ -76,8 +74,9 @@ def start(calls, tiny_checkpoint):
 
 
 SIZE = ("--width", 300, "--height", 64, "--tile", 64)
-NEW = {"plans": 1, "load_checkpoint": 2, "known_ids": 1, "look_up": 0, "is_complete": 0, "read_manifest": 2}
-"""The calls of a job in an empty folder: plan and worker load a checkpoint each; the manifest is read at the end."""
+NEW = {"plan": 2, "load_checkpoint": 2, "look_for": 1, "look_up": 0, "is_complete": 0}
+"""The calls of a job in an empty folder: planner and worker load a checkpoint each. The process that submits the job
+plans its first request, and looks for its id, to see whether any can be rendered."""
 
 
 def of(called, *names):
@@ -88,17 +87,16 @@ def test_a_new_job_asks_storage_for_nothing_about_its_panoramas(start, tmp_path)
     called = start("render", *SIZE, "--out", tmp_path / "render")
     assert of(called, *NEW) == NEW
     assert of(called, "existing_shards", "read_record") == {"existing_shards": 0, "read_record": 1}  # by assembly
-    assert called["Definition"] == 1
+    assert called["Definition"] == 2
     called = start("fuse", "--styles", "3,8", *SIZE, "--out", tmp_path / "fuse")
-    assert of(called, *NEW) == NEW
+    assert of(called, *NEW) == {**NEW, "plan": 3, "look_for": 2}
 
 
-def test_a_resume_surveys_its_folder_once(start, tmp_path):
+def test_a_resume_asks_once_for_what_is_left(start, tmp_path):
     flags = ("render", *SIZE, "--out", tmp_path)
     start(*flags)
-    known = {"plans": 1, "known_ids": 1, "look_up": 1, "is_complete": 1, "read_manifest": 3}
-
     called = start(*flags)
+    known = {"plan": 2, "look_for": 1, "look_up": 1, "is_complete": 0}
     assert of(called, *known) == known
     assert of(called, "read_record", "existing_shards", "load_checkpoint") == {
         "read_record": 1,
@@ -110,37 +108,38 @@ def test_a_resume_surveys_its_folder_once(start, tmp_path):
     next((tmp_path / "panoramas").glob("*.json")).unlink()
     next((tmp_path / "patches").rglob("*.tar")).unlink()
     called = start(*flags)
+    known = {"plan": 3, "look_for": 1, "look_up": 2, "is_complete": 1}
     assert of(called, *known) == known
     assert of(called, "read_record", "existing_shards", "load_checkpoint") == {
-        "read_record": 2,  # by the survey and by assembly, minutes later
+        "read_record": 3,  # to submit the job, to begin the panorama, and to assemble it, minutes later
         "existing_shards": 1,
         "load_checkpoint": 2,
     }
     assert finished_ls < called["ls"]
 
 
-def test_a_survey_asks_once_for_each_panorama(start, tmp_path):
+def test_what_is_done_is_asked_for_by_one_listing(start, tmp_path):
     requests = tmp_path / "requests.csv"
     requests.write_text("id,seed,width_px,height_px\n" + "".join(f"p{n},{n},64,64\n" for n in range(5)))
     flags = ("render", "--requests", requests, "--tile", 64, "--out", tmp_path / "out")
     first = start(*flags)
-    assert of(first, "plans", "known_ids", "is_complete", "load_checkpoint") == {
-        "plans": 1,
-        "known_ids": 1,
+    assert of(first, "plan", "look_for", "is_complete", "load_checkpoint") == {
+        "plan": 6,
+        "look_for": 1,
         "is_complete": 0,
         "load_checkpoint": 2,
     }
     again = start(*flags)
-    assert of(again, "is_complete", "look_up", "read_record") == {"is_complete": 5, "look_up": 5, "read_record": 5}
+    assert of(again, "is_complete", "look_up", "read_record") == {"is_complete": 0, "look_up": 1, "read_record": 1}
 
 
-def test_an_edit_plans_once(start, tmp_path):
+def test_an_edit_reads_its_checkpoint_once_to_plan(start, tmp_path):
     start("render", *SIZE, "--out", tmp_path)
     (record,) = (tmp_path / "panoramas").glob("*.json")
     called = start("edit", record, "--box", "100,-20,40,40", "--seed", 5)
-    expected = {"plans": 1, "load_checkpoint": 2, "known_ids": 1, "look_up": 1, "is_complete": 1, "read_manifest": 3}
+    expected = {"plan": 4, "load_checkpoint": 2, "look_for": 2, "look_up": 3, "is_complete": 1}
     assert of(called, *expected) == expected
-    assert called["Definition"] <= 3  # as it is, as it becomes, as it was when its tiles were computed
+    assert called["Definition"] <= 4  # as it is, as it becomes, as a worker reads it, as it was when it was computed
 
 
 def test_outpainting_reads_its_checkpoint_once_to_plan(start, tmp_path):
@@ -149,5 +148,5 @@ def test_outpainting_reads_its_checkpoint_once_to_plan(start, tmp_path):
     flags = ("outpaint", tmp_path / "p.png", "--left", 100, "--size", "64x48", "--steps", 1, "--tile", 64)
     called = start(*flags, "--out", tmp_path / "out")
     # Planned without the photograph first, so that what cannot be is said before it is inverted.
-    assert of(called, *NEW) == {**NEW, "plans": 2, "known_ids": 2, "load_checkpoint": 3}
+    assert of(called, *NEW) == {**NEW, "plan": 4, "look_for": 3, "load_checkpoint": 3}
     assert called["read_overlay"] == 2

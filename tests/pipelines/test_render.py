@@ -36,11 +36,11 @@ from pipelines.terminal.beam_flags import beam_options
 from pipelines.verify import verify
 from transforms.panoramas.manifest import read_manifest
 from transforms.panoramas.patches import pixel_checksum
-from transforms.panoramas.requests import RenderRequest
+from transforms.panoramas.requests import RenderRequest, RequestFile
+from transforms.render.job_folder import JobFolder
 from transforms.render.options import RenderOptions
-from transforms.render.planner import make_plans
 from transforms.render.synthesize import PATCHES_DONE, PatchModelHandler, SynthesizePatches, Synthesizer
-from transforms.render.work import Work, survey
+from transforms.render.work import Work
 from transforms.storage.files import remove
 
 REPOSITORY = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ def test_the_steps_that_hold_pixels_want_the_accelerator_and_no_other(tiny_check
     hint = "type:nvidia-l4;count:1;install-nvidia-driver"
     options = options_for(tmp_path / "out", tiny_checkpoint, accelerator=hint)
     pipeline = beam.Pipeline(options=beam_options([]))
-    build(pipeline, options, survey(make_plans(options)))
+    build(pipeline, options, RequestFile("requests.jsonl"), JobFolder(str(tmp_path)))
     wanted = accelerators(pipeline.to_runner_api())
     held = {name for name in wanted if name.split("/")[0] in ("SkipStored", "SynthesizePatches", "PublishShards")}
     assert any("BeamML_RunInference" in name for name in held)
@@ -551,7 +551,8 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
     )
     code, said = forks.run(program)
     assert code == -signal.SIGKILL, said
-    files = contents(tmp_path / "out")
+    files = {name: content for name, content in contents(tmp_path / "out").items() if name[:12] != ".tmp-render-"}
+    (job,) = (tmp_path / "out").glob(".tmp-render-*")
     leftovers = [name for name in files if ".tmp-" in name]
     assert len(leftovers) == 1
     (row,) = read_manifest(str(tmp_path / "out"))
@@ -561,6 +562,9 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
     assert sum(name.endswith(".tar") for name in files) == 9
     make(tiles_per_shard=1)
     assert PATCHES_DONE.count == TILES - 9
+    assert job.exists()  # nor is it known that the other run has ended
+    job.rename(job.with_name(f".tmp-render-{time.time_ns() - 8 * 24 * 3600 * 10**9:020d}-01234567"))
+    make(tiles_per_shard=1)
     made = contents(tmp_path / "out")
     assert made.pop(leftovers[0]) is not None  # it might belong to another run that is still at work
     assert made == contents(rendered)

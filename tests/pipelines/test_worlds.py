@@ -212,9 +212,10 @@ def test_damaged_patches_are_not_taken_over_but_computed_again(tiny_checkpoint, 
 def test_an_edit_that_was_cut_short_goes_on(tiny_checkpoint, tmp_path, monkeypatch):
     request = dataclasses.replace(PLAIN, id="e")
     run(tmp_path, tiny_checkpoint, request)
-    monkeypatch.setattr("pipelines.render.begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("transforms.render.intake.begin", lambda *_: (_ for _ in ()).throw(full))
     edited = dataclasses.replace(request, edits=(EDIT,))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(OSError, match="No space left on device"):
         run(tmp_path, tiny_checkpoint, edited, replace=True)
     monkeypatch.undo()
     with pytest.raises(InputError, match="add --replace"):

@@ -37,8 +37,11 @@ LOSER: Final = np.dtype([("place", "<u8"), ("record", RECORD)])
 FOUND: Final = np.dtype([("block", "<u4"), *LIKENESS.descr])
 """A likeness, and the block of the winner."""
 
+UNCROPPED_BITS: Final = 56
+"""The largest distance, of 144 bits, at which crops are tried in a cell, where many pairs are roughly alike."""
+
 _LOSERS_COMPARED: Final = 256
-_WINNERS_COMPARED: Final = 512
+_WINNERS_COMPARED: Final = 1024
 _RANKED_AT_ONCE: Final = 64
 
 
@@ -127,7 +130,7 @@ def first_likenesses(winners: Array, places: Array, perceptual: Array, crops: Ar
     counts: Array = np.zeros(len(places), dtype=np.int64)
     for start in range(0, len(winners), _WINNERS_COMPARED):
         some = winners[start : start + _WINNERS_COMPARED]
-        pairs = map(np.array, alike(some["perceptual"], some["details"], perceptual, crops))
+        pairs = map(np.array, alike(some["perceptual"], some["details"], perceptual, crops, UNCROPPED_BITS))
         likenesses = np.concatenate([found[0], *pairs], axis=1)
         likenesses = likenesses[:, some["place"][likenesses[0]] < places[likenesses[1]]]
         losers = likenesses[1]

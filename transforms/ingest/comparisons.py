@@ -1,7 +1,7 @@
 """The files by which blocks of samples are compared and decided on; `transforms.ingest.duplicates` has the rule.
 
 blocks/<block>.npz               a block: its samples with their hashes
-likenesses/<block>-<part>.npz    the likenesses between a block and some of those before it, or of the set
+likenesses/<block>-<part>.npz    the likenesses between a block and some of those before it, or of the set, or in cells
 losses/<block>.npz               the samples of a block that are dropped
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from transforms.ingest.batches import Records
 from transforms.ingest.duplicates import (
-    LIKENESS,
     Array,
     Block,
     Decisions,
@@ -63,7 +62,7 @@ def load_block(out: str, number: int) -> Block:
     return Block.from_bytes(read_bytes(_url(out, "blocks", number)))
 
 
-def comparisons(blocks: Iterable[int], known: Iterable[str], in_pairs: bool = True) -> Iterator[Comparison]:
+def comparisons(blocks: Iterable[int], known: Iterable[str], in_pairs: bool) -> Iterator[Comparison]:
     """Yields comparisons: of each block with the set, and, if in pairs, with the blocks before it and with itself."""
     numbers, urls = sorted(blocks), sorted(known)
     for place, block in enumerate(numbers):
@@ -95,10 +94,9 @@ def make_comparison(out: str, comparison: Comparison) -> tuple[int, int, int]:
 
 def store_found(out: str, block: int, found: Array) -> int:
     """Stores the likenesses of a block's samples that are found in cells, `FOUND` rows; returns their part's number."""
-    likenesses = {number: found[found["block"] == number] for number in np.unique(found["block"]).tolist()}
     arrays = {
-        _WITHIN if number == block else f"{number:06d}": some[list(LIKENESS.names or ())].astype(LIKENESS)
-        for number, some in likenesses.items()
+        _WITHIN if number == block else f"{number:06d}": found[found["block"] == number]
+        for number in np.unique(found["block"]).tolist()
     }
     write_bytes(_url(out, "likenesses", block, _OF_CELLS), save_arrays(arrays))
     return _OF_CELLS

@@ -17,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.ingest.batches import Records, keys_of, read_hashes, read_rows
-from transforms.photographs.hashes import DETAIL_DISTANCE, PERCEPTUAL_DISTANCE, Words, detail_distances, split_hashes
+from transforms.photographs.hashes import (
+    CENTRAL,
+    DETAIL_DISTANCE,
+    PERCEPTUAL_DISTANCE,
+    Words,
+    detail_distances,
+    split_hashes,
+)
 from transforms.training_set.records import Reject
 
 DEDUP_WAYS = ("near", "exact", "off")
@@ -195,7 +202,7 @@ def compare(one: Block, two: Block | None = None) -> Array:
 
 
 def alike(
-    perceptual: Words, details: Words, other_perceptual: Words, crops: Words
+    perceptual: Words, details: Words, other_perceptual: Words, crops: Words, uncropped_bits: int | None = None
 ) -> Iterator[tuple[Array, Array, Array]]:
     """Yields the pairs of pictures that look alike, sorted by the second picture, then by the first.
 
@@ -204,6 +211,7 @@ def alike(
         details: their detail hashes, [N, 3].
         other_perceptual: the perceptual hashes of those that may come second, [M].
         crops: their detail hashes for all crops, [M, 81, 3].
+        uncropped_bits: the largest distance of detail hashes at which other crops are tried at all; None to try always.
 
     Yields:
         The indices of some first pictures, of the second ones, and the distances of their detail hashes.
@@ -211,6 +219,10 @@ def alike(
     for start in range(0, len(other_perceptual), _ROWS_COMPARED):
         rows = other_perceptual[start : start + _ROWS_COMPARED]
         candidates = np.flatnonzero(np.bitwise_count(rows[:, None] ^ perceptual[None]) <= PERCEPTUAL_DISTANCE)
+        if uncropped_bits is not None:
+            second, first = np.divmod(candidates, len(perceptual))
+            uncropped = crops[start : start + _ROWS_COMPARED, CENTRAL, None]
+            candidates = candidates[detail_distances(uncropped[second], details[first]) <= uncropped_bits]
         for part in range(0, len(candidates), _PAIRS_COMPARED):
             second, first = np.divmod(candidates[part : part + _PAIRS_COMPARED], len(perceptual))
             second += start

@@ -31,6 +31,9 @@ PATCHES, PANORAMAS, THUMBNAILS, PLAN_FILE = "patches", "panoramas", "thumbnails"
 FOLDERS = (PATCHES, PANORAMAS, THUMBNAILS, "requests", "watched")
 """The folders that a job writes to, below its own."""
 
+RECORD = "json"
+"""The suffix of a panorama's record."""
+
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)\.tar")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 
@@ -149,7 +152,7 @@ def thumbnail_path(out: str, request_id: str) -> str:
 
 def record_path(out: str, request_id: str) -> str:
     """Returns the path of a panorama's record."""
-    return panorama_path(out, f"{request_id}.json")
+    return panorama_path(out, f"{request_id}.{RECORD}")
 
 
 def read_record(out: str, request_id: str) -> PanoramaRecord:
@@ -191,18 +194,20 @@ class Known:
     """What the names in the folder, and the manifest, say about an id; no file of it has been read.
 
     Attributes:
-        suffixes: the suffixes of its files in `PANORAMAS`: formats, and json for its record.
+        has_patches: whether it has a folder in `PATCHES`.
+        suffixes: the suffixes of its files in `PANORAMAS`: formats, and `RECORD`.
         plan: the digest of the plan of which the manifest says that it is done; empty if it says nothing.
         formats: the formats that the manifest lists for it.
     """
 
+    has_patches: bool = True
     suffixes: frozenset[str] = frozenset()
     plan: str = ""
     formats: frozenset[str] = frozenset()
 
     def shows(self, plan: Plan) -> bool:
         """Returns whether all files of a finished panorama are there. False means that they must be looked up."""
-        there = self.suffixes & self.formats if self.plan == plan.digest and "json" in self.suffixes else frozenset()
+        there = self.suffixes & self.formats if self.plan == plan.digest and RECORD in self.suffixes else frozenset()
         return all(name in there and is_one_file(name) for name in plan.request.formats)
 
 
@@ -252,15 +257,6 @@ def is_complete(out: str, plan: Plan, record: PanoramaRecord) -> bool:
         return False
     files = [record["files"].get(name) for name in plan.request.formats]
     return all(f and is_written(n, panorama_path(out, f)) for n, f in zip(plan.request.formats, files, strict=True))
-
-
-def known_ids(out: str) -> frozenset[str]:
-    """Returns the ids for which the folder holds any files."""
-    fs, path = filesystem(join(out, PATCHES))
-    fs.invalidate_cache(path)
-    folders = fs.ls(path, detail=False) if fs.isdir(path) else []
-    records = (name for name in list_files(join(out, PANORAMAS)) if name.endswith(".json"))
-    return frozenset((*map(posixpath.basename, folders), *(name.removesuffix(".json") for name in records)))
 
 
 def stored_plan(out: str, request_id: str, digest: str, formats: Iterable[str]) -> Plan:

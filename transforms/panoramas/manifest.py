@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, TypedDict, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from model.errors import InputError
 from transforms.formats.registry import FORMATS
@@ -149,9 +150,11 @@ def write_manifest(
 ) -> None:
     """Writes one row per request, by id; keeps other runs' rows. Memory does not grow with the number of rows.
 
+    If there is nothing to write or to remove, the manifest is left as it is.
+
     Args:
         out: the folder.
-        rows: the rows, in the order of their ids; they are iterated again if storage fails.
+        rows: the rows, in the order of their ids; iterated once more if storage fails.
         anew: the start of ids whose other rows are removed; None for none.
         left_out: ids that begin so, but whose rows are kept.
 
@@ -160,7 +163,9 @@ def write_manifest(
         OSError: other runs keep overwriting it.
     """
     with _announced(out):
-        _write_part(out, rows, anew, left_out)
+        is_new = _write_part(out, rows, anew, left_out)
+        if not is_new and not _named(out, _PART) and retried(exists, join(out, MANIFEST)):
+            return
         for _ in range(ATTEMPTS):
             parts = _named(out, _PART)
             if retried(_merge, out, parts) and set(_named(out, _PART)) <= set(parts):
@@ -193,6 +198,12 @@ def stream_manifest(out: str) -> Iterator[ManifestRow]:
     raise OSError(f"other runs keep overwriting the manifest of {out}; try again when they have ended")
 
 
+def check_manifest(out: str) -> None:
+    """Raises InputError if a folder's manifest is damaged or is not a manifest, as far as its columns and ids tell."""
+    if retried(exists, join(out, MANIFEST)):
+        retried(_is_sorted, join(out, MANIFEST), pa.schema([MANIFEST_SCHEMA.field("id")]))
+
+
 def version_of_manifest(out: str) -> tuple[object, ...]:
     """Returns what tells whether other rows would be read."""
     return version_of(join(out, MANIFEST)), *_named(out, _PART)
@@ -215,19 +226,42 @@ def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
 
-def _write_part(out: str, rows: Iterable[ManifestRow], anew: str | None, left_out: Container[str]) -> None:
-    """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say."""
+def _write_part(out: str, rows: Iterable[ManifestRow], anew: str | None, left_out: Container[str]) -> bool:
+    """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say.
+
+    Returns:
+        Whether there is anything to write.
+    """
     parts = _named(out, _PART)
     stamp = max(time.time_ns(), *(known + 1 for known in parts.values()), 0)
     url = join(out, f"manifest-{stamp:020d}-{uuid.uuid4().hex[:8]}.part")
 
-    def write() -> None:
-        known = (_merged(out, parts) if anew is not None else None) or iter(())
-        old = (row["id"] for row in known if row["id"].startswith(anew or "") and row["id"] not in left_out)
-        gone = (_row_without_panorama(name, GONE, "") for name in old)
-        _write_rows(url, _last_of_each([gone, iter(rows)]))
+    def write() -> bool:
+        old = () if anew is None else _ids(out, parts, anew)
+        gone = (_row_without_panorama(name, GONE, "") for name in old if name not in left_out)
+        changed = _last_of_each([gone, iter(rows)])
+        first = list(itertools.islice(changed, 1))
+        if first:
+            _write_rows(url, itertools.chain(first, changed))
+        return bool(first)
 
-    retried(write)
+    return retried(write)
+
+
+def _ids(out: str, parts: Iterable[str], start: str) -> Iterator[str]:
+    """Returns the ids in the manifest and in parts that begin with a text, in order."""
+    schema = pa.schema([MANIFEST_SCHEMA.field("id")])
+
+    def of(url: str) -> Iterator[str]:
+        try:
+            is_sorted = retried(_is_sorted, url, schema)
+        except InputError:  # whoever reads the rows says what is wrong
+            return iter(())
+        parts = read_parts(url, _WHAT, schema)
+        found = (name for part in parts for name in part["id"].filter(pc.starts_with(part["id"], start)).to_pylist())
+        return found if is_sorted else iter(sorted(found))
+
+    return heapq.merge(*(of(join(out, name)) for name in (MANIFEST, *parts)))
 
 
 def _write_rows(url: str, rows: Iterator[ManifestRow]) -> None:
@@ -267,7 +301,8 @@ def _merged(out: str, parts: Iterable[str]) -> Iterator[ManifestRow] | None:
 def _last_of_each(streams: Sequence[Iterator[ManifestRow]]) -> Iterator[ManifestRow]:
     """Yields the last stream's row for each id, in the order of the ids, from streams in that order."""
     by_id = operator.itemgetter("id")
-    for _, rows in itertools.groupby(heapq.merge(*streams, key=by_id), key=by_id):
+    merged = heapq.merge(*streams, key=by_id) if len(streams) > 1 else itertools.chain(*streams)
+    for _, rows in itertools.groupby(merged, key=by_id):
         *_, last = rows
         yield last
 
@@ -279,10 +314,14 @@ def _opened(url: str, checked: Collection[str]) -> Iterator[ManifestRow]:
         InputError: the file is missing, damaged or not a manifest.
     """
     is_sorted = retried(_is_sorted, url, pa.schema(MANIFEST_SCHEMA.field(name) for name in checked))
-    rows = _trusted(url, _rows(url))
-    first = list(itertools.islice(rows, 1))
-    rows = itertools.chain(first, rows)
+    rows = _trusted(url, retried(_begun, url))
     return rows if is_sorted else iter(sorted(rows, key=operator.itemgetter("id")))
+
+
+def _begun(url: str) -> Iterator[Mapping[str, Any]]:
+    """Returns the rows of a file, which is open."""
+    rows = _rows(url)
+    return itertools.chain(list(itertools.islice(rows, 1)), rows)
 
 
 def _rows(url: str) -> Iterator[Mapping[str, Any]]:

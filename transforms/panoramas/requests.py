@@ -21,12 +21,12 @@ from model.errors import InputError, one_line
 from model.geometry import LIMIT
 from model.world.definition import FUSION_PX, Definition, Edit, Journey, Style, default_fusion_px
 from model.world.scale import SCALES, base_definition, base_journey
-from transforms.formats.registry import check_format
-from transforms.storage.delimited import is_decodable, read_lines, read_records
-from transforms.storage.files import exists, read_bytes, write_bytes
+from transforms.formats.registry import caution, check_format
+from transforms.storage.delimited import is_decodable, read_records, stream_lines
+from transforms.storage.files import exists, open_atomic, write_bytes
 from transforms.storage.json_text import read_json_text
 from transforms.storage.paths import absolute
-from transforms.storage.tables import parse_table
+from transforms.storage.tables import local_copy
 from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
 
@@ -46,6 +46,8 @@ MOST_REQUESTS = 1_000_000
 
 LONGEST_REASON = 1000
 """The number of characters kept of the reason why a row is refused."""
+
+_ROWS_AT_ONCE, _BUFFER_BYTES = 1000, 1 << 18
 
 _WHOLE_NUMBER = re.compile(r"([+-]?[0-9]{1,20})(\.0*)?")
 _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
@@ -75,7 +77,7 @@ class RenderRequest:
         journey: the styles of a journey, in place of `styles`.
         scale: the resolution, of `SCALES`: the number of pixels along each side of a pixel of the generator. All other
             fields in pixels are in pixels of the panorama.
-        local_truncation: the factor of the local latents, which decide what is where.
+        local_truncation: the factor of the local latents beyond the photographs' frame.
 
     Raises:
         InputError: a value is out of range.
@@ -194,7 +196,7 @@ class RenderRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the request as JSON values."""
-        values = as_lists(dataclasses.asdict(self))
+        values = to_plain(self)
         return {name: value for name, value in values.items() if LATER_FIELDS.get(name, dataclasses.MISSING) != value}
 
     @classmethod
@@ -214,15 +216,21 @@ def fields_from_json(cls: type, values: Mapping[str, Any], name: str) -> dict[st
     Raises:
         InputError: a field is unknown or missing, or, within styles and edits, out of range.
     """
-    fields, types = {field.name: field for field in dataclasses.fields(cls)}, declared_types(cls)
-    unknown = sorted(set(values) - set(fields))
+    types = declared_types(cls)
+    unknown = sorted(set(values) - set(types))
     if unknown:
-        raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(fields))}")
+        raise InputError(f"{name}: unknown field {unknown[0]!r}; there are {', '.join(sorted(types))}")
     given = {key: from_json(types[key], value, f"{name}: {key}") for key, value in values.items() if value is not None}
-    for one in fields.values():
-        if one.default is dataclasses.MISSING and one.name not in given:
-            raise InputError(f"{name}: {one.name} is missing")
+    for needed in needed_fields(cls):
+        if needed not in given:
+            raise InputError(f"{name}: {needed} is missing")
     return given
+
+
+@cache
+def needed_fields(cls: type) -> tuple[str, ...]:
+    """Returns the fields of a dataclass that have no default."""
+    return tuple(one.name for one in dataclasses.fields(cls) if one.default is dataclasses.MISSING)
 
 
 @cache
@@ -262,11 +270,14 @@ def object_from_json(kind: type, values: Any, name: str) -> Any:
         raise InputError(message if message.startswith(name) else f"{name}: {message}") from None
 
 
-def as_lists(value: Any) -> Any:
-    """Converts the tuples within a JSON value to lists."""
-    if isinstance(value, dict):
-        return {key: as_lists(inner) for key, inner in value.items()}
-    return [as_lists(inner) for inner in value] if isinstance(value, tuple | list) else value
+def to_plain(value: Any) -> Any:
+    """Returns a value of a request as JSON: dataclasses become objects, and tuples lists."""
+    if isinstance(value, tuple | list):
+        return [to_plain(inner) for inner in value]
+    if isinstance(value, RenderRequest | Style | Edit | Journey):
+        kind: type = type(value)
+        return {name: to_plain(getattr(value, name)) for name in declared_types(kind)}
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,12 +328,22 @@ class RequestFile:
         defaults: the JSON values of fields that a row does not give.
         folder: the folder to which paths in the rows are relative; empty to leave such paths as they are.
         name: the name of the file in the manifest; empty for the last part of its URL.
+        stored_at: the URL at which workers read the file, if it is a copy. Requests that are not from a file have only
+            this one.
+        secrets: URLs with passwords or tokens, by their redacted forms in the copy.
     """
 
     url: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
     name: str = ""
+    stored_at: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name of the file in the manifest; empty for requests that are not from a file."""
+        return self.name or posixpath.basename(self.url)
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows.
@@ -330,16 +351,53 @@ class RequestFile:
         Raises:
             InputError: as `read_rows` does.
         """
-        return itertools.starmap(Row, enumerate(read_rows(self.url), start=1))
+        return itertools.starmap(Row, enumerate(read_rows(self.stored_at or self.url), start=1))
 
     def parse(self, values: Any) -> RenderRequest | Refused:
         """Returns the request of a row, or why it is refused."""
-        request = parse(values, self.url, self.defaults)
+        if self.secrets:
+            values = with_secrets(values, self.secrets)
+        request = parse(values, self.url or None, self.defaults)
         return absolute_files(request, self.folder) if self.folder and isinstance(request, RenderRequest) else request
 
     def place(self, number: int | str) -> str:
         """Returns a name for a row that has no id of its own; it is never a valid id."""
-        return f"{self.name or posixpath.basename(self.url)}, request {number}"
+        return f"{self.label}, request {number}".removeprefix(", ")
+
+
+def store_requests(url: str, requests: Iterable[RenderRequest]) -> RequestFile:
+    """Writes requests that are not from a file to a .jsonl, from which workers get equal ones.
+
+    Secrets are not written. If two URLs differ only in these, either opens the file.
+    """
+    secrets: dict[str, str] = {}
+    with open_atomic(url) as file:
+        for request in requests:
+            for place in places(request):
+                if redact(place) != place:
+                    secrets[redact(place)] = place
+            file.write(json.dumps(without_secrets(request.to_json())).encode() + b"\n")
+    return RequestFile("", stored_at=url, secrets=secrets)
+
+
+def cautions(request: RenderRequest) -> Iterator[str]:
+    """Yields warnings about the files that a request asks for."""
+    remarks = (caution(name, request.width_px, request.height_px) for name in request.formats)
+    return filter(None, remarks)
+
+
+def places(request: RenderRequest) -> Iterator[str]:
+    """Yields the paths and URLs in a request."""
+    yield from (request.checkpoint or BUNDLED, *request.definition.overlay_names)
+
+
+def with_secrets(value: Any, secrets: Mapping[str, str]) -> Any:
+    """Returns a JSON value with redacted URLs in full again."""
+    if isinstance(value, dict):
+        return {key: with_secrets(inner, secrets) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_secrets(inner, secrets) for inner in value]
+    return secrets.get(value, value) if isinstance(value, str) else value
 
 
 def absolute_files(request: RenderRequest, folder: str) -> RenderRequest:
@@ -373,8 +431,8 @@ def list_requests(url: str, defaults: Mapping[str, Any] | None = None) -> list[R
     return [parse(row, url, defaults or {}) for row in read_rows(url)]
 
 
-def read_rows(url: str) -> list[Any]:
-    """Reads the rows of a .jsonl, .csv or .parquet file: JSON values or refusals.
+def read_rows(url: str) -> Iterator[Any]:
+    """Yields the rows of a .jsonl, .csv or .parquet file: JSON values or refusals. A few are in memory at a time.
 
     Raises:
         InputError: the file is missing or cannot be read, or has no rows or too many.
@@ -382,14 +440,18 @@ def read_rows(url: str) -> list[Any]:
     if not exists(url):
         raise InputError(f"--requests {url}: there is no such file")
     try:
-        content = read_bytes(url)
+        with local_copy(url) as path:
+            yield from parse_rows(url, path)
     except OSError as error:
         raise InputError(f"--requests {url} cannot be read: {one_line(error)}") from None
-    return parse_rows(url, content)
 
 
-def parse_rows(url: str, content: bytes) -> list[Any]:
-    """Returns the rows of a file: JSON values or refusals.
+def parse_rows(url: str, path: str) -> Iterator[Any]:
+    """Yields the rows of a file: JSON values or refusals.
+
+    Args:
+        url: the URL of the file.
+        path: the path of the file, or of a copy of it.
 
     Raises:
         InputError: the file is not of a known kind, is damaged, or has no rows or too many.
@@ -398,15 +460,17 @@ def parse_rows(url: str, content: bytes) -> list[Any]:
     suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
+    count = 0
     try:
-        rows = readers[suffix](content)
+        for row in itertools.islice(readers[suffix](path), MOST_REQUESTS + 1):
+            count += 1
+            yield row
     except (ValueError, OverflowError, OSError, pa.ArrowException) as error:
         raise InputError(f"--requests {url} cannot be read as {suffix[1:]}: {one_line(error)}") from None
-    if not rows:
+    if count == 0:
         raise InputError(f"--requests {url} lists no requests")
-    if len(rows) > MOST_REQUESTS:
+    if count > MOST_REQUESTS:
         raise InputError(f"--requests {url} lists more than {MOST_REQUESTS} requests; cut it into several files")
-    return rows
 
 
 def read_requests(url: str) -> list[RenderRequest]:
@@ -454,8 +518,11 @@ def short(request: RenderRequest) -> dict[str, Any]:
     return values | {name: set_only(values[name]) for name in ("journey",) if name in values}
 
 
-def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) -> RenderRequest | Refused:
-    """Parses one row of a request file, whose URL decides where the row's checkpoint and overlays may be."""
+def parse(row: Any, url: str | None = "", defaults: Mapping[str, Any] | None = None) -> RenderRequest | Refused:
+    """Parses one row of a request file, whose URL decides where the row's checkpoint and overlays may be.
+
+    A URL of None is that of a caller who may name any.
+    """
     if isinstance(row, Refused):
         return row
     if not isinstance(row, dict):
@@ -464,11 +531,16 @@ def parse(row: Any, url: str = "", defaults: Mapping[str, Any] | None = None) ->
     try:
         request = RenderRequest.from_json({**row, **filled})
         for place in (request.checkpoint or BUNDLED, *request.overlays):
-            if place != BUNDLED:
+            if place != BUNDLED and url is not None:
                 check_scheme(place, url)
         return request
     except Exception as error:  # a fault of one row must not end the others' work
         return refused_by(error, row.get("id"))
+
+
+def occurs_twice(request_id: str) -> str:
+    """Returns why a request is refused whose id an earlier one has."""
+    return f"request id {request_id} occurs twice; each panorama needs its own"
 
 
 def check_ids(requests: Iterable[RenderRequest]) -> None:
@@ -476,39 +548,37 @@ def check_ids(requests: Iterable[RenderRequest]) -> None:
     seen: set[str] = set()
     for request in requests:
         if request.id in seen:
-            raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
+            raise InputError(occurs_twice(request.id))
         seen.add(request.id)
 
 
-def read_jsonl(content: bytes) -> list[Any]:
-    """Reads a JSON value per line, or a refusal if the line is invalid; empty lines are skipped."""
-    values: list[Any] = []
-    for number, line in enumerate(read_lines(content), start=1):
-        try:
-            if not is_decodable(line):
-                values.append(Refused(None, f"line {number} is not UTF-8"))
-            elif line.strip():
-                values.append(read_json_text(line))
-        except ValueError as error:
-            values.append(Refused(None, f"line {number} is not JSON that can be read: {one_line(error)}"))
-    return values
+def read_jsonl(path: str) -> Iterator[Any]:
+    """Yields a JSON value per line, or a refusal if the line is invalid; empty lines are skipped."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(stream_lines(file), start=1):
+            try:
+                if not is_decodable(line):
+                    yield Refused(None, f"line {number} is not UTF-8")
+                elif line.strip():
+                    yield read_json_text(line)
+            except ValueError as error:
+                yield Refused(None, f"line {number} is not JSON that can be read: {one_line(error)}")
 
 
-def read_csv(content: bytes) -> list[Any]:
-    """Reads a request per row, under a header; rows of empty fields are skipped."""
-    records = read_records(read_lines(content), ",")
-    header = next(records, None)
-    names = check_columns(header or [])
-    rows: list[Any] = []
-    for number, fields in enumerate(records, start=2):
-        if fields is None:
-            rows.append(Refused(None, f"row {number} cannot be separated from the next: an open quotation mark"))
-        elif not all(map(is_decodable, fields)):
-            rows.append(Refused(None, f"row {number} is not UTF-8"))
-        elif any(fields):
-            beyond = {"(beyond the header)": " ".join(fields[len(names) :])}
-            rows.append(fields_of(dict(zip(names, fields, strict=False)) | beyond))
-    return rows
+def read_csv(path: str) -> Iterator[Any]:
+    """Yields a request per row, under a header; rows of empty fields are skipped."""
+    with open(path, "rb") as file:
+        records = read_records(stream_lines(file), ",")
+        header = next(records, None)
+        names = check_columns(header or [])
+        for number, fields in enumerate(records, start=2):
+            if fields is None:
+                yield Refused(None, f"row {number} cannot be separated from the next: an open quotation mark")
+            elif not all(map(is_decodable, fields)):
+                yield Refused(None, f"row {number} is not UTF-8")
+            elif any(fields):
+                beyond = {"(beyond the header)": " ".join(fields[len(names) :])}
+                yield fields_of(dict(zip(names, fields, strict=False)) | beyond)
 
 
 def fields_of(cells: Mapping[str, str]) -> dict[str, Any]:
@@ -549,20 +619,22 @@ def json_value(text: str) -> Any:
         return text
 
 
-def read_parquet(content: bytes) -> list[Any]:
-    """Reads a request per row, with null for the default. The index column that pandas writes is ignored."""
-    rows = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).metadata.num_rows
-    if rows > MOST_REQUESTS:
-        raise ValueError(f"it has {rows} rows; at most {MOST_REQUESTS} are allowed")
-    table = parse_table(content)
-    names = check_columns([name for name in table.column_names if not _PANDAS_INDEX.fullmatch(name)])
-    known = {field.name for field in dataclasses.fields(RenderRequest)}
-    others = dict.fromkeys(name for name in names if name not in known)  # refused, so their values do not matter
-    table = table.select([name for name in names if name in known])
-    return [values if isinstance(values, Refused) else {**values, **others} for values in values_of(table)]
+def read_parquet(path: str) -> Iterator[Any]:
+    """Yields a request per row, with null for the default. The index column that pandas writes is ignored."""
+    with pa.OSFile(path) as source:
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)  # as `tables.read_parts` does
+        if file.metadata.num_rows > MOST_REQUESTS:
+            raise ValueError(f"it has {file.metadata.num_rows} rows; at most {MOST_REQUESTS} are allowed")
+        names = check_columns([name for name in file.schema_arrow.names if not _PANDAS_INDEX.fullmatch(name)])
+        known = {field.name for field in dataclasses.fields(RenderRequest)}
+        others = dict.fromkeys(name for name in names if name not in known)  # refused, so their values do not matter
+        columns = [name for name in names if name in known]
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+            for values in values_of(batch.select(columns)):
+                yield values if isinstance(values, Refused) else {**values, **others}
 
 
-def values_of(table: pa.Table) -> list[Any]:
+def values_of(table: pa.RecordBatch) -> list[Any]:
     """Returns the rows of a table; a row with an unreadable value, such as a time in an unknown zone, is refused."""
     try:
         return table.to_pylist()

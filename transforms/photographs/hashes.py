@@ -28,7 +28,7 @@ _DETAIL_BYTES: Final = _DETAIL_SIDE**2 // 8
 _WINDOW: Final = 16
 _CROPS: Final = (0.0, 0.05, 0.1)
 _WAYS: Final = len(_CROPS) ** 4
-_CENTRAL: Final = _WAYS // 2
+CENTRAL: Final = _WAYS // 2
 """The index, among all crops, of the crop that takes the middle one of `_CROPS` on each side."""
 
 _COARSE_SIDE: Final = 5
@@ -88,7 +88,7 @@ def crop_hashes(grid: npt.NDArray[np.float64]) -> bytes:
 
 def detail_hash(crops: bytes) -> str:
     """Returns 144 bits, as 36 hex digits, of the picture without its outermost 5%, from its `crop_hashes`."""
-    return crops[_CENTRAL * _DETAIL_BYTES : (_CENTRAL + 1) * _DETAIL_BYTES].hex()
+    return crops[CENTRAL * _DETAIL_BYTES : (CENTRAL + 1) * _DETAIL_BYTES].hex()
 
 
 def perceptual_words(hashes: list[str]) -> Words:
@@ -111,7 +111,7 @@ def split_hashes(content: bytes) -> tuple[Words, Words, Words]:
     rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, HASH_BYTES)
     perceptual = np.ascontiguousarray(rows[:, : HASH_BYTES - _WAYS * _DETAIL_BYTES]).view(">u8").reshape(-1)
     crops = detail_words(rows[:, HASH_BYTES - _WAYS * _DETAIL_BYTES :].tobytes()).reshape(-1, _WAYS, 3)
-    return perceptual.astype(np.uint64), crops[:, _CENTRAL], crops
+    return perceptual.astype(np.uint64), crops[:, CENTRAL], crops
 
 
 def coarse_features(crops: Words) -> npt.NDArray[np.float64]:

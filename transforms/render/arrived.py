@@ -17,8 +17,9 @@ from transforms.panoramas.requests import Row, parse_rows
 from transforms.render.intake import ROWS, Batch, TakeIn, first_row
 from transforms.render.look import Arrived
 from transforms.storage.arrivals import digest
-from transforms.storage.files import join, read_bytes, write_bytes
+from transforms.storage.files import join, write_bytes
 from transforms.storage.retry import retried
+from transforms.storage.tables import local_copy
 from transforms.workers.faults import reported
 
 ID_GROUPS: Final = 64
@@ -34,11 +35,11 @@ class ReadArrived(beam.DoFn):
         """Reads a file."""
         file = arrived.file
         try:
-            rows = parse_rows(file.url, retried(read_bytes, file.url))
+            rows = retried(_rows_of, file.url)
         except FileNotFoundError:  # it was removed before its turn
             return
         except InputError as error:
-            yield pvalue.TaggedOutput(ROWS, refused_row(file.name, str(error).removeprefix("--requests ")))
+            yield pvalue.TaggedOutput(ROWS, refused_row(file.label, str(error).removeprefix("--requests ")))
             return
         groups: dict[int, list[Row]] = {}
         for number, values in enumerate(rows, start=1):
@@ -47,6 +48,11 @@ class ReadArrived(beam.DoFn):
         for key, whole in groups.items():
             for first in range(0, len(whole), BATCH_ROWS):
                 yield key, Batch(file, tuple(whole[first : first + BATCH_ROWS]))
+
+
+def _rows_of(url: str) -> list[Any]:
+    with local_copy(url) as path:
+        return list(parse_rows(url, path))
 
 
 def _group(values: Any) -> int:
@@ -75,7 +81,7 @@ class TakeInByGroup(TakeIn):
                     retried(begin, self.options.out, work.plan, None, True)
         for work in taken.work.values():
             yield pvalue.TaggedOutput(ROWS, first_row(work)) if work.is_done else work
-        for name, reason in taken.refused.items():
+        for name, reason in taken.refused.values():
             yield pvalue.TaggedOutput(ROWS, refused_row(name, reason))
 
 

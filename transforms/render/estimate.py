@@ -1,6 +1,6 @@
 """Estimates what a render job will do and store, before it starts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from functools import reduce
 
@@ -39,19 +39,24 @@ class Estimate:
     multiply_adds: float
 
 
-def estimate(survey: Iterable[Work], networks: Mapping[Plan, ScaledConfig]) -> Estimate:
-    """Estimates the work left on each plan, given the networks of each."""
+def estimate(works: Iterable[Work], networks_of: Callable[[Plan], ScaledConfig]) -> Estimate:
+    """Estimates work, given a function that returns the networks of a plan."""
 
     def of(work: Work) -> Estimate:
         plan, tiles = work.plan, work.tiles
         pixels = plan.request.width_px * plan.request.height_px
         stored = sum(BYTES_PER_PX[name] for name in plan.request.formats) * pixels * (work.record is None)
         of_shards = pixels * tiles / plan.tiles * SHARD_BYTES_PER_PX
-        config = networks[plan]
+        config = networks_of(plan)
         cost = tiles * spent(config.base, *plan.computed(plan.tiles // 2), config.stages).network
         return Estimate(1, int(work.record is not None), work.shard_count, tiles, pixels, of_shards, stored, cost)
 
-    return reduce(added, map(of, survey), Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))
+    return total(map(of, works))
+
+
+def total(estimates: Iterable[Estimate]) -> Estimate:
+    """Adds estimates."""
+    return reduce(added, estimates, Estimate(0, 0, 0, 0, 0, 0.0, 0.0, 0.0))
 
 
 def added(one: Estimate, other: Estimate) -> Estimate:

@@ -16,7 +16,7 @@ def write_index(out: str) -> None:
     """Writes the page of a folder's manifest, again if other runs change it meanwhile."""
     shown = None
     while shown != (version := retried(version_of_manifest, out)):
-        write_bytes(join(out, INDEX), page(stream_manifest(out)).encode())
+        retried(write_bytes, join(out, INDEX), page(stream_manifest(out)).encode())
         shown = version
 
 

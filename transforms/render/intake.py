@@ -3,6 +3,7 @@
 Ids are independent of each other. Of several rows with one id, the first that can be rendered is.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from model.errors import InputError
 from transforms.panoramas.folder import Known, begin, existing_shards, look_for
 from transforms.panoramas.manifest import DONE, FAILED, ManifestRow, manifest_row, refused_row
 from transforms.panoramas.plan import PatchShard, Plan
-from transforms.panoramas.requests import Refused, RenderRequest, RequestFile, Row, refused_by
+from transforms.panoramas.requests import Refused, RenderRequest, RequestFile, Row, cautions, occurs_twice, refused_by
+from transforms.render.assemble import PANORAMAS_DONE
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Examined, Planner
 from transforms.render.repair import remove_damaged
@@ -23,6 +25,7 @@ from transforms.render.reuse import reuse_patches
 from transforms.render.work import STORAGE_CALLS, Work, remove_unused, work_on
 from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
+from transforms.storage.tally import Tally
 from transforms.workers.faults import reported
 
 ROWS = "rows"
@@ -38,17 +41,17 @@ class Taken:
     Attributes:
         done: the plans of panoramas that the manifest lists as done, and rightly so, by the numbers of their rows.
         work: the work on each other panorama, whether done or not, by the number of its row.
-        refused: why other rows are refused, by their names in the manifest.
+        refused: the names in the manifest of other rows, and why they are refused, by their numbers.
     """
 
     done: dict[int, Plan] = field(default_factory=dict)
     work: dict[int, Work] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def rows(self) -> Iterator[ManifestRow]:
         """Yields the rows that the manifest lacks."""
         yield from map(first_row, self.work.values())
-        yield from (refused_row(name, reason) for name, reason in self.refused.items())
+        yield from itertools.starmap(refused_row, self.refused.values())
 
 
 def first_row(work: Work) -> ManifestRow:
@@ -58,16 +61,50 @@ def first_row(work: Work) -> ManifestRow:
     return manifest_row(work.plan, DONE, None, work.record)
 
 
+_PLANNERS: dict[str, Planner] = {}
+
+
+def planner_of(job: str, planner: Planner | None = None) -> Planner:
+    """Returns the planner that all steps of a job share in this process, and so the checkpoints that it has read.
+
+    Args:
+        job: the URL of the job's folder.
+        planner: the planner that they are to share; None for a new one.
+    """
+    if job not in _PLANNERS:
+        _PLANNERS.clear()  # earlier jobs read checkpoints that may be others now
+        _PLANNERS[job] = planner or Planner()
+    return _PLANNERS[job]
+
+
+TAKEN, DONE_BEFORE = Tally("requests"), "done before"
+TILES_TO_MAKE, CAUTIONS = Tally("tiles to make"), Tally("cautions")
+
+
+def count_taken(taken: Taken) -> None:
+    """Counts for the progress of the job."""
+    work = taken.work.values()
+    done = len(taken.done) + sum(each.is_done for each in work)
+    TAKEN.add(len(work) + len(taken.done))
+    TAKEN.add(done, DONE_BEFORE)
+    PANORAMAS_DONE.add(done)
+    TILES_TO_MAKE.add(sum(each.tiles for each in work))
+    for plan in (*taken.done.values(), *(each.plan for each in work)):
+        for remark in cautions(plan.request):
+            CAUTIONS.add(name=remark)
+
+
 class Intake:
     """Decides on rows. It reads a checkpoint once, however many rows need it.
 
     Args:
         options: the options of the job.
+        planner: the planner.
         begins: whether to prepare the folder for the panoramas that are to be rendered. If not, nothing is written.
     """
 
-    def __init__(self, options: RenderOptions, begins: bool = True):
-        self.options, self.begins, self.planner = options, begins, Planner()
+    def __init__(self, options: RenderOptions, planner: Planner, begins: bool = True):
+        self.options, self.planner, self.begins = options, planner, begins
 
     def take(self, file: RequestFile, rows: Iterable[Row], known: Callable[[str], Known | None]) -> Taken:
         """Decides on rows of a file, and begins their panoramas. Doing it again changes nothing.
@@ -100,13 +137,13 @@ class Intake:
         """Notes refusals: the first by its id if that is free, the others by their places in the file."""
         for number, row in refused:
             assert isinstance(row, Refused)
-            taken.refused[free_id or file.place(number)] = row.reason
+            taken.refused[number] = free_id or file.place(number), row.reason
             free_id = None
 
     def _is_done(self, group: Numbered, known: Known | None, taken: Taken) -> bool:
         """Notes a panorama that is done as far as the manifest and the names in its folder tell."""
         number, request = group[0]
-        if known is None or not known.plan or self.options.repair or len(group) > 1 or isinstance(request, Refused):
+        if known is None or isinstance(request, Refused) or len(group) > 1 or not self._may_be_done(known):
             return False
         try:
             plan, _ = self.planner.plan(self.options, request)
@@ -115,6 +152,11 @@ class Intake:
         if known.shows(plan):
             taken.done[number] = plan
         return number in taken.done
+
+    def _may_be_done(self, known: Known) -> bool:
+        """Returns whether a panorama that is done needs no look at its files."""
+        has_unused = known.has_patches and not self.options.keep_patches  # of a job that was killed, perhaps
+        return bool(known.plan) and not has_unused and not self.options.repair
 
     def _decide(self, group: Numbered, known: Known | None) -> "Decided":
         """Begins the first panorama of an id that can be rendered."""
@@ -125,7 +167,7 @@ class Intake:
                 if isinstance(request, Refused):
                     refused.append((number, request))
                 elif work:
-                    raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
+                    raise InputError(occurs_twice(request.id))
                 else:
                     examined = self.planner.examine(self.options, request, known is not None)
                     work[number] = self._begin(examined)
@@ -192,7 +234,7 @@ class TakeIn(beam.DoFn):
 
     def setup(self) -> None:
         """Makes an intake, which keeps the checkpoints that it has read."""
-        self.intake = Intake(self.options)
+        self.intake = Intake(self.options, Planner())
 
     def process(self, batch: Batch) -> Iterator[Any]:
         """Decides on a batch of rows."""

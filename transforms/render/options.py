@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from model.checks import is_integer
@@ -10,7 +10,7 @@ from model.config import precision_name
 from model.errors import InputError
 from model.world.engine import PRECISIONS
 from transforms.panoramas.plan import MOST_TILES_PER_SHARD, REFERENCE, Plan
-from transforms.panoramas.requests import Refused, RenderRequest
+from transforms.panoramas.requests import Refused, RenderRequest, RequestFile
 from transforms.panoramas.tiling import TileSize, area, size_text
 from transforms.render.slices import Slice
 
@@ -26,7 +26,7 @@ class RenderOptions:
     """The options of a render job.
 
     Attributes:
-        requests: the panoramas, and the rows of a file that were refused.
+        requests: the panoramas, or the file that lists them.
         out: the URL of the folder for all output.
         checkpoint: the URL of the generator for requests that name none; None for the bundled one.
         tile_px: the size of a tile, see `tiling`; None for one that suits each panorama.
@@ -37,11 +37,10 @@ class RenderOptions:
         precision: the precision of the network's convolutions.
         accelerator: the accelerator of the workers that compute, as Beam's resource hint; None for none.
         model_copies: the number of networks that the processes of a worker machine share; None for one in each process.
-        source: the name of the file with the requests; empty if there is none.
         slice: the part of the requests to render; None for all of them.
     """
 
-    requests: tuple[RenderRequest | Refused, ...]
+    requests: tuple[RenderRequest, ...] | RequestFile
     out: str
     checkpoint: str | None = None
     tile_px: TileSize | None = None
@@ -52,7 +51,6 @@ class RenderOptions:
     repair: bool = False
     accelerator: str | None = None
     model_copies: int | None = None
-    source: str = ""
     slice: Slice | None = None
 
     def __post_init__(self) -> None:
@@ -96,17 +94,21 @@ class RenderOptions:
         """Returns the options of the steps of a job, whose size must not depend on the number of requests."""
         return dataclasses.replace(self, requests=())
 
-    def chosen(self) -> Iterator[tuple[int, RenderRequest | Refused]]:
-        """Yields the requests of the slice, with their numbers in the file."""
-        for number, request in enumerate(self.requests, start=1):
+    def numbered(self) -> Iterator[tuple[int, RenderRequest | Refused]]:
+        """Yields the requests of the slice, with their numbers.
+
+        Raises:
+            InputError: the file of requests cannot be read.
+        """
+        file = self.requests
+        if isinstance(file, RequestFile):
+            requests: Iterable[RenderRequest | Refused] = (file.parse(row.values) for row in file.rows())
+        else:
+            requests = file
+        for number, request in enumerate(requests, start=1):
             if self.slice is None or self.slice.holds(request.id or self.place(number)):
                 yield number, request
 
-    def left_out(self) -> set[str]:
-        """Returns the places of the requests that belong to other slices."""
-        chosen = {number for number, _ in self.chosen()}
-        return {self.place(number) for number in range(1, len(self.requests) + 1) if number not in chosen}
-
-    def place(self, number: int | str) -> str:
-        """Returns a name for a row of the requests' file that has no id of its own; it is never a valid id."""
-        return f"{self.source}, request {number}".removeprefix(", ")
+    def place(self, number: int) -> str:
+        """Returns the name of a request that has no id of its own."""
+        return (self.requests if isinstance(self.requests, RequestFile) else RequestFile("")).place(number)

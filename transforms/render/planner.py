@@ -1,7 +1,5 @@
 """From requests to plans: the one place that decides which requests can be rendered, and why others cannot."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -13,49 +11,16 @@ from model.networks.detail import FACTOR
 from model.world.definition import check_definition
 from model.world.overlay import Overlay, check_overlay
 from model.world.scale import ScaledConfig, stage_count
-from transforms.panoramas.folder import Held, as_begun, check_plan, known_ids, look_up
-from transforms.panoramas.manifest import MANIFEST, read_manifest
+from transforms.panoramas.folder import Held, as_begun, check_plan, look_for, look_up
+from transforms.panoramas.manifest import check_manifest
 from transforms.panoramas.overlays import read_overlay
 from transforms.panoramas.plan import MOST_TILE_PX, Plan
-from transforms.panoramas.requests import Refused, RenderRequest, refused_by
+from transforms.panoramas.requests import Refused, RenderRequest, RequestFile, occurs_twice, refused_by
 from transforms.panoramas.tiling import fault, size_for, size_text
 from transforms.render.options import RenderOptions
-from transforms.storage.files import check_folder, exists, join
+from transforms.storage.files import check_folder
 from transforms.storage.retry import retried
 from transforms.storage.tensor_files import read_tensors
-
-
-@dataclass(frozen=True)
-class Planned:
-    """The plans of a job's requests, before anything is rendered.
-
-    Attributes:
-        options: the options of the job.
-        networks: a plan for each request that can be rendered, with its networks.
-        held: the contents of the folder under the ids of these plans; None for an id that is new to it.
-        refused: the reason for each other request, by its name in the manifest.
-    """
-
-    options: RenderOptions
-    networks: dict[Plan, ScaledConfig]
-    held: dict[Plan, Held]
-    refused: dict[str, str]
-
-    def check_any(self) -> None:
-        """Raises InputError if no request can be rendered; other slices may hold some that can be."""
-        if self.networks or self.options.slice:
-            return
-        name, reason = next(iter(self.refused.items()))
-        if self.options.source:
-            reason = (
-                f"{self.options.source}: none of its {len(self.refused)} requests can be rendered; {name}: {reason}"
-            )
-        raise InputError(reason)
-
-    def check_all(self) -> None:
-        """Raises InputError if one of the requests cannot be rendered."""
-        for reason in self.refused.values():
-            raise InputError(reason)
 
 
 class Examined(NamedTuple):
@@ -72,49 +37,68 @@ class Examined(NamedTuple):
     networks: ScaledConfig
 
 
-def make_plans(options: RenderOptions) -> Planned:
-    """Plans the requests of a job, some of which may be refused; see `Planner.plans`."""
-    return Planner().plans(options)
+def check_all(options: RenderOptions, planner: "Planner") -> dict[Plan, ScaledConfig]:
+    """Returns the plans of a job with the networks of each. Writes nothing.
+
+    Raises:
+        InputError: one of the requests cannot be rendered, or the folder of the job is not one.
+    """
+    check_out(options.out)
+    networks: dict[str, tuple[Plan, ScaledConfig]] = {}
+    for _, request in options.numbered():
+        if isinstance(request, Refused):
+            raise InputError(request.reason)
+        if request.id in networks:
+            raise InputError(occurs_twice(request.id))
+        plan, _, config = planner.examine(options, request, retried(look_for, options.out, request.id) is not None)
+        networks[request.id] = plan, config
+    return dict(networks.values())
+
+
+def check_any(options: RenderOptions, planner: "Planner") -> Plan | None:
+    """Returns the first plan of a job, which it looks for in as many requests as it takes. Writes nothing.
+
+    Returns:
+        The plan; None if a slice has none, because other slices may have some.
+
+    Raises:
+        InputError: no request can be rendered, or the folder of the job is not one.
+        OSError: storage failed in a way that concerns more than a single request.
+    """
+    check_out(options.out)
+    refusals, first = 0, Refused(None, "there is no request")
+    for number, request in options.numbered():
+        plan = plan_or_refuse(options, request, planner)
+        if not isinstance(plan, Refused):
+            return plan
+        first = first if refusals else Refused(plan.id or options.place(number), plan.reason)
+        refusals += 1
+    if options.slice is not None:
+        return None
+    if not isinstance(options.requests, RequestFile):
+        raise InputError(first.reason)
+    label = options.requests.label
+    raise InputError(f"{label}: none of its {refusals} requests can be rendered; {first.id}: {first.reason}")
+
+
+def plan_or_refuse(options: RenderOptions, request: RenderRequest | Refused, planner: "Planner") -> Plan | Refused:
+    """Returns the plan of a request, or why it is refused."""
+    if isinstance(request, Refused):
+        return request
+    try:
+        return planner.examine(options, request, retried(look_for, options.out, request.id) is not None).plan
+    except OSError:
+        raise
+    except Exception as error:  # a fault of one request must not end the others' work
+        return refused_by(error, request.id)
 
 
 class Planner:
-    """Plans jobs. Checkpoints and overlays that several requests or several jobs need are read once."""
+    """Plans requests. Checkpoints and overlays that several requests or several jobs need are read once."""
 
     def __init__(self) -> None:
         self.checkpoint = cache(self._checkpoint)
         self.overlay = lru_cache(maxsize=2)(self._overlay)  # most requests have the same ones as the previous request
-
-    def plans(self, options: RenderOptions) -> Planned:
-        """Plans the requests of a job, some of which may be refused. Writes nothing.
-
-        Raises:
-            InputError: the folder of the job is a file, or holds a damaged manifest.
-            OSError: storage failed in a way that concerns more than a single request.
-        """
-        check_out(options.out)
-        known = retried(known_ids, options.out)
-        planned = Planned(options, {}, {}, {})
-        refused: dict[int, Refused] = {}
-        taken: set[str] = set()
-        for number, request in options.chosen():
-            if isinstance(request, Refused):
-                refused[number] = request
-                continue
-            try:
-                if request.id in taken:
-                    raise InputError(f"request id {request.id} occurs twice; each panorama needs its own")
-                plan, held, config = self.examine(options, request, request.id in known)
-                if held is not None:
-                    planned.held[plan] = held
-            except OSError:
-                raise
-            except Exception as error:  # a fault of one request must not end the others' work
-                refused[number] = refused_by(error, request.id)
-            else:
-                taken.add(request.id)
-                planned.networks[plan] = config
-        planned.refused.update(reasons_by_name(options, refused, known | taken))
-        return planned
 
     def examine(self, options: RenderOptions, request: RenderRequest, is_known: bool) -> Examined:
         """Returns the plan of a request, and what the folder holds under its id. Writes nothing.
@@ -168,8 +152,15 @@ class Planner:
             overlays = self.overlay_checksums(request, config, sha256)
         except InputError as error:
             raise InputError(f"request {request.id}: {error}") from None
-        stages = networks.stages * stage_count(request.scale)
-        return Plan(request, url, sha256, tile_px, options.precision, overlays), ScaledConfig(config, stages)
+        plan = Plan(request, url, sha256, tile_px, options.precision, overlays)
+        return plan, self.networks_of(plan)
+
+    def networks_of(self, plan: Plan) -> ScaledConfig:
+        """Returns the networks of a plan that this planner has made."""
+        found = self.checkpoint(plan.checkpoint_url)
+        assert not isinstance(found, InputError)
+        networks = found[1]
+        return ScaledConfig(networks.base, networks.stages * stage_count(plan.request.scale))
 
     def overlay_checksums(
         self, request: RenderRequest, config: GeneratorConfig, checkpoint_sha256: str
@@ -211,14 +202,4 @@ class Planner:
 def check_out(out: str) -> None:
     """Raises InputError if the output folder is a file, or holds a file that is not a manifest in its place."""
     check_folder(out)
-    if retried(exists, join(out, MANIFEST)):
-        retried(read_manifest, out)
-
-
-def reasons_by_name(options: RenderOptions, refused: Mapping[int, Refused], taken: Collection[str]) -> dict[str, str]:
-    """Returns refused rows' reasons by id; or by place in the file, for a row with no id or one already taken."""
-    reasons: dict[str, str] = {}
-    for number, row in refused.items():
-        free = row.id is not None and row.id not in taken and row.id not in reasons
-        reasons[str(row.id) if free else options.place(number)] = row.reason
-    return reasons
+    check_manifest(out)

@@ -22,6 +22,8 @@ from transforms.panoramas.patch_shards import EncodedShard, PatchReader, write_p
 from transforms.panoramas.patches import EncodedPatch
 from transforms.panoramas.plan import Failure, PatchShard, Plan
 from transforms.render.assemble import PANORAMAS_DONE, write_files
+from transforms.render.follow import RowLog
+from transforms.render.job_folder import JobFolder
 from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
 from transforms.storage.tally import TILES, count_in_beam
@@ -48,11 +50,13 @@ class PublishShards(beam.PTransform[beam.PCollection[EncodedShard], pvalue.DoOut
         keep_patches: whether to leave the patches of finished panoramas on storage; those of one shard are then not
             written at all.
         version: the version of this package.
+        job: the folder of the job, whose log gets the rows as the panoramas are made; None for no log.
     """
 
     out: str
     keep_patches: bool
     version: str
+    job: JobFolder | None = None
 
     @no_annotations
     def expand(self, pairs: beam.PCollection[EncodedShard]) -> pvalue.DoOutputsTuple:
@@ -72,6 +76,7 @@ class _Publish(beam.DoFn):
     def setup(self) -> None:
         self.writers, self.assembler = ThreadPoolExecutor(SHARDS_ON_THEIR_WAY), ThreadPoolExecutor(1)
         self.remaining = Remaining(self.options.out)
+        self.log = self.options.job and RowLog(self.options.job)
 
     def start_bundle(self) -> None:
         self.shards: deque[tuple[Future[Result], At]] = deque()
@@ -85,6 +90,8 @@ class _Publish(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from self.finished(0, 0)
+        if self.log:
+            self.log.pause()
 
     def teardown(self) -> None:
         self.writers.shutdown()
@@ -127,7 +134,10 @@ class _Publish(beam.DoFn):
             failure = Failure(plan.request.id, "panorama", one_line(error))
             say_once(f"{failure.request_id} cannot be assembled: {failure.reason}; it is tried again at the end")
             return Result(tiles=tiles, failure=failure)
-        return Result(tiles=tiles, row=manifest_row(plan, DONE, None, record))
+        row = manifest_row(plan, DONE, None, record)
+        if self.log:
+            self.log.add(row)
+        return Result(tiles=tiles, row=row)
 
 
 @dataclass(frozen=True, slots=True)

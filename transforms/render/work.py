@@ -1,7 +1,7 @@
-"""The work left on each panorama: one survey of the folder, for the manifest, the progress bar and the pipeline."""
+"""The work left on a panorama."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -11,13 +11,8 @@ from model.geometry import Window
 from transforms.panoramas.folder import Held, PanoramaRecord, existing_shards, is_complete, plan_folder
 from transforms.panoramas.plan import PatchShard, Plan
 from transforms.render.options import RenderOptions
-from transforms.render.planner import Planned
 from transforms.storage.files import remove
-from transforms.storage.prefetch import map_ahead
 from transforms.storage.retry import retried
-
-NEIGHBOURS = 16
-"""The number of consecutive requests whose order is random."""
 
 STORAGE_CALLS = 16
 """The number of calls to storage at the same time, while a job begins."""
@@ -59,21 +54,6 @@ class Work:
         """Yields the shards to make."""
         for first, last in self.gaps:
             yield from cut(self.plan, first, last, self.tiles_per_shard)
-
-
-def survey(planned: Planned, damaged: Mapping[Plan, Sequence[PatchShard]] | None = None) -> list[Work]:
-    """Returns the work left on each plan. Storage is not queried for ids that are new to the folder.
-
-    Args:
-        planned: the plans.
-        damaged: the shards that a repair has removed. Of a complete panorama only these are made again, even if other
-            patches are gone.
-    """
-
-    def look_at(plan: Plan) -> Work:
-        return work_on(planned.options, plan, planned.held.get(plan), (damaged or {}).get(plan, ()))
-
-    return list(map_ahead(look_at, planned.networks, threads=STORAGE_CALLS, ahead=2 * STORAGE_CALLS))
 
 
 def work_on(options: RenderOptions, plan: Plan, held: Held | None, damaged: Iterable[PatchShard] = ()) -> Work:
@@ -123,17 +103,6 @@ def cut(plan: Plan, first: int, last: int, tiles_per_shard: int) -> Iterator[Pat
         end = min(last, first - first % tiles_per_shard + tiles_per_shard - 1)
         yield PatchShard(plan, first, end)
         first = end + 1
-
-
-def almost_in_order(work: Sequence[Work]) -> Iterator[Work]:
-    """Yields work in the order of the requests, but for a random order within each few.
-
-    So two runs of one job rarely compute the same shards at the same time, and share most of the work.
-    """
-    for first in range(0, len(work), NEIGHBOURS):
-        few = list(work[first : first + NEIGHBOURS])
-        random.shuffle(few)
-        yield from few
 
 
 @dataclass(eq=False)

@@ -6,11 +6,13 @@ follows would belong to its field.
 
 import codecs
 import csv
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Final
+from typing import IO, Final
 
 LONGEST_RECORD_LINES: Final = 1000
 """The number of line ends that a CSV field may hold; a quotation mark open for longer was never closed."""
@@ -43,36 +45,50 @@ def read_lines(content: bytes) -> list[str]:
     return lines[:-1] if not lines[-1] else lines
 
 
+def stream_lines(file: IO[bytes]) -> Iterator[str]:
+    """Yields the lines that `read_lines` returns of the content of a file, which can seek."""
+    start = file.read(max(map(len, _BYTE_ORDER_MARKS)))
+    mark, encoding = next((item for item in _BYTE_ORDER_MARKS.items() if start.startswith(item[0])), (b"", "utf-8"))
+    file.seek(len(mark))
+    errors = "surrogateescape" if encoding == "utf-8" else "replace"
+    for line in io.TextIOWrapper(file, encoding, errors, newline=None):
+        yield line.removesuffix("\n")
+
+
 def is_decodable(text: str) -> bool:
     """Returns whether a line from `read_lines` was valid UTF-8."""
     return text.isascii() or not _UNDECODABLE.search(text)
 
 
-def read_records(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
+def read_records(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
     """Yields the fields of each row of a table; None for a row that cannot be separated from the next.
 
     In a TSV, a quotation mark is an ordinary character unless quotes surround a whole field within one line. In a CSV,
-    a quoted field may span several lines.
+    a quoted field may span several lines. No more lines are taken ahead than a row may span.
     """
     most_lines = 1 if delimiter == "\t" else LONGEST_RECORD_LINES
-    begun = position = 0
+    source, again, taken = iter(lines), deque[str](), list[str]()
 
     def feed() -> Iterator[str]:
-        nonlocal position
-        while position < len(lines) and position - begun < most_lines:
-            position += 1
-            yield lines[position - 1] + "\n"
+        while len(taken) < most_lines:
+            line = again.popleft() if again else next(source, None)
+            if line is None:
+                return
+            taken.append(line)
+            yield line + "\n"
 
-    while begun < len(lines):
-        position = begun
+    is_at_end = False
+    while not is_at_end:
         try:
             reader = csv.reader(feed(), delimiter=delimiter, strict=True, skipinitialspace=True)
             while (fields := _next_record(reader)) is not None:
                 yield [field.strip() for field in fields]
-                begun = position
+                taken.clear()
+            is_at_end = True
         except csv.Error:
-            yield [field.strip() for field in lines[begun].split("\t")] if delimiter == "\t" else None
-            begun += 1
+            yield [field.strip() for field in taken[0].split("\t")] if delimiter == "\t" else None
+            again.extendleft(reversed(taken[1:]))
+            taken.clear()
 
 
 def _next_record(reader: Iterator[list[str]]) -> list[str] | None:

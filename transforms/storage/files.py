@@ -123,6 +123,22 @@ def list_files(url: str) -> list[str]:
     return sorted(name for name in names if not TEMPORARY.search(name))
 
 
+def iterate_names(url: str) -> Iterator[str]:
+    """Yields the names of all that is in a folder, in no order; nothing if there is no such folder.
+
+    On disk this is as fast as listing can be, because nothing is asked about what the names stand for.
+    """
+    fs, path = filesystem(url)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if isinstance(fs, LocalFileSystem):
+            with os.scandir(path) as entries:
+                yield from (entry.name for entry in entries)
+        else:
+            fs.invalidate_cache(path)
+            yield from (posixpath.basename(name.rstrip("/")) for name in retried(fs.ls, path, detail=False))
+            fs.invalidate_cache(path)
+
+
 @contextmanager
 def open_atomic(url: str) -> Iterator[IO[bytes]]:
     """Opens a file for writing; it appears under its name only if the block ends without an error.

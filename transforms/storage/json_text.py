@@ -1,6 +1,7 @@
 """JSON from outside sources, read as valid Unicode with numbers of bounded length."""
 
 import json
+from functools import cache
 from typing import Any
 
 from transforms.storage.text import clean_text
@@ -16,9 +17,16 @@ def read_json_text(text: str | bytes) -> Any:
         ValueError: the text is not JSON, is nested too deeply, repeats a key, or has a number with too many digits.
     """
     try:
-        return _clean(json.loads(text, object_pairs_hook=_distinct, parse_int=_whole_number))
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _clean(_decoder().decode(text))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+@cache
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_distinct, parse_int=_whole_number)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

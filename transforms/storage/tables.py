@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import NamedTemporaryFile
 from typing import Any
 
@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError, one_line
 from transforms.storage.files import filesystem, open_atomic, read_bytes
-from transforms.storage.retry import passes
+from transforms.storage.retry import FINAL_OS, passes, retried
 
 ROWS_IN_A_GROUP = 10_000
 """The number of rows that are in memory while a table is written or read in parts."""
@@ -87,7 +87,7 @@ def count_groups(url: str, what: str) -> int:
     Raises:
         InputError: the file is missing or damaged.
     """
-    with _named_errors(url, what), _local(url) as path, pa.OSFile(path) as file:
+    with _copy(url, what) as path, _named_errors(url, what), pa.OSFile(path) as file:
         return pq.ParquetFile(file, pre_buffer=False).num_row_groups
 
 
@@ -106,7 +106,7 @@ def read_parts(
     Raises:
         InputError: as `read_rows` does.
     """
-    with _named_errors(url, what), _local(url) as path, pa.OSFile(path) as source:
+    with _copy(url, what) as path, _named_errors(url, what), pa.OSFile(path) as source:
         # Neither a Python file object nor threads, for the reasons that `parse_table` gives.
         file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         there = [name for name in schema.names if name not in later or name in file.schema_arrow.names]
@@ -122,11 +122,22 @@ def read_parts(
 
 
 @contextmanager
+def _copy(url: str, what: str) -> Iterator[str]:
+    """Yields the path of a file or of a copy. Errors of storage that may pass are raised as they are."""
+    with ExitStack() as stack:
+        try:
+            path = retried(lambda: stack.enter_context(local_copy(url)))
+        except FileNotFoundError:
+            raise InputError(f"{url} is missing; it should be the {what}") from None
+        except FINAL_OS as error:
+            raise InputError(f"{url} cannot be read; it should be the {what}: {one_line(error)}") from None
+        yield path
+
+
+@contextmanager
 def _named_errors(url: str, what: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise InputError(f"{url} is missing; it should be the {what}") from None
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno and passes(error):
             raise  # the storage has failed, not the file
@@ -134,7 +145,7 @@ def _named_errors(url: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _local(url: str) -> Iterator[str]:
+def local_copy(url: str) -> Iterator[str]:
     """Yields the path of a file; one on an object store is copied to a temporary file meanwhile."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):

@@ -60,14 +60,24 @@ def test_in_a_circle_the_coordinates_turn_a_whole_number_of_times(turn, times):
     assert torch.equal(field[:, 0], field[:, -1])
 
 
-def test_a_local_truncation_is_the_factor_of_what_is_drawn():
+def test_beyond_the_frame_a_local_truncation_is_the_factor_of_what_is_drawn():
     """Edits are drawn with it too; an edit that copies statistics takes them from what is there."""
-    edit, like = Edit(box_px=(0, 0, 80, 80), seed=2), Edit(box_px=(160, 0, 80, 80), seed=3, like_box_px=(0, 0, 80, 80))
-    plain, half = (latents_of(edits=(edit, like), local_truncation=factor) for factor in (1.0, 0.5))
-    windows = (-9, 20), (-9, 30)
-    assert torch.allclose(half.z_l(*windows), 0.5 * plain.z_l(*windows), atol=1e-6)
-    assert torch.equal(latents_of(local_truncation=1.0).z_l(*windows), latents_of().z_l(*windows))
+    like_box = (0, 320, 80, 80)
+    edits = Edit(box_px=(0, 320, 80, 80), seed=2), Edit(box_px=(160, 320, 80, 80), seed=3, like_box_px=like_box)
+    plain, half = (latents_of(edits=edits, local_truncation=factor) for factor in (1.0, 0.5))
+    frame_cells = math.ceil(CONFIG.full_px / 2 / CONFIG.cell_px)
+    for rows in ((frame_cells, frame_cells + 30), (-frame_cells - 31, -frame_cells - 1)):
+        assert torch.allclose(half.z_l(rows, (-9, 30)), 0.5 * plain.z_l(rows, (-9, 30)), atol=1e-6)
+    near = math.floor(CONFIG.full_px / 4 / CONFIG.cell_px)
+    windows = (-near, near - 1), (-9, 30)
+    assert torch.equal(half.z_l(*windows), plain.z_l(*windows))
     assert torch.equal(half.z_n([(3, *windows)])[0], plain.z_n([(3, *windows)])[0])
+
+
+def test_a_local_truncation_never_rises_away_from_the_horizon():
+    factors = latents_of(local_truncation=0.5).truncation_of((0, 30))[0, 0, :, 0]
+    assert (factors.diff() <= 0).all()
+    assert torch.equal(latents_of(local_truncation=0.5).truncation_of((-31, -1))[0, 0, :, 0].flip(0), factors)
 
 
 def edited_by_hand(base, other, edit, rows, columns, positions, turn):

@@ -152,6 +152,14 @@ def test_copies_are_numbered_on_from_those_in_the_set(out):
     assert [row.sample["source"] for row in read_rows(out, records)] == ["a.jpg", "b.jpg"]
 
 
+def test_of_very_many_equal_pictures_one_is_kept(out, monkeypatch):
+    monkeypatch.setattr(cells_module, "LIKENESSES_KEPT", 2)
+    items = [prepared(picture(1 + number % 2), f"{number}.jpg") for number in range(40)]
+    kept, losers = decide(out, items, ranges=3, in_cells=True)
+    assert len(kept) == 2
+    assert len(losers) == 38
+
+
 def chain(seed, count):
     """Returns pictures of which each resembles the next."""
     rng = np.random.default_rng(seed)
@@ -190,7 +198,10 @@ def test_blocks_are_decided_as_all_samples_together_are(tmp_path_factory, chosen
     unique = list({item.sample.sha256: item for item in existing}.values())
     if new:
         out = str(tmp_path_factory.mktemp("set"))
-        with mock.patch.object(cells_module, "winning_cells", lambda cells: cells):
+        with (
+            mock.patch.object(cells_module, "winning_cells", lambda cells: cells),
+            mock.patch.object(cells_module, "UNCROPPED_BITS", 144),
+        ):
             found = decide(out, new, unique, dedup, ranges, in_cells)
         assert found == oracles.drop_duplicates(
             [(item.sample, item.crop_hashes) for item in new], [item.sample for item in unique], dedup

@@ -18,8 +18,7 @@ from transforms.panoramas.plan import PatchShard, Plan
 from transforms.panoramas.requests import RenderRequest
 from transforms.panoramas.tiling import SCALED_TILE_PIXELS, TILE_PIXELS, size_for
 from transforms.render.options import RenderOptions
-from transforms.render.planner import Planned
-from transforms.render.work import CutShards, Work, gaps_between, missing_shards, survey
+from transforms.render.work import CutShards, Work, gaps_between, missing_shards, work_on
 
 tile_sides = st.sampled_from([16, 32, 48, 64, 112])
 pairs_of_sides = st.tuples(*[st.sampled_from([32, 64, 96, 128])] * 2)
@@ -306,19 +305,14 @@ def test_an_id_is_known_by_its_patches_and_by_its_panorama(scheme, plan_of, tmp_
     check_plan(out, plan, look_up(out, plan))
 
 
-def planned_of(out, tiles_per_shard, *plans, known=True):
-    options = RenderOptions((), str(out), tiles_per_shard=tiles_per_shard)
-    held = {plan: look_up(str(out), plan) for plan in plans if known}
-    return Planned(options, dict.fromkeys(plans), held, {})
-
-
 def test_the_transform_outputs_what_is_missing(plan_of, tmp_path):
     plan, other = plan_of(300, 200), plan_of(50, 50, id="q")
     folder = tmp_path / "patches" / "p" / plan.digest
     folder.mkdir(parents=True)
     (folder / "20-29.tar").touch()
     existing = existing_shards(str(tmp_path), plan)
-    work = survey(planned_of(tmp_path, 20, plan, other))
+    options = RenderOptions((), str(tmp_path), tiles_per_shard=20)
+    work = [work_on(options, each, look_up(options.out, each)) for each in (plan, other)]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         shards = pipeline | beam.Create(work) | CutShards()
         expected = [*missing_shards(plan, existing, 20), *missing_shards(other, [], 20)]
@@ -349,7 +343,7 @@ def test_work_is_reckoned_as_it_would_be_listed(made, tiles_per_shard):
 
 def test_the_work_of_the_largest_panorama_is_reckoned_at_once(plan_of, tmp_path):
     plan = plan_of(2 * 10**9, 512, tile_px=256, formats=("tif",))
-    (work,) = survey(planned_of(tmp_path, 1, plan, known=False))
+    work = work_on(RenderOptions((), str(tmp_path), tiles_per_shard=1), plan, None)
     assert (work.shard_count, work.tiles) == (plan.tiles, plan.tiles)
     assert plan.tiles == 7_812_500 * 2
 
