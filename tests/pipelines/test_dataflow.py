@@ -163,6 +163,11 @@ def test_the_steps_of_ingest_keep_their_names(name, stage, steps_of):
     assert names(graph) == STEPS[name]
 
 
+def test_the_steps_of_render_keep_their_names(stage_render):
+    _, graph = stage_render(*WORKERS)
+    assert names(graph) == STEPS["render"]
+
+
 def test_ingests_graphs_have_the_same_size_for_any_number_of_photographs(stage, steps_of):
     sizes = [stage(steps_of("ingest", count), *WORKERS)[1].ByteSize() for count in (10, 100_000)]
     assert max(sizes) < MOST_BYTES
@@ -188,7 +193,6 @@ def test_the_steps_of_a_watch_keep_their_names(stage):
     assert graph.ByteSize() < MOST_BYTES
 
 
-@pytest.mark.xfail(reason="the work on each panorama is in the graph until workers read the requests")
 def test_renders_graph_has_the_same_size_for_any_number_of_requests(stage_render, tmp_path):
     sizes = []
     for count in (3, 100):
