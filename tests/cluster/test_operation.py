@@ -57,6 +57,15 @@ def test_what_workers_cannot_see_is_named_and_never_a_reject(blind_cluster, hidd
     assert re.fullmatch(rf"infinitygan: worker .* does not see {hidden / 'set'}\S*: .*\n", said)
 
 
+def test_a_render_that_stores_no_plan_shows_that_workers_see_its_folder_too(
+    blind_cluster, hidden, tiny_checkpoint, tmp_path
+):
+    words = ("render", "--width=60", "--height=40", "--no-keep-patches", f"--checkpoint={tiny_checkpoint}", "--quiet")
+    code, said = blind_cluster.infinitygan(*words, f"--out={hidden / 'out'}")
+    assert code == 2
+    assert re.fullmatch(rf"infinitygan: worker .* does not see {hidden / 'out'}\S*: .*\n", said)
+
+
 def test_an_interrupted_job_is_cancelled(cluster, slow, web_server, tmp_path):
     process = started(cluster, web_server, slow, f"--out={tmp_path / 'set'}")
     start = time.monotonic()

@@ -146,7 +146,7 @@ def _row_without_panorama(name: str, state: str, reason: str) -> ManifestRow:
 
 
 def write_manifest(
-    out: str, rows: Iterable[ManifestRow], anew: str | None = None, left_out: Container[str] = ()
+    out: str, rows: Iterable[ManifestRow], replaces: str | None = None, left_out: Container[str] = ()
 ) -> None:
     """Writes one row per request, by id; keeps other runs' rows. Memory does not grow with the number of rows.
 
@@ -155,7 +155,7 @@ def write_manifest(
     Args:
         out: the folder.
         rows: the rows, in the order of their ids; iterated once more if storage fails.
-        anew: the start of ids whose other rows are removed; None for none.
+        replaces: the start of ids whose other rows are removed; None for none.
         left_out: ids that begin so, but whose rows are kept.
 
     Raises:
@@ -163,7 +163,7 @@ def write_manifest(
         OSError: other runs keep overwriting it.
     """
     with _announced(out):
-        is_new = _write_part(out, rows, anew, left_out)
+        is_new = _write_part(out, rows, replaces, left_out)
         if not is_new and not _named(out, _PART) and retried(exists, join(out, MANIFEST)):
             return
         for _ in range(ATTEMPTS):
@@ -226,7 +226,7 @@ def _named(out: str, pattern: re.Pattern[str]) -> dict[str, int]:
     return dict(sorted(stamps.items(), key=lambda item: (item[1], item[0])))
 
 
-def _write_part(out: str, rows: Iterable[ManifestRow], anew: str | None, left_out: Container[str]) -> bool:
+def _write_part(out: str, rows: Iterable[ManifestRow], replaces: str | None, left_out: Container[str]) -> bool:
     """Writes a run's part with a stamp above all existing ones, whatever the machines' clocks say.
 
     Returns:
@@ -237,7 +237,7 @@ def _write_part(out: str, rows: Iterable[ManifestRow], anew: str | None, left_ou
     url = join(out, f"manifest-{stamp:020d}-{uuid.uuid4().hex[:8]}.part")
 
     def write() -> bool:
-        old = () if anew is None else _ids(out, parts, anew)
+        old = () if replaces is None else _ids(out, parts, replaces)
         gone = (_row_without_panorama(name, GONE, "") for name in old if name not in left_out)
         changed = _last_of_each([gone, iter(rows)])
         first = list(itertools.islice(changed, 1))

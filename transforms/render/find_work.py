@@ -235,7 +235,7 @@ class FindWork(beam.PTransform[pvalue.PBegin, beam.PCollection[Work]]):
         options, file, job = self.take.options, self.take.file, self.take.job
         with reported():
             write_manifest(
-                options.out, Merged(job.taken, frozenset(runs)), anew=file.place(""), left_out=job.left_out(file)
+                options.out, Merged(job.taken, frozenset(runs)), replaces=file.place(""), left_out=job.left_out(file)
             )
 
 

@@ -30,6 +30,13 @@ from transforms.workers.faults import reported
 
 ROWS = "rows"
 
+TAKEN, DONE_BEFORE = Tally("requests"), "done before"
+"""The requests that are rendered; the number of those that were done before the job has a name of its own."""
+
+TILES_TO_MAKE = Tally("tiles to make")
+CAUTIONS = Tally("cautions")
+"""The panoramas that each warning is about, by its text."""
+
 Numbered = Sequence[tuple[int, RenderRequest | Refused]]
 """Requests, or why they are refused, by the numbers of their rows."""
 
@@ -71,14 +78,12 @@ def planner_of(job: str, planner: Planner | None = None) -> Planner:
         job: the URL of the job's folder.
         planner: the planner that they are to share; None for a new one.
     """
-    if job not in _PLANNERS:
-        _PLANNERS.clear()  # earlier jobs read checkpoints that may be others now
-        _PLANNERS[job] = planner or Planner()
-    return _PLANNERS[job]
-
-
-TAKEN, DONE_BEFORE = Tally("requests"), "done before"
-TILES_TO_MAKE, CAUTIONS = Tally("tiles to make"), Tally("cautions")
+    known = _PLANNERS.get(job)
+    if known is None:
+        known = planner or Planner()
+        _PLANNERS.clear()  # earlier jobs have read checkpoints that may be others now
+        _PLANNERS[job] = known
+    return known
 
 
 def count_taken(taken: Taken) -> None:

@@ -126,8 +126,8 @@ def test_whatever_the_moments_no_row_is_lost(kills, stage, monkeypatch):
         write_manifest(out, [row("first"), refused_row("r.jsonl, request 1", "old")])
         rows = {name: row(name) for name in "abc"}
         rows["d"] = refused_row("r.jsonl, request 2", "new")
-        anew = {"d": "r.jsonl, "}
-        runs = {name: partial(write_manifest, out, [rows[name]], anew.get(name)) for name in rows}
+        replaces = {"d": "r.jsonl, "}
+        runs = {name: partial(write_manifest, out, [rows[name]], replaces.get(name)) for name in rows}
         ended = stage(seed, kills).run(*runs.values())
         ids = {rows[name]["id"] for name, run in runs.items() if run in ended}
         assert ids | {"first"} <= set(states(out)), seed
