@@ -6,14 +6,14 @@ manifest -> plans -> panoramas -> manifest
 import operator
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
 from model.version import __version__
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.jobs import folder_of_job, is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import show_cautions
 from transforms.formats.registry import FORMATS
@@ -23,8 +23,11 @@ from transforms.panoramas.plan import Plan
 from transforms.panoramas.requests import cautions
 from transforms.render.assemble import PANORAMAS_DONE, PANORAMAS_FAILED, assemble_panorama
 from transforms.render.index_page import write_index
-from transforms.storage.files import exists, join
+from transforms.storage.files import exists, join, remove
+from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
+from transforms.storage.runs import Runs
+from transforms.workers.listed import ReadListed
 from transforms.workers.sight import CheckSight, look
 
 
@@ -46,28 +49,53 @@ def assemble(
     show_cautions(Counter(caution for plan in plans for caution in cautions(plan.request)))
     for tally in (PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
-    with track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count):
-        run(out, plans, beam_flags)
+    with (
+        folder_of_job(out) as folder,
+        track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count),
+        job(beam_flags, out) as pipeline,
+    ):
+        build(pipeline, out, formats, plans, folder, is_remote(beam_flags), is_detached(beam_flags))
     write_index(out)
     wanted = {plan.request.id for plan in plans}
     return [row for row in stream_manifest(out) if row["id"] in wanted]
 
 
-def run(out: str, plans: Sequence[Plan], beam_flags: PipelineOptions | None) -> None:
-    """Builds the pipeline and runs it."""
-    sight = look([join(out, MANIFEST)]) if is_remote(beam_flags) else None
-    with job(beam_flags, out) as pipeline:
-        _ = (
-            pipeline
-            | "Plans" >> beam.Create(plans)
-            | "Share out" >> beam.Reshuffle()
-            | CheckSight(sight)
-            | "Assemble" >> beam.Map(lambda plan: assemble_panorama(out, plan, (), __version__))
-            | "Not replaced" >> beam.Filter(lambda row: row is not None)
-            | "All rows" >> beam.combiners.ToList()
-            | "Write manifest"
-            >> beam.Map(lambda rows: write_manifest(out, sorted(rows, key=operator.itemgetter("id"))))
-        )
+def build(
+    pipeline: beam.Pipeline,
+    out: str,
+    formats: Sequence[str],
+    plans: Sequence[Plan],
+    folder: str,
+    remote: bool,
+    detached: bool,
+) -> None:
+    """Adds the steps of the job to a pipeline; its panoramas are listed in the folder of the job."""
+    keys: Runs[tuple[str, str]] = Runs(folder, operator.itemgetter(0), list, tuple)
+    listed = keys.write((plan.request.id, plan.digest) for plan in plans)
+
+    def assembled(key: tuple[str, str]) -> Iterator[ManifestRow]:
+        try:
+            plan = retried(stored_plan, out, *key, formats)
+        except InputError as error:  # another run has replaced it since it was listed
+            say_once(str(error))
+            return
+        row = assemble_panorama(out, plan, (), __version__)
+        if row is not None:
+            yield row
+
+    def finish(rows: list[ManifestRow]) -> None:
+        write_manifest(out, sorted(rows, key=operator.itemgetter("id")))
+        if detached:
+            retried(remove, folder)
+
+    _ = (
+        pipeline
+        | "Panoramas" >> ReadListed(keys, listed)
+        | CheckSight(look([listed, join(out, MANIFEST)]) if remote else None)
+        | "Assemble" >> beam.FlatMap(assembled)
+        | "All rows" >> beam.combiners.ToList()
+        | "Write manifest" >> beam.Map(finish)
+    )
 
 
 def plans_to_assemble(out: str, formats: Sequence[str], ids: Sequence[str]) -> list[Plan]:

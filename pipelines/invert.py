@@ -1,5 +1,8 @@
 """Invert: turns photographs into overlays of a world."""
 
+import dataclasses
+import operator
+import posixpath
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.bundled import resolve
 from model.world.overlay import Overlay
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.jobs import folder_of_job, is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from transforms.applications.inversions import read_inversions, write_inversions
 from transforms.applications.invert import (
@@ -21,8 +24,11 @@ from transforms.applications.invert import (
     InvertPhotographs,
     invert,
 )
-from transforms.storage.files import join
-from transforms.workers.sight import CheckSight, look
+from transforms.storage.files import join, remove
+from transforms.storage.retry import retried
+from transforms.storage.runs import Runs
+from transforms.workers.listed import ReadListed
+from transforms.workers.sight import CheckSight, Sight, look
 
 
 def invert_all(jobs: Sequence[InversionJob]) -> list[Overlay]:
@@ -33,14 +39,54 @@ def invert_all(jobs: Sequence[InversionJob]) -> list[Overlay]:
 
 
 def invert_many(jobs: Sequence[InversionJob], out: str, beam_flags: PipelineOptions) -> list[Inverted]:
-    """Inverts photographs with a Beam pipeline; the folder receives a table with the result of each."""
+    """Inverts photographs with a Beam pipeline; the folder receives a table with the result of each.
+
+    Args:
+        jobs: The photographs, which differ in nothing but their files and overlays.
+        out: The folder.
+        beam_flags: Beam's options.
+    """
     INVERTED_DONE.reset()
-    needed = [file for each in jobs for file in (each.photograph, resolve(each.checkpoint))]
-    sight = look(needed) if is_remote(beam_flags) else None
-    with track("Photographs", len(jobs), lambda: INVERTED_DONE.count), job(beam_flags, out) as pipeline:
-        results = pipeline | "Photographs" >> beam.Create(jobs) | CheckSight(sight) | InvertPhotographs()
-        _ = results | "All" >> beam.combiners.ToList() | "Table" >> beam.Map(lambda rows: write_inversions(out, rows))
+    with (
+        folder_of_job(out) as folder,
+        track("Photographs", len(jobs), lambda: INVERTED_DONE.count),
+        job(beam_flags, out) as pipeline,
+    ):
+        build(pipeline, jobs, out, folder, is_remote(beam_flags), is_detached(beam_flags))
     return read_inversions(out)
+
+
+def build(
+    pipeline: beam.Pipeline, jobs: Sequence[InversionJob], out: str, folder: str, remote: bool, detached: bool
+) -> None:
+    """Adds the steps of an inversion to a pipeline; its photographs are listed in the folder of the job."""
+    files: Runs[tuple[str, str]] = Runs(folder, operator.itemgetter(0), list, tuple)
+    listed = files.write((each.photograph, each.out) for each in jobs)
+    first = jobs[0]
+
+    def job_of(paths: tuple[str, str]) -> InversionJob:
+        return dataclasses.replace(first, photograph=paths[0], out=paths[1])
+
+    def finish(rows: Iterable[Inverted]) -> None:
+        write_inversions(out, rows)
+        if detached:
+            retried(remove, folder)
+
+    sight = sight_of(jobs, listed) if remote else None
+    results = (
+        pipeline
+        | "Photographs" >> ReadListed(files, listed)
+        | CheckSight(sight)
+        | "Jobs" >> beam.Map(job_of)
+        | InvertPhotographs()
+    )
+    _ = results | "All" >> beam.combiners.ToList() | "Table" >> beam.Map(finish)
+
+
+def sight_of(jobs: Sequence[InversionJob], listed: str) -> Sight:
+    """Returns what workers must see: the list, the checkpoint, and a photograph of each folder."""
+    photographs = {posixpath.dirname(each.photograph): each.photograph for each in jobs}
+    return look([listed, resolve(jobs[0].checkpoint), *photographs.values()])
 
 
 def name_of(photograph: str) -> str:

@@ -327,7 +327,7 @@ class InvertPhotographs(beam.PTransform[beam.PCollection[InversionJob], beam.PCo
     @no_annotations
     def expand(self, jobs: beam.PCollection[InversionJob]) -> beam.PCollection[Inverted]:
         """Applies the transform; called by Beam."""
-        return jobs | "Share out" >> beam.Reshuffle() | "Invert" >> beam.FlatMap(inverted)
+        return jobs | "Invert" >> beam.FlatMap(inverted)
 
 
 def inverted(job: InversionJob) -> Iterator[Inverted]:
