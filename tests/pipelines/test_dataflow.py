@@ -163,6 +163,11 @@ def test_the_steps_of_ingest_keep_their_names(name, stage, steps_of):
     assert names(graph) == STEPS[name]
 
 
+def test_the_steps_of_render_keep_their_names(stage_render):
+    _, graph = stage_render(*WORKERS)
+    assert names(graph) == STEPS["render"]
+
+
 def test_ingests_graphs_have_the_same_size_for_any_number_of_photographs(stage, steps_of):
     sizes = [stage(steps_of("ingest", count), *WORKERS)[1].ByteSize() for count in (10, 100_000)]
     assert max(sizes) < MOST_BYTES
@@ -186,6 +191,17 @@ def test_the_steps_of_a_watch_keep_their_names(stage):
     ]
     assert b"projects/my-project/subscriptions/requests" in read.spec.payload
     assert graph.ByteSize() < MOST_BYTES
+
+
+def test_renders_graph_has_the_same_size_for_any_number_of_requests(stage_render, tmp_path):
+    sizes = []
+    for count in (3, 100):
+        requests = tmp_path / f"{count}.csv"
+        rows = [f"{count}-{number},{number},64,64" for number in range(count)]
+        requests.write_text("\n".join(["id,seed,width_px,height_px", *rows]))
+        sizes.append(stage_render(*WORKERS, f"--requests={requests}")[1].ByteSize())
+    assert max(sizes) < MOST_BYTES
+    assert max(sizes) - min(sizes) < 1000
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
