@@ -34,6 +34,7 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 COMMAND = (sys.executable, "-c", "from pipelines.cli import main; main()")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+INTERRUPTED = 130
 
 
 def free_port() -> int:
@@ -176,12 +177,14 @@ class Bench:
             start = time.monotonic()
             process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE)
             assert process.stderr is not None
-            process.stderr.readline()
+            first = process.stderr.readline()
             line_s = time.monotonic() - start
             time.sleep(3)
             start = time.monotonic()
             process.send_signal(signal.SIGINT)
-            process.communicate()
+            _, rest = process.communicate()
+            if process.returncode != INTERRUPTED:
+                sys.exit(f"the ingest was not interrupted at work: {(first + rest).decode()}")
         return {
             "first line of progress, s (at most 5)": (line_s, None),
             "from an interrupt to the end, s (at most 10)": (time.monotonic() - start, None),
