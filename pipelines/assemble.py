@@ -13,7 +13,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.errors import InputError
 from model.version import __version__
-from pipelines.terminal.jobs import folder_of_job, is_detached, is_remote, job
+from pipelines.terminal.job_folders import folder_of_job
+from pipelines.terminal.jobs import is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import show_cautions
 from transforms.formats.registry import FORMATS

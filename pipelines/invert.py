@@ -12,7 +12,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from model.bundled import resolve
 from model.world.overlay import Overlay
-from pipelines.terminal.jobs import folder_of_job, is_detached, is_remote, job
+from pipelines.terminal.job_folders import folder_of_job
+from pipelines.terminal.jobs import is_detached, is_remote, job
 from pipelines.terminal.progress import track
 from transforms.applications.inversions import read_inversions, write_inversions
 from transforms.applications.invert import (

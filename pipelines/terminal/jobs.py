@@ -23,9 +23,7 @@ from pipelines.terminal.interrupts import cancelled_by_signals
 from pipelines.terminal.job_records import FINDING, JOB, JobRecord
 from pipelines.terminal.progress import remark
 from pipelines.terminal.runners import JOB_SERVER_S, RESTARTS
-from transforms.render.job_folder import new_job_folder
 from transforms.storage.files import join, remove, write_json
-from transforms.storage.retry import retried
 from transforms.storage.tally import NAMESPACE, Collected
 from transforms.workers.faults import FAULTS, in_this_process
 
@@ -69,23 +67,6 @@ def is_remote(flags: PipelineOptions | None) -> bool:
 def is_detached(flags: PipelineOptions | None) -> bool:
     """Returns whether this process will not be there at the end of the job."""
     return flags is not None and is_remote(flags) and bool(flags.view_as(OwnOptions).detach)
-
-
-@contextmanager
-def folder_of_job(out: str) -> Iterator[str]:
-    """Yields the URL of a new folder for the job's own files.
-
-    It is removed at the end of the block, unless the job goes on; then its last step should do so.
-    """
-    folder, goes_on = new_job_folder(out).url, False
-    try:
-        yield folder
-    except (Detached, UnwatchedError):
-        goes_on = True
-        raise
-    finally:
-        if not goes_on:
-            retried(remove, folder)
 
 
 @contextmanager
