@@ -51,11 +51,11 @@ def assemble(
     for tally in (PANORAMAS_DONE, PANORAMAS_FAILED):
         tally.reset()
     with (
-        folder_of_job(out) as folder,
+        folder_of_job(out, beam_flags) as folder,
         track("Panoramas", len(plans), lambda: PANORAMAS_DONE.count + PANORAMAS_FAILED.count),
         job(beam_flags, out) as pipeline,
     ):
-        build(pipeline, out, formats, plans, folder, is_remote(beam_flags), is_detached(beam_flags))
+        build(pipeline, out, formats, plans, folder.url, is_remote(beam_flags), is_detached(beam_flags))
     write_index(out)
     wanted = {plan.request.id for plan in plans}
     return [row for row in stream_manifest(out) if row["id"] in wanted]

@@ -49,11 +49,11 @@ def invert_many(jobs: Sequence[InversionJob], out: str, beam_flags: PipelineOpti
     """
     INVERTED_DONE.reset()
     with (
-        folder_of_job(out) as folder,
+        folder_of_job(out, beam_flags) as folder,
         track("Photographs", len(jobs), lambda: INVERTED_DONE.count),
         job(beam_flags, out) as pipeline,
     ):
-        build(pipeline, jobs, out, folder, is_remote(beam_flags), is_detached(beam_flags))
+        build(pipeline, jobs, out, folder.url, is_remote(beam_flags), is_detached(beam_flags))
     return read_inversions(out)
 
 

@@ -17,9 +17,9 @@ from apache_beam.typehints.decorators import no_annotations
 
 from model.bundled import resolve
 from model.version import __version__
-from pipelines.terminal.failures import Detached, UnwatchedError
+from pipelines.terminal.job_folders import folder_of_job
 from pipelines.terminal.job_records import JOB
-from pipelines.terminal.jobs import is_detached, is_remote
+from pipelines.terminal.jobs import is_detached, is_remote, is_template
 from pipelines.terminal.jobs import job as beam_job
 from pipelines.terminal.progress import track
 from pipelines.terminal.render_tables import JobNote, Summary, show_cautions, show_estimate, show_refused, show_summary
@@ -71,10 +71,8 @@ def rendered(
         InputError: No request can be rendered. Nothing was written.
         OSError: Storage failed in a way that does not concern a single panorama.
     """
-    job = new_job_folder(options.out)
-    first = check_any(options, planner_of(job.url, planner))
-    remains = False
-    try:
+    with folder_of_job(options.out, beam_flags) as job:
+        first = check_any(options, planner_of(job.url, planner))
         file = job.store(options.requests, is_remote(beam_flags))
         shown = set(cautions(first.request)) if first else set()
         show_cautions(dict.fromkeys(shown, 1))
@@ -83,16 +81,11 @@ def rendered(
         show_cautions(
             {caution: count for caution, count in CAUTIONS.named().items() if count > 1 or caution not in shown}
         )
-        remains = not job.has_run()  # but will: as a template
-        if not remains:
+        if is_template(beam_flags):
+            yield iter(())
+        else:
             write_index(options.out)
-        yield iter(()) if remains else job.rows(options.out)
-    except (Detached, UnwatchedError):
-        remains = True  # for the job goes on
-        raise
-    finally:
-        if not remains:
-            retried(remove, job.url)
+            yield job.rows(options.out)
 
 
 def run(

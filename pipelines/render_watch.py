@@ -19,7 +19,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from model.bundled import BUNDLED, resolve
 from model.errors import InputError
 from pipelines.render import make_panoramas
-from pipelines.terminal.jobs import is_remote, job
+from pipelines.terminal.jobs import is_remote, job, uses_dataflow
 from pipelines.terminal.progress import say, track
 from transforms.panoramas.folder import FOLDERS
 from transforms.panoramas.manifest import MANIFEST
@@ -85,7 +85,7 @@ def check_subscription(watched: Watched, beam_flags: PipelineOptions | None) -> 
     """Raises InputError if messages are watched that the runner cannot receive."""
     if not watched.subscription:
         return
-    if "dataflow" not in str(beam_flags and beam_flags.view_as(StandardOptions).runner).lower():
+    if not uses_dataflow(beam_flags):
         raise InputError(f"--watch {watched.subscription}: of the runners, only Dataflow receives messages of Pub/Sub")
 
 

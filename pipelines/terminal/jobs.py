@@ -11,7 +11,13 @@ from typing import Any
 import apache_beam as beam
 import grpc
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+    TestOptions,
+)
 from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState
@@ -69,6 +75,19 @@ def is_detached(flags: PipelineOptions | None) -> bool:
     return flags is not None and is_remote(flags) and bool(flags.view_as(OwnOptions).detach)
 
 
+def is_template(flags: PipelineOptions | None) -> bool:
+    """Returns whether the job is only stored, as a template of Dataflow, or only built."""
+    if not uses_dataflow(flags):
+        return False
+    assert flags is not None
+    return bool(flags.view_as(GoogleCloudOptions).template_location or flags.view_as(TestOptions).dry_run)
+
+
+def uses_dataflow(flags: PipelineOptions | None) -> bool:
+    """Returns whether the job is for Dataflow."""
+    return "dataflow" in str(flags and flags.view_as(StandardOptions).runner).lower()
+
+
 @contextmanager
 def attached(flags: PipelineOptions | None) -> Iterator[None]:
     """Waits for a job that the block runs, even if the flags say not to, because another job follows it."""
@@ -90,7 +109,7 @@ def run_elsewhere(
     submitted = Submitted()
     with cancelled_by_signals(submitted.cancel):
         submitted.submit(pipeline, options)
-        if not getattr(submitted.result, "has_job", True):  # a template: there is nothing to wait for
+        if is_template(options):  # there is nothing to wait for
             return
         write_json(join(out, JOB), submitted.record(options))
         if is_detached(options):

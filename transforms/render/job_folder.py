@@ -106,10 +106,6 @@ class JobFolder:
         url = join(self.url, "left-out")
         return LeftOut(file.place(""), retried(read_bytes, url) if retried(exists, url) else b"")
 
-    def has_run(self) -> bool:
-        """Returns whether the job has taken its requests in."""
-        return any(retried(exists, join(self.url, name)) for name in ("taken", "done", "left-out"))
-
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yields the id of each request, or all that is in `taken` of it, by their ids."""
         folders = self.taken.folder, self.done.folder
