@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from forks import Fork
+from waiting import until
 
 from model.errors import InputError
 from pipelines import cli, ingest_watch
@@ -52,13 +53,6 @@ def watching(options, shard_minutes=AT_ONCE):
         thread.join(60)
         assert not thread.is_alive()
     assert not errors
-
-
-def until(condition):
-    late = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < late
-        time.sleep(0.05)
 
 
 def size(out):

@@ -8,6 +8,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from forks import Fork
+from waiting import until
 
 import pipelines.render_watch
 from pipelines import cli
@@ -36,13 +37,6 @@ def write(folder, name, *rows):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f".{name}").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / f".{name}").rename(folder / name)
-
-
-def until(condition):
-    late = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < late
-        time.sleep(0.05)
 
 
 def states(out):
