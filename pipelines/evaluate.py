@@ -27,7 +27,7 @@ from model.networks.lpips import Lpips
 from model.tensor_header import MOST_BYTES
 from model.version import __version__
 from pipelines.terminal.progress import track
-from transforms.evaluation.crops import read_photographs
+from transforms.evaluation.crops import Photographs, read_photographs
 from transforms.evaluation.figures import bands_picture, colours_picture, diversity_picture, frames_picture
 from transforms.evaluation.results import DescribedSets, Findings, References, Results, measure
 from transforms.evaluation.scaled import ScaledEvaluation, ScaledResults
@@ -149,12 +149,17 @@ def describe_photographs(data: str, config: GeneratorConfig, evaluation: Evaluat
     Raises:
         InputError: The training set does not fit, or is damaged.
     """
-    held_out, trained = read_photographs(data, config, evaluation)
-    return References(
+    return References(*describe_both(read_photographs(data, config, evaluation), networks), config, evaluation)
+
+
+def describe_both(
+    photographs: tuple[Photographs, Photographs], networks: Networks
+) -> tuple[DescribedSets, DescribedSets]:
+    """Describes held-out photographs and those of the training split, and shows progress."""
+    held_out, trained = photographs
+    return (
         describe(watched("Held-out photographs", held_out, len(held_out.rows)), networks),
         describe(watched("Training photographs", trained, len(trained.rows)), networks),
-        config,
-        evaluation,
     )
 
 

@@ -2,7 +2,7 @@
 
 from model.errors import InputError
 from model.metrics.picture_sets import describe
-from pipelines.evaluate import EvaluateOptions, load, load_networks, watched, write
+from pipelines.evaluate import EvaluateOptions, describe_both, load, load_networks, watched, write
 from transforms.evaluation.figures import methods_picture
 from transforms.evaluation.scaled import ScaledEvaluation, ScaledResults, draw_worlds, measure_scaled, read_frames
 from transforms.evaluation.settings import PATCH, frame
@@ -21,11 +21,7 @@ def evaluate_scaled(options: EvaluateOptions[ScaledEvaluation]) -> ScaledResults
             "at scale 1, or use a checkpoint of `train --preset detail`"
         )
     _, networks = load_networks(options)
-    held_out, trained = read_frames(options.data, checkpoint.generator.config, evaluation)
-    photographs = (
-        describe(watched("Held-out photographs", held_out, len(held_out.rows)), networks),
-        describe(watched("Training photographs", trained, len(trained.rows)), networks),
-    )
+    photographs = describe_both(read_frames(options.data, checkpoint.generator.config, evaluation), networks)
     differences: list[float] = []
     worlds = draw_worlds(checkpoint, evaluation, differences)
     drawn = describe(watched("Worlds", worlds, evaluation.worlds), networks)

@@ -1,7 +1,8 @@
 """The photographs that worlds are compared with, and the crops taken from each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import tee
 
 import numpy as np
@@ -37,19 +38,17 @@ HELD_OUT = ("val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Photographs:
-    """Photographs of a training set, as evaluation crops them.
+    """Photographs of a training set, as an evaluation crops them.
 
     Attributes:
         data: the URL of the training set.
-        config: the configuration of the generator that they are compared with.
-        evaluation: the numbers of crops.
         rows: a row of the set's index for each photograph.
+        crop: returns the crops of a picture uint8 [3,h,w], given its number and its row.
     """
 
     data: str
-    config: GeneratorConfig
-    evaluation: Evaluation
     rows: IndexRows
+    crop: Callable[[int, IndexRow, Tensor], PictureSets]
 
     def __iter__(self) -> Iterator[PictureSets]:
         """Yields each photograph's crops in turn.
@@ -58,11 +57,7 @@ class Photographs:
             InputError: a shard or a picture is damaged.
         """
         for number, (row, picture) in enumerate(read_pictures(self.data, self.rows)):
-            random = np.random.default_rng((self.evaluation.seed, number))
-            # Planned patches are ordered from top to bottom; if few are taken, photographs take turns at the heights.
-            planned = [patch["vertical_position"] for patch in row["patches"]]
-            step = max(1, len(planned) // self.evaluation.patches)
-            yield crop_photograph(picture, planned[number % step :: step], self.config, self.evaluation, random)
+            yield self.crop(number, row, picture)
 
 
 def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation) -> tuple[Photographs, Photographs]:
@@ -73,9 +68,20 @@ def read_photographs(data: str, config: GeneratorConfig, evaluation: Evaluation)
     """
     held_out, trained = rows_of(data, config.patch_px, config.full_px, (None, evaluation.trained_photographs))
     return (
-        Photographs(data, config, evaluation, held_out),
-        Photographs(data, config, evaluation.of_trained(), trained),
+        Photographs(data, held_out, partial(crop_planned, config, evaluation)),
+        Photographs(data, trained, partial(crop_planned, config, evaluation.of_trained())),
     )
+
+
+def crop_planned(
+    config: GeneratorConfig, evaluation: Evaluation, number: int, row: IndexRow, picture: Tensor
+) -> PictureSets:
+    """Crops a photograph uint8 [3,h,w], with patches where its row has planned some."""
+    random = np.random.default_rng((evaluation.seed, number))
+    # Planned patches are ordered from top to bottom; if few are taken, photographs take turns at the heights.
+    planned = [patch["vertical_position"] for patch in row["patches"]]
+    step = max(1, len(planned) // evaluation.patches)
+    return crop_photograph(picture, planned[number % step :: step], config, evaluation, random)
 
 
 def rows_of(data: str, patch_px: int, full_px: int, most: tuple[int | None, int]) -> tuple[IndexRows, IndexRows]:

@@ -19,11 +19,11 @@ from model.quantise import quantise
 from model.world.detailed import at_scale
 from model.world.scale import check_scale
 from model.world.world import World
-from transforms.evaluation.crops import read_pictures, rows_of
+from transforms.evaluation.crops import Photographs, rows_of
 from transforms.evaluation.results import Compared, DescribedSets, Figures, groups_of
 from transforms.evaluation.settings import PATCH, PictureSets, cut, frame, to_tensor
 from transforms.evaluation.windows import render_window
-from transforms.training_set.dataset import IndexRows
+from transforms.training_set.dataset import IndexRow
 
 STAGE, TRAINED = "detail stage", "photographs trained on"
 ENLARGED = {"bicubic": Image.Resampling.BICUBIC, "Lanczos": Image.Resampling.LANCZOS}
@@ -66,33 +66,7 @@ class ScaledResults(TypedDict):
     pictures: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """Photographs, as an evaluation at a scale crops them.
-
-    Attributes:
-        data: the URL of the training set.
-        rows: a row of the set's index for each photograph.
-        patch_px: the side of the patches.
-        evaluation: the numbers of the evaluation.
-    """
-
-    data: str
-    rows: IndexRows
-    patch_px: int
-    evaluation: ScaledEvaluation
-
-    def __iter__(self) -> Iterator[PictureSets]:
-        """Yields each photograph's crops in turn.
-
-        Raises:
-            InputError: a shard or a picture is damaged.
-        """
-        for number, (_, picture) in enumerate(read_pictures(self.data, self.rows)):
-            yield crops(picture, self.patch_px, self.evaluation, number)
-
-
-def read_frames(data: str, config: GeneratorConfig, evaluation: ScaledEvaluation) -> tuple[Frames, Frames]:
+def read_frames(data: str, config: GeneratorConfig, evaluation: ScaledEvaluation) -> tuple[Photographs, Photographs]:
     """Returns the held-out photographs and those of the training split.
 
     Raises:
@@ -100,7 +74,11 @@ def read_frames(data: str, config: GeneratorConfig, evaluation: ScaledEvaluation
     """
     most = evaluation.photographs
     held_out, trained = rows_of(data, config.patch_px, config.full_px * evaluation.scale, (most, most))
-    return Frames(data, held_out, config.patch_px, evaluation), Frames(data, trained, config.patch_px, evaluation)
+
+    def crop(number: int, _: IndexRow, picture: Tensor) -> PictureSets:
+        return crops(picture, config.patch_px, evaluation, number)
+
+    return Photographs(data, held_out, crop), Photographs(data, trained, crop)
 
 
 def crops(picture: Tensor, patch_px: int, evaluation: ScaledEvaluation, number: int) -> PictureSets:
