@@ -71,8 +71,10 @@ def rendered(
         InputError: No request can be rendered. Nothing was written.
         OSError: Storage failed in a way that does not concern a single panorama.
     """
+    planner = planner or Planner()
+    first = check_any(options, planner)
     with folder_of_job(options.out, beam_flags) as job:
-        first = check_any(options, planner_of(job.url, planner))
+        planner_of(job.url, planner)
         file = job.store(options.requests, is_remote(beam_flags))
         shown = set(cautions(first.request)) if first else set()
         show_cautions(dict.fromkeys(shown, 1))
