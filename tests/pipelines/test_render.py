@@ -662,13 +662,14 @@ def test_the_manifest_and_the_page_grow_with_the_job(make, tmp_path, monkeypatch
     """The second panorama waits until the manifest lists the first as done."""
     monkeypatch.setattr(transforms.render.follow, "EVERY_S", 0.05)
     original, out = transforms.render.synthesize.compute_tile, tmp_path / "out"
+    page = out / "index.html"
     seen = []
 
     def compute_tile(world, plan, index):
         late = time.monotonic() + 20
         while seen and seen[0] != plan.request.id and time.monotonic() < late:
             states = {row["id"]: row["state"] for row in read_manifest(str(out))}
-            if states[seen[0]] == "done" and f"{seen[0]}.png" in (out / "index.html").read_text():
+            if states[seen[0]] == "done" and page.exists() and f"{seen[0]}.png" in page.read_text():
                 assert states[plan.request.id] == "failed"
                 break
             time.sleep(0.02)

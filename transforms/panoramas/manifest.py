@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypedDict, cast
 
 import pyarrow as pa
@@ -41,6 +41,9 @@ ATTEMPTS, ATTEMPT_AFTER_S = 200, 1.0
 """The number of attempts to write a manifest that other runs write too, and the longest pause between them."""
 
 _ROWS_AT_ONCE = 1000
+
+MOST_READS = 4
+"""The number of times that a manifest is read until it is taken for damaged."""
 
 _PART = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.part")
 _WRITING = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.writing")
@@ -286,7 +289,7 @@ def _merged(out: str, parts: Iterable[str]) -> Iterator[ManifestRow] | None:
         InputError: the manifest is damaged or is not a manifest.
     """
     url = join(out, MANIFEST)
-    streams = [_opened(url, ["id"])] if retried(exists, url) else []
+    streams = [_opened_again(url)] if retried(exists, url) else []
     for part in parts:
         url = join(out, part)
         try:
@@ -305,6 +308,17 @@ def _last_of_each(streams: Sequence[Iterator[ManifestRow]]) -> Iterator[Manifest
     for _, rows in itertools.groupby(merged, key=by_id):
         *_, last = rows
         yield last
+
+
+def _opened_again(url: str) -> Iterator[ManifestRow]:
+    """Opens the manifest, as `_opened` does, again if it seems to be damaged.
+
+    A store is read in several requests, so a manifest that is replaced meanwhile gives parts of two.
+    """
+    for _ in range(MOST_READS - 1):
+        with suppress(InputError):
+            return _opened(url, ["id"])
+    return _opened(url, ["id"])
 
 
 def _opened(url: str, checked: Collection[str]) -> Iterator[ManifestRow]:

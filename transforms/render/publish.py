@@ -79,6 +79,7 @@ class _Publish(beam.DoFn):
         self.log = self.options.job and RowLog(self.options.job)
 
     def start_bundle(self) -> None:
+        self.remaining.complete.clear()  # an earlier attempt at the bundle may not have assembled them
         self.shards: deque[tuple[Future[Result], At]] = deque()
         self.panoramas: deque[tuple[Future[Result], At]] = deque()
 
@@ -182,7 +183,9 @@ class Remaining:
     def __init__(self, out: str):
         self.out = out
         self.lists: dict[Plan, Listing] = {}
-        self.lock = threading.Lock()  # of two shards written at once, one must be the last
+        self.complete: deque[Plan] = deque(maxlen=2 * SHARDS_ON_THEIR_WAY)
+        """Panoramas that have just become complete, of which a shard may still be on its way."""
+        self.lock = threading.Lock()  # of two shards written at once, exactly one must be the last
 
     def is_last(self, shard: PatchShard) -> bool:
         """Returns whether all patches of a panorama exist, after this shard has been written."""
@@ -190,6 +193,8 @@ class Remaining:
             return self._is_last(shard)
 
     def _is_last(self, shard: PatchShard) -> bool:
+        if shard.plan in self.complete:
+            return False
         known = self.lists.get(shard.plan)
         if known is not None and not known.is_due(len(shard.indices)):
             return False
@@ -199,6 +204,7 @@ class Remaining:
         self.lists[shard.plan] = Listing(missing, now + LISTING_SHARE * (now - start))
         if missing == 0:
             del self.lists[shard.plan]
+            self.complete.append(shard.plan)
         return missing == 0
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transforms.panoramas.manifest as manifest
+from model.errors import InputError
 from transforms.panoramas.manifest import DONE, MANIFEST_SCHEMA, read_manifest, refused_row, write_manifest
 from transforms.storage import retry
 from transforms.storage.files import list_files, write_bytes
@@ -174,6 +175,20 @@ def test_a_part_that_went_into_the_manifest_during_reading_is_found_there(out, m
     monkeypatch.setattr(manifest, "read_parts", late)
     assert states(out) == {"a": DONE, "b": DONE, "c": DONE}
     assert list_files(out) == ["manifest.parquet"]
+
+
+def test_a_manifest_that_is_replaced_while_a_store_is_read_is_read_again(out, monkeypatch):
+    """Then what was read may be parts of two versions."""
+    write_manifest(out, [row("a")])
+    original, mixed = manifest.read_parts, iter([True, True, True])
+
+    def read_parts(url, *arguments, **named):
+        if next(mixed, False):
+            raise InputError(f"{url} is damaged")
+        return original(url, *arguments, **named)
+
+    monkeypatch.setattr(manifest, "read_parts", read_parts)
+    assert states(out) == {"a": DONE}
 
 
 def test_the_last_word_counts_whatever_the_clocks_say(out, monkeypatch):

@@ -140,6 +140,13 @@ def test_who_writes_all_shards_sees_the_last(plan_of, painted, tmp_path):
     assert remaining.lists == {}
 
 
+def test_of_shards_that_are_written_at_once_one_is_the_last(plan_of, painted, tmp_path):
+    remaining, pairs = Remaining(str(tmp_path)), in_parts(plan_of(150, 70), painted, 2)
+    for shard, samples in pairs:
+        write_patch_shard(str(tmp_path), shard, samples)
+    assert [remaining.is_last(shard) for shard, _ in pairs] == [True] + [False] * (len(pairs) - 1)
+
+
 def test_folders_are_not_listed_for_every_shard(plan_of, painted, tmp_path, monkeypatch):
     """Otherwise the listings of a panorama of many shards would grow with their square."""
     plan, listings = plan_of(320, 320), []
