@@ -6,7 +6,7 @@ import json
 import struct
 import tarfile
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from random import Random
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from model.training.trainer import Trainer
 from model.world.footprint import footprint
 from model.world.overlay import Overlay, box_windows, check_overlay, lengths, save_overlay
 from pipelines.info import describe, told
-from transforms.evaluation.crops import HELD_OUT, Photographs
+from transforms.evaluation.crops import HELD_OUT, Photographs, crop_planned
 from transforms.evaluation.settings import Evaluation
 from transforms.ingest import known, staging
 from transforms.ingest.batches import keys_of, read_samples, read_staged
@@ -187,7 +187,8 @@ def take(patches: Iterator[TrainingPatch], count: int) -> None:
 
 def evaluate_set(out: str) -> None:
     rows = IndexRows(out, read_dataset(out), HELD_OUT, most=2)
-    for _ in Photographs(out, CHECKPOINT_CONFIG, Evaluation(band_crops=2, frame_crops=2), rows):
+    plan = Evaluation(band_crops=2, frame_crops=2)
+    for _ in Photographs(out, rows, partial(crop_planned, CHECKPOINT_CONFIG, plan)):
         pass
 
 

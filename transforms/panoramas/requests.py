@@ -26,6 +26,7 @@ from transforms.storage.delimited import is_decodable, read_records, stream_line
 from transforms.storage.files import exists, open_atomic, write_bytes
 from transforms.storage.json_text import read_json_text
 from transforms.storage.paths import absolute
+from transforms.storage.retry import retried
 from transforms.storage.tables import local_copy
 from transforms.storage.text import printable
 from transforms.storage.urls import check_scheme, redact
@@ -437,7 +438,7 @@ def read_rows(url: str) -> Iterator[Any]:
     Raises:
         InputError: the file is missing or cannot be read, or has no rows or too many.
     """
-    if not exists(url):
+    if not retried(exists, url):
         raise InputError(f"--requests {url}: there is no such file")
     try:
         with local_copy(url) as path:

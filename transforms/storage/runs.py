@@ -67,7 +67,7 @@ class Runs(Generic[Item]):
             InputError: a line is damaged.
         """
         with ExitStack() as stack:
-            path = retried(lambda: stack.enter_context(local_copy(url)))
+            path = stack.enter_context(local_copy(url))
             for number, line in enumerate(stack.enter_context(open(path, "rb", _BUFFER_BYTES)), start=1):
                 try:
                     yield self.from_json(read_json_text(line))

@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError, one_line
@@ -126,7 +127,7 @@ def _copy(url: str, what: str) -> Iterator[str]:
     """Yields the path of a file or of a copy. Errors of storage that may pass are raised as they are."""
     with ExitStack() as stack:
         try:
-            path = retried(lambda: stack.enter_context(local_copy(url)))
+            path = stack.enter_context(local_copy(url))
         except FileNotFoundError:
             raise InputError(f"{url} is missing; it should be the {what}") from None
         except FINAL_OS as error:
@@ -146,13 +147,23 @@ def _named_errors(url: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def local_copy(url: str) -> Iterator[str]:
-    """Yields the path of a file; one on an object store is copied to a temporary file meanwhile."""
+    """Yields the path of a file; one on an object store is copied to a temporary file meanwhile.
+
+    Faults of storage that may pass are retried.
+    """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        with fs.open(path, "rb"):  # raises an error for a device or pipe, which pyarrow would wait for
+        with retried(fs.open, path, "rb"):  # raises an error for a device or pipe, which pyarrow would wait for
             yield path
         return
-    with NamedTemporaryFile() as copy, fs.open(path, "rb") as file:
-        shutil.copyfileobj(file, copy, 1 << 20)
-        copy.flush()
+    with NamedTemporaryFile() as copy:
+        retried(_copy_into, copy, fs, path)
         yield copy.name
+
+
+def _copy_into(copy: IO[bytes], fs: AbstractFileSystem, path: str) -> None:
+    copy.seek(0)
+    copy.truncate()  # what an attempt that failed has left
+    with fs.open(path, "rb") as file:
+        shutil.copyfileobj(file, copy, 1 << 20)
+    copy.flush()
