@@ -32,7 +32,7 @@ from transforms.render.estimate import Estimate, total
 from transforms.render.find_work import FindWork, TakeRequests
 from transforms.render.follow import followed
 from transforms.render.index_page import write_index
-from transforms.render.intake import CAUTIONS, TAKEN, TILES_TO_MAKE, planner_of
+from transforms.render.intake import CAUTIONS, DONE_BEFORE, TAKEN, TILES_TO_MAKE, planner_of
 from transforms.render.job_folder import JobFolder, Merged, StoreRows, new_job_folder
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planner, check_any
@@ -78,11 +78,12 @@ def rendered(
         file = job.store(options.requests, is_remote(beam_flags))
         shown = set(cautions(first.request)) if first else set()
         show_cautions(dict.fromkeys(shown, 1))
-        retried(remove_leftovers, options.out, *FOLDERS)
         run(options, file, job, first, beam_flags)
         show_cautions(
             {caution: count for caution, count in CAUTIONS.named().items() if count > 1 or caution not in shown}
         )
+        if TAKEN.count > TAKEN.named().get(DONE_BEFORE, 0):  # where nothing was left to do, nothing is left to clean
+            retried(remove_leftovers, options.out, *FOLDERS)
         if is_template(beam_flags):
             yield iter(())
         else:

@@ -288,13 +288,15 @@ def default_fusion_px(journey: object) -> int:
 
 def check_definition(definition: Definition, config: GeneratorConfig, scale: int = 1) -> None:
     """Raises InputError for a world that the network cannot render; the scale is that of widths in the message."""
-    turn_px, least_cells = definition.cyclic_px, -(-config.period_cells // 2)
-    if turn_px is not None and (turn_px % config.cell_px or turn_px < least_cells * config.cell_px):
-        cell_px = config.cell_px * scale
-        raise InputError(
-            f"a cyclic panorama {turn_px * scale} px wide: with this network the width must be a multiple of {cell_px} "
-            f"px, and at least {least_cells * cell_px} px"
-        )
+    turn_px = definition.cyclic_px
+    if turn_px is not None:
+        least_cells = -(-config.period_cells // 2)
+        if turn_px % config.cell_px or turn_px < least_cells * config.cell_px:
+            cell_px = config.cell_px * scale
+            raise InputError(
+                f"a cyclic panorama {turn_px * scale} px wide: with this network the width must be a multiple of "
+                f"{cell_px} px, and at least {least_cells * cell_px} px"
+            )
     for style in definition.styles:
         if style.z_g is not None and len(style.z_g) != config.z_g_dim:
             raise InputError(f"z_g has {len(style.z_g)} numbers; this network needs {config.z_g_dim}")

@@ -273,10 +273,10 @@ def object_from_json(kind: type, values: Any, name: str) -> Any:
 
 def to_plain(value: Any) -> Any:
     """Returns a value of a request as JSON: dataclasses become objects, and tuples lists."""
-    if isinstance(value, tuple | list):
+    kind = type(value)
+    if kind in (tuple, list):
         return [to_plain(inner) for inner in value]
-    if isinstance(value, RenderRequest | Style | Edit | Journey):
-        kind: type = type(value)
+    if kind in (RenderRequest, Style, Edit, Journey):
         return {name: to_plain(getattr(value, name)) for name in declared_types(kind)}
     return value
 

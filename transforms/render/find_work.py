@@ -165,21 +165,23 @@ class _TakeIn(beam.DoFn):
         rows = sorted((_from_line(line) for line in lines.pop(_REQUESTS)), key=lambda row: row.number)
         with reported():
             taken = self.intake.take(self.step.file, rows, _all_known(lines).get)
-            run = self._store(taken, f"{bucket:03d}")
+            runs = list(self._store(taken, f"{bucket:03d}"))
         count_taken(taken)
         for number, work in taken.work.items():
             if not work.is_done:
                 yield number // NEIGHBOURS, (number, work)
-        yield pvalue.TaggedOutput(_TAKEN, run)
+        yield from (pvalue.TaggedOutput(_TAKEN, run) for run in runs)
 
-    def _store(self, taken: Taken, name: str) -> str:
-        """Stores what became of some rows; returns the URL of the rows of the manifest."""
+    def _store(self, taken: Taken, name: str) -> Iterator[str]:
+        """Stores what became of some rows; yields the URL of those that the manifest lacks, if there are any."""
         job = self.step.job
         if not self.step.begins:
-            return job.taken.write(weigh(taken, self.intake.planner), name)
+            yield job.taken.write(weigh(taken, self.intake.planner), name)
+            return
         if taken.done:
             job.done.write(({"id": plan.request.id} for plan in taken.done.values()), name)
-        return job.taken.write(map(dict, taken.rows()), name)
+        if taken.work or taken.refused:
+            yield job.taken.write(map(dict, taken.rows()), name)
 
 
 def _all_known(lines: dict[str, list[str]]) -> dict[str, Known]:

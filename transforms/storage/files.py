@@ -390,10 +390,13 @@ def _files(fs: fsspec.AbstractFileSystem, path: str, deep: bool) -> Iterator[str
     if not isinstance(fs, LocalFileSystem):
         yield from fs.find(path, maxdepth=None if deep else 1)
         return
-    for folder, _, names in os.walk(path):  # not fs.find, which requests the size of each file
-        yield from (posixpath.join(folder, name) for name in names)
-        if not deep:
-            return
+    # Not fs.find, which requests the size of each file, nor os.walk, which keeps all names of a folder.
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(path) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.path
+            elif deep:
+                yield from _files(fs, entry.path, deep)
 
 
 def check_folder(out: str) -> None:

@@ -14,7 +14,7 @@ from transforms.storage.json_text import read_json_text
 from transforms.storage.retry import retried
 from transforms.storage.tables import local_copy
 
-MOST_MERGED: Final = 200
+MOST_MERGED: Final = 256
 """The number of runs that are open at the same time; more are merged in several passes."""
 
 _BUFFER_BYTES: Final = 1 << 14
