@@ -571,6 +571,9 @@ def test_a_killed_run_is_completed_by_the_next(make, tiny_checkpoint, rendered, 
     hours_ago = time.time() - 2 * 3600
     os.utime(tmp_path / "out" / leftovers[0], (hours_ago, hours_ago))
     make(tiles_per_shard=1)
+    assert (tmp_path / "out" / leftovers[0]).exists()  # a run that finds everything done does not search the folder
+    (tmp_path / "out" / "panoramas" / "p.png").unlink()
+    make(tiles_per_shard=1)
     assert contents(tmp_path / "out") == contents(rendered)
 
 

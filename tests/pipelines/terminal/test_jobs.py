@@ -1,11 +1,14 @@
 """A job on a cluster, watched: what happens if its job server is away, for a moment or for good."""
 
+import gc
 import json
 
+import apache_beam as beam
 import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
+from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.terminal import jobs
 from pipelines.terminal.failures import JobFailedError, UnwatchedError
@@ -58,3 +61,10 @@ def test_a_job_that_has_failed_leaves_no_record(run, tmp_path):
     with pytest.raises(JobFailedError):
         run(Result(requests=0, ends_as=PipelineState.FAILED))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_garbage_collector_skips_what_is_loaded_while_a_job_runs(tmp_path):
+    with jobs.job(None, str(tmp_path)) as pipeline:
+        skipped = pipeline | beam.Impulse() | beam.Map(lambda _: gc.get_freeze_count() > 100_000)
+        assert_that(skipped, equal_to([True]))
+    assert gc.get_freeze_count() == 0
