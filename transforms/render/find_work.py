@@ -33,6 +33,9 @@ from transforms.workers.sight import CheckSight, Sight
 NEIGHBOURS: Final = 16
 """The number of consecutive requests whose order is random, so that two runs of one job share most of the work."""
 
+PARTS: Final = 4
+"""The number of parts in which rows and names cross the shuffle, one after the other on an in-process runner."""
+
 _REQUESTS, _LISTED = "requests", "manifest"
 _SOURCES: Final = (_REQUESTS, PANORAMAS, PATCHES, _LISTED)
 _ORDER, _TAKEN = "order", "taken"
@@ -71,12 +74,16 @@ class TakeRequests(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
             | "Share out" >> beam.GroupByKey()
             | "Read" >> beam.FlatMap(self._read).with_outputs(_ORDER, main="packs")
         )
-        taken = (
-            read.packs
-            | "Gather ids" >> beam.GroupByKey()
-            | "Take in" >> beam.ParDo(_TakeIn(self)).with_outputs(_TAKEN, main="work")
-        )
-        return taken.work, read[_ORDER], taken[_TAKEN]
+        # Divided, because an in-process runner holds several copies of what it hands over at once.
+        parts = read.packs | "Divide" >> beam.Partition(lambda pack, count: pack[0] % count, PARTS)
+        taken = [
+            part
+            | f"Gather ids {number}" >> beam.GroupByKey()
+            | f"Take in {number}" >> beam.ParDo(_TakeIn(self)).with_outputs(_TAKEN, main="work")
+            for number, part in enumerate(parts)
+        ]
+        work = [each.work for each in taken] | "All work" >> beam.Flatten()
+        return work, read[_ORDER], [each[_TAKEN] for each in taken] | "All runs" >> beam.Flatten()
 
     def _read(self, source: tuple[str, Iterable[None]]) -> Iterator[Any]:
         with reported():
