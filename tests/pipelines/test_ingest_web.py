@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from pipelines import cli
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 from transforms.sources import fetch
 from transforms.sources.manners import Manners

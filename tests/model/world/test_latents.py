@@ -181,7 +181,8 @@ def check_promise_2(world, side, tile_px):
     """Checks that tiles agree to 1 of 255, all but 1 in 1000 exactly, and that their order changes no bit."""
     rows, columns = window_from(-side // 2, side), window_from(-64, side)
     whole = quantise(world.render(rows, columns)).int()
-    corners = [(top, left) for top in range(*rows, tile_px) for left in range(*columns, tile_px)]
+    tops, lefts = (range(low, high, tile_px) for low, high in (rows, columns))
+    corners = [(top, left) for top in tops for left in lefts]
     tiles = [world.render(window_from(top, tile_px), window_from(left, tile_px)) for top, left in corners]
     again = [world.render(window_from(top, tile_px), window_from(left, tile_px)) for top, left in reversed(corners)]
     assert all(torch.equal(one, other) for one, other in zip(tiles, reversed(again), strict=True))

@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from tests.transforms.photographs.test_prepare import photograph
+from transforms.ingest.options import IngestOptions
 from transforms.ingest.report import write_report
 from transforms.training_set.dataset import read_dataset, read_index
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.errors import InputError
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 from transforms.storage.files import read_bytes
 from transforms.training.shard_reader import Shards
