@@ -19,6 +19,7 @@ import pytest
 import webdataset
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
+from sets import read_index
 
 import transforms.ingest.cells
 import transforms.ingest.crawler
@@ -42,7 +43,7 @@ from transforms.ingest.plan import Plan, write_sources
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, Dataset, read_index
+from transforms.training_set.dataset import REJECTS_SCHEMA, Dataset
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import Sample, plan_patches
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from model.checks import is_count
 from model.errors import InputError
 from transforms.storage.files import exists, join, read_json, write_json
-from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, read_rows, write_parts
+from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, write_parts
 from transforms.storage.urls import redact
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS, Sample, SampleJson
@@ -380,18 +380,6 @@ def check_fits(url: str, dataset: Dataset, patch_px: int, full_px: int, processe
             f"{url} holds {shards} training shards for {processes} processes: start at most {shards} processes, or "
             f"ingest with --samples-per-shard {max(1, samples // processes)}"
         )
-
-
-def read_index(url: str) -> list[IndexRow]:
-    """Returns the rows of a training set's index, in the order of its shards.
-
-    Raises:
-        InputError: the index is missing or damaged.
-    """
-    rows = read_rows(join(url, INDEX), INDEX_IS, INDEX_SCHEMA, _LATER_COLUMNS)
-    for number, row in enumerate(rows):
-        checked_sample(url, row, number)
-    return cast(list[IndexRow], rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def test_a_patchwork_covers_a_window_in_order_with_windows_of_the_first_turn(low
     assert [place for _, slices in parts for place in range(slices.start, slices.stop)] == list(range(length))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(places, places, st.integers(1, 40), st.integers(1, 120))
 def test_in_a_circle_the_fields_are_those_of_the_first_turn(row, column, height, width):
     latents = latents_of(cyclic_px=TURN_PX)
@@ -93,7 +93,7 @@ def edited_by_hand(base, other, edit, rows, columns, positions, turn):
     return field
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(-80, 80), st.integers(-80, 80), st.integers(1, 100), st.integers(1, 100)),
     st.integers(-9, 3),

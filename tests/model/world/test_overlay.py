@@ -79,7 +79,7 @@ def test_far_from_an_overlay_the_world_is_as_without(tiny):
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(-40, 40), st.integers(-90, 90), st.integers(1, 40), st.integers(1, 80), st.booleans())
 def test_fields_are_the_overlays_inside_its_footprint_and_drawn_outside(tiny, row, column, height, width, cyclic):
     turn = TURN_PX // 16 if cyclic else None

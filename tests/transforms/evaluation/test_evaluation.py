@@ -9,6 +9,7 @@ import pytest
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
+from sets import read_index
 
 from model.config import PRESETS, ablation
 from model.errors import InputError
@@ -35,7 +36,6 @@ from transforms.evaluation.settings import (
 from transforms.evaluation.windows import cut_pictures, cut_world, cut_worlds, render_window, scale_down_as_the_paper
 from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
-from transforms.training_set.dataset import read_index
 
 CONFIG = PRESETS["tiny"]
 FULL_PX, PATCH_PX = CONFIG.full_px, CONFIG.patch_px

@@ -114,7 +114,7 @@ def _large_images(monkeypatch):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(widths_px=sides_px, heights_px=sides_px, most_bytes=st.sampled_from([1, 9_999, 64 << 20]))
 def test_any_layout_reads_back_exactly(name, widths_px, heights_px, most_bytes, tmp_path_factory):
     layout = layout_of(widths_px, heights_px)
@@ -198,7 +198,7 @@ def checksum(layout, tiles):
     return digest.hexdigest()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(widths_px=sides_px, heights_px=sides_px)
 def test_the_checksum_does_not_depend_on_the_tiles(widths_px, heights_px):
     layout = layout_of(widths_px, heights_px)
@@ -211,7 +211,7 @@ def test_the_checksum_has_not_changed():
     assert checksum(layout_of([2], [2]), [np.arange(12, dtype=np.uint8).reshape(2, 2, 3)]) == expected
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(widths_px=sides_px, heights_px=sides_px)
 def test_strips_are_taken_as_soon_as_their_tiles_are_there(widths_px, heights_px):
     layout, taken = layout_of(widths_px, heights_px), Counter()

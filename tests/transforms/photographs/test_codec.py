@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 from PIL.JpegImagePlugin import get_sampling
@@ -149,7 +149,6 @@ def test_truncated(format_):
     assert rejection(content[: len(content) * 6 // 10]).reason == "truncated"
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_no_broken_bytes_raise_anything_but_a_rejection(data):
     format_ = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]))
@@ -183,7 +182,6 @@ def test_pixels_of_32_bits_are_unsupported():
         to_srgb(Image.new("I", (9, 9)))
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 30_000), height=st.integers(1, 30_000), full=st.integers(1, 800), square=st.booleans())
 def test_framing_keeps_the_proportions(width, height, full, square):
     framing = frame(width, height, full, square)

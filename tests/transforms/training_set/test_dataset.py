@@ -5,6 +5,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sets import read_index
 
 import transforms.training_set.dataset as dataset_module
 from model.errors import InputError
@@ -16,7 +17,6 @@ from transforms.training_set.dataset import (
     REJECTS_SCHEMA,
     IndexRows,
     read_dataset,
-    read_index,
     read_index_parts,
     read_rejects,
 )
