@@ -33,6 +33,9 @@ JOURNEY_FUSION_PX = 2047
 
 MOST_TRUNCATION = 1.5
 
+LOCAL_TRUNCATION = 0.5
+"""The local truncation of panoramas unless a request gives another. A world itself has none by default."""
+
 MOST_PASTE_PX = 4096
 MOST_LIKE_PX = 16384
 """Limits the sides of a box whose statistics an edit copies, because it is computed at once."""
