@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache, cached_property
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -28,7 +29,7 @@ from transforms.storage.json_text import read_json_text
 from transforms.storage.paths import absolute
 from transforms.storage.retry import retried
 from transforms.storage.tables import local_copy
-from transforms.storage.text import printable
+from transforms.storage.text import clean_text, printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -204,6 +205,8 @@ class RenderRequest:
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
+        if is_integer(values.get("id")):
+            values = {**values, "id": str(values["id"])}
         name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
         return cls(**fields_from_json(cls, values, name))
 
@@ -244,12 +247,18 @@ def declared_types(cls: type) -> dict[str, Any]:
 def from_json(kind: Any, value: Any, name: str) -> Any:
     """Returns a JSON value as a type: lists become tuples, objects dataclasses, and 512.0 is the integer 512.
 
+    Parquet also has decimals, and text as bytes.
+
     A value that does not fit the type stays as it is; the class that takes it names what is wrong.
     """
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(from_json(get_args(kind)[0], item, name) for item in value)
+    if isinstance(value, Decimal):
+        value = int(value) if value == int(value) else float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if kind is str and isinstance(value, bytes):
+        return clean_text(value)
     return object_from_json(kind, value, name) if kind in (Style, Edit, Journey) else value
 
 

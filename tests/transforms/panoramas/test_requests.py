@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import os
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -231,7 +232,8 @@ def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
         ("id", "../up", "request id '../up'"),
         ("id", "a\nb", "request id 'a\\nb'"),
         ("id", "x" * 201, "use 1 to 200"),
-        ("id", 5, "request id 5"),
+        ("id", 5.5, "request id 5.5"),
+        ("id", True, "request id True"),
         ("id", ["a"], "request id ['a']"),
         ("seed", -1, "seed is -1; it must be from 0 to 2^64 - 1"),
         ("seed", 2**64, f"seed is {2**64}"),
@@ -542,6 +544,13 @@ def test_odd_columns_of_parquet(tmp_path):
     rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(MOST_REQUESTS + 1, np.int32)), ["a"])
     pq.write_table(pa.table({"id": rows}), path)
     assert "1000001 rows; at most 1000000 are allowed" in refused(read_requests, path)
+
+
+def test_types_of_other_programs_parquet_are_understood(tmp_path):
+    numbers = {name: pa.array([Decimal(value)], pa.decimal128(38, 2)) for name, value in PLAIN.items()}
+    for identity in (pa.array([7]), pa.array([b"7"]), pa.array(["7"]).dictionary_encode()):
+        pq.write_table(pa.table({"id": identity, **numbers, "truncation": [Decimal("0.5")]}), tmp_path / "r.parquet")
+        assert read_requests(str(tmp_path / "r.parquet")) == [RenderRequest(id="7", **PLAIN, truncation=0.5)]
 
 
 def test_no_secret_is_written_down(tmp_path):
