@@ -225,9 +225,9 @@ def test_a_single_pixel_can_be_asked_for(worlds, name, row, column):
 
 
 @pytest.mark.parametrize("cells", [(0, 10), (-9, 3)])
-def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, worlds, latents_of, cells):
+def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, latents_of, cells):
     """The fields are z_l, z_n, coordinates and z_g of the design, given to the batched network of training."""
-    config, world = tiny.config, worlds["tiny"]
+    config, world = tiny.config, World(tiny, Definition(7, local_truncation=1))
     z_l, coordinates, z_n = latents_of(config, world.definition.seed, cells, cells)
     z_g = z_g_vector(world.definition.seed, config.z_g_dim)
     expected, _ = tiny(z_l.float(), coordinates.float(), z_g, [noise.float() for noise in z_n])
