@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from model.world.definition import LOCAL_TRUNCATION
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
@@ -55,7 +56,7 @@ def render(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
-    local_truncation: LocalTruncation = 1.0,
+    local_truncation: LocalTruncation = LOCAL_TRUNCATION,
     journey: Annotated[
         int | None,
         typer.Option(

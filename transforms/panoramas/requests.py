@@ -20,7 +20,7 @@ from model.bundled import BUNDLED
 from model.checks import is_integer
 from model.errors import InputError, one_line
 from model.geometry import LIMIT
-from model.world.definition import FUSION_PX, Definition, Edit, Journey, Style, default_fusion_px
+from model.world.definition import FUSION_PX, LOCAL_TRUNCATION, Definition, Edit, Journey, Style, default_fusion_px
 from model.world.scale import SCALES, base_definition, base_journey
 from transforms.formats.registry import caution, check_format
 from transforms.storage.delimited import is_decodable, read_records, stream_lines
@@ -33,9 +33,6 @@ from transforms.storage.text import clean_text, printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1, "local_truncation": 1.0}
-"""Fields that earlier versions lack. They are written only where they differ from their default, so that the digests of
-plans stay as they were."""
 
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
 JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey", "local_truncation")
@@ -102,7 +99,7 @@ class RenderRequest:
     truncation: float = 1.0
     journey: Journey | None = None
     scale: int = 1
-    local_truncation: float = 1.0
+    local_truncation: float = LOCAL_TRUNCATION
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
@@ -198,8 +195,8 @@ class RenderRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the request as JSON values."""
-        values = to_plain(self)
-        return {name: value for name, value in values.items() if LATER_FIELDS.get(name, dataclasses.MISSING) != value}
+        values: dict[str, Any] = to_plain(self)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
