@@ -74,7 +74,7 @@ def test_errors_of_the_user_and_of_storage_pass_unchanged():
 
 
 def test_an_error_of_the_user_does_not_name_the_step_of_the_pipeline():
-    with pytest.raises(InputError, match="^bad$"), told_in_one_line():
+    with pytest.raises(InputError, match=r"^bad$"), told_in_one_line():
         raise InputError("bad [while running 'Step/ParDo(_Read)']")
 
 
