@@ -312,6 +312,15 @@ def modules_after(*commands):
 HEAVY = {"torch", "apache_beam", "pyarrow", "fsspec", "numpy", "PIL", "aiohttp"}
 
 
+def test_a_current_folder_that_was_removed_is_one_line(infinitygan, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (("render", "--out=x", "--dry-run"), ("info", "x")):
+        code, _, lines = infinitygan(*arguments)
+        assert (code, lines) == (2, ["infinitygan: the current folder was removed: change to another one"])
+
+
 def test_help_imports_nothing_heavy():
     for code, names in modules_after(["--help"], *([name, "--help"] for name in COMMANDS)):
         assert code == 0
