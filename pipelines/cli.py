@@ -166,7 +166,8 @@ def refuse_storage(error: OSError) -> int:
         os.getcwd()
     except FileNotFoundError:
         return refuse("the current folder was removed: change to another one")
-    return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
+    place = error.filename2 or error.filename or "storage"  # of a rename, the name that is wanted
+    return refuse(f"{place}: {error.strerror or error}", code=1)
 
 
 def refuse(message: str, code: int = 2) -> int:

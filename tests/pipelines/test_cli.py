@@ -282,6 +282,7 @@ def test_help_names_every_command(infinitygan):
     [
         (InputError("two\nlines"), 2, "infinitygan: two lines"),
         (PermissionError(13, "Permission denied", "/x"), 1, "infinitygan: /x: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "/x.tmp-1", None, "/x"), 1, "infinitygan: /x: Is a directory"),
         (OSError("the store is gone"), 1, "infinitygan: storage: the store is gone"),
         (KeyboardInterrupt(), 130, "infinitygan: interrupted"),
     ],
