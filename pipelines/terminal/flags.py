@@ -132,7 +132,7 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
         check_names(flags, own)
     forks = forked_workers.are_wanted(flags)
     if forks:
-        forked_workers.begin_to_load(context.info_name or "")
+        forked_workers.begin_to_load(f"pipelines.{context.info_name}")
     from pipelines.terminal.beam_flags import beam_options
     from pipelines.terminal.job_records import refuse_detached
 
