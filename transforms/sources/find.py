@@ -334,8 +334,7 @@ class _Look:
             if not _is_utf8(file):
                 return self.reject(file, "unreadable", "its name is not UTF-8: rename it")
             if not os.path.isfile(file_path := filesystem(file)[1]):
-                what = "a link to no file" if os.path.islink(file_path) else "not a regular file"
-                return self.reject(file, "unreadable", what)
+                return self.reject(file, "unreadable", _why_not_a_file(file_path))
         return Find(_identity(file), (self._place.number, file, 0), Photograph(file, *self._credit(file)))
 
     def reject(self, file: str, reason: str, message: str) -> Find:
@@ -455,3 +454,10 @@ def _what(file: str) -> str:
     if file.lower().endswith(_PACKED_SUFFIXES):
         return "a compressed file, by its name: unpack it first"
     return f"its name does not end in {_suffixes()}"
+
+
+def _why_not_a_file(path: str) -> str:
+    """Returns the reason why there is no regular file at a local path."""
+    if os.path.exists(path):
+        return "not a regular file"
+    return "a link to no file" if os.path.islink(path) else "there is no such file"
