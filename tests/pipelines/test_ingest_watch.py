@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from forks import Fork
+from sets import read_index
 from waiting import until
 
 from model.errors import InputError
@@ -18,7 +19,7 @@ from pipelines.terminal import jobs
 from tests.pipelines.test_ingest import scene
 from transforms.ingest.options import IngestOptions
 from transforms.storage import arrivals
-from transforms.training_set.dataset import read_dataset_if_any, read_index, read_rejects
+from transforms.training_set.dataset import read_dataset_if_any, read_rejects
 
 AT_ONCE = 1e-9
 NEVER = 1e9

@@ -43,7 +43,7 @@ def unknown(request_id):
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_first_row_of_an_id_that_can_be_rendered_is(tiny_checkpoint, tmp_path_factory, drawn):
     """A row may be refused as it is read, or as it is planned; only a row that is rendered takes an id."""
     kinds = {
