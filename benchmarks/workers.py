@@ -21,7 +21,7 @@ from dataclasses import replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from processes import Cost, children_s, measure
@@ -50,7 +50,7 @@ def cluster(prism: str, folder: Path) -> Iterator[tuple[str, ...]]:
     job, pool = free_port(), free_port()
     worker_pool = [sys.executable, "-m", "pipelines.worker_pool", f"--port={pool}"]
     with (folder / "cluster.log").open("wb") as log:
-        how = {"stdout": log, "stderr": log}
+        how: dict[str, Any] = {"stdout": log, "stderr": log}
         processes = [
             subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], **how),
             subprocess.Popen(worker_pool, **how),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from model.errors import InputError
+from model.world.definition import LOCAL_TRUNCATION
 from pipelines.terminal import forked_workers
 from pipelines.terminal.flag_names import check_names
 from pipelines.terminal.progress import silence
@@ -72,7 +73,8 @@ Truncation = Annotated[
 LocalTruncation = Annotated[
     float,
     typer.Option(
-        metavar="0-1.5", help="Below 1, high panoramas have fewer scraps in the sky and holes in the ground; try 0.5."
+        metavar="0-1.5",
+        help="Below 1, high panoramas have fewer scraps in the sky and holes in the ground; 1 leaves them as they are.",
     ),
 ]
 Scale = Annotated[
@@ -109,8 +111,8 @@ Paste = Annotated[bool, typer.Option("--paste/--no-paste", help="Keep the photog
 
 def truncated(truncation: float, local: float) -> str:
     """Returns the part of an id that names the truncations, in characters that ids may have."""
-    named = (("truncation", truncation), ("local-truncation", local))
-    return "".join(f"_{name}-{value:g}".replace(".", "_") for name, value in named if value != 1)
+    named = (("truncation", truncation, 1), ("local-truncation", local, LOCAL_TRUNCATION))
+    return "".join(f"_{name}-{value:g}".replace(".", "_") for name, value, default in named if value != default)
 
 
 def scaled(scale: int) -> str:
