@@ -21,7 +21,7 @@ from dataclasses import replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from processes import Cost, children_s, measure
@@ -51,7 +51,7 @@ def cluster(prism: str, folder: Path) -> Iterator[tuple[str, ...]]:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     worker_pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
     with (folder / "cluster.log").open("wb") as log:
-        how = {"stdout": log, "stderr": log, "env": environment}
+        how: dict[str, Any] = {"stdout": log, "stderr": log, "env": environment}
         processes = [
             subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], **how),
             subprocess.Popen(worker_pool, **how),

@@ -70,7 +70,19 @@ def build() -> typer.Typer:
 
 
 class Command(TyperCommand):
-    """A command that refuses numbers that are not finite, and takes relative paths from the folder it starts in."""
+    """A command that refuses numbers that are not finite, and takes relative paths from the folder it starts in.
+
+    Its help page has a panel for each group of options that `PANELS` in its module names.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Prints the help page."""
+        module = import_module(f"pipelines.commands.{self.name}")
+        for panel, names in getattr(module, "PANELS", {}).items():
+            for parameter in self.params:
+                if parameter.name in names:
+                    parameter.rich_help_panel = panel  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Checks the numbers and completes the paths, then runs the command.

@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -235,6 +237,21 @@ def test_help_is_no_error(name, flag, infinitygan):
     code, out, err = infinitygan(name, flag)
     assert (code, err) == (0, [])
     assert "--help" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_cuts_no_word_in_a_terminal_of_80_columns(name, infinitygan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = infinitygan(name, "--help")
+    assert not re.search(r"\w…", out)
+
+
+@pytest.mark.parametrize("name", ["ingest", "render"])
+def test_the_panels_of_a_help_page_have_the_options_that_they_name(name):
+    module = import_module(f"pipelines.commands.{name}")
+    named = [parameter for panel in module.PANELS.values() for parameter in panel]
+    assert len(named) == len(set(named))
+    assert set(named) < signature(getattr(module, name)).parameters.keys()
 
 
 def test_the_version_is_told(infinitygan):

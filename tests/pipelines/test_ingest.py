@@ -19,6 +19,7 @@ import pytest
 import webdataset
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
+from sets import read_index
 
 import transforms.ingest.cells
 import transforms.ingest.crawler
@@ -30,18 +31,19 @@ import transforms.photographs.prepare
 import transforms.storage.retry
 from model.errors import InputError
 from pipelines import cli
-from pipelines.ingest import IngestOptions, build, ingest, repack
+from pipelines.ingest import build, ingest, repack
 from pipelines.terminal.failures import UnwatchedError
 from pipelines.terminal.ingest_tables import show_summary
 from pipelines.terminal.progress import track
 from tests.transforms.training_set.test_dataset import write_as_version_1
 from transforms.ingest import staging
 from transforms.ingest.find_steps import FindPhotographs
+from transforms.ingest.options import IngestOptions
 from transforms.ingest.plan import Plan, write_sources
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
+from transforms.training_set.dataset import REJECTS_SCHEMA, Dataset
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import Sample, plan_patches
 
@@ -103,7 +105,7 @@ def write_odd_files(folder: Path) -> dict[str, str]:
     }
 
 
-def make(sources: object, out: object, **options: object) -> dict:
+def make(sources: object, out: object, **options: object) -> Dataset:
     return ingest(IngestOptions((str(sources),), str(out), **options))
 
 

@@ -73,7 +73,7 @@ def windows_within(low, high):
     return starts.flatmap(lambda start: st.integers(start + SMALLEST_BASE_PX - 1, high).map(lambda end: (start, end)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(windows_within(*BASE[0]), windows_within(*BASE[1]))
 def test_any_window_equals_its_part_of_a_larger_one(stage, fields, whole, rows, columns):
     assert torch.equal(draw(stage, fields, rows, columns), part_of(whole, rows, columns))
@@ -109,7 +109,7 @@ def test_the_base_that_an_output_needs_is_enough_and_large_enough(low, extent):
 
 
 @given(st.integers(37, 90), st.integers(37, 60))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_outputs_and_noise_have_the_sizes_that_geometry_gives(stage, height, width):
     shape = (2, 3, height, width)
     noise = draw_noise(CONFIG, shape, torch.Generator())

@@ -117,7 +117,6 @@ def answer(function, argument):
     return ""
 
 
-@settings(deadline=None)
 @given(requests, st.lists(edits, max_size=3).map(tuple))
 def test_a_request_survives_json(request, edits):
     request = dataclasses.replace(request, cyclic=False, edits=edits)
@@ -194,7 +193,7 @@ def largest_seed(request):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(requests=st.lists(requests, min_size=1, max_size=4, unique_by=lambda request: request.id))
 def test_requests_survive_a_file(suffix, requests, tmp_path_factory):
     if suffix == "parquet":  # whose integers have one type per column
@@ -217,7 +216,6 @@ def test_what_is_left_out_is_the_default(suffix, tmp_path):
     assert (request.origin_x_px, request.origin_y_px, request.formats) == (0, -100, ("png",))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
 def test_by_default_a_taller_panorama_contains_a_shorter_one(one, other):
     low, high = (RenderRequest(**{**GOOD, "height_px": height}).rows for height in sorted((one, other)))
@@ -309,7 +307,7 @@ def test_the_limits_of_the_world_are_within_it():
         assert getattr(RenderRequest.from_json({**GOOD, field: value}), field) == value
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from([*GOOD, "origin_x_px", "formats", "checkpoint", "x"]), json_values))
 @example({**GOOD, "formats": "png"})
 def test_any_json_object_is_a_request_or_refused(values):
@@ -390,7 +388,7 @@ def test_what_spreadsheets_write_is_read(line_end, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
 @example(content=b"id,seed,width_px,height_px\n\x00")
 @example(content=b"id,id,seed,width_px,height_px\na,b,1,2,3")
@@ -401,7 +399,7 @@ def test_any_bytes_are_requests_or_refused(suffix, content, tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(row=st.dictionaries(st.sampled_from([*GOOD, "formats", "origin_x_px"]), json_values, min_size=1))
 def test_any_row_is_a_request_or_refused(suffix, row, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / f"row.{suffix}"

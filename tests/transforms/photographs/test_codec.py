@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
+from PIL.JpegImagePlugin import get_sampling
 
 import transforms.photographs.codec
 from transforms.photographs.codec import LONGEST_SIDE_PX, PIXEL_CAP, decode, decoding, encode, frame, store, to_srgb
@@ -148,7 +149,6 @@ def test_truncated(format_):
     assert rejection(content[: len(content) * 6 // 10]).reason == "truncated"
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_no_broken_bytes_raise_anything_but_a_rejection(data):
     format_ = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]))
@@ -182,7 +182,6 @@ def test_pixels_of_32_bits_are_unsupported():
         to_srgb(Image.new("I", (9, 9)))
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 30_000), height=st.integers(1, 30_000), full=st.integers(1, 800), square=st.booleans())
 def test_framing_keeps_the_proportions(width, height, full, square):
     framing = frame(width, height, full, square)
@@ -218,7 +217,7 @@ def test_the_stored_jpeg_is_reproducible_and_keeps_its_colour():
     content = encode(landscape(), "jpg", 95)
     assert content == encode(landscape(), "jpg", 95)
     with Image.open(io.BytesIO(content)) as image:
-        assert image.layer[0][1:3] == (1, 1)
+        assert get_sampling(image) == 0  # 4:4:4
         assert difference(image, landscape()) < 4
 
 

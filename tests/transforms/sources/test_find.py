@@ -9,8 +9,9 @@ import pytest
 from finding import find_again, search
 
 from model.errors import InputError
-from pipelines.ingest import IngestOptions, planned
+from pipelines.ingest import planned
 from transforms.ingest import find_steps
+from transforms.ingest.options import IngestOptions
 from transforms.ingest.plan import planned_rejects, read_share
 from transforms.ingest.runs import merge_runs
 from transforms.sources import find as sources_module
