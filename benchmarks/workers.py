@@ -8,7 +8,6 @@ All of it takes two to three minutes on two quiet cores, and each part at most o
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
