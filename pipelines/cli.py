@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 something requested is missing, 2 invalid input, 130 interrupted.
 """
 
+import gc
 import logging
 import math
 import os
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger().setLevel(logging.CRITICAL)
     with ended_by_signals():
         code = run(sys.argv[1:] if arguments is None else arguments)
+    gc.freeze()  # otherwise Python looks for garbage in all that was loaded, which takes a second
     sys.exit(code)
 
 
