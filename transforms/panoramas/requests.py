@@ -350,7 +350,7 @@ class RequestFile:
     @property
     def label(self) -> str:
         """The name of the file in the manifest; empty for requests that are not from a file."""
-        return self.name or posixpath.basename(self.url)
+        return printable(self.name or posixpath.basename(self.url))
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows.
@@ -464,7 +464,7 @@ def parse_rows(url: str, path: str) -> Iterator[Any]:
         InputError: the file is not of a known kind, is damaged, or has no rows or too many.
     """
     readers = dict(zip(REQUEST_SUFFIXES, (read_jsonl, read_csv, read_parquet), strict=True))
-    suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
+    suffix = next((suffix for suffix in readers if url.lower().endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
     count = 0

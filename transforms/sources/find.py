@@ -337,8 +337,7 @@ class _Look:
             if not _is_utf8(file):
                 return self.reject(file, "unreadable", "its name is not UTF-8: rename it")
             if not os.path.isfile(file_path := filesystem(file)[1]):
-                what = "a link to no file" if os.path.islink(file_path) else "not a regular file"
-                return self.reject(file, "unreadable", what)
+                return self.reject(file, "unreadable", _why_not_a_file(file_path))
         return Find(_identity(file), (self._place.number, file, 0), Photograph(file, *self._credit(file)))
 
     def reject(self, file: str, reason: str, message: str) -> Find:
@@ -454,6 +453,15 @@ def _why_not(file: str) -> tuple[str, str]:
     suffix = posixpath.splitext(file)[1].lower()
     if suffix in _PACKED_SUFFIXES:
         return "not_a_picture", "a compressed file, by its name: unpack it first"
+    if suffix in LIST_SUFFIXES:
+        return "not_a_picture", f"a {suffix} in a folder is not read: if it is a list, give it as a source of its own"
     if suffix in UNREAD_SUFFIXES:
         return "unsupported", f"pictures in the format {suffix} are not read: convert it to JPEG, PNG or TIFF"
     return "not_a_picture", f"its name does not end in {', '.join(PICTURE_SUFFIXES)}"
+
+
+def _why_not_a_file(path: str) -> str:
+    """Returns the reason why there is no regular file at a local path."""
+    if os.path.exists(path):
+        return "not a regular file"
+    return "a link to no file" if os.path.islink(path) else "there is no such file"
