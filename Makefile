@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 	$(BIN)/infinitygan train --data demo/shards --out demo/run --preset small --init bundled --minutes 1
 	$(BIN)/infinitygan render --checkpoint demo/run/checkpoint.safetensors --width 1024 --height 256 --out demo/strip
 	@echo; echo "3. Render: a panorama with the bundled checkpoint, at four times its resolution, through Beam."
-	$(BIN)/infinitygan render --scale 4 --width 8192 --height 768 --local-truncation 0.5 --format png --format tif --out demo/panorama
+	$(BIN)/infinitygan render --scale 4 --width 8192 --height 768 --format png --format tif --out demo/panorama
 	@echo; echo "Look at these:"; ls demo/run/*.png demo/strip/panoramas/*.png demo/panorama/panoramas/*
 
 test: $(TESTABLE)

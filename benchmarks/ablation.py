@@ -47,12 +47,13 @@ from model.world.one_shot import render_part
 from pipelines.cli import refuse
 from pipelines.evaluate import Networks, describe_photographs, watched
 from pipelines.terminal.evaluation_tables import number, table
-from pipelines.train import TrainOptions, provenance, train
+from pipelines.train import TrainOptions, train
 from transforms.evaluation.figures import GAP_PX, INK, LABEL_PX, PAPER, sheet
 from transforms.evaluation.results import DescribedSets, Findings, References, distances
 from transforms.evaluation.settings import PATCH, Evaluation, PictureSets, frame
 from transforms.evaluation.windows import cut_pictures, cut_worlds, open_world
 from transforms.training.run_folder import CHECKPOINT, CONFIG, RunFolder, flat, upgraded
+from transforms.training.shard_reader import set_checksum
 from transforms.training_set.dataset import read_dataset
 
 FAMILIES = {
@@ -91,13 +92,17 @@ def images_wanted(options: TrainOptions) -> int:
 
 
 def check_run(options: TrainOptions) -> None:
-    """Raises InputError for a run that differs from the requested one in more than its version."""
+    """Raises InputError for a run that has other settings than the requested one."""
     if images_seen(options) > images_wanted(options):
         raise InputError(f"{options.out} holds a run of {images_seen(options)} images: more than --images")
-    parts = {"generator": dataclasses.asdict(options.network), "training": dataclasses.asdict(options.settings)}
-    config = {**parts, **provenance(options, read_dataset(options.data), None)}
+    config = {
+        "preset": options.preset,
+        "generator": dataclasses.asdict(options.network),
+        "training": dataclasses.asdict(options.settings),
+        "data": {"sha256": set_checksum(read_dataset(options.data)["shards"])},
+    }
     expected, found = flat(json.loads(json.dumps(config))), flat(upgraded(RunFolder(options.out).read_config()))
-    other = sorted(name for name in expected if name != "version" and found.get(name) != expected[name])
+    other = sorted(name for name in expected if found.get(name) != expected[name])
     if other:
         raise InputError(f"{options.out} holds a run with other settings ({', '.join(other)}); choose another --out")
 

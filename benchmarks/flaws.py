@@ -122,7 +122,7 @@ class ChangedLatents(Latents):
 
 def changed_world(generator: Generator, seed: int, change: Change) -> World:
     """Returns a world with a change of its inputs."""
-    world = World(generator, Definition(seed))
+    world = World(generator, Definition(seed, local_truncation=1))
     world.latents = ChangedLatents(world.latents, change)
     if change.mean_w:
         own = styles_of(world.definition, generator, "cpu", {})(0)

@@ -73,9 +73,7 @@ def rolled(picture: Image.Image) -> Image.Image:
 
 def world_23(work: Path) -> Image.Image:
     """Makes README's picture."""
-    command(
-        "render", "--seed", 23, "--scale", 4, "--width", 8192, "--height", 768, "--local-truncation", 0.5, "--out", work
-    )
+    command("render", "--seed", 23, "--scale", 4, "--width", 8192, "--height", 768, "--out", work)
     return panoramas(work)[0]
 
 

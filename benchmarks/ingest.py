@@ -50,7 +50,7 @@ def serve(folder: str, pipe: "multiprocessing.connection.Connection") -> None:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()
-        pipe.send(site._server.sockets[0].getsockname()[1])
+        pipe.send(runner.addresses[0][1])
         await asyncio.sleep(1e9)
 
     asyncio.run(main())

@@ -26,11 +26,10 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.memory import reuse_freed_memory
 from model.metrics.feature_networks import feature_networks
 from model.networks.lpips import Lpips
-from model.world.world import World
 from transforms.evaluation.crops import HELD_OUT, read_pictures
 from transforms.evaluation.figures import sheet
 from transforms.evaluation.settings import cut
-from transforms.evaluation.windows import render_window
+from transforms.evaluation.windows import open_world, render_window
 from transforms.storage.tensor_files import read_tensors
 from transforms.training_set.dataset import IndexRows, read_dataset
 
@@ -52,7 +51,7 @@ def worlds(checkpoint: Checkpoint, count: int) -> Tensor:
     full = checkpoint.generator.config.full_px
     rows, columns = (-(full // 2), full - full // 2 - 1), (0, full - 1)
     seeds = range(FIRST_WORLD, FIRST_WORLD + count)
-    return torch.stack([render_window(World(checkpoint.generator, seed).render, rows, columns)[None] for seed in seeds])
+    return torch.stack([render_window(open_world(checkpoint.generator, seed), rows, columns)[None] for seed in seeds])
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:

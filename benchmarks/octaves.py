@@ -25,11 +25,10 @@ from model.memory import reuse_freed_memory
 from model.metrics.statistics import power_between
 from model.world.detailed import at_scale
 from model.world.scale import SCALES
-from model.world.world import World
 from transforms.evaluation.crops import HELD_OUT, read_pictures
 from transforms.evaluation.scaled import difference_from
 from transforms.evaluation.settings import cut
-from transforms.evaluation.windows import render_window
+from transforms.evaluation.windows import plain_world, render_window
 from transforms.storage.tensor_files import read_tensors
 from transforms.training_set.dataset import IndexRows, read_dataset
 
@@ -60,7 +59,7 @@ def photographs(data: str) -> Tensor:
 
 def windows(checkpoint: Checkpoint, seed: int) -> dict[int, Tensor]:
     """Returns windows of a world uint8 [PLACES,3,SIDE_PX,SIDE_PX] at each scale, around the same places."""
-    world, random = World(checkpoint.generator, seed), np.random.default_rng(seed)
+    world, random = plain_world(checkpoint.generator, seed), np.random.default_rng(seed)
     most = (checkpoint.generator.config.full_px - SIDE_PX // SCALES[1]) // 2
     middles = [(int(random.integers(-most, most + 1)), int(random.integers(10**6))) for _ in range(PLACES)]
     return {

@@ -25,7 +25,7 @@ from torch import Tensor
 from model.bundled import CHECKPOINT
 from model.checkpoint import load_checkpoint
 from model.metrics.distances import WeightedValues, bootstrap_weights, estimate, kernel_distance
-from model.metrics.feature_networks import feature_networks
+from model.metrics.feature_networks import FeatureNetwork, feature_networks
 from model.networks.generator import Generator
 from model.quantise import quantise
 from model.world.definition import Definition, Style
@@ -63,7 +63,7 @@ def steps(picture: npt.NDArray[np.int64], columns: list[int]) -> npt.NDArray[np.
     return np.array(result)
 
 
-def sample(groups: list[Tensor], network: object, seed: int) -> WeightedValues:
+def sample(groups: list[Tensor], network: FeatureNetwork, seed: int) -> WeightedValues:
     """Returns the features of squares, where each group is resampled as one."""
     numbers = torch.cat([torch.full((len(group),), place) for place, group in enumerate(groups)])
     return WeightedValues(network.features(torch.cat(groups)), numbers, bootstrap_weights(len(groups), DRAWS, seed))
@@ -107,7 +107,7 @@ def main() -> None:
         found["outpainted"].append(torch.cat(made))
         found["plain worlds"].append(torch.cat([beside(world, side) for world in worlds]))
         for way, mode in (("mirrored", "symmetric"), ("edges replicated", "edge")):
-            padded = np.pad(photograph, ((0, 0), (more, more), (0, 0)), mode=mode)
+            padded = np.pad(photograph, ((0, 0), (more, more), (0, 0)), mode=mode)  # type: ignore[call-overload]
             found[way].append(beside(padded, side))
     network = feature_networks(None, None, "cpu")["EffNetLite0"]
     reference = sample(squares(arguments.photographs, side), network, 0)

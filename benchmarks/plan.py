@@ -66,7 +66,7 @@ def areas(size: tuple[int, int], tile: TileSize | None) -> tuple[float, float]:
     return pixels / (size[0] * size[1]), cost / needed(config.base, size[1], size[0]).network
 
 
-def fastest(works: dict[Any, Callable[[], None]]) -> dict[Any, tuple[float, float]]:
+def fastest(works: dict[Any, Callable[[], object]]) -> dict[Any, tuple[float, float]]:
     """Returns the least wall and processor time of each work, in seconds, over rounds in which they alternate."""
     best: dict[Any, tuple[float, float]] = {}
     for _ in range(ROUNDS):
@@ -90,9 +90,9 @@ def shapes(synthesizer: Synthesizer) -> dict[str, float]:
     plan, _ = planned(SIZES[0], None)
     world = synthesizer.world_of(plan)
 
-    def work(rows: Window, shape: tuple[int, int]) -> Callable[[], None]:
+    def work(rows: Window, shape: tuple[int, int]) -> Callable[[], object]:
         columns = [(first, first + shape[1] - 1) for first in range(0, 2048, shape[1])]
-        return lambda: [world.compute(rows, each) for each in columns] and None
+        return lambda: [world.compute(rows, each) for each in columns]
 
     works = {shape: work((-shape[0] // 2, shape[0] // 2 - 1), shape) for shape in SHAPES}
     took = fastest(works)
@@ -191,10 +191,10 @@ def end_to_end() -> dict[str, float]:
             (row,) = render(RenderOptions((asked,), next(folders)))
             assert row["state"] == "done"
 
-        works: dict[str, Callable[[], None]] = {"compute": lambda: compute(synthesizer, plan)}
+        works: dict[str, Callable[[], object]] = {"compute": lambda: compute(synthesizer, plan)}
         works |= {name: partial(through_beam, name) for name in WRITTEN}
         small = RenderOptions(options((64, 64)).requests, f"{out}/small")
-        works["start"] = lambda: render(dataclasses.replace(small, out=next(folders))) and None
+        works["start"] = lambda: render(dataclasses.replace(small, out=next(folders)))
         took = fastest(works)
     return {name: took["compute"][0] / (took[name][0] - took["start"][0]) for name in WRITTEN}
 

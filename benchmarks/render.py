@@ -71,11 +71,12 @@ class PatchByPatch:
         """Computes pixels [N,3,101,101] of the patches at some rows and columns as one batch."""
         texture, w = self.generator.texture, self.generator.mapping(self.z_g)
         fields = [self.fields(*self.windows(row, column)) for row, column in places]
-        x, coordinates = (torch.cat([field[part] for field in fields]) for part in (0, 1))
+        z_l, coordinate_fields, noise_fields = zip(*fields, strict=True)
+        x, coordinates = torch.cat(z_l), torch.cat(coordinate_fields)
         for block in self.generator.structure.blocks:
             x = torch.cat([x, crop_to(coordinates, x)], dim=1)
             x = activated(modulated(block.convolution, x, self.z_g), block.bias)
-        z_n = [torch.cat(layer) for layer in zip(*(field[2] for field in fields), strict=True)]
+        z_n = [torch.cat(layer) for layer in zip(*noise_fields, strict=True)]
         rgb = None
         for index, (layer, noise) in enumerate(zip(texture.layers, z_n, strict=True)):
             x = modulated(layer.convolution, x, w)

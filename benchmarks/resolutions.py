@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,15 +64,11 @@ def ways(generator: Generator) -> Iterator[tuple[str, str, Way]]:
     patches = PatchByPatch(generator, plain)
     yield "whole picture", "float32", lambda side: in_tiles(plain, side, side, side)
     for batch in BATCHES:
-        yield f"patches, {batch} at a time", "float32", lambda side, batch=batch: in_patches(patches, batch, side)
+        yield f"patches, {batch} at a time", "float32", partial(in_patches, patches, batch)
     for precision in ("float32", "bfloat16"):
         world = World(generator, 7, precision)
         for rows, columns in SHAPES:
-            yield (
-                f"tiles of {rows}×{columns}",
-                precision,
-                lambda side, world=world, rows=rows, columns=columns: in_tiles(world, rows, columns, side),
-            )
+            yield f"tiles of {rows}×{columns}", precision, partial(in_tiles, world, rows, columns)
 
 
 def times(way: Way, sides: Sequence[int], limit_s: float) -> tuple[dict[int, float], float]:

@@ -170,7 +170,8 @@ def _time_blocks(windows: Windows) -> float:
     blocks = []
     for start in (0, ranges.RANGE_ROWS):
         records = np.zeros(ranges.RANGE_ROWS, dtype=RECORD)
-        blocks.append(Block(records, *windows.hashes(range(start, start + len(records))), records[:0], NOTHING))
+        perceptual, details, crops = windows.hashes(range(start, start + len(records)))
+        blocks.append(Block(records, perceptual, details, crops, records[:0], NOTHING))
     begin = time.process_time()
     compare(*blocks)
     return time.process_time() - begin

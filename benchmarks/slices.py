@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import apache_beam as beam
 import typer
@@ -28,7 +28,7 @@ def at_once(folder: Path, requests: Path, slices: tuple[str, ...]) -> float:
     environment = {**os.environ, "OMP_NUM_THREADS": str(2 // len(slices))}
     start = time.monotonic()
     with (folder / "log").open("wb") as log:
-        how = {"stdout": log, "stderr": log, "env": environment}
+        how: dict[str, Any] = {"stdout": log, "stderr": log, "env": environment}
         for process in [subprocess.Popen([*words, f"--slice={each}"], **how) for each in slices]:
             if process.wait():
                 raise RuntimeError((folder / "log").read_text())

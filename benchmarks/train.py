@@ -128,7 +128,7 @@ def measure(preset: str, recipe: str, batch: int, turns: int) -> list[dict[str, 
     forms = {"ours": ModulatedConvolution.forward, "grouped": grouped}
     trainers = {name: Trainer(PRESETS[preset], config, processes) for name in forms}
     clocks = {name: Clock(trainer) for name, trainer in trainers.items()}
-    trainers["grouped"].generator.to(memory_format=torch.contiguous_format)
+    trainers["grouped"].generator.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     best: dict[str, dict[str, float]] = {}
     for turn in range(turns + 1):
         for name, forward in forms.items():
@@ -138,7 +138,7 @@ def measure(preset: str, recipe: str, batch: int, turns: int) -> list[dict[str, 
                     continue
                 found = costs(trainers[name], clocks[name], pictures, t)
             best[name] = min(best.get(name, found), found, key=lambda costs: costs["step"])
-    rows = []
+    rows: list[dict[str, float | str]] = []
     for name, found in best.items():
         rates = {"images/s": batch / found["step"], "to grouped": best["grouped"]["step"] / found["step"]}
         parts = {part: seconds / found["step"] for part, seconds in found.items() if part != "step"}

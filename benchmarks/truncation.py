@@ -47,7 +47,9 @@ def compare(
     for truncation in truncations:
 
         def opened(seed: int, truncation: float = truncation) -> Renderer:
-            return World(generator, dataclasses.replace(Definition(seed), **{field: truncation})).render
+            return World(
+                generator, dataclasses.replace(Definition(seed, local_truncation=1), **{field: truncation})
+            ).render
 
         found = describe_worlds(opened, references, networks)
         results[f"{truncation:g}"] = {

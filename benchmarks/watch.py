@@ -126,7 +126,11 @@ def memory_bytes(processes: list[int]) -> int:
 
 def handled(folder: Path) -> int:
     """Returns the number of files that are noted."""
-    return sum(path.read_bytes().count(b"\n") for path in (folder / "out" / "watched").glob("*.txt"))
+    noted: set[bytes] = set()
+    for path in (folder / "out" / "watched").glob("*.txt"):
+        with suppress(FileNotFoundError):  # it has just been merged
+            noted.update(path.read_bytes().splitlines())
+    return len(noted)
 
 
 def many(folder: Path, count: int, kills: int, flags: list[str]) -> None:

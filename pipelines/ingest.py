@@ -49,7 +49,7 @@ from transforms.ingest.steps import (
     WriteTrainingShards,
 )
 from transforms.sources.find import can_retry
-from transforms.sources.lists import PICTURE_SUFFIXES
+from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES
 from transforms.sources.web import ANSWERS_READ, check_source, is_on_web
 from transforms.storage.fence import StaleRunError
 from transforms.storage.files import exists, filesystem, join, remove
@@ -220,10 +220,12 @@ def no_photographs(options: IngestOptions, where: str, plan: Plan) -> InputError
         if reject.reason != "not_a_picture" or reject.source in sources or globs:
             telling = reject
             break
-    others = f" (there are {plan.rejects} other files)" if plan.rejects else ""
+    others = f" (rejected: {plan.rejects})" if plan.rejects else ""
     if web:
         reason = f": {first.source}: {first.message}" if first else ""
         what = f"none of the {len(web)} web sources has any{reason}"
+    elif all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
+        what = "the list has no rows"
     else:
         what = f"give files ending in {', '.join(PICTURE_SUFFIXES)}"
     if telling:

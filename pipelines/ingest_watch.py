@@ -10,20 +10,22 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from fsspec.core import has_magic
 
 from model.errors import InputError, one_line
 from pipelines.ingest import ingest
-from pipelines.terminal.jobs import is_detached
+from pipelines.terminal.jobs import is_detached, repeated
 from pipelines.terminal.progress import say
 from transforms.ingest.options import IngestOptions
 from transforms.ingest.plan import is_planned
 from transforms.sources.archives import TAR_SUFFIX
 from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES
 from transforms.sources.web import is_on_web
-from transforms.storage.arrivals import Listed, digest, list_arrivals, pause_after, take_whole
+from transforms.storage.arrivals import Listed, check_place, digest, list_arrivals, pause_after, take_whole
+from transforms.storage.retry import retried
 from transforms.storage.urls import check_scheme, redact
 from transforms.training_set.dataset import read_dataset_if_any
 
@@ -53,16 +55,16 @@ def ingest_arrivals(
     options = dataclasses.replace(options, watch=True, samples_per_shard=options.samples_per_shard or SAMPLES_PER_SHARD)
     most = options.samples_per_shard or SAMPLES_PER_SHARD
     arrivals, waiting, due_s = Arrivals(options.sources, options.out), list[File](), math.inf
-    resume(options, beam_flags)
+    repeated(partial(resume, options, beam_flags))
     say(redact(f"{options.out}: watching {', '.join(options.sources)}"))
     while not stop.is_set():
         start_s = time.monotonic()
         new = arrivals.look()
         if new and not waiting:
             due_s = start_s + 60 * shard_minutes
-        waiting += new
+        waiting = [*filter(arrivals.shows, waiting), *new]
         if len(waiting) >= most or (waiting and start_s >= due_s):
-            take(dataclasses.replace(options, arrived=tuple(waiting)), beam_flags)
+            repeated(partial(take, dataclasses.replace(options, arrived=tuple(waiting)), beam_flags))
             waiting.clear()
         else:
             stop.wait(pause_after(time.monotonic() - start_s))
@@ -76,6 +78,7 @@ def check(options: IngestOptions, shard_minutes: float, beam_flags: PipelineOpti
         check_scheme(source)
         if is_on_web(source):
             raise InputError(f"--watch {source}: only folders and patterns can be watched, on disks and stores")
+        retried(check_place, source, options.out)
     if not shard_minutes > 0:
         raise InputError(f"--shard-minutes {shard_minutes}: give more than 0")
     if is_detached(beam_flags):
@@ -134,6 +137,10 @@ class Arrivals:
             there |= self._known
         self._known = there
         return new
+
+    def shows(self, file: File) -> bool:
+        """Returns whether the last listing shows a file that was returned before."""
+        return digest(file[0]) in self._known
 
     def _listed(self) -> Iterator[Listed]:
         for source in self.sources:

@@ -6,8 +6,10 @@ On a cluster this is one job on an endless stream, which goes on without the pro
 this process holds back what an endless source gives, so there the same steps run on what each look finds.
 """
 
+import itertools
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +21,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows
 from model.bundled import BUNDLED, resolve
 from model.errors import InputError
 from pipelines.render import make_panoramas
-from pipelines.terminal.jobs import is_remote, job, uses_dataflow
+from pipelines.terminal.jobs import is_remote, job, repeated, uses_dataflow
 from pipelines.terminal.progress import say, track
 from transforms.panoramas.folder import FOLDERS
 from transforms.panoramas.manifest import MANIFEST
@@ -31,7 +33,7 @@ from transforms.render.look import Arrived, LookAgain, Looked, Looker, Watched, 
 from transforms.render.options import RenderOptions
 from transforms.render.planner import check_out
 from transforms.render.record import Record, close
-from transforms.storage.arrivals import EVERY_S, SHARE, pause_after
+from transforms.storage.arrivals import EVERY_S, SHARE, check_place, pause_after
 from transforms.storage.files import exists, join, remove_leftovers
 from transforms.storage.retry import retried
 from transforms.storage.urls import redact
@@ -62,7 +64,7 @@ def render_arrivals(
     """
     check_out(options.out)
     check_subscription(watched, beam_flags)
-    next(watched.files(), None)  # checks the URL
+    retried(check_place, watched.place, options.out)
     retried(remove_leftovers, options.out, *FOLDERS)
     begin_watch(watched)
     say(redact(f"{options.out}: watching {watched.place}"))
@@ -93,10 +95,14 @@ def stream(options: RenderOptions, watched: Watched, stop: threading.Event, beam
     """Runs an endless job on a cluster."""
     beam_flags.view_as(StandardOptions).streaming = True
     checkpoint = resolve(options.checkpoint or BUNDLED)
-    a_file = [file.url for file, _ in zip(watched.files(), range(1), strict=False)]
-    sight = look([mark_of(options.out), checkpoint, *a_file])
+    sight = look([mark_of(options.out), checkpoint, *retried(first_file, watched)])
     with job(beam_flags, options.out, stop) as pipeline:
         build_stream(pipeline, options, watched, sight)
+
+
+def first_file(watched: Watched) -> list[str]:
+    """Returns the URL of a file that is there already, if there is one."""
+    return [file.url for file in itertools.islice(watched.files(), 1)]
 
 
 def take_turns(
@@ -110,14 +116,19 @@ def take_turns(
         if not arrived:
             stop.wait(pause_after(time.monotonic() - start_s))
             continue
-        with job(beam_flags, options.out) as pipeline:
-            files = pipeline | "Arrived" >> beam.Create(arrived)
-            closed, _ = handle(files, options)
-            _ = closed | "Record" >> beam.ParDo(Record(options.out))
+        repeated(partial(take_turn, arrived, options, beam_flags))
         start_s = time.monotonic()
         if start_s >= next_page_s:
             write_page(options.out)
             next_page_s = start_s + SHARE * (time.monotonic() - start_s)
+
+
+def take_turn(arrived: list[Arrived], options: RenderOptions, beam_flags: PipelineOptions | None) -> None:
+    """Renders what files ask for, in this process."""
+    with job(beam_flags, options.out) as pipeline:
+        files = pipeline | "Arrived" >> beam.Create(arrived)
+        closed, _ = handle(files, options)
+        _ = closed | "Record" >> beam.ParDo(Record(options.out))
 
 
 def build_stream(pipeline: beam.Pipeline, options: RenderOptions, watched: Watched, sight: Sight | None) -> None:

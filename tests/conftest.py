@@ -177,7 +177,7 @@ class LocalServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0)
         await site.start()
-        return site._server.sockets[0].getsockname()[1]
+        return self._runner.addresses[0][1]
 
     async def _answer(self, request):
         self.log.append((time.monotonic(), request.path, request.headers.get("User-Agent")))

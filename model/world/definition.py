@@ -33,6 +33,9 @@ JOURNEY_FUSION_PX = 2047
 
 MOST_TRUNCATION = 1.5
 
+LOCAL_TRUNCATION = 0.5
+"""The local truncation by default. At 1, worlds have scraps of hill in the sky and holes in the ground."""
+
 MOST_PASTE_PX = 4096
 MOST_LIKE_PX = 16384
 """Limits the sides of a box whose statistics an edit copies, because it is computed at once."""
@@ -205,7 +208,7 @@ class Definition:
     paste_px: int | None = None
     truncation: float = 1.0
     journey: Journey | None = None
-    local_truncation: float = 1.0
+    local_truncation: float = LOCAL_TRUNCATION
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed)

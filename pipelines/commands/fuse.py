@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from model.errors import InputError
-from model.world.definition import FUSION_PX
+from model.world.definition import FUSION_PX, LOCAL_TRUNCATION
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
@@ -37,7 +37,7 @@ def fuse(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
-    local_truncation: LocalTruncation = 1.0,
+    local_truncation: LocalTruncation = LOCAL_TRUNCATION,
     checkpoint: Checkpoint = None,
     format: Formats = None,
     tile: Tile = None,

@@ -12,6 +12,17 @@ from transforms.storage.memory import DEFAULT_BYTES
 
 POLITE = Manners()
 
+PANELS = {
+    "What is stored": ("full_size", "patch_size", "square", "via_size", "suffix", "quality", "samples_per_shard"),
+    "What is left out": ("min_side", "max_aspect", "no_filters", "dedup"),
+    "Web servers": (
+        *("depth", "connections", "host_connections", "host_rate", "deadline", "cap_mb", "attempts", "contact"),
+        *("allow_private", "no_robots", "crawlers"),
+    ),
+    "Later runs": ("retry_rejects", "repack_set", "watch", "shard_minutes"),
+}
+"""The panels of the help page, and the parameters in each; the others are in the first."""
+
 
 def ingest(
     context: typer.Context,

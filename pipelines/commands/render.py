@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from model.errors import InputError
+from model.world.definition import LOCAL_TRUNCATION
 from pipelines.terminal.flags import (
     Checkpoint,
     Formats,
@@ -40,6 +42,13 @@ FIELDS = {
 }
 """The fields of a request that flags give. With --requests they are defaults for rows that omit them."""
 
+PANELS = {
+    "The panorama": tuple(flag for flag in FIELDS if flag != "format"),
+    "Many panoramas": ("requests", "slice", "watch"),
+    "Computation": ("tile", "tiles_per_shard", "precision", "accelerator", "model_copies"),
+}
+"""The panels of the help page, and the parameters in each; the others are in the first."""
+
 
 def render(
     context: typer.Context,
@@ -55,7 +64,7 @@ def render(
     cyclic: Annotated[bool, typer.Option("--cyclic", help="Make the right end continue into the left.")] = False,
     scale: Scale = 1,
     truncation: Truncation = 1.0,
-    local_truncation: LocalTruncation = 1.0,
+    local_truncation: LocalTruncation = LOCAL_TRUNCATION,
     journey: Annotated[
         int | None,
         typer.Option(
@@ -91,7 +100,8 @@ def render(
     replace: Replace = False,
     keep_patches: KeepPatches = True,
     precision: Annotated[
-        RenderPrecision, typer.Option(metavar="<float32|bfloat16|float16>", help="Precision of the convolutions.")
+        RenderPrecision,
+        typer.Option(metavar="NAME", help="Precision of the convolutions: float32, bfloat16 or float16."),
     ] = "float32",
     repair: Annotated[bool, typer.Option("--repair", help="Check existing shards; render damaged ones again.")] = False,
     accelerator: Annotated[
@@ -127,6 +137,8 @@ def render(
     given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
     defaults = {field: values[field] for field in given}
     asked: tuple[RenderRequest, ...] | RequestFile
+    if "" in (watch, requests):
+        raise InputError("--watch and --requests need a path or URL, but it is empty")
     if watch:
         asked = ()
     elif requests:

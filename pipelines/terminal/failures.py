@@ -83,7 +83,10 @@ def told_in_one_line() -> Iterator[None]:
     """Raises an error of a job as the error that caused it: InputError, OSError or JobFailedError."""
     try:
         yield
-    except (InputError, OSError, JobFailedError, Detached):
+    except InputError as error:
+        error.args = (STEP.sub("", str(error)),)
+        raise
+    except (OSError, JobFailedError, Detached):
         raise
     except RuntimeError as error:
         context = error.__context__

@@ -5,7 +5,8 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -28,10 +29,12 @@ from pipelines.terminal.beam_flags import OwnOptions, add_described, beam_option
 from pipelines.terminal.failures import Detached, JobFailedError, UnwatchedError, cause_of, told_in_one_line
 from pipelines.terminal.interrupts import cancelled_by_signals
 from pipelines.terminal.job_records import FINDING, JOB, JobRecord
-from pipelines.terminal.progress import remark
+from pipelines.terminal.progress import remark, say
 from pipelines.terminal.runners import JOB_SERVER_S, RESTARTS
 from transforms.storage.files import join, remove, write_json
+from transforms.storage.retry import WAITS_S, pauses, repeat
 from transforms.storage.tally import NAMESPACE, Collected
+from transforms.storage.urls import redact
 from transforms.workers.faults import FAULTS, in_this_process
 
 POLL_S = 0.5
@@ -73,6 +76,22 @@ def few_objects_to_search() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def repeated(run: Callable[[], None]) -> None:
+    """Runs a job that may be repeated, up to five times if storage fails in a way that may pass.
+
+    Raises:
+        Exception: the last attempt's error, or the first one that another attempt would not resolve.
+    """
+
+    def pause_s(error: Exception, attempt: int) -> float | None:
+        wait_s = None if isinstance(error, JobFailedError) else pauses(WAITS_S)(error, attempt)
+        if wait_s is not None:
+            say(redact(f"storage failed, and the job is tried again: {one_line(error)}"))
+        return wait_s
+
+    repeat(lambda _: run(), pause_s)
 
 
 def is_remote(flags: PipelineOptions | None) -> bool:
@@ -281,7 +300,7 @@ class Messages:
     """The messages of a portable runner about a job, read in a thread of their own."""
 
     def __init__(self, result: Any) -> None:
-        self._read: list[Any] = []
+        self._read: deque[Any] = deque(maxlen=1000)
         self._new_state = threading.Event()
         self._thread = threading.Thread(target=self._listen, args=(result,), daemon=True)
         self._thread.start()

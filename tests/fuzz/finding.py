@@ -54,7 +54,7 @@ def write_plan(where, photographs):
     made = plan.Counts.plan([plan.Counts.of(photographs, [], [], len(photographs))])
     parts = {}
     for photograph in photographs:
-        line = json.dumps(photograph.to_json()).encode() + b"\n"
+        line = json.dumps(photograph.to_json())
         parts.setdefault((plan.share_of(photograph, made), plan.part_of(photograph, made)), []).append(line)
     for (share, part), lines in parts.items():
         plan.write_part(where, share, part, lines)

@@ -78,7 +78,7 @@ def pictures() -> list[bytes]:
     about = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     rgb = Image.linear_gradient("L").resize((160, 120)).convert("RGB")
     rgba = rgb.convert("RGBA")
-    kinds = [
+    kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
         *((rgb, "JPEG", {**about, **more}) for more in ({}, {"progressive": True}, {"optimize": True})),
         *((rgb.convert(mode), "JPEG", {}) for mode in ("L", "CMYK")),
         (rgb, "MPO", {"save_all": True, "append_images": [rgb]}),

@@ -42,6 +42,6 @@ def refused(*kinds: type[Exception]) -> Iterator[None]:
     """Allows a refusal that states its reason."""
     try:
         yield
-    except (InputError, *kinds) as error:
+    except (InputError, *kinds) as error:  # type: ignore[misc]
         if not str(error).strip():
             raise

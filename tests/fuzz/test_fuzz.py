@@ -1,8 +1,48 @@
 """A few seconds of what ``make fuzz`` does for minutes, and the promises of the driver itself."""
 
+import io
+from contextlib import nullcontext
+from random import Random
+
 import driver
+import ingest_targets
+import mutations
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import render_targets
 import targets
+import train_targets
+
+
+def table_bytes(_, rows, schema):
+    rows = [{name: row.get(name) for name in schema.names} for row in rows]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema), buffer)
+    return buffer.getvalue()
+
+
+FAULTLESS = {
+    "mutate": lambda _, content: content,
+    "mutate_table": table_bytes,
+    "mutate_tar": lambda _, content: content,
+    "mutate_tensors": lambda _, content: content,
+    "mutate_text": lambda _, text, tokens: text.encode(),
+    "mutate_value": lambda _, value: value,
+}
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_every_target_accepts_its_valid_inputs(name, monkeypatch):
+    functions = dict(FAULTLESS)
+    if name != "unfinished":  # the run of which seems to be at work, on another machine
+        functions["refused"] = lambda *kinds: nullcontext()
+    for module in (mutations, ingest_targets, render_targets, train_targets):
+        for function in functions.keys() & vars(module).keys():
+            monkeypatch.setattr(module, function, functions[function])
+    target = targets.TARGETS[name]
+    for content in {target.make(Random(number)) for number in range(10)}:
+        target.check(content)
 
 
 def test_no_input_raises_hangs_or_takes_too_much_memory():

@@ -57,8 +57,8 @@ from transforms.training_set.dataset import (
     REJECTS_SCHEMA,
     IndexRows,
     check_fits,
+    count_licences,
     read_dataset,
-    read_index,
     read_rejects,
     write_tables,
 )
@@ -167,7 +167,7 @@ def repack_set(out: str) -> None:
 
 def train_on_set(out: str) -> None:
     take(stream_of(out).patches(), 3)
-    sum(row["licence"] is None for row in read_index(out) if row["split"] == "train")
+    count_licences(out, read_dataset(out))
 
 
 def stream_of(out: str, strict: bool = False) -> PatchStream:
@@ -361,6 +361,11 @@ def make_tensors(random: Random) -> bytes:
         "overlay": overlay_bytes,
         "inversion": inversion_bytes,
     }[kind]()
+    return pack({f"{kind}.safetensors": mutate_tensors(random, content)})
+
+
+def mutate_tensors(random: Random, content: bytes) -> bytes:
+    """Returns a file of tensors with odd metadata, names, shapes or numbers."""
     size = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + size]), bytearray(content[8 + size :])
     if random.random() < 0.5:
@@ -382,7 +387,7 @@ def make_tensors(random: Random) -> bytes:
     text = mutate(random, text) if random.random() < 0.1 else text
     length = random.choice((0, 2**63, len(text) + 1, 2**24)) if random.random() < 0.03 else len(text)
     whole = length.to_bytes(8, "little") + text + bytes(data)
-    return pack({f"{kind}.safetensors": mutate(random, whole) if random.random() < 0.1 else whole})
+    return mutate(random, whole) if random.random() < 0.1 else whole
 
 
 def check_tensors(content: bytes) -> None:

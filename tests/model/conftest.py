@@ -80,10 +80,10 @@ def latents_of():
     """Returns the network's inputs for windows of z_S: z_l, coordinates and each layer's noise, in float64."""
 
     def latents_of(config, seed, rows, columns):
-        z_l_windows = [geometry.backward(config.structure, window) for window in (rows, columns)]
-        z_l = z_l_field(seed, *z_l_windows, config.z_l_dim).double()
-        cells = [torch.arange(low, high + 1) for low, high in z_l_windows]
-        coordinates = coordinate_field(config, *cells)[None].double()
+        z_l_rows, z_l_columns = (geometry.backward(config.structure, window) for window in (rows, columns))
+        z_l = z_l_field(seed, z_l_rows, z_l_columns, config.z_l_dim).double()
+        y, x = (torch.arange(low, high + 1) for low, high in (z_l_rows, z_l_columns))
+        coordinates = coordinate_field(config, y, x)[None].double()
         outputs = zip(*(geometry.outputs(config.texture, window) for window in (rows, columns)), strict=True)
         z_n = z_n_fields(seed, [(layer, *windows) for layer, windows in enumerate(outputs)])
         return z_l, coordinates, [noise.double() for noise in z_n]
@@ -98,15 +98,17 @@ class OneStyle:
         self.engine = Engine(generator, [StyleVectors(z_g, ws)].__getitem__)
 
     def z_s(self, z_l, coordinates):
-        return self.engine.z_s(z_l, coordinates, StyleMap((0,), None, *whole(z_l), 1))
+        return self.engine.z_s(z_l, coordinates, map_of(z_l))
 
     def picture(self, z_s, z_n):
-        return self.engine.picture(z_s, z_n, *whole(z_s), StyleMap((0,), None, *whole(z_s), 1))
+        style_map = map_of(z_s)
+        return self.engine.picture(z_s, z_n, style_map.rows, style_map.columns, style_map)
 
 
-def whole(field):
-    """Returns the rows and columns of a field, counted from 0."""
-    return [(0, n - 1) for n in field.shape[2:]]
+def map_of(field):
+    """Returns the map of the only style over a field, whose rows and columns are counted from 0."""
+    rows, columns = ((0, n - 1) for n in field.shape[2:])
+    return StyleMap((0,), None, rows, columns, 1)
 
 
 @pytest.fixture(scope="session")

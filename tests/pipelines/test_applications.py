@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -91,7 +91,6 @@ def test_a_larger_panorama_has_room_for_more_styles_and_a_wider_blend_for_fewer(
     assert most_styles(10**6, 512, 1) == 1000
 
 
-@settings(deadline=None)
 @given(
     width=st.integers(16, 60_000), height=st.integers(16, 4_096), fusion=st.integers(0, 500).map(lambda n: 2 * n + 1)
 )

@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -237,6 +239,21 @@ def test_help_is_no_error(name, flag, infinitygan):
     assert "--help" in out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_cuts_no_word_in_a_terminal_of_80_columns(name, infinitygan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = infinitygan(name, "--help")
+    assert not re.search(r"\w…", out)
+
+
+@pytest.mark.parametrize("name", ["ingest", "render"])
+def test_the_panels_of_a_help_page_have_the_options_that_they_name(name):
+    module = import_module(f"pipelines.commands.{name}")
+    named = [parameter for panel in module.PANELS.values() for parameter in panel]
+    assert len(named) == len(set(named))
+    assert set(named) < signature(getattr(module, name)).parameters.keys()
+
+
 def test_the_version_is_told(infinitygan):
     assert infinitygan("--version") == (0, f"infinitygan {__version__}\n", [])
 
@@ -265,6 +282,7 @@ def test_help_names_every_command(infinitygan):
     [
         (InputError("two\nlines"), 2, "infinitygan: two lines"),
         (PermissionError(13, "Permission denied", "/x"), 1, "infinitygan: /x: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "/x.tmp-1", None, "/x"), 1, "infinitygan: /x: Is a directory"),
         (OSError("the store is gone"), 1, "infinitygan: storage: the store is gone"),
         (KeyboardInterrupt(), 130, "infinitygan: interrupted"),
     ],
@@ -293,6 +311,15 @@ def modules_after(*commands):
 
 
 HEAVY = {"torch", "apache_beam", "pyarrow", "fsspec", "numpy", "PIL", "aiohttp"}
+
+
+def test_a_current_folder_that_was_removed_is_one_line(infinitygan, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (("render", "--out=x", "--dry-run"), ("info", "x")):
+        code, _, lines = infinitygan(*arguments)
+        assert (code, lines) == (2, ["infinitygan: the current folder was removed: change to another one"])
 
 
 def test_help_imports_nothing_heavy():

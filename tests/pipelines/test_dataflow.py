@@ -12,7 +12,7 @@ import pytest
 from apache_beam.internal.gcp import auth
 from apache_beam.portability.api import beam_runner_api_pb2
 from gcp_storage_emulator.server import create_server
-from google.cloud import storage
+from google.cloud.storage import Client
 
 import pipelines.ingest
 import transforms.ingest.staging
@@ -36,6 +36,7 @@ FLAGS = (
     "--no_auth",
     "--temp_location=gs://staging/temporary",
     "--template_location=gs://staging/template.json",
+    "--experiments=disable_logging_submission_environment",  # pip takes longer for it than all the rest
 )
 WORKERS = (
     "--machine_type=n2-standard-4",
@@ -60,7 +61,7 @@ def staging(monkeypatch):
     monkeypatch.setattr(auth._Credentials, "_credentials_init", True)  # otherwise it looks for credentials for 20 s
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="staging")
     server.start()
-    bucket = storage.Client.create_anonymous_client().bucket("staging")
+    bucket = Client.create_anonymous_client().bucket("staging")
     yield lambda: {blob.name.split("/")[-1]: blob.download_as_bytes() for blob in bucket.list_blobs()}
     server.stop()
 

@@ -20,11 +20,12 @@ from model.metrics.feature_networks import feature_networks
 from model.metrics.picture_sets import describe
 from pipelines.cli import run
 from pipelines.evaluate import EvaluateOptions, describe_photographs, describe_worlds, evaluate
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from transforms.evaluation.results import frechet_name, measure
 from transforms.evaluation.scaled import ScaledEvaluation, compare, difference_from, read_frames
 from transforms.evaluation.settings import Evaluation
 from transforms.evaluation.windows import open_world
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -19,6 +19,7 @@ import pytest
 import webdataset
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
+from sets import read_index
 
 import transforms.ingest.cells
 import transforms.ingest.crawler
@@ -30,18 +31,19 @@ import transforms.photographs.prepare
 import transforms.storage.retry
 from model.errors import InputError
 from pipelines import cli
-from pipelines.ingest import IngestOptions, build, ingest, repack
+from pipelines.ingest import build, ingest, repack
 from pipelines.terminal.failures import UnwatchedError
 from pipelines.terminal.ingest_tables import show_summary
 from pipelines.terminal.progress import track
 from tests.transforms.training_set.test_dataset import write_as_version_1
 from transforms.ingest import staging
 from transforms.ingest.find_steps import FindPhotographs
+from transforms.ingest.options import IngestOptions
 from transforms.ingest.plan import Plan, write_sources
 from transforms.photographs.prepare import Preparation
 from transforms.storage.memory import Budget
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
+from transforms.training_set.dataset import REJECTS_SCHEMA, Dataset
 from transforms.training_set.records import Photograph
 from transforms.training_set.samples import Sample, plan_patches
 
@@ -103,7 +105,7 @@ def write_odd_files(folder: Path) -> dict[str, str]:
     }
 
 
-def make(sources: object, out: object, **options: object) -> dict:
+def make(sources: object, out: object, **options: object) -> Dataset:
     return ingest(IngestOptions((str(sources),), str(out), **options))
 
 
@@ -628,24 +630,22 @@ def test_the_command_says_when_nothing_could_be_used(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "code"),
     [
-        ("transforms.ingest.batches.write_bytes", "a.jpg"),
-        ("transforms.training_set.dataset.write_parts", "a.jpg"),
-        ("transforms.training_set.shards.add_member", "a.jpg"),
+        ("transforms.ingest.batches.write_bytes", errno.ENOSPC),
+        ("transforms.training_set.dataset.write_parts", errno.EACCES),
+        ("transforms.training_set.shards.add_member", errno.EROFS),
     ],
 )
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_storage_that_fails_is_said_in_one_line_and_the_next_run_goes_on(
-    few, tmp_path, capsys, monkeypatch, function, said, code
+    few, tmp_path, capsys, monkeypatch, function, code
 ):
     def fail(*arguments):
-        raise OSError(code, os.strerror(code), said)
+        raise OSError(code, os.strerror(code), "a.jpg")
 
     monkeypatch.setattr(function, fail)
-    assert command(few, "--out", tmp_path / "out") == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Photographs")]
-    assert lines == [f"infinitygan: {said}: {os.strerror(code)}"]
+    assert command(few, "--out", tmp_path / "out", "--quiet") == 1
+    assert capsys.readouterr().err == f"infinitygan: a.jpg: {os.strerror(code)}\n"
     assert set(os.listdir(tmp_path / "out")) <= {".staging"}
     monkeypatch.undo()
     assert command(few, "--out", tmp_path / "out") == 0
@@ -758,6 +758,6 @@ def graph_bytes(count, out):
 
 
 def test_a_jobs_graph_does_not_grow_with_its_inputs_nor_with_the_set(tmp_path):
-    few, many = (graph_bytes(count, str(tmp_path / f"{count:06d}")) for count in (10, 100_000))
+    few, many = (graph_bytes(count, str(tmp_path / f"{count:06d}")) for count in (10, 10_000))
     assert many == [pytest.approx(size, rel=0.01) for size in few]
     assert max(many) < 200_000

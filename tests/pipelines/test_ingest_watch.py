@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 import threading
@@ -7,16 +8,18 @@ from contextlib import contextmanager
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from forks import Fork
+from sets import read_index
 from waiting import until
 
 from model.errors import InputError
 from pipelines import cli, ingest_watch
 from pipelines.ingest import ingest, repack
 from pipelines.ingest_watch import ingest_arrivals
+from pipelines.terminal import jobs
 from tests.pipelines.test_ingest import scene
 from transforms.ingest.options import IngestOptions
 from transforms.storage import arrivals
-from transforms.training_set.dataset import read_dataset_if_any, read_index, read_rejects
+from transforms.training_set.dataset import read_dataset_if_any, read_rejects
 
 AT_ONCE = 1e-9
 NEVER = 1e9
@@ -133,6 +136,46 @@ def test_a_listing_that_fails_is_tried_again(tmp_path, monkeypatch):
     assert watched.look() + watched.look() == [(str(tmp_path / "in" / "a.jpg"), str(tmp_path / "in"))]
 
 
+def test_a_job_is_tried_again_when_storage_fails(tmp_path, monkeypatch, capsys):
+    failures = [OSError("the store is away")]
+
+    def ingest_or_fail(*how):
+        if failures:
+            raise failures.pop()
+        return ingest(*how)
+
+    monkeypatch.setattr(ingest_watch, "ingest", ingest_or_fail)
+    monkeypatch.setattr(jobs, "WAITS_S", (0.1,))
+    photograph(tmp_path / "in", "a.jpg", 1)
+    with watching(IngestOptions((str(tmp_path / "in"),), str(tmp_path / "set"), dedup="off")):
+        until(lambda: size(tmp_path / "set") == 1)
+    assert "the job is tried again: the store is away" in capsys.readouterr().err
+
+
+def test_a_photograph_that_goes_before_its_job_is_no_reject_and_may_come_again(tmp_path):
+    inside, out = tmp_path / "in", tmp_path / "set"
+    with watching(IngestOptions((str(inside),), str(out), samples_per_shard=2, dedup="off"), NEVER):
+        photograph(inside, "a.jpg", 1)
+        time.sleep(0.5)
+        (inside / "a.jpg").unlink()
+        time.sleep(0.3)
+        photograph(inside, "b.jpg", 2)
+        time.sleep(0.5)
+        photograph(inside, "a.jpg", 1)
+        until(lambda: size(out) == 2)
+    assert not list(read_rejects(str(out)))
+
+
+def test_a_name_that_is_not_utf_8_is_a_reject(tmp_path):
+    inside, out = tmp_path / "in", tmp_path / "set"
+    photograph(inside, "a\nb.jpg", 1)
+    shutil.copy(inside / "a\nb.jpg", os.fsencode(inside) + b"/\xff.jpg")
+    with watching(IngestOptions((str(inside),), str(out), dedup="off")):
+        until(lambda: size(out) == 1 and list(read_rejects(str(out))))
+    (reject,) = read_rejects(str(out))
+    assert (reject.source, reject.reason) == (f"{inside}/\ufffd.jpg", "unreadable")
+
+
 def test_a_set_within_its_source_is_not_taken_for_new_photographs(tmp_path):
     with watching(IngestOptions((str(tmp_path),), str(tmp_path / "set"), dedup="off")):
         photograph(tmp_path, "a.jpg", 1)
@@ -149,11 +192,14 @@ def test_a_set_within_its_source_is_not_taken_for_new_photographs(tmp_path):
         (["commons:Category:Hills"], "only folders and patterns"),
         (["in", "--shard-minutes=0"], "--shard-minutes 0.0: give more"),
         ([], "no source given"),
+        ([""], "is empty"),
+        (["set"], "the folder of --out"),
         (["--repack"], "--repack cannot be combined"),
         (["--retry-rejects=all"], "cannot be combined with --retry-rejects"),
     ],
 )
-def test_what_cannot_be_watched_is_refused(tmp_path, capsys, words, reason):
+def test_what_cannot_be_watched_is_refused(tmp_path, capsys, monkeypatch, words, reason):
+    monkeypatch.chdir(tmp_path)
     assert cli.run(["ingest", "--watch", *words, "--out", str(tmp_path / "set")]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "set").exists()

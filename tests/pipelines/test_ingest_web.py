@@ -8,14 +8,16 @@ import forks
 import numpy as np
 import pytest
 from PIL import Image
+from sets import read_index
 
 from pipelines import cli
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 from transforms.sources import fetch
 from transforms.sources.manners import Manners
 from transforms.storage.tables import read_rows
-from transforms.training_set.dataset import REJECTS_SCHEMA, read_index
+from transforms.training_set.dataset import REJECTS_SCHEMA
 
 QUICK = Manners(host_rate=1e4, deadline_s=2.5, attempts=3, allow_private=True, cap_bytes=300_000)
 

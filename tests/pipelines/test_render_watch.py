@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ import pipelines.render_watch
 from pipelines import cli
 from pipelines.render import render
 from pipelines.render_watch import render_arrivals, take_turns
+from pipelines.terminal import jobs
 from transforms.panoramas.handled import Handled
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.requests import list_requests
@@ -151,7 +153,33 @@ def test_the_next_watch_reads_only_what_is_new(options, tmp_path, monkeypatch):
     assert [name.rpartition("/")[2] for name in read] == ["two.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["a b\n*?[1].jsonl", os.fsdecode(b"\xff.jsonl"), "{a}#%20::\\.JSONL"])
+def test_files_may_have_any_name(options, tmp_path, name):
+    with watching(options, tmp_path / "in"):
+        write(tmp_path / "in", name, request("a"), request("narrow", width_px=0), 7)
+        until(lambda: len(states(tmp_path / "out")) == 3)
+    assert sorted(states(tmp_path / "out").values()) == ["done", "refused", "refused"]
+
+
+def test_a_job_is_tried_again_when_storage_fails(options, tmp_path, monkeypatch, capsys):
+    failures = [OSError("the store is away")] * 2
+    original = record.write_manifest
+    monkeypatch.setattr(record, "write_manifest", lambda *how: fail_once(failures) or original(*how))
+    monkeypatch.setattr(jobs, "WAITS_S", (0.1, 0.1))
+    write(tmp_path / "in", "one.jsonl", request("a"))
+    with watching(options, tmp_path / "in"):
+        until(lambda: states(tmp_path / "out") == {"a": "done"})
+    assert capsys.readouterr().err.count("the job is tried again: the store is away") == 2
+
+
+def fail_once(failures):
+    if failures:
+        raise failures.pop()
+
+
 def test_a_note_is_written_only_when_the_manifest_is(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "WAITS_S", ())
+
     def fail(*_):
         raise OSError("the store is gone")
 
@@ -192,6 +220,19 @@ def test_flags_that_a_watch_cannot_heed_are_refused(tmp_path, capsys, flags, rea
     assert cli.run(["render", "--watch", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     assert f"cannot be combined with {reason}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--watch", "--requests"])
+def test_an_empty_path_is_refused(tmp_path, capsys, flag):
+    """As a variable gives it that is not set."""
+    assert cli.run(["render", f"{flag}=", "--out", str(tmp_path / "out")]) == 2
+    assert "it is empty" in capsys.readouterr().err
+
+
+def test_the_folder_of_the_job_cannot_be_watched(tmp_path, capsys):
+    assert cli.run(["render", "--watch", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "the folder of --out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["nonsense://a", "ftp://example.org/requests"])

@@ -27,9 +27,10 @@ from model.config import PRESETS, ablation
 from model.errors import DivergenceError, InputError
 from model.training.trainer import Trainer
 from pipelines.cli import run
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from pipelines.train import TrainOptions, packages, train
 from tests.transforms.training_set.test_dataset import write_as_version_1
+from transforms.ingest.options import IngestOptions
 from transforms.render.options import RenderOptions
 from transforms.training import run_folder
 from transforms.training.run_lock import locked

@@ -17,9 +17,10 @@ from model.config import DETAIL_STAGE, PRESETS, ablation
 from model.errors import InputError
 from model.networks.ablations import build_generator
 from pipelines.cli import run
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from pipelines.release import release
 from pipelines.train import TrainOptions, train
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 
 BATCH = 2

@@ -11,8 +11,9 @@ from PIL import Image
 
 from model.errors import InputError
 from pipelines.cli import run
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from pipelines.train import TrainOptions, train
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 from transforms.storage.files import list_files
 from transforms.training import run_lock

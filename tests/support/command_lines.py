@@ -10,7 +10,7 @@ from pipelines.terminal.beam_flags import beam_parser, check_known
 
 @cache
 def commands():
-    return typer.main.get_command(build()).commands
+    return typer.main.get_group(build()).commands
 
 
 @cache

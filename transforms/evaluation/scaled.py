@@ -18,11 +18,10 @@ from model.metrics.distances import bootstrap_weights, estimate, kernel_distance
 from model.quantise import quantise
 from model.world.detailed import at_scale
 from model.world.scale import check_scale
-from model.world.world import World
 from transforms.evaluation.crops import Photographs, rows_of
 from transforms.evaluation.results import Compared, DescribedSets, Figures, groups_of
 from transforms.evaluation.settings import PATCH, PictureSets, cut, frame, to_tensor
-from transforms.evaluation.windows import render_window
+from transforms.evaluation.windows import plain_world, render_window
 from transforms.training_set.dataset import IndexRow
 
 STAGE, TRAINED = "detail stage", "photographs trained on"
@@ -118,7 +117,7 @@ def draw(checkpoint: Checkpoint, seed: int, scale: int) -> tuple[dict[str, Tenso
     """Returns a world's frame uint8 [3,h,h] by each method, and the detail stage's difference from the base."""
     full_px = checkpoint.generator.config.full_px
     rows, columns = (-(full_px // 2), full_px - full_px // 2 - 1), (0, full_px - 1)
-    world = World(checkpoint.generator, seed)
+    world = plain_world(checkpoint.generator, seed)
     base = quantise(world.render(rows, columns)).cpu()
     scaled = at_scale(world, checkpoint.detail, scale)
     windows = [(low * scale, (high + 1) * scale - 1) for low, high in (rows, columns)]

@@ -16,6 +16,7 @@ from model.config import GeneratorConfig
 from model.geometry import Window
 from model.networks.generator import Generator
 from model.quantise import quantise
+from model.world.definition import Definition
 from model.world.one_shot import render_part
 from model.world.world import World
 from transforms.evaluation.settings import (
@@ -102,7 +103,12 @@ def cut_pictures(generator: Generator, seed: int, evaluation: Evaluation, random
 
 def open_world(generator: Generator, seed: int) -> Renderer:
     """Returns the world of a generator: the one place where evaluation meets the renderer."""
-    return World(generator, seed).render
+    return plain_world(generator, seed).render
+
+
+def plain_world(generator: Generator, seed: int) -> World:
+    """Returns a world as the network draws it, without local truncation."""
+    return World(generator, Definition(seed, local_truncation=1))
 
 
 def render_window(render: Renderer, rows: Window, columns: Window) -> Tensor:

@@ -278,8 +278,9 @@ def piece_json(piece: Piece | None) -> dict[str, Any] | None:
 
 
 def write_lines(url: str, rows: Iterable[Any]) -> None:
-    """Writes values as JSON, one per line."""
-    write_bytes(url, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    """Writes values as JSON, one per line. What is not Unicode, as in a file's name, is read as U+FFFD."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_bytes(url, lines.encode("utf-8", "backslashreplace"))
 
 
 def read_lines(url: str, use: Callable[[Any], _Read]) -> Iterator[_Read]:

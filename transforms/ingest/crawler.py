@@ -6,7 +6,6 @@ interpreter's lock. Results are staged every few seconds, so a killed run loses 
 
 import asyncio
 import os
-import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any, Final
 
-from model.errors import InputError
 from model.memory import return_freed_memory
 from transforms.ingest.batches import Staged, read_staged, stage
 from transforms.ingest.plan import is_fetched, read_share, web_host
@@ -27,6 +25,7 @@ from transforms.storage.memory import DEFAULT_BYTES, process_memory
 from transforms.storage.tally import Tally
 from transforms.storage.urls import LOCAL, NotAllowedError, check_scheme, scheme_of
 from transforms.training_set.records import Photograph, Reject, Rejection, internal_reject
+from transforms.workers.sight import Sight, check
 
 STAGE_EVERY_S: Final = 3.0
 STAGE_EVERY_PHOTOGRAPHS: Final = 256
@@ -43,6 +42,7 @@ def crawl(
     preparation: Preparation,
     manners: Manners,
     memory_bytes: int = DEFAULT_BYTES,
+    sight: Sight | None = None,
 ) -> None:
     """Processes and stages each photograph of some shares of the plan that has not been processed before.
 
@@ -53,10 +53,11 @@ def crawl(
         preparation: the settings for converting photographs.
         manners: the limits for requests to servers.
         memory_bytes: the memory that this process may take in all.
+        sight: what the process that submitted the job sees; None if that is this process.
     """
     shares = sorted(shares)
     of_files = [share for share in shares if share < shares_of_files]
-    asyncio.run(_Crawl(out, preparation, manners, memory_bytes).run(of_files, shares[len(of_files) :]))
+    asyncio.run(_Crawl(out, preparation, manners, memory_bytes, sight).run(of_files, shares[len(of_files) :]))
 
 
 _Task = tuple[int, Photograph]
@@ -66,11 +67,15 @@ _Task = tuple[int, Photograph]
 class _Crawl:
     """The state of a crawl, above all the outcomes that wait to be staged, by share."""
 
-    def __init__(self, out: str, preparation: Preparation, manners: Manners, memory_bytes: int) -> None:
+    def __init__(
+        self, out: str, preparation: Preparation, manners: Manners, memory_bytes: int, sight: Sight | None
+    ) -> None:
         self._out = out
         self._preparation = preparation
         self._manners = manners
         self._memory = process_memory(memory_bytes)
+        self._sight = sight
+        self._missing: set[str] = set()
         return_freed_memory()
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._unstaged: dict[int, list[Prepared | Reject]] = defaultdict(list)
@@ -135,11 +140,24 @@ class _Crawl:
                 return await self._fetch(photograph)
             return await self._in(self._readers, self._read_and_prepare, photograph)
         except Rejection as rejection:
-            check_seen(photograph)
+            self._check_sight(photograph)
             attempts = rejection.attempts if isinstance(rejection, FetchError) else 1
             return photograph.reject(stage_name, rejection.reason, rejection.message, attempts)
         except Exception as error:  # a fault of this program, which must not stop the other photographs
             return internal_reject(photograph, stage_name, error)
+
+    def _check_sight(self, photograph: Photograph) -> None:
+        """Raises InputError if a photograph's folder is missing because this worker does not see the job's files.
+
+        If it sees them, the folder exists nowhere, as when a list names one that was removed.
+        """
+        url = photograph.piece.url if photograph.piece else photograph.url
+        if self._sight is None or is_fetched(photograph) or scheme_of(url) not in LOCAL:
+            return
+        folder = os.path.dirname(filesystem(url)[1])
+        if folder not in self._missing and not os.path.isdir(folder):
+            check(self._sight)
+            self._missing.add(folder)
 
     async def _fetch(self, photograph: Photograph) -> Prepared | Reject:
         """Fetches a photograph; if it is a page with a picture's name, fetches the picture that the page is about."""
@@ -192,19 +210,6 @@ class _Crawl:
 def _drain(queue: deque[_Task]) -> Iterator[_Task]:
     while queue:
         yield queue.popleft()
-
-
-def check_seen(photograph: Photograph) -> None:
-    """Raises InputError if a local photograph's folder does not exist here.
-
-    The process that listed the photograph saw it. A worker that does not must not reject it.
-    """
-    url = photograph.piece.url if photograph.piece else photograph.url
-    if is_fetched(photograph) or scheme_of(url) not in LOCAL:
-        return
-    folder = os.path.dirname(filesystem(url)[1])
-    if not os.path.isdir(folder):
-        raise InputError(f"worker {socket.gethostname()} does not see the folder {folder}: mount it on all workers")
 
 
 def _count(outcome: Prepared | Reject) -> None:

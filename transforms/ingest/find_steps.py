@@ -1,13 +1,11 @@
 """From sources to a plan, as Beam transforms: workers list folders, read lists and tars, and crawl pages.
 
-What is found crosses shuffles as lines of JSON, compressed and packed by *bucket*: a number that depends on the name of
-a find. So all finds that may be the same, and all that the set knows of them, come to one worker.
+What is found crosses shuffles as lines of JSON, packed by *bucket*: a number that depends on the name of a find. So all
+finds that may be the same, and all that the set knows of them, come to one worker.
 """
 
-import hashlib
 import json
 import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -46,15 +44,13 @@ from transforms.storage.urls import host_key, redact
 from transforms.training_set.dataset import read_index_parts, read_rejects
 from transforms.training_set.records import Photograph, Reject
 from transforms.workers.faults import reported
+from transforms.workers.packs import Pack, compress, pack, unpack
 from transforms.workers.sight import CheckSight, Sight
 
 BUCKETS: Final = 512
 _PACKED_AT_ONCE: Final = 4096
 _WEB: Final = "web"
 _PLACES, _FINDS, _READ, _LINKS, _COUNTS = "places", "finds", "read", "links", "counts"
-
-Packed = tuple[int, bytes]
-"""A bucket, and compressed lines of JSON that belong to it."""
 
 
 @dataclass(eq=False)
@@ -112,7 +108,8 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
             planned = self._plan_new(root, finds, (looked.read, searched.read, followed.read))
         else:
             planned = finds | "Plan" >> beam.FlatMap(self._plan).with_outputs(_COUNTS, main="photographs")
-        counts = pvalue.AsIter(planned.counts | "View counts" >> beam.Map(lambda counts: counts))
+        # A list is read once a bundle; an iterable would be read again for each element.
+        counts = pvalue.AsList(planned.counts | "View counts" >> beam.Map(lambda counts: counts))
         written = (
             planned.photographs
             | "Deal" >> beam.FlatMap(self._deal, counts)
@@ -131,7 +128,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
             | "Read index" >> beam.FlatMap(self._known)
         )
         rejects = root | "Once for the rejects" >> beam.Impulse() | "Read" >> beam.FlatMap(self._rejects)
-        places = pvalue.AsIter(read | "All read" >> beam.Flatten())
+        places = pvalue.AsList(read | "All read" >> beam.Flatten())
         return (
             {"found": finds | "Distinct" >> beam.FlatMap(self._distinct), "known": known, "rejects": rejects}
             | "Compare" >> beam.CoGroupByKey()
@@ -164,7 +161,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
                 else:
                     yield from look(Place(place, 0), self.out)
 
-    def _known(self, group: tuple[int, Iterable[None]]) -> Iterator[Packed]:
+    def _known(self, group: tuple[int, Iterable[None]]) -> Iterator[Pack]:
         base = read_base(self.where)
         for part in read_index_parts(self.out, base["shards"] if base else (), ["shard", "source"], [group[0]]):
             yield from _pack((source, source) for row in part["source"].to_pylist() for source in self._names(row))
@@ -175,7 +172,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
         is_relative = ":" not in source and not source.startswith("/")
         return {source, os.path.normpath(os.path.join(self.cwd, source))} if is_relative else {source}
 
-    def _rejects(self, _: bytes) -> Iterator[Packed]:
+    def _rejects(self, _: bytes) -> Iterator[Pack]:
         """Yields the rejects of the set; of photographs also their further names."""
 
         def named() -> Iterator[tuple[str, Any]]:
@@ -186,8 +183,8 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
 
         return _pack(named())
 
-    def _distinct(self, group: tuple[int, Iterable[bytes]]) -> Iterator[Packed]:
-        return _pack((item.source, _line(item)) for item in _items(group[1], self.out))
+    def _distinct(self, group: tuple[int, Iterable[bytes]]) -> Iterator[Pack]:
+        return _pack((item.source, find_of(item, (0, "", 0)).to_json()) for item in _items(group[1], self.out))
 
     def _plan(self, group: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         items = list(_items(group[1], self.out))
@@ -195,15 +192,15 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
 
     def _plan_unknown(self, group: tuple[int, dict[str, Iterable[bytes]]], read: Iterable[str]) -> Iterator[Any]:
         bucket, parts = group
-        known = set(_lines(parts["known"]))
+        known = set(_values(parts["known"]))
         rejects: dict[str, list[Reject]] = defaultdict(list)
-        for row in _lines(parts["rejects"]):
+        for row in _values(parts["rejects"]):
             if isinstance(row, str):
                 known.add(row)
             else:
                 rejects[row["source"]].append(Reject(**row))
         known |= {source for source, some in rejects.items() if any(reject.stage != "find" for reject in some)}
-        found = [_item(line) for line in _lines(parts["found"])]
+        found = [Find.from_json(value).item for value in _values(parts["found"])]
         said = {(reject.source, reject.reason) for some in rejects.values() for reject in some}
         items: list[Photograph | Reject] = [
             item
@@ -239,20 +236,20 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
         write_faults(self.where)
         yield pvalue.TaggedOutput(_COUNTS, Counts.of(photographs, rejects, back, found))
         for start in range(0, len(photographs), _PACKED_AT_ONCE):
-            yield _join(photo.to_json() for photo in photographs[start : start + _PACKED_AT_ONCE])
+            yield compress(_to_line(photo.to_json()) for photo in photographs[start : start + _PACKED_AT_ONCE])
 
     def _deal(self, packed: bytes, counts: Iterable[Counts]) -> Iterator[tuple[tuple[int, int], bytes]]:
         plan = Counts.plan(counts, self.shares_of_hosts)
-        parts: dict[tuple[int, int], list[Any]] = defaultdict(list)
-        for line in _lines([packed]):
-            photograph = Photograph.from_json(line)
+        parts: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for line in unpack(packed):
+            photograph = Photograph.from_json(json.loads(line))
             parts[share_of(photograph, plan), part_of(photograph, plan)].append(line)
         for key, lines in parts.items():
-            yield key, _join(lines)
+            yield key, compress(lines)
 
     def _write_part(self, group: tuple[tuple[int, int], Iterable[bytes]]) -> None:
         (share, part), packed = group
-        write_part(self.where, share, part, map(zlib.decompress, packed))
+        write_part(self.where, share, part, chain.from_iterable(map(unpack, packed)))
 
     @no_annotations
     def _sum_up(self, _: bytes, counts: Iterable[Counts], written: Iterable[None]) -> None:
@@ -305,41 +302,25 @@ def _sort(outcomes: Iterable[Outcome]) -> Iterator[pvalue.TaggedOutput[str, Any]
                 yield pvalue.TaggedOutput(_PLACES, (key, item))
 
 
-def _pack(items: Iterable[tuple[str, Any]]) -> Iterator[Packed]:
+def _pack(items: Iterable[tuple[str, Any]]) -> Iterator[Pack]:
     """Yields named JSON values by the buckets of their names."""
-    items = iter(items)
-    while some := list(islice(items, _PACKED_AT_ONCE)):
-        buckets: dict[int, list[Any]] = defaultdict(list)
-        for name, value in some:
-            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
-            buckets[int.from_bytes(digest[:4], "big") % BUCKETS].append(value)
-        for bucket, values in buckets.items():
-            yield bucket, _join(values)
+    return pack(((name, _to_line(value)) for name, value in items), BUCKETS)
 
 
-def _join(values: Iterable[Any]) -> bytes:
-    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    return zlib.compress(lines.encode(), level=1)  # the in-process runner keeps all that crosses a shuffle in memory
+def _to_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _lines(packed: Iterable[bytes]) -> Iterator[Any]:
-    for lines in map(zlib.decompress, packed):
-        yield from map(json.loads, lines.split(b"\n")[:-1])
+def _values(packed: Iterable[bytes]) -> Iterator[Any]:
+    for lines in map(unpack, packed):
+        yield from map(json.loads, lines)
 
 
 def _items(packed: Iterable[bytes], out: str) -> Iterator[Photograph | Reject]:
     """Yields each of the finds of a bucket once."""
     groups: dict[str, list[Find]] = defaultdict(list)
-    for line in _lines(packed):
-        find = Find.from_json(line)
+    for value in _values(packed):
+        find = Find.from_json(value)
         groups[grouping_key(find)].append(find)
     for finds in groups.values():
         yield from distinct(finds, out)
-
-
-def _line(item: Photograph | Reject) -> Any:
-    return find_of(item, (0, "", 0)).to_json()
-
-
-def _item(line: Any) -> Photograph | Reject:
-    return Find.from_json(line).item

@@ -107,9 +107,9 @@ def read_sources(where: str) -> Iterator[str | tuple[str, str | None]]:
     return read_lines(sources_url(where), _source)
 
 
-def write_part(where: str, share: int, part: int, packed: Iterable[bytes]) -> None:
+def write_part(where: str, share: int, part: int, lines: Iterable[str]) -> None:
     """Writes a part of a share from lines of JSON."""
-    write_bytes(_url(where, f"{share:06d}", part), b"".join(packed))
+    write_bytes(_url(where, f"{share:06d}", part), "".join(f"{line}\n" for line in lines).encode())
 
 
 def write_notes(where: str, bucket: int, rejects: Sequence[Reject], back: Sequence[str]) -> None:

@@ -79,7 +79,9 @@ class PreparePhotographs(beam.PTransform[pvalue.PBegin, pvalue.DoOutputsTuple]):
     @no_annotations
     def expand(self, root: pvalue.PBegin) -> pvalue.DoOutputsTuple:
         """Applies the transform; called by Beam."""
-        crawl_shares = beam.ParDo(_Crawl(self.out, self.plan, self.preparation, self.manners, self.memory_bytes))
+        crawl_shares = beam.ParDo(
+            _Crawl(self.out, self.plan, self.preparation, self.manners, self.memory_bytes, self.sight)
+        )
         shares = self.plan.shares
         return (
             root
@@ -100,6 +102,7 @@ class _Crawl(beam.DoFn):
     preparation: Preparation
     manners: Manners
     memory_bytes: int
+    sight: Sight | None
     shares: list[int] = field(default_factory=list)
 
     def start_bundle(self) -> None:
@@ -112,7 +115,7 @@ class _Crawl(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         """Crawls, and yields the packed records and the runs of rejects of the shares."""
-        settings = (self.plan.shares_of_files, self.out, self.preparation, self.manners, self.memory_bytes)
+        settings = (self.plan.shares_of_files, self.out, self.preparation, self.manners, self.memory_bytes, self.sight)
         with reported():
             crawl(self.shares, *settings)
         for share in self.shares:

@@ -30,7 +30,7 @@ from transforms.panoramas.requests import ID_PATTERN
 from transforms.storage.files import ANOTHER_RUN_IS_DEAD_S, exists, join, list_files, remove, version_of, write_bytes
 from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
-from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, write_parts
+from transforms.storage.tables import read_parts, write_parts
 
 MANIFEST = "manifest.parquet"
 DONE, FAILED, REFUSED = "done", "failed", "refused"
@@ -268,7 +268,7 @@ def _ids(out: str, parts: Iterable[str], start: str) -> Iterator[str]:
 
 
 def _write_rows(url: str, rows: Iterator[ManifestRow]) -> None:
-    batches = iter(lambda: list(itertools.islice(rows, ROWS_IN_A_GROUP)), [])
+    batches = iter(lambda: list(itertools.islice(rows, _ROWS_AT_ONCE)), [])
     write_parts(url, (pa.Table.from_pylist(batch, schema=MANIFEST_SCHEMA) for batch in batches), MANIFEST_SCHEMA)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,10 @@ from model.world.fields import SCHEME_VERSION
 from transforms.formats.layout import TileLayout
 from transforms.panoramas.requests import RenderRequest, without_secrets
 from transforms.panoramas.tiling import Cuts, TileSize, area, column_cuts, grid_cuts, row_cuts, size_text, tile_size
+
+LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1, "local_truncation": 1.0}
+"""Fields that requests of earlier versions lacked, with the values that give the pixels of those versions. Plans are
+written without fields that have these values, so that their digests stay as they were."""
 
 REFERENCE = "float32"
 """The precision of promise 2; a plan of another precision records how far it is from this one."""
@@ -95,8 +99,9 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan and the whole request, for the panorama's own files."""
+        request = self.request.to_json()
         return {
-            "request": self.request.to_json(),
+            "request": {name: value for name, value in request.items() if LATER_FIELDS.get(name, MISSING) != value},
             "checkpoint_sha256": self.checkpoint_sha256,
             "tile_px": self.tile_px if isinstance(self.tile_px, int) else list(self.tile_px),
             "precision": self.precision,
@@ -221,7 +226,7 @@ def plan_from_json(values: Mapping[str, Any], checkpoint_url: str, name: str) ->
     try:
         fields = {field: values[field] for field in ("checkpoint_sha256", "precision")}
         tile_px = tile_size(values["tile_px"])
-        request = RenderRequest.from_json(values["request"])
+        request = RenderRequest.from_json({**LATER_FIELDS, **values["request"]})
         overlays = tuple(values["overlays"][overlay] for overlay in request.definition.overlay_names)
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} lacks {error}") from None

@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache, cached_property
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -19,7 +20,7 @@ from model.bundled import BUNDLED
 from model.checks import is_integer
 from model.errors import InputError, one_line
 from model.geometry import LIMIT
-from model.world.definition import FUSION_PX, Definition, Edit, Journey, Style, default_fusion_px
+from model.world.definition import FUSION_PX, LOCAL_TRUNCATION, Definition, Edit, Journey, Style, default_fusion_px
 from model.world.scale import SCALES, base_definition, base_journey
 from transforms.formats.registry import caution, check_format
 from transforms.storage.delimited import is_decodable, read_records, stream_lines
@@ -28,13 +29,10 @@ from transforms.storage.json_text import read_json_text
 from transforms.storage.paths import absolute
 from transforms.storage.retry import retried
 from transforms.storage.tables import local_copy
-from transforms.storage.text import printable
+from transforms.storage.text import clean_text, printable
 from transforms.storage.urls import check_scheme, redact
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-LATER_FIELDS = {"truncation": 1.0, "journey": None, "scale": 1, "local_truncation": 1.0}
-"""Fields that earlier versions lack. They are written only where they differ from their default, so that the digests of
-plans stay as they were."""
 
 INTEGERS = ("seed", "width_px", "height_px", "origin_x_px", "origin_y_px", "fusion_px", "scale")
 JSON_FIELDS = ("styles", "edits", "overlays", "truncation", "journey", "local_truncation")
@@ -101,7 +99,7 @@ class RenderRequest:
     truncation: float = 1.0
     journey: Journey | None = None
     scale: int = 1
-    local_truncation: float = 1.0
+    local_truncation: float = LOCAL_TRUNCATION
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID_PATTERN.fullmatch(self.id):
@@ -197,8 +195,8 @@ class RenderRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the request as JSON values."""
-        values = to_plain(self)
-        return {name: value for name, value in values.items() if LATER_FIELDS.get(name, dataclasses.MISSING) != value}
+        values: dict[str, Any] = to_plain(self)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RenderRequest":
@@ -207,6 +205,8 @@ class RenderRequest:
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
+        if is_integer(values.get("id")):
+            values = {**values, "id": str(values["id"])}
         name = f"request {values['id']!r}" if values.get("id") is not None else "request without an id"
         return cls(**fields_from_json(cls, values, name))
 
@@ -247,12 +247,18 @@ def declared_types(cls: type) -> dict[str, Any]:
 def from_json(kind: Any, value: Any, name: str) -> Any:
     """Returns a JSON value as a type: lists become tuples, objects dataclasses, and 512.0 is the integer 512.
 
+    Parquet also has decimals, and text as bytes.
+
     A value that does not fit the type stays as it is; the class that takes it names what is wrong.
     """
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(from_json(get_args(kind)[0], item, name) for item in value)
+    if isinstance(value, Decimal):
+        value = int(value) if value == int(value) else float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if kind is str and isinstance(value, bytes):
+        return clean_text(value)
     return object_from_json(kind, value, name) if kind in (Style, Edit, Journey) else value
 
 
@@ -344,7 +350,7 @@ class RequestFile:
     @property
     def label(self) -> str:
         """The name of the file in the manifest; empty for requests that are not from a file."""
-        return self.name or posixpath.basename(self.url)
+        return printable(self.name or posixpath.basename(self.url))
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows.
@@ -458,7 +464,7 @@ def parse_rows(url: str, path: str) -> Iterator[Any]:
         InputError: the file is not of a known kind, is damaged, or has no rows or too many.
     """
     readers = dict(zip(REQUEST_SUFFIXES, (read_jsonl, read_csv, read_parquet), strict=True))
-    suffix = next((suffix for suffix in readers if url.endswith(suffix)), None)
+    suffix = next((suffix for suffix in readers if url.lower().endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"--requests {url}: give a file named {', '.join('*' + suffix for suffix in readers)}")
     count = 0

@@ -370,5 +370,5 @@ def _rejection(error: Exception) -> Rejection:
     if _TRUNCATED.search(text):
         return Rejection("truncated", text)
     if isinstance(error, UnidentifiedImageError):
-        return Rejection("unreadable", "not a picture in a known format, whatever its name")
+        return Rejection("unreadable", "not a picture in a known format, or its header is damaged")
     return Rejection("unreadable", text)

@@ -10,15 +10,15 @@ from apache_beam import pvalue
 from apache_beam.coders import FloatCoder
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
-from model.errors import InputError
+from model.errors import InputError, one_line
 from transforms.panoramas.folder import begin
-from transforms.panoramas.manifest import refused_row
-from transforms.panoramas.requests import Row, parse_rows
+from transforms.panoramas.manifest import ManifestRow, refused_row
+from transforms.panoramas.requests import Refused, RequestFile, Row, parse_rows
 from transforms.render.intake import ROWS, Batch, TakeIn, first_row
 from transforms.render.look import Arrived
 from transforms.storage.arrivals import digest
 from transforms.storage.files import join, write_bytes
-from transforms.storage.retry import retried
+from transforms.storage.retry import passes, retried
 from transforms.storage.tables import local_copy
 from transforms.workers.faults import reported
 
@@ -39,7 +39,12 @@ class ReadArrived(beam.DoFn):
         except FileNotFoundError:  # it was removed before its turn
             return
         except InputError as error:
-            yield pvalue.TaggedOutput(ROWS, refused_row(file.label, str(error).removeprefix("--requests ")))
+            yield pvalue.TaggedOutput(ROWS, refused_file(file, str(error).removeprefix("--requests ")))
+            return
+        except OSError as error:
+            if passes(error):  # storage has failed, not the file
+                raise
+            yield pvalue.TaggedOutput(ROWS, refused_file(file, f"it cannot be read: {one_line(error)}"))
             return
         groups: dict[int, list[Row]] = {}
         for number, values in enumerate(rows, start=1):
@@ -48,6 +53,11 @@ class ReadArrived(beam.DoFn):
         for key, whole in groups.items():
             for first in range(0, len(whole), BATCH_ROWS):
                 yield key, Batch(file, tuple(whole[first : first + BATCH_ROWS]))
+
+
+def refused_file(file: RequestFile, reason: str) -> ManifestRow:
+    """Returns the manifest's row of a file that cannot be read."""
+    return refused_row(file.label, Refused(None, reason).reason)
 
 
 def _rows_of(url: str) -> list[Any]:

@@ -4,6 +4,8 @@ Ids are independent of each other. Of several rows with one id, the first that c
 """
 
 import itertools
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,9 @@ from transforms.storage.tally import Tally
 from transforms.workers.faults import reported
 
 ROWS = "rows"
+
+CHECKPOINTS_KEPT_S = 60.0
+"""How long it takes until an endless job sees that a checkpoint that was missing has come, or is another one."""
 
 TAKEN, DONE_BEFORE = Tally("requests"), "done before"
 """The requests that are rendered; the number of those that were done before the job has a name of its own."""
@@ -238,8 +243,13 @@ class TakeIn(beam.DoFn):
         self.options = options.without_requests()
 
     def setup(self) -> None:
-        """Makes an intake, which keeps the checkpoints that it has read."""
-        self.intake = Intake(self.options, Planner())
+        """Begins without an intake."""
+        self.made_s = -math.inf
+
+    def start_bundle(self) -> None:
+        """Makes an intake, which keeps what it has read of checkpoints: in a job without end, only for a while."""
+        if time.monotonic() - self.made_s > CHECKPOINTS_KEPT_S:
+            self.intake, self.made_s = Intake(self.options, Planner()), time.monotonic()
 
     def process(self, batch: Batch) -> Iterator[Any]:
         """Decides on a batch of rows."""

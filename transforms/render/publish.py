@@ -37,6 +37,9 @@ At = tuple[Any, tuple[Any]]
 LISTING_SHARE = 20
 """Listings take at most one part in this of a worker's time."""
 
+MOST_LISTINGS = 1000
+"""The most panoramas whose listings are kept. Those that other workers complete would otherwise be kept for ever."""
+
 
 @dataclass(eq=False)
 class PublishShards(beam.PTransform[beam.PCollection[EncodedShard], pvalue.DoOutputsTuple]):
@@ -201,10 +204,13 @@ class Remaining:
         start = time.monotonic()
         missing = PatchReader(self.out, shard.plan).missing()
         now = time.monotonic()
-        self.lists[shard.plan] = Listing(missing, now + LISTING_SHARE * (now - start))
         if missing == 0:
-            del self.lists[shard.plan]
+            self.lists.pop(shard.plan, None)
             self.complete.append(shard.plan)
+        else:
+            self.lists[shard.plan] = Listing(missing, now + LISTING_SHARE * (now - start))
+            if len(self.lists) > MOST_LISTINGS:
+                del self.lists[next(iter(self.lists))]
         return missing == 0
 
 

@@ -8,7 +8,9 @@ costs a look at storage.
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import apache_beam as beam
@@ -25,6 +27,15 @@ from transforms.workers.faults import reported
 
 SHOWN_AFTER_S: Final = 10.0
 """How long the row of a finished panorama waits for the others of its window, until it is shown without them."""
+
+
+@cache
+def table_thread() -> ThreadPoolExecutor:
+    """Returns the one thread of this process that reads and writes the manifest.
+
+    A worker runs its steps in dozens of threads, and Arrow keeps some megabytes for each thread that handles a table.
+    """
+    return ThreadPoolExecutor(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ class Record(beam.DoFn):
     def write(self, rows: dict[str, ManifestRow], files: dict[bytes, str]) -> None:
         """Writes rows and, when they are safe, the note of files."""
         if rows:
-            write_manifest(self.out, [rows[name] for name in sorted(rows)])
+            table_thread().submit(write_manifest, self.out, [rows[name] for name in sorted(rows)]).result()
         if files:
             write_note(self.out, files.items())
             count_in_beam("request files", len(files))
@@ -103,5 +114,5 @@ class Record(beam.DoFn):
     def write_page(self) -> None:
         """Writes index.html, and measures how long it takes, because that grows with the manifest."""
         start_s = time.monotonic()
-        write_index(self.out)
+        table_thread().submit(write_index, self.out).result()
         self.page_took_s = time.monotonic() - start_s

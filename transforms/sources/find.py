@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import InputError, one_line
 from transforms.sources.archives import TAR_SUFFIX, read_archive
-from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, field_text, read_list
+from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES, UNREAD_SUFFIXES, field_text, read_list
 from transforms.sources.manners import Manners
 from transforms.sources.web import find_on_web, is_on_web
 from transforms.storage.delimited import is_decodable, read_lines, read_records
@@ -279,8 +279,11 @@ class _Look:
             yield from self._folder(fs, path, is_deep=False)
         elif name.endswith((*LIST_SUFFIXES, TAR_SUFFIX)):
             yield replace(self._place, kind="contents")
-        elif name.endswith((*_PACKED_SUFFIXES, *_OTHER_SUFFIXES)):
-            yield self.reject(place, "not_a_picture", _what(place))
+        elif name.endswith((*_PACKED_SUFFIXES, *UNREAD_SUFFIXES)):
+            yield self.reject(place, *_why_not(place))
+        elif name.endswith(_OTHER_SUFFIXES):
+            kinds = f"a list ({', '.join(LIST_SUFFIXES)}), a {TAR_SUFFIX}"
+            yield self.reject(place, "not_a_picture", f"by its name neither {kinds} nor a picture")
         else:
             yield self._photograph(fs, place)
 
@@ -303,7 +306,7 @@ class _Look:
             elif outcome.lower().endswith(PICTURE_SUFFIXES):
                 yield self._photograph(fs, outcome)
             elif not outcome.lower().endswith(TAR_SUFFIX):
-                yield self.reject(outcome, "not_a_picture", _what(outcome))
+                yield self.reject(outcome, *_why_not(outcome))
             elif is_deep:
                 yield from self._contents(outcome)
             else:
@@ -334,8 +337,7 @@ class _Look:
             if not _is_utf8(file):
                 return self.reject(file, "unreadable", "its name is not UTF-8: rename it")
             if not os.path.isfile(file_path := filesystem(file)[1]):
-                what = "a link to no file" if os.path.islink(file_path) else "not a regular file"
-                return self.reject(file, "unreadable", what)
+                return self.reject(file, "unreadable", _why_not_a_file(file_path))
         return Find(_identity(file), (self._place.number, file, 0), Photograph(file, *self._credit(file)))
 
     def reject(self, file: str, reason: str, message: str) -> Find:
@@ -446,12 +448,20 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _suffixes() -> str:
-    return ", ".join(PICTURE_SUFFIXES)
+def _why_not(file: str) -> tuple[str, str]:
+    """Returns the reason and the message for a file that is not a source, by its name."""
+    suffix = posixpath.splitext(file)[1].lower()
+    if suffix in _PACKED_SUFFIXES:
+        return "not_a_picture", "a compressed file, by its name: unpack it first"
+    if suffix in LIST_SUFFIXES:
+        return "not_a_picture", f"a {suffix} in a folder is not read: if it is a list, give it as a source of its own"
+    if suffix in UNREAD_SUFFIXES:
+        return "unsupported", f"pictures in the format {suffix} are not read: convert it to JPEG, PNG or TIFF"
+    return "not_a_picture", f"its name does not end in {', '.join(PICTURE_SUFFIXES)}"
 
 
-def _what(file: str) -> str:
-    """Returns the reason why a file is not a source."""
-    if file.lower().endswith(_PACKED_SUFFIXES):
-        return "a compressed file, by its name: unpack it first"
-    return f"its name does not end in {_suffixes()}"
+def _why_not_a_file(path: str) -> str:
+    """Returns the reason why there is no regular file at a local path."""
+    if os.path.exists(path):
+        return "not a regular file"
+    return "a link to no file" if os.path.islink(path) else "there is no such file"

@@ -20,6 +20,12 @@ PICTURE_SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff"),
     *(".bmp", ".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".tga", ".mpo"),
 )
+UNREAD_SUFFIXES: Final = (
+    *(".heic", ".heif", ".jxl", ".svg", ".psd"),
+    *(".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".raf", ".rw2"),
+)
+"""The suffixes of pictures that Pillow does not decode."""
+
 LIST_SUFFIXES: Final = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 MOST_ROWS: Final = 1_000_000
 """The most rows of a list; further rows are left out, and a reject reports them."""
@@ -36,6 +42,11 @@ _COLUMNS: Final = {
 """The accepted names of each column, in upper or lower case."""
 
 _BATCH_ROWS: Final = 10_000
+
+_TEXTS: Final = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
+)
 
 Row = dict[str, Any]
 
@@ -165,12 +176,7 @@ def _json_row(number: int, line: str) -> Row | BadRowError:
 def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[Row | BadRowError]:
     records = read_records(lines, delimiter)
     names = next(records, None) or []
-    columns = _known(names)
-    if "url" not in columns:
-        raise _no_column(url, f"its columns are {', '.join(names)[:200] or 'none'}; it has")
-    twice = [name for name in columns.values() if names.count(name) > 1]
-    if twice:
-        raise InputError(f"{url} has the column {twice[0]!r} twice: rename one")
+    columns = _columns(url, names)
     places = {field: names.index(name) for field, name in columns.items()}
     for fields in records:
         if fields is None:
@@ -188,9 +194,7 @@ def _delimited_rows(url: str, lines: Sequence[str], delimiter: str) -> Iterator[
 def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
     """Yields a Parquet file row by row, so that a small file with very many rows needs little memory."""
     file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)  # as `transforms.storage.tables.parse_table` does
-    columns = _known(file.schema_arrow.names)
-    if "url" not in columns:
-        raise _no_column(url, f"its columns are {', '.join(file.schema_arrow.names)[:200] or 'none'}; it has")
+    columns = _columns(url, file.schema_arrow.names)
     for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns.values()), use_threads=False):
         values = [_values(batch.column(batch.schema.get_field_index(name))) for name in columns.values()]
         for row in zip(*values, strict=True):
@@ -198,13 +202,36 @@ def _parquet_rows(url: str, content: bytes) -> Iterator[Row | BadRowError]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Returns a column's values; text as bytes, because it may not be valid UTF-8."""
+    """Returns a column's values; text as bytes, because it may not be valid UTF-8; None for what is not text."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if pa.types.is_list(column.type) and _is_text(column.type.value_type):
+        column = column.cast(pa.list_(pa.large_binary()))
+    elif _is_text(column.type):
         column = column.cast(pa.large_binary())
+    elif not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
+        return [None] * len(column)
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in _TEXTS)
+
+
+def _columns(url: str, names: Sequence[str]) -> dict[str, str]:
+    """Returns the table's column for each of this project's fields.
+
+    Raises:
+        InputError: none has URLs, or two have the same name.
+    """
+    columns = _known(names)
+    if "url" not in columns:
+        raise _no_column(url, f"its columns are {', '.join(names)[:200] or 'none'}; it has")
+    twice = [name for name in columns.values() if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{url} has the column {twice[0]!r} twice: rename one")
+    return columns
 
 
 def _not_utf8() -> BadRowError:

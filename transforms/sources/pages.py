@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from transforms.sources.lists import LONGEST_TEXT, PICTURE_SUFFIXES
+from transforms.sources.lists import LONGEST_TEXT, PICTURE_SUFFIXES, UNREAD_SUFFIXES
 from transforms.sources.markup import Tag, read_tags
 
 PAGE_CAP_BYTES: Final = 10_000_000
@@ -23,7 +23,6 @@ _DECODABLE: Final = {
     *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/apng", "image/webp", "image/gif", "image/avif"),
     *("image/tiff", "image/bmp", "image/x-ms-bmp", "image/jp2", "image/jpx"),
 }
-_UNDECODABLE_SUFFIXES: Final = (".jxl", ".heic", ".heif", ".svg")
 _NOW: Final = (("src",), ("srcset",))
 _LATER: Final = (("data-src", "data-lazy-src", "data-original"), ("data-srcset", "data-lazy-srcset"))
 """Attributes with the URL of a picture, and those with the URLs of its renditions, which a script puts in place when
@@ -213,7 +212,7 @@ def _renditions(elements: list[Mapping[str, str]]) -> list[str]:
         for later, (single, several) in ((False, _NOW), (True, _LATER)):
             sized = [(1.0, values[name]) for name in single if values.get(name)]
             sized += [candidate for name in several for candidate in _candidates(values.get(name, ""))]
-            found += [(not _path(url).endswith(_UNDECODABLE_SUFFIXES), later, size, url) for size, url in sized]
+            found += [(not _path(url).endswith(UNREAD_SUFFIXES), later, size, url) for size, url in sized]
     return [url for *_, url in sorted(found, key=lambda rendition: rendition[:3], reverse=True)]
 
 

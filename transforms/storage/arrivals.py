@@ -19,8 +19,10 @@ from fsspec import AbstractFileSystem
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
+from model.errors import InputError
 from transforms.storage.files import filesystem
 from transforms.storage.notes import say_once
+from transforms.storage.urls import redact
 
 EVERY_S: Final = 1.0
 """The shortest time between two looks; between them, a file that is being written changes."""
@@ -75,17 +77,40 @@ def list_arrivals(place: str, suffixes: tuple[str, ...], without: str | None = N
         without: a folder that is left out if it is below.
     """
     fs, path = filesystem(place)
-    top = path.rstrip("/")
     fs.invalidate_cache()
-    is_pattern = has_magic(place) and not fs.exists(path)
-    names = _matches(fs, path) if is_pattern else _below(fs, top, without)
+    is_pattern = _is_pattern(fs, place, path)
+    top = _fixed_part(path) if is_pattern else path.rstrip("/")
+    left_out = without and _path_within(fs, top, without)
+    names = _matches(fs, path) if is_pattern else _below(fs, top, left_out)
     for name, version in names:
-        inner = posixpath.relpath(name, _fixed_part(top) if is_pattern else top)
+        inner = posixpath.relpath(name, top)
         if not inner.lower().endswith(suffixes) or any(map(_is_hidden, inner.split("/"))):
+            continue
+        if left_out and inner.startswith(f"{left_out}/"):
             continue
         matched = fs.unstrip_protocol(name) if "://" in place else name
         url = matched if is_pattern else posixpath.join(place, inner)
         yield Listed(url, place, inner, not SHOWS_WHOLE_FILES.isdisjoint(_protocols(fs)), version)
+
+
+def check_place(place: str, out: str) -> None:
+    """Checks that files can arrive in a folder, or match a pattern, that is not the folder of a job's own files.
+
+    Args:
+        place: the folder or pattern, as a path or URL.
+        out: the folder of the job.
+
+    Raises:
+        InputError: they cannot, or the URL is wrong.
+    """
+    if not place:
+        raise InputError("--watch is empty; give a folder or a pattern")
+    fs, path = filesystem(place)
+    if fs.isfile(path):
+        raise InputError(f"--watch {redact(place)}: it is a file; give the folder in which files arrive")
+    top = _fixed_part(path) if _is_pattern(fs, place, path) else path
+    if _path_within(fs, top, out) == ".":
+        raise InputError(f"--watch {redact(place)}: it is the folder of --out; files must arrive in another one")
 
 
 def take_whole(
@@ -129,14 +154,33 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == _UNFINISHED
 
 
-def _below(fs: AbstractFileSystem, top: str, without: str | None) -> Iterator[_Named]:
-    """Yields the files below a folder, with what returns their versions."""
-    left_out = filesystem(without)[1].rstrip("/") if without else ""
-    if not left_out.startswith(top + "/"):
-        left_out = ""
+def _is_pattern(fs: AbstractFileSystem, place: str, path: str) -> bool:
+    return has_magic(place) and not fs.exists(path)
+
+
+def _fixed_part(pattern: str) -> str:
+    """Returns the folder above the first part of a pattern that matches several names."""
+    parts = pattern.split("/")
+    return "/".join(parts[: next(place for place, part in enumerate(parts) if has_magic(part))]) or "/"
+
+
+def _path_within(fs: AbstractFileSystem, top: str, folder: str) -> str | None:
+    """Returns the path of a folder within another one, which is "." if both are the same; None if it is not within."""
+    other, path = filesystem(folder)
+    if other.protocol != fs.protocol:
+        return None
     if isinstance(fs, LocalFileSystem):
+        top, path = os.path.realpath(top), os.path.realpath(path)
+    inner = posixpath.relpath(path, top)
+    return None if inner.split("/")[0] == ".." else inner
+
+
+def _below(fs: AbstractFileSystem, top: str, left_out: str | None) -> Iterator[_Named]:
+    """Yields the files below a folder, with what returns their versions; on disk, a folder within it is left out."""
+    if isinstance(fs, LocalFileSystem):
+        passed = posixpath.join(top, left_out) if left_out else None
         for folder, folders, names in os.walk(top, onerror=_tell):
-            folders[:] = [name for name in folders if not _is_hidden(name) and posixpath.join(folder, name) != left_out]
+            folders[:] = [name for name in folders if not _is_hidden(name) and posixpath.join(folder, name) != passed]
             yield from (
                 (path, partial(_local_version, path)) for path in (posixpath.join(folder, name) for name in names)
             )
@@ -145,9 +189,7 @@ def _below(fs: AbstractFileSystem, top: str, without: str | None) -> Iterator[_N
         entries = fs.find(top, detail=True)
     except FileNotFoundError:
         return
-    for name, entry in entries.items():
-        if not left_out or not name.startswith(left_out + "/"):
-            yield name, partial(_stored_version, entry)
+    yield from ((name, partial(_stored_version, entry)) for name, entry in entries.items())
 
 
 def _matches(fs: AbstractFileSystem, pattern: str) -> Iterator[_Named]:
@@ -158,12 +200,6 @@ def _matches(fs: AbstractFileSystem, pattern: str) -> Iterator[_Named]:
     for name, entry in fs.glob(pattern, detail=True).items():
         if entry["type"] == "file":
             yield name, partial(_stored_version, entry)
-
-
-def _fixed_part(pattern: str) -> str:
-    """Returns the folder above the first part of a pattern that matches several names."""
-    parts = pattern.split("/")
-    return "/".join(parts[: next(place for place, part in enumerate(parts) if has_magic(part))]) or "/"
 
 
 def _local_version(path: str) -> str | None:

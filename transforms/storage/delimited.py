@@ -56,8 +56,8 @@ def stream_lines(file: IO[bytes]) -> Iterator[str]:
 
 
 def is_decodable(text: str) -> bool:
-    """Returns whether a line from `read_lines` was valid UTF-8."""
-    return text.isascii() or not _UNDECODABLE.search(text)
+    """Returns whether a line from `read_lines` is text: valid UTF-8, and without NUL, as in UTF-16 without a mark."""
+    return "\0" not in text and (text.isascii() or not _UNDECODABLE.search(text))
 
 
 def read_records(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:

@@ -1,6 +1,7 @@
 """Opening pictures: the only place that does, so that Pillow always gets a list of accepted formats."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import IO, Final
 
@@ -17,6 +18,9 @@ FORMATS: Final = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
 # Pillow's own guard would warn above 89 megapixels and refuse above 179. Sizes are instead checked before any pixel
 # is decoded, against one limit with one outcome.
 Image.MAX_IMAGE_PIXELS = None
+
+# Pillow also warns about damaged metadata, in lines that name no file, between those of the progress.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 def open_picture(file: bytes | IO[bytes], formats: Sequence[str] = FORMATS) -> Image.Image:

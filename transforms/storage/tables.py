@@ -27,14 +27,13 @@ def write_rows(url: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
 
 
-def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = ()) -> list[dict[str, Any]]:
+def read_rows(url: str, what: str, schema: pa.Schema) -> list[dict[str, Any]]:
     """Returns the rows of a table, with the schema's columns.
 
     Args:
         url: the Parquet file.
         what: what the file should be and the remedy if it is not, for the message: "index; make it again".
         schema: the schema of the wanted columns; other columns are ignored.
-        later: the names of columns that older files lack; their values are null there.
 
     Raises:
         InputError: the file is missing, damaged, or has other columns.
@@ -44,11 +43,7 @@ def read_rows(url: str, what: str, schema: pa.Schema, later: Collection[str] = (
     except FileNotFoundError:
         raise InputError(f"{url} is missing; it should be the {what}") from None
     try:
-        table = parse_table(content)
-        for name in later:
-            if name in schema.names and name not in table.column_names:
-                table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-        return table.select(schema.names).cast(schema).to_pylist()
+        return parse_table(content).select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise InputError(f"{url} is damaged, or is not the {what}: {one_line(error)}") from None
 

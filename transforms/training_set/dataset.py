@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from model.checks import is_count
 from model.errors import InputError
 from transforms.storage.files import exists, join, read_json, write_json
-from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, read_rows, write_parts
+from transforms.storage.tables import ROWS_IN_A_GROUP, read_parts, write_parts
 from transforms.storage.urls import redact
 from transforms.training_set.records import Reject
 from transforms.training_set.samples import SPLITS, Sample, SampleJson
@@ -382,18 +382,6 @@ def check_fits(url: str, dataset: Dataset, patch_px: int, full_px: int, processe
         )
 
 
-def read_index(url: str) -> list[IndexRow]:
-    """Returns the rows of a training set's index, in the order of its shards.
-
-    Raises:
-        InputError: the index is missing or damaged.
-    """
-    rows = read_rows(join(url, INDEX), INDEX_IS, INDEX_SCHEMA, _LATER_COLUMNS)
-    for number, row in enumerate(rows):
-        checked_sample(url, row, number)
-    return cast(list[IndexRow], rows)
-
-
 @dataclass(frozen=True, slots=True)
 class IndexRows:
     """Some rows of a set's index. Each iteration reads them again; memory holds only a few.
@@ -458,11 +446,7 @@ def sample_of(row: Mapping[str, Any]) -> Sample:
         InputError: a field is missing or out of range.
     """
     place = {name: row[name] for name in ("shard", "offset", "size")}
-    if not (
-        SHARD_NAME.fullmatch(place["shard"] or "")
-        and is_count(place["offset"])
-        and 0 < (place["size"] or 0) <= MOST_IMAGE_BYTES
-    ):
+    if not (is_count(place["offset"]) and 0 < (place["size"] or 0) <= MOST_IMAGE_BYTES):
         raise InputError(f"{place} cannot be the place of a picture")
     return Sample.from_json({name: value for name, value in row.items() if name not in place})
 

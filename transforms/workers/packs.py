@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final
 
 BUCKETS: Final = 256
-"""The number of groups. All lines of a name come to one of them, and so to one worker."""
+"""The number of groups, unless a job asks for another. All lines of a name come to one group, and so to one worker."""
 
 _PACKED_AT_ONCE: Final = 1 << 15
 
@@ -15,15 +15,20 @@ Pack = tuple[int, bytes]
 """A bucket, and lines that belong to it."""
 
 
-def pack(lines: Iterable[tuple[str, str]]) -> Iterator[Pack]:
-    """Yields lines by the buckets of their names, in bounded memory and in their order."""
+def pack(lines: Iterable[tuple[str, str]], count: int = BUCKETS) -> Iterator[Pack]:
+    """Yields lines by the buckets of their names, of which there are so many, in bounded memory and in their order."""
     lines = iter(lines)
     while some := list(islice(lines, _PACKED_AT_ONCE)):
         buckets: dict[int, list[str]] = defaultdict(list)
         for name, line in some:
-            buckets[bucket_of(name)].append(line)
+            buckets[bucket_of(name, count)].append(line)
         for bucket, together in buckets.items():
-            yield bucket, zlib.compress("\n".join(together).encode("utf-8", "surrogatepass"), 1)
+            yield bucket, compress(together)
+
+
+def compress(lines: Iterable[str]) -> bytes:
+    """Returns lines, at least one, as `unpack` reads them."""
+    return zlib.compress("\n".join(lines).encode("utf-8", "surrogatepass"), level=1)
 
 
 def unpack(packed: bytes) -> list[str]:
@@ -31,6 +36,6 @@ def unpack(packed: bytes) -> list[str]:
     return zlib.decompress(packed).decode("utf-8", "surrogatepass").split("\n")
 
 
-def bucket_of(name: str) -> int:
+def bucket_of(name: str, count: int = BUCKETS) -> int:
     """Returns the bucket of a name."""
-    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % BUCKETS
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % count

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model import geometry
@@ -43,7 +43,6 @@ def test_no_two_columns_of_a_period_are_alike():
     assert steps.tolist() == pytest.approx([2 * math.sin(math.pi / PERIOD)] * PERIOD, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(cells, cells, st.integers(1, 9), st.integers(1, 9))
 def test_any_part_of_the_field_is_the_same_when_computed_alone(row, column, height, width):
     rows, columns = torch.arange(row, row + 10), torch.arange(column, column + 10)

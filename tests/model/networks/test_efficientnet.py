@@ -55,8 +55,8 @@ def test_nothing_of_it_trains_and_nothing_of_it_is_stored(network):
 
 def normalise(x, state, name):
     """Applies batch normalisation as it is before folding."""
-    parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return functional.batch_norm(x, *parts, training=False, eps=1e-3)
+    mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+    return functional.batch_norm(x, mean, variance, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-3)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])

@@ -295,7 +295,7 @@ def test_each_layer_has_its_own_style_and_a_torgb_that_of_the_layer_after_it(tin
         assert (tiny.texture(z_s, others, z_n) - picture).abs().max() > 1e-4
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.sampled_from(["tiny", "five_pairs"]), st.integers(6, 14))
 def test_sizes_of_the_network_are_those_of_the_formulas(tiny, five_pairs, name, cells):
     generator = {"tiny": tiny, "five_pairs": five_pairs}[name]

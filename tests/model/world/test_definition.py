@@ -102,7 +102,7 @@ def test_many_styles_must_not_crowd_together():
 
 
 @pytest.mark.parametrize("fields", [("z_l",), ("noise",), ("z_l", "noise")])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(x=st.integers(-40, 40), y=st.integers(-40, 40), width=st.integers(1, 40), height=st.integers(1, 40))
 def test_an_edit_changes_pixels_within_its_reach_and_no_other(tiny, fields, x, y, width, height):
     edit = Edit(box_px=(x, y, width, height), seed=9, fields=fields)

@@ -128,7 +128,7 @@ def test_what_is_computed_is_what_is_said(tiny, tiny_stage, scale):
 
 
 @pytest.mark.parametrize("scale", [1, 4, 16])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(at=st.integers(-(10**6), 10**6), cells=st.integers(1, 20))
 def test_neighbouring_tiles_compute_the_pixels_around_their_border(tiny, tiny_stage, scale, at, cells):
     world = world_of(tiny, tiny_stage, Definition(7), scale)

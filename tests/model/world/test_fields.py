@@ -46,7 +46,6 @@ def z_g(seed, index):
     return normal(seed, (0, 0, 2, index >> 2), index & 3)
 
 
-@settings(deadline=None)
 @given(seeds, positions, positions)
 def test_a_journey_has_counters_of_its_own(seed, row, column):
     words = philox_of_random123([column & ALL, row & ALL, 3, 0], (seed & ALL, seed >> 32))
@@ -136,14 +135,14 @@ def test_z_g_has_its_golden_values(seed, index, value):
     assert z_g_vector(seed, 512)[0, index].item() == pytest.approx(value, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, positions, positions, st.integers(0, 30))
 def test_z_l_follows_the_scheme_everywhere(seed, row, column, channel):
     field = z_l_field(seed, window_from(row, 2), window_from(column, 3), channel + 1)
     assert field[0, channel, 1, 2].item() == pytest.approx(z_l(seed, row + 1, column + 2, channel), abs=4e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, st.integers(0, 19), positions, positions)
 def test_z_n_follows_the_scheme_everywhere(seed, layer, row, column):
     field = z_n_field(seed, layer, window_from(row, 2), window_from(column, 6))
@@ -151,7 +150,7 @@ def test_z_n_follows_the_scheme_everywhere(seed, layer, row, column):
     assert field[0, 0, 1].tolist() == pytest.approx(expected, abs=4e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 70))
 def test_z_g_follows_the_scheme_and_a_longer_one_begins_with_a_shorter_one(seed, length):
     vector = z_g_vector(seed, length)
@@ -170,7 +169,6 @@ def nested_windows(draw):
     return window_from(low, size), (low + start, low + end), slice(start, end + 1)
 
 
-@settings(deadline=None)
 @given(seeds, nested_windows(), nested_windows(), st.integers(1, 9))
 def test_any_part_of_z_l_is_the_same_bit_for_bit_when_computed_alone(seed, rows, columns, channels):
     whole = z_l_field(seed, rows[0], columns[0], channels)
@@ -180,7 +178,6 @@ def test_any_part_of_z_l_is_the_same_bit_for_bit_when_computed_alone(seed, rows,
     assert torch.equal(z_l_field(seed, rows[1], columns[1], channels + 3)[:, :channels], alone)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 19), nested_windows(), nested_windows())
 def test_any_part_of_z_n_is_the_same_bit_for_bit_when_computed_alone(seed, layer, rows, columns):
     whole = z_n_field(seed, layer, rows[0], columns[0])
@@ -189,7 +186,6 @@ def test_any_part_of_z_n_is_the_same_bit_for_bit_when_computed_alone(seed, layer
     assert torch.equal(whole[:, :, rows[2], columns[2]], alone)
 
 
-@settings(deadline=None)
 @given(
     seeds, st.dictionaries(st.integers(0, 19), st.tuples(nested_windows(), nested_windows()), min_size=1, max_size=8)
 )

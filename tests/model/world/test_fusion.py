@@ -48,14 +48,14 @@ styles = st.lists(st.tuples(near, near), min_size=1, max_size=5, unique=True).ma
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(styles, st.sampled_from([1, 3, 31]), st.none() | st.just(160), near, near, st.sampled_from([1, 2, 16]))
 def test_weights_are_those_of_brute_force(styles, fusion_px, turn_px, top, left, step):
     definition = Definition(0, turn_px, styles, fusion_px) if distinct(styles, turn_px) else Definition(0, None, styles)
     rows, columns = (top, top + 9), (left, left + 6)
     found = Fusion(definition, "cpu").map(rows, columns, step).at(rows, columns)
-    pixels = [(low * step, high * step) for low, high in (rows, columns)]
-    expected = weights_by_hand(definition, *pixels, step)
+    rows_px, columns_px = ((low * step, high * step) for low, high in (rows, columns))
+    expected = weights_by_hand(definition, rows_px, columns_px, step)
     assert np.abs(weights_of(found, len(styles), (10, 7)) - expected).max() < 1e-6
     if isinstance(found, Mixture):
         assert torch.allclose(found.weights.sum(dim=0), torch.ones(10, 7), atol=1e-6)
@@ -66,7 +66,7 @@ def distinct(styles, turn_px):
     return turn_px is None or len({(style.y_px, style.x_px % turn_px) for style in styles}) == len(styles)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(styles, near, near, st.integers(0, 20), st.integers(0, 20), st.sampled_from([1, 2, 4, 8]))
 def test_a_part_of_a_map_is_the_map_of_the_part(styles, top, left, down, right, step):
     fusion = Fusion(Definition(0, styles=styles, fusion_px=31), "cpu")
@@ -106,8 +106,8 @@ class WholeImage:
 
     def styles_at(self, convolution, vectors, windows, step):
         """Returns s(p) of a convolution at each position: [1,I,h,w]."""
-        pixels = [(low * step, high * step) for low, high in windows]
-        weights = torch.from_numpy(weights_by_hand(self.definition, *pixels, step))
+        rows_px, columns_px = ((low * step, high * step) for low, high in windows)
+        weights = torch.from_numpy(weights_by_hand(self.definition, rows_px, columns_px, step))
         return torch.einsum("khw,ki->ihw", weights, torch.cat([convolution.affine(v) for v in vectors]))[None]
 
     def convolve(self, convolution, x, vectors, before, after, step, step_after):

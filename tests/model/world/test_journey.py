@@ -45,7 +45,7 @@ def listed(definition, rows, columns):
     return Definition(0, None, styles, definition.fusion_px), [number for number, _, _ in centres]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(-2000, 2000), st.integers(-2000, 2000), dimensions, turns, st.sampled_from([1, 31, 255]), st.booleans()
 )
@@ -79,7 +79,7 @@ def weights_along_x(definition, columns_px, step):
     return {k: share for k, share in shares.items() if share.any()}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(places, places, dimensions, turns, st.integers(0, 20), st.integers(0, 20), st.sampled_from([1, 2, 8]))
 def test_a_part_of_a_map_is_the_map_of_the_part(top, left, dimensions, turn_px, down, right, step):
     fusion = Fusion(definition_of(turn_px, dimensions, 31), "cpu")
@@ -94,7 +94,7 @@ def test_a_part_of_a_map_is_the_map_of_the_part(top, left, dimensions, turn_px, 
     assert all(np.array_equal(one[k], other[k]) for k in one)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(-2000, 2000), st.integers(-3, 3), dimensions)
 def test_the_grid_closes_on_a_circle(left, times, dimensions):
     fusion, rows = Fusion(definition_of(TURN_PX, dimensions), "cpu"), (0, 20)
@@ -116,7 +116,7 @@ def test_a_circle_has_the_nearest_whole_number_of_squares_and_at_least_two():
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(far, st.sampled_from([256, 4096, 10**9]))
 def test_at_most_three_styles_meet_at_a_pixel_along_x(x, every_px):
     fusion_px = min(every_px - 1, 2047)
@@ -124,7 +124,6 @@ def test_at_most_three_styles_meet_at_a_pixel_along_x(x, every_px):
     assert len(found.styles) <= 3
 
 
-@settings(deadline=None)
 @given(st.integers(-(2**24), 2**24), st.integers(-(2**24), 2**24), st.integers(256, 10**6))
 def test_a_centre_lies_in_the_middle_half_of_its_square(row, column, every_px):
     number, y, x = Grid(definition_of(dimensions=2, every_px=every_px)).centre(row, column)

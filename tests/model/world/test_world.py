@@ -98,20 +98,20 @@ def check_windows(world, rows, columns):
     assert_equal_to_rounding(whole.crop(rows[1], columns[1]), part.crop(rows[1], columns[1]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(windows_within_windows(150), windows_within_windows(150))
 def test_any_window_of_a_tiny_world_equals_its_part_of_a_larger_one(worlds, rows, columns):
     check_windows(worlds["tiny"], rows, columns)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(windows_within_windows(120), windows_within_windows(120))
 def test_any_window_of_a_small_world_equals_its_part_of_a_larger_one(worlds, rows, columns):
     check_windows(worlds["small"], rows, columns)
 
 
 @pytest.mark.parametrize("scale", [4, 16])
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(rows=windows_within_windows(250), columns=windows_within_windows(250))
 def test_any_window_of_a_scaled_world_equals_its_part_of_a_larger_one(worlds, scale, rows, columns):
     check_windows(worlds[f"tiny at {scale}"], rows, columns)
@@ -119,7 +119,7 @@ def test_any_window_of_a_scaled_world_equals_its_part_of_a_larger_one(worlds, sc
 
 @pytest.mark.parametrize("turn_px", [None, 16 * 80])
 @pytest.mark.parametrize("dimensions", [1, 2])
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(rows=windows_within_windows(120), columns=windows_within_windows(120))
 def test_any_window_of_a_journey_equals_its_part_of_a_larger_one(tiny, dimensions, turn_px, rows, columns):
     journey = Journey(every_px=256, dimensions=dimensions)
@@ -165,7 +165,7 @@ def test_five_pairs_keep_the_promise_too(five_pairs):
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny at 4"])
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     height_px=st.integers(1, 120), more_px=st.integers(0, 150), width_px=st.integers(1, 90), wider_px=st.integers(0, 60)
 )
@@ -197,7 +197,7 @@ def test_a_world_does_not_repeat_with_its_coordinates(worlds):
 
 
 @pytest.mark.parametrize("scale", [1, 4, 16])
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**64 - 1), row=positions, column=positions)
 def test_a_pixel_is_a_pure_function_of_model_seed_and_position(tiny, tiny_stage, scale, seed, row, column):
     """A window gives the same bits in any order and with any other windows."""
@@ -215,7 +215,7 @@ def test_a_pixel_is_a_pure_function_of_model_seed_and_position(tiny, tiny_stage,
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny at 4", "tiny at 16"])
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(row=positions, column=positions)
 def test_a_single_pixel_can_be_asked_for(worlds, name, row, column):
     pixel = worlds[name].render((row, row), (column, column))
@@ -225,9 +225,9 @@ def test_a_single_pixel_can_be_asked_for(worlds, name, row, column):
 
 
 @pytest.mark.parametrize("cells", [(0, 10), (-9, 3)])
-def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, worlds, latents_of, cells):
+def test_a_world_is_what_the_generator_of_training_gives_for_its_fields(tiny, latents_of, cells):
     """The fields are z_l, z_n, coordinates and z_g of the design, given to the batched network of training."""
-    config, world = tiny.config, worlds["tiny"]
+    config, world = tiny.config, World(tiny, Definition(7, local_truncation=1))
     z_l, coordinates, z_n = latents_of(config, world.definition.seed, cells, cells)
     z_g = z_g_vector(world.definition.seed, config.z_g_dim)
     expected, _ = tiny(z_l.float(), coordinates.float(), z_g, [noise.float() for noise in z_n])

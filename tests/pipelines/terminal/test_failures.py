@@ -73,6 +73,11 @@ def test_errors_of_the_user_and_of_storage_pass_unchanged():
         assert caught.value is error
 
 
+def test_an_error_of_the_user_does_not_name_the_step_of_the_pipeline():
+    with pytest.raises(InputError, match=r"^bad$"), told_in_one_line():
+        raise InputError("bad [while running 'Step/ParDo(_Read)']")
+
+
 def test_the_last_error_counts():
     assert reason_in("ValueError: a\nTypeError: b") == ("TypeError", "b")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
+from sets import read_index
 
 from model.config import PRESETS, ablation
 from model.errors import InputError
@@ -16,7 +17,7 @@ from model.networks.ablations import build_generator
 from model.networks.coordinates import draw_windows
 from model.quantise import quantise
 from model.world.one_shot import render_once
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from transforms.evaluation.crops import crop_photograph, read_photographs, read_picture
 from transforms.evaluation.settings import (
     GROUND,
@@ -33,8 +34,8 @@ from transforms.evaluation.settings import (
     spread,
 )
 from transforms.evaluation.windows import cut_pictures, cut_world, cut_worlds, render_window, scale_down_as_the_paper
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
-from transforms.training_set.dataset import read_index
 
 CONFIG = PRESETS["tiny"]
 FULL_PX, PATCH_PX = CONFIG.full_px, CONFIG.patch_px

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 from finding import write_plan
 from PIL import Image
 
+from model.errors import InputError
 from transforms.ingest import crawler
 from transforms.ingest.batches import read_rows, read_staged
 from transforms.ingest.crawler import crawl
@@ -19,6 +21,7 @@ from transforms.photographs.prepare import Preparation
 from transforms.sources import fetch
 from transforms.sources.manners import Manners
 from transforms.training_set.records import Photograph, Reject
+from transforms.workers.sight import look
 
 MANNERS = Manners(host_rate=1e4, deadline_s=2, attempts=2, allow_private=True)
 
@@ -42,11 +45,11 @@ def outcomes(tmp_path, *sources, manners=MANNERS):
     return [getattr(item, "reason", "kept") for item in found]
 
 
-def crawled(tmp_path, photographs, manners=MANNERS):
+def crawled(tmp_path, photographs, manners=MANNERS, sight=None):
     """Returns for each photograph its row or its reject."""
     out = str(tmp_path / "out")
     plan = write_plan(out, photographs)
-    crawl(range(plan.shares), plan.shares_of_files, out, Preparation(content_filters=False), manners)
+    crawl(range(plan.shares), plan.shares_of_files, out, Preparation(content_filters=False), manners, sight=sight)
     found = {}
     for staged in (staged for share in range(plan.shares) for staged in read_staged(out, share)):
         rows = {row.sample["source"]: row for row in read_rows(out, staged.records)}
@@ -118,6 +121,25 @@ def test_a_url_that_cannot_be_read_is_not_read_in_another_way(web_server, tmp_pa
 def test_a_web_url_that_cannot_be_asked_for_is_left_to_no_other_file_system(tmp_path, place, monkeypatch):
     monkeypatch.setattr(crawler, "read_photograph", lambda *_: pytest.fail("it is read from a file system"))
     assert outcomes(tmp_path, f"http://{place}/x.jpg") == ["bad_url"]
+
+
+def test_a_folder_that_is_missing_costs_its_own_photographs_alone(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    photographs = [Photograph(str(tmp_path / name)) for name in ("gone/b.jpg", "a.jpg", "\0/c.jpg")]
+    for sight in (None, look([photographs[1].url])):
+        found = crawled(tmp_path, photographs, sight=sight)
+        assert [getattr(item, "reason", "kept") for item in found] == ["unreadable", "kept", "unreadable"]
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_a_folder_that_a_worker_no_longer_sees_costs_no_photograph(tmp_path):
+    (tmp_path / "mounted").mkdir()
+    photograph = Photograph(str(tmp_path / "mounted" / "a.jpg"))
+    Path(photograph.url).write_bytes(jpeg())
+    sight = look([photograph.url])
+    shutil.rmtree(tmp_path / "mounted")
+    with pytest.raises(InputError, match=f"does not see {photograph.url}"):
+        crawled(tmp_path, [photograph], sight=sight)
 
 
 def test_devices_pipes_and_sockets_are_rejects_at_once(tmp_path):

@@ -181,7 +181,7 @@ def test_a_chain_of_likenesses_loses_only_to_what_stays(out):
 PICTURES = [image for seed in range(6) for image in chain(seed, 4)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     chosen=st.lists(st.tuples(st.integers(0, len(PICTURES) - 1), st.integers(0, 3), st.integers(0, 6)), max_size=40),
     there=st.integers(0, 10),

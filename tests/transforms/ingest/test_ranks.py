@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 import oracles
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transforms.training_set.test_samples import make_sample
@@ -20,7 +20,6 @@ def records_of(samples):
     return records
 
 
-@settings(deadline=None)
 @given(
     count=st.integers(1, 150),
     copies=st.integers(0, 12),

@@ -3,11 +3,13 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from sets import read_index
 
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
 from tests.transforms.photographs.test_prepare import photograph
+from transforms.ingest.options import IngestOptions
 from transforms.ingest.report import write_report
-from transforms.training_set.dataset import read_dataset, read_index
+from transforms.training_set.dataset import read_dataset
 
 
 class Outline(HTMLParser):

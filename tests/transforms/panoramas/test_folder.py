@@ -93,7 +93,7 @@ def test_a_part_that_a_record_lacks_is_read_as_empty(part, value, plan_of, tmp_p
     plan, out = plan_of(300, 200), str(tmp_path)
     record = {"plan": "0" * 12, "files": {}, "request": {}, "seam_audit": {}, part: value}
     write_json(record_path(out, "p"), {name: x for name, x in record.items() if x != "left out"})
-    assert read_record(out, "p")[part] == {}
+    assert dict(read_record(out, "p"))[part] == {}
     assert not is_complete(out, plan, read_record(out, "p"))
     with pytest.raises(InputError, match="already holds panorama p with another plan"):
         check_plan(out, plan, look_up(out, plan))

@@ -208,7 +208,7 @@ PARTS = st.lists(
 
 
 @given(PARTS, st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_last_row_of_each_id_counts(tmp_path_factory, parts, some_are_read):
     """Parts are what runs of this version have written, sorted by id, or those of earlier versions, in any order."""
     out, expected = str(tmp_path_factory.mktemp("out")), {}

@@ -37,7 +37,6 @@ def neighbours(plan):
             yield index, index + columns, "bottom"
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 1 << 20]))
 def test_each_border_is_looked_at_once(plan_of, width_px, height_px, memory_bytes):
     """The edges tell the tile and the side, and exactly those of neighbours are compared."""
@@ -90,7 +89,7 @@ def test_a_lone_tile_has_no_seam(plan_of, painted):
     assert audit.to_json() == {"borders": 0, "max_difference": 0, "differing_share": 0.0}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_one_value_off_at_any_border_is_found(data, plan_of, painted):
     plan = plan_of(90, 90, origin_y_px=0)

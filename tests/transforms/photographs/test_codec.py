@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
+from PIL.JpegImagePlugin import get_sampling
 
 import transforms.photographs.codec
 from transforms.photographs.codec import LONGEST_SIDE_PX, PIXEL_CAP, decode, decoding, encode, frame, store, to_srgb
@@ -26,12 +27,12 @@ def landscape(width: int = 480, height: int = 240, seed: int = 0) -> Image.Image
     pixels[: height // 2] = (60, 120, 220)
     pixels[height // 2 :] = (60, 160, 40)
     pixels[:, : width // 4, 0] = 230
-    return Image.fromarray((pixels + rng.integers(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(pixels + rng.integers(0, 8, pixels.shape, np.uint8))
 
 
 def encoded(image: Image.Image, format_: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
+    image.save(buffer, format_, **{"compress_level": 1, **options})  # PNGs take long otherwise
     return buffer.getvalue()
 
 
@@ -148,7 +149,6 @@ def test_truncated(format_):
     assert rejection(content[: len(content) * 6 // 10]).reason == "truncated"
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_no_broken_bytes_raise_anything_but_a_rejection(data):
     format_ = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]))
@@ -162,7 +162,7 @@ def test_no_broken_bytes_raise_anything_but_a_rejection(data):
 def test_a_decompression_bomb_is_refused_before_it_is_decoded_and_without_a_warning():
     side = 15_000
     assert side * side > PIXEL_CAP
-    bomb = encoded(Image.new("1", (side, side)))
+    bomb = encoded(Image.new("1", (side, side)), compress_level=9)
     assert len(bomb) < 100_000
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -182,7 +182,6 @@ def test_pixels_of_32_bits_are_unsupported():
         to_srgb(Image.new("I", (9, 9)))
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 30_000), height=st.integers(1, 30_000), full=st.integers(1, 800), square=st.booleans())
 def test_framing_keeps_the_proportions(width, height, full, square):
     framing = frame(width, height, full, square)
@@ -218,7 +217,7 @@ def test_the_stored_jpeg_is_reproducible_and_keeps_its_colour():
     content = encode(landscape(), "jpg", 95)
     assert content == encode(landscape(), "jpg", 95)
     with Image.open(io.BytesIO(content)) as image:
-        assert image.layer[0][1:3] == (1, 1)
+        assert get_sampling(image) == 0  # 4:4:4
         assert difference(image, landscape()) < 4
 
 
@@ -361,7 +360,7 @@ def test_bands_do_not_show(mode, orientation, monkeypatch):
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "AVIF", "JPEG2000", "TIFF", "GIF", "BMP", "PPM"])
 def test_a_photograph_that_needs_more_than_the_budget_is_a_reject_that_says_so(format_):
-    content = encoded(landscape(2000, 1500), format_)
+    content = encoded(Image.new("RGB", (2000, 1500)), format_)
     with (
         pytest.raises(
             Rejection, match=r"2000×1500 px needs \d+ MB of memory; at most 30 MB: give more --memory"
@@ -385,7 +384,7 @@ def test_large_pictures_whose_decoder_is_slow_are_rejected(content):
 
 
 def test_what_is_decoded_at_the_same_time_shares_the_budget():
-    budget, content, at_once, most = Budget(80_000_000), encoded(landscape(2000, 1500)), [], []
+    budget, content, at_once, most = Budget(80_000_000), encoded(Image.new("RGB", (2000, 1500))), [], []
 
     def work(number: int) -> None:
         with decoding(content, 197, budget):

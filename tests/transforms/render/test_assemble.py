@@ -46,7 +46,7 @@ def test_a_panorama_is_its_patches_side_by_side(plan, painted, tmp_path):
         assert image.info["Software"] == "infinitygan 1.2"
     record = json.loads((tmp_path / "panoramas" / "p.json").read_text())
     assert record["version"] == "1.2"
-    assert record["request"] == plan.request.to_json()
+    assert record["request"] == plan.to_json()["request"]
     assert list(record["files"]) == ["png", "tif"]
     assert record["seam_audit"] == {"borders": 38, "max_difference": 0, "differing_share": 0.0}
 

@@ -1,6 +1,7 @@
 """Rows of requests: each becomes work, or is refused; ids are independent of each other."""
 
 import json
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from transforms.panoramas.folder import Known
 from transforms.panoramas.requests import RequestFile, Row
+from transforms.render import intake as intakes
 from transforms.render.intake import ROWS, Batch, Intake, TakeIn
 from transforms.render.options import RenderOptions
 from transforms.render.planner import Planner
@@ -41,7 +43,7 @@ def unknown(request_id):
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_first_row_of_an_id_that_can_be_rendered_is(tiny_checkpoint, tmp_path_factory, drawn):
     """A row may be refused as it is read, or as it is planned; only a row that is rendered takes an id."""
     kinds = {
@@ -95,3 +97,20 @@ def test_batches_of_a_stream_share_only_the_folder(tiny_checkpoint, tmp_path):
         assert_that(states, equal_to(rows), "rows")
     (plan,) = (tmp_path / "out" / "patches" / "a").glob("*/plan.json")
     assert json.loads(plan.read_text())["request"]["seed"] == 7
+
+
+def test_a_checkpoint_that_comes_late_is_found_by_a_job_without_end(tiny_checkpoint, tmp_path, monkeypatch):
+    late = tmp_path / "late.safetensors"
+    step = TakeIn(RenderOptions((), str(tmp_path / "out"), str(late)))
+
+    def state(name):
+        step.start_bundle()
+        outputs = list(step.process(Batch(FILE, tuple(numbered(values(name))))))
+        return outputs[0].value["state"]
+
+    step.setup()
+    assert state("a") == "refused"
+    late.write_bytes(Path(tiny_checkpoint).read_bytes())
+    assert state("b") == "refused"
+    monkeypatch.setattr(intakes, "CHECKPOINTS_KEPT_S", 0)
+    assert state("c") == "failed"  # not finished

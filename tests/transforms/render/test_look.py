@@ -1,12 +1,15 @@
 import dataclasses
+import errno
 import time
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from transforms.panoramas.handled import write_note
 from transforms.render import look
 from transforms.render.arrived import ReadArrived
 from transforms.render.look import Looked, Looker, Watched, begin_watch
+from transforms.storage import retry
 from transforms.storage.fence import StaleRunError
 
 
@@ -99,6 +102,35 @@ def test_a_file_that_goes_before_its_turn_is_no_error(watched, tmp_path):
     (arrived,) = looker.look(looked)
     (tmp_path / "in" / "a.jsonl").unlink()
     assert list(ReadArrived().process(arrived)) == []
+
+
+@pytest.fixture
+def arrived(watched):
+    write(watched, "a.jsonl")
+    looker, looked = Looker(watched), Looked()
+    looker.look(looked)
+    return looker.look(looked)[0]
+
+
+def test_a_file_that_may_not_be_read_is_refused(arrived, monkeypatch):
+    def deny(path, *_):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("transforms.panoramas.requests.open", deny, raising=False)
+    monkeypatch.setattr(LocalFileSystem, "_open", lambda self, path, *_, **__: deny(path))
+    (refused,) = ReadArrived().process(arrived)
+    assert refused.value["id"] == "a.jsonl"
+    assert "Permission denied" in refused.value["reason"]
+
+
+def test_a_file_is_not_refused_because_storage_fails(arrived, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "the disk does not answer")
+
+    monkeypatch.setattr(LocalFileSystem, "_open", fail)
+    monkeypatch.setattr(retry, "WAITS_S", ())
+    with pytest.raises(OSError, match="the disk does not answer"):
+        list(ReadArrived().process(arrived))
 
 
 def test_rows_with_one_id_go_to_one_group_in_order(watched):

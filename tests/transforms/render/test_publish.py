@@ -140,6 +140,14 @@ def test_who_writes_all_shards_sees_the_last(plan_of, painted, tmp_path):
     assert remaining.lists == {}
 
 
+def test_panoramas_that_others_complete_do_not_fill_the_memory(plan_of, painted, tmp_path, monkeypatch):
+    monkeypatch.setattr(transforms.render.publish, "MOST_LISTINGS", 3)
+    remaining = Remaining(str(tmp_path))
+    firsts = [in_parts(plan_of(150, 70, id=f"p{number}"), painted, 2)[0][0] for number in range(5)]
+    assert not any(map(remaining.is_last, firsts))
+    assert [plan.request.id for plan in remaining.lists] == ["p2", "p3", "p4"]
+
+
 def test_of_shards_that_are_written_at_once_one_is_the_last(plan_of, painted, tmp_path):
     remaining, pairs = Remaining(str(tmp_path)), in_parts(plan_of(150, 70), painted, 2)
     for shard, samples in pairs:

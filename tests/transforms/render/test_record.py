@@ -1,3 +1,4 @@
+import threading
 import time
 
 import pytest
@@ -78,3 +79,21 @@ def test_files_without_requests_are_noted(recorded):
 def test_an_idle_clock_writes_nothing(recorded):
     for _ in range(3):
         assert recorded(None, 60) == ([], set(), False)
+
+
+def test_one_thread_handles_the_manifest_whatever_threads_run_the_step(tmp_path, monkeypatch):
+    """Arrow keeps memory for each thread that handles tables, and a worker has dozens of threads."""
+    threads = set()
+    monkeypatch.setattr(record, "write_manifest", lambda *_: threads.add(threading.get_ident()))
+    monkeypatch.setattr(record, "write_index", lambda *_: threads.add(threading.get_ident()))
+
+    def work():
+        step = Record(str(tmp_path))
+        step.write({"a": refused_row("a", "why")}, {})
+        step.write_page()
+
+    for _ in range(3):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert len(threads) == 1

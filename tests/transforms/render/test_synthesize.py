@@ -103,7 +103,7 @@ def test_a_panorama_moved_by_a_few_pixels_has_the_same_pixels(plan, patches):
         np.testing.assert_array_equal(*parts)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     size=st.tuples(*[st.sampled_from([32, 64, 96, 128])] * 2) | st.sampled_from([64, 96]),
     height_px=st.integers(1, 200),

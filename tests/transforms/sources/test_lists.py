@@ -27,8 +27,12 @@ WANTED = [
 
 
 def parquet(rows):
+    return stored(pa.Table.from_pylist(rows))
+
+
+def stored(table):
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    pq.write_table(table, buffer)
     return buffer.getvalue()
 
 
@@ -72,6 +76,9 @@ def test_rows_that_name_nothing_are_rejects_by_their_number():
         ("a.jsonl", b"7\n", "cannot be read as a list"),
         ("a.parquet", b"PAR1", "cannot be read as a list"),
         ("a.parquet", parquet([{"x": 1}]), "no 'url' column"),
+        ("a.parquet", stored(pa.table([["a"], ["b"]], ["url", "url"])), "has the column 'url' twice"),
+        ("a.txt", "a.jpg\nb.jpg".encode("utf-16-le"), "row 1: it is not UTF-8"),
+        ("a.csv", "url\nb.jpg".encode("utf-32"), "no 'url' column"),
     ],
 )
 def test_what_is_no_list_is_refused_in_one_line(name, content, message):
@@ -192,6 +199,21 @@ def test_columns_of_parquet_that_are_not_ours_are_not_read():
     content[place : place + 8] = b"\xff" * 8  # reading this column shows the damage
     for whole in (buffer.getvalue(), bytes(content)):
         assert list(read_list("l.parquet", whole)) == [Photograph("a.jpg", author="b")]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**62], pa.duration("s")),
+        pa.array([1], pa.timestamp("us", tz="No/Where")),
+        pa.array([[2**62]], pa.list_(pa.duration("s"))),
+        pa.array([{"name": "Ann"}]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_column_of_parquet_that_holds_no_text_costs_no_photograph(column):
+    (photograph,) = read_list("l.parquet", stored(pa.table([["a.jpg"], column], ["url", "author"])))
+    assert (photograph.source, photograph.author) == ("a.jpg", None)
 
 
 @pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.tsv", "l.jsonl"])

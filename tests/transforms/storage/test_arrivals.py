@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import gs, s3  # noqa: F401 - fixtures
 
-from transforms.storage.arrivals import list_arrivals, pause_after, take_whole
+from model.errors import InputError
+from transforms.storage.arrivals import check_place, list_arrivals, pause_after, take_whole
 
 NAMES = ("a.jsonl", "b.jsonl", "deep/c.jsonl")
 STEPS = st.lists(
@@ -136,6 +137,43 @@ def test_the_left_out_folder_is_not_searched(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("x")
     assert settled(tmp_path, without=str(tmp_path / "out")) == ["outside/b.jsonl"]
+
+
+def test_the_left_out_folder_does_not_match_a_pattern(tmp_path):
+    for name in ("out/a.jsonl", "outside/b.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
+    assert settled(f"{tmp_path}/*/*", without=str(tmp_path / "out")) == [f"{tmp_path}/outside/b.jsonl"]
+
+
+@pytest.mark.parametrize("inner", ["", "/**"])
+def test_the_left_out_folder_is_found_through_a_link(tmp_path, inner):
+    (tmp_path / "in" / "out").mkdir(parents=True)
+    (tmp_path / "in" / "out" / "a.jsonl").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert settled(f"{tmp_path}/in{inner}", without=str(tmp_path / "link" / "out")) == []
+    assert settled(f"{tmp_path}/link{inner}", without=str(tmp_path / "in" / "out")) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("", "is empty"),
+        ("{}/a.jsonl", "is a file"),
+        ("{}/out", "the folder of --out"),
+        ("{}/out/", "the folder of --out"),
+        ("{}/link", "the folder of --out"),
+        ("{}/out/*.jsonl", "the folder of --out"),
+    ],
+)
+def test_places_where_nothing_can_arrive_are_refused(tmp_path, place, reason):
+    (tmp_path / "a.jsonl").write_text("x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    with pytest.raises(InputError, match=reason):
+        check_place(place.format(tmp_path), str(tmp_path / "out"))
+    for right in ("later", "*/*.jsonl", "out/requests"):
+        check_place(f"{tmp_path}/{right}", str(tmp_path / "out"))
 
 
 def test_patterns_match_files(tmp_path):

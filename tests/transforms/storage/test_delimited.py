@@ -10,7 +10,7 @@ from transforms.storage.delimited import read_lines, read_records, stream_lines
 TEXTS = st.text(st.sampled_from('ab",\r\n\té€'), max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.binary(max_size=3))
 def test_a_file_has_the_lines_of_its_content(text, encoding, rest):
     content = text.encode(encoding) + rest

@@ -128,7 +128,7 @@ STEPS = ("begin", "write a", "write b", "remove b", "end")
 """What a run does, in this order; each run writes other bytes."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(order=st.lists(st.booleans(), min_size=2 * len(STEPS), max_size=2 * len(STEPS)))
 def test_two_runs_in_any_order_end_with_the_bytes_of_one(order, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("runs"))

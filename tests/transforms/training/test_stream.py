@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.errors import InputError
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest import ingest
+from transforms.ingest.options import IngestOptions
 from transforms.photographs.prepare import Preparation
 from transforms.storage.files import read_bytes
 from transforms.training.shard_reader import Shards
@@ -76,7 +77,7 @@ def test_the_order_is_a_function_of_the_seed(data, samples):
     assert photographs(data, samples) != photographs(data, samples, seed=1)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(after=st.integers(0, 80))
 def test_a_stream_can_be_taken_up_after_any_patch(data, after):
     whole = itertools.islice(stream(data).patches(), after, after + 3)
@@ -274,7 +275,7 @@ def test_over_all_processes_each_shard_comes_once_an_epoch(shards, ranks, seed, 
     assert dealt == [deal(names, f"{seed} {epoch}", rank, ranks) for rank in range(ranks)]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(after=st.integers(0, 80), rank=st.integers(0, 1))
 def test_a_share_of_the_stream_can_be_taken_up_after_any_patch(data, after, rank):
     share = stream(data, rank=rank, ranks=2)

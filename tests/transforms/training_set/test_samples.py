@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import InputError
@@ -80,7 +80,6 @@ def test_json_that_is_no_sample_is_an_input_error(change):
         Sample.from_json({"key": SHA256[:16]})
 
 
-@settings(deadline=None)
 @given(key=KEYS, width=st.integers(101, 2000), top=st.integers(0, 50), full=st.integers(101, 800))
 def test_planned_patches_lie_in_the_picture_and_say_where(key, width, top, full):
     patches = plan_patches(key, width, (top, top + full), 101)
@@ -126,7 +125,6 @@ def test_splits_are_80_10_10():
     assert counts["val"] / 20_000 == pytest.approx(0.1, abs=0.01)
 
 
-@settings(deadline=None)
 @given(key=KEYS, copy=st.integers(1, 99))
 def test_copies_stay_in_the_split_of_the_first(key, copy):
     assert split_of(f"{key}-{copy}") == split_of(key)

@@ -4,14 +4,13 @@ import os
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.training_set.samples import Sample
 from transforms.training_set.shards import choose_samples_per_shard, write_shard
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000_000))
 def test_the_chosen_size_gives_16_train_shards_where_it_can(count):
     size = choose_samples_per_shard(count)
