@@ -64,13 +64,13 @@ def job(flags: PipelineOptions | None, out: str, stop: threading.Event | None = 
         if is_remote(options):
             run_elsewhere(pipeline, options, out, stop)
         else:
-            with in_this_process(), few_objects_to_search():
+            with in_this_process(), frozen_objects():
                 pipeline.run().wait_until_finish()
 
 
 @contextmanager
-def few_objects_to_search() -> Iterator[None]:
-    """Spares the garbage collector what is loaded, hundreds of thousands of objects, while the block runs."""
+def frozen_objects() -> Iterator[None]:
+    """Keeps the garbage collector from searching what is loaded, hundreds of thousands of objects, while the block runs."""
     gc.freeze()
     try:
         yield
