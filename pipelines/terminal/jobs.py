@@ -70,7 +70,7 @@ def job(flags: PipelineOptions | None, out: str, stop: threading.Event | None = 
 
 @contextmanager
 def frozen_objects() -> Iterator[None]:
-    """Keeps the garbage collector from searching what is loaded, hundreds of thousands of objects, while the block runs."""
+    """Keeps the garbage collector from searching what is loaded, hundreds of thousands of objects, in the block."""
     gc.freeze()
     try:
         yield
