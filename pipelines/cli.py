@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError, one_line
 from model.version import __version__
+from pipelines.terminal import forked_workers
 from pipelines.terminal.failures import Detached, JobFailedError, is_of_store
 from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
 from pipelines.terminal.paths import absolute_arguments
@@ -126,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code."""
+    if forked_workers.are_wanted(arguments):
+        forked_workers.begin_to_load(f"pipelines.{arguments[0]}")
     try:
         result = build()(args=with_runner_joined(arguments), prog_name="infinitygan", standalone_mode=False)
     except InputError as error:
