@@ -120,16 +120,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code. Invalid input is reported in one line on stderr."""
     # Beam warns about missing optional packages, and prints each traceback that it passes on.
     logging.getLogger().setLevel(logging.CRITICAL)
+    words = sys.argv[1:] if arguments is None else arguments
+    if forked_workers.are_wanted(words):
+        forked_workers.begin_to_load(f"pipelines.{words[0]}")
     with ended_by_signals():
-        code = run(sys.argv[1:] if arguments is None else arguments)
+        code = run(words)
     gc.freeze()  # otherwise Python looks for garbage in all that was loaded, which takes a second
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code."""
-    if forked_workers.are_wanted(arguments):
-        forked_workers.begin_to_load(f"pipelines.{arguments[0]}")
     try:
         result = build()(args=with_runner_joined(arguments), prog_name="infinitygan", standalone_mode=False)
     except InputError as error:
