@@ -453,6 +453,8 @@ def _why_not(file: str) -> tuple[str, str]:
     suffix = posixpath.splitext(file)[1].lower()
     if suffix in _PACKED_SUFFIXES:
         return "not_a_picture", "a compressed file, by its name: unpack it first"
+    if suffix in LIST_SUFFIXES:
+        return "not_a_picture", f"a {suffix} in a folder is not read: if it is a list, give it as a source of its own"
     if suffix in UNREAD_SUFFIXES:
         return "unsupported", f"pictures in the format {suffix} are not read: convert it to JPEG, PNG or TIFF"
     return "not_a_picture", f"its name does not end in {', '.join(PICTURE_SUFFIXES)}"
