@@ -89,8 +89,8 @@ def _slice_of_pod(index: str, completions: str) -> Slice:
     match = _SLICE.fullmatch(f"{index}/{completions}")
     if not match or not int(index) < int(completions):
         raise InputError(
-            f"--slice {AUTO}: {INDEX} is {index}, but {COMPLETIONS} is {completions}; in the job's manifest, set it to the "
-            "number of completions"
+            f"--slice {AUTO}: {INDEX} is {index}, but {COMPLETIONS} is {completions}; set {COMPLETIONS} to the number of "
+            "completions in the job's manifest"
         )
     return Slice(int(index), int(completions))
 
