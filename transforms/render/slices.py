@@ -89,8 +89,8 @@ def _slice_of_pod(index: str, completions: str) -> Slice:
     match = _SLICE.fullmatch(f"{index}/{completions}")
     if not match or not int(index) < int(completions):
         raise InputError(
-            f"--slice {AUTO}: {INDEX} is {index}, but {COMPLETIONS} is {completions}; set {COMPLETIONS} to the number of "
-            "completions in the job's manifest"
+            f"--slice {AUTO}: {INDEX} is {index}, but {COMPLETIONS} is {completions}; in the job's manifest, "
+            f"set {COMPLETIONS} to the number of completions"
         )
     return Slice(int(index), int(completions))
 
