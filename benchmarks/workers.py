@@ -8,7 +8,6 @@ All of it takes two to three minutes on two quiet cores, and each part at most o
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -48,10 +47,9 @@ def free_port() -> int:
 def cluster(prism: str, folder: Path) -> Iterator[tuple[str, ...]]:
     """Runs Prism and a pool of workers; yields the flags of a job there."""
     job, pool = free_port(), free_port()
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    worker_pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
+    worker_pool = [sys.executable, "-m", "pipelines.worker_pool", f"--port={pool}"]
     with (folder / "cluster.log").open("wb") as log:
-        how: dict[str, Any] = {"stdout": log, "stderr": log, "env": environment}
+        how: dict[str, Any] = {"stdout": log, "stderr": log}
         processes = [
             subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], **how),
             subprocess.Popen(worker_pool, **how),

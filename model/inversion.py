@@ -9,10 +9,15 @@ like the photograph and the fields still look random. Losses and weights follow 
                                        v = leaky ReLU of slope 5 of w/√2, which is nearly normally distributed
         noise                  1000        correlation with its neighbours at each scale (StyleGAN2, Appendix D)
 
+z_l is free at the photograph, and less and less so up to REACH_PX from it. Further out it stays as drawn, although the
+photograph's border depends on it too. Where z_l is free but not seen, it takes whatever values help the border, and the
+world around the photograph shows blots and torn strips.
+
 The noise is normalised to mean 0 and variance 1 after each step. Adam's rate rises over the first twentieth of the
 steps and falls to 0, along a cosine, over the last quarter.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +43,9 @@ from model.world.overlay import MOST_SIDE_PX, Overlay, box_windows, check_turn, 
 W_SAMPLES = 10_000
 LEAST_SIDE_PX = 32
 """LPIPS needs at least this many pixels per side."""
+
+REACH_PX = 96
+"""The distance from the photograph at which z_l stays as drawn. It was chosen by the look of outpainted photographs."""
 
 COARSEST_NOISE = 8
 """The noise is compared with its neighbours at scales down to this many positions."""
@@ -174,10 +182,14 @@ class Inversion:
         self.prior = WPrior(generator, self.device)
         world = Latents(definition, generator.config, self.device)
         self.coordinates = world.coordinates(*self.place.latents)
+        self.truncation = world.truncation_of(self.place.latents[0])
+        untruncated = dataclasses.replace(definition, local_truncation=1)
+        self.drawn = Latents(untruncated, generator.config, self.device).z_l(*self.place.latents)
+        self.freedom = freedom(self.place.latents, target.box_px, generator.config.cell_px).to(self.device)
         z_n = world.z_n([(layer, *windows) for layer, windows in enumerate(self.place.noise)])
         self.variables: dict[str, Tensor] = {
             "z_g": z_g_vector(config.seed, generator.config.z_g_dim, self.device),
-            "z_l": world.z_l(*self.place.latents),
+            "z_l": self.drawn.clone(),
             "v": self.prior.mean.repeat(2 * generator.config.pairs + 1, 1),
         } | {f"z_n.{layer}": normalised(noise) for layer, noise in enumerate(z_n)}
         for variable in self.variables.values():
@@ -235,10 +247,20 @@ class Inversion:
         config, values = self.config, self.variables
         return {
             "z_g": config.z_g_weight * moments(values["z_g"]),
-            "z_l": config.z_l_weight * moments(values["z_l"]),
+            "z_l": config.z_l_weight * moments(self.untruncated_z_l[..., self.freedom[0, 0] > 0]),
             "w": config.w_weight * self.prior.distance(values["v"]),
             "noise": config.noise_weight * torch.stack([correlation(noise) for noise in self.z_n]).sum(),
         }
+
+    @property
+    def untruncated_z_l(self) -> Tensor:
+        """Returns the local latents before their local truncation."""
+        return torch.lerp(self.drawn, self.variables["z_l"], self.freedom)
+
+    @property
+    def z_l(self) -> Tensor:
+        """Returns the local latents."""
+        return self.truncation * self.untruncated_z_l
 
     @property
     def z_n(self) -> list[Tensor]:
@@ -248,8 +270,7 @@ class Inversion:
     def render(self, tile: InversionTile) -> Tensor:
         """Renders a tile as a picture [1,3,h,w]."""
         z_l, coordinates = (
-            cut_out(field, tile.place.latents, self.place.latents)
-            for field in (self.variables["z_l"], self.coordinates)
+            cut_out(field, tile.place.latents, self.place.latents) for field in (self.z_l, self.coordinates)
         )
         windows = zip(self.z_n, tile.place.noise, self.place.noise, strict=True)
         z_n = [cut_out(noise, part, whole) for noise, part, whole in windows]
@@ -285,7 +306,7 @@ class Inversion:
         w, z_n = from_gaussian(found.pop("v")), tuple(found[f"z_n.{layer}"] for layer in range(len(self.place.noise)))
         box, turn = self.target.box_px, self.target.cyclic_px
         place = (box, turn, checkpoint_sha256)
-        return Overlay(*place, found["z_g"], w, found["z_l"], z_n, self.target.photograph, provenance)
+        return Overlay(*place, found["z_g"], w, self.z_l.detach(), z_n, self.target.photograph, provenance)
 
     def state(self) -> dict[str, Tensor]:
         """Returns everything that the remaining steps depend on, as tensors."""
@@ -347,6 +368,16 @@ def to_gaussian(w: Tensor) -> Tensor:
 def from_gaussian(v: Tensor) -> Tensor:
     """Inverts `to_gaussian`."""
     return F.leaky_relu(v, LEAK) * GAIN
+
+
+def freedom(latents: Windows, box_px: Box, cell_px: int) -> Tensor:
+    """Returns how far local latents may change [1,1,H,W]: 1 at the photograph, falling to 0 at REACH_PX from it."""
+    distances = []
+    for (low, high), (first_px, last_px) in zip(latents, box_windows(box_px), strict=True):
+        middle_px = (torch.arange(low, high + 1) + 0.5) * cell_px
+        distances.append(torch.maximum(first_px - middle_px, middle_px - last_px - 1).clamp(min=0))
+    distance_px = torch.maximum(distances[0][:, None], distances[1][None, :])
+    return (1 - distance_px / REACH_PX).clamp(min=0)[None, None]
 
 
 def moments(x: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 Exit codes: 0 success, 1 something requested is missing, 2 invalid input, 130 interrupted.
 """
 
+import gc
 import logging
 import math
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -119,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger().setLevel(logging.CRITICAL)
     with ended_by_signals():
         code = run(sys.argv[1:] if arguments is None else arguments)
+    gc.freeze()  # otherwise Python looks for garbage in all that was loaded, which takes a second
     sys.exit(code)
 
 
@@ -132,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:
         message = getattr(error, "format_message", error.__str__)()
         return refuse(message) if message else 2  # no command: the help has been shown
     except OSError as error:
-        return refuse(f"{error.filename or 'storage'}: {error.strerror or error}", code=1)
+        return refuse_storage(error)
     except (DivergenceError, JobFailedError) as error:
         return refuse(str(error), code=1)
     except Detached as said:
@@ -157,6 +160,16 @@ def with_runner_joined(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
+
+
+def refuse_storage(error: OSError) -> int:
+    """Prints in one line which file or folder could not be read or written."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return refuse("the current folder was removed: change to another one")
+    place = error.filename2 or error.filename or "storage"  # of a rename, the name that is wanted
+    return refuse(f"{place}: {error.strerror or error}", code=1)
 
 
 def refuse(message: str, code: int = 2) -> int:

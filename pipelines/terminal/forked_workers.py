@@ -8,14 +8,13 @@ forked loads while the command itself does.
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 
 from pipelines.terminal.runners import value_of
 
 HARNESS = "apache_beam.runners.worker.sdk_worker_main"
-STEPS = {"ingest": "transforms.ingest.steps"}
-"""The module that loads what a command's workers need, unless they render."""
 
 
 def are_wanted(flags: Sequence[str]) -> bool:
@@ -23,9 +22,13 @@ def are_wanted(flags: Sequence[str]) -> bool:
     return sys.platform == "linux" and value_of(flags, "--direct_running_mode") == "multi_processing"
 
 
-def begin_to_load(command: str) -> None:
-    """Starts the process that is forked. Call it before this process loads the same packages."""
-    forkserver.set_forkserver_preload([HARNESS, STEPS.get(command, "transforms.render.publish")])
+def begin_to_load(module: str) -> None:
+    """Starts the process that is forked. Call it before this process loads the same packages.
+
+    Args:
+        module: the module that imports all steps of the workers' jobs.
+    """
+    forkserver.set_forkserver_preload([HARNESS, module])
     forkserver.ensure_running()
 
 
@@ -47,11 +50,17 @@ def fork_workers() -> None:
                 "PIPELINE_OPTIONS": json_format.MessageToJson(options),
                 "WORKER_ID": self.worker_id,
             }
-            self.process = multiprocessing.get_context("forkserver").Process(target=work, args=(settings,))
-            self.process.start()
+            self.process = fork(work, settings)
 
         def stop_worker(self) -> None:
             self.process.join()
+
+
+def fork(target: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Starts a worker."""
+    process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def work(settings: dict[str, str]) -> None:

@@ -44,7 +44,7 @@ class Cluster:
         folder: where both write their logs.
         endpoint: the address of the job server.
         pool: the address of the pool.
-        pool_process: the id of the pool's process, whose children are the workers.
+        pool_process: the id of the pool's process.
         environment: further variables for commands.
     """
 
@@ -59,6 +59,10 @@ class Cluster:
         """The flags of a job that runs there."""
         workers = ("--environment_type=EXTERNAL", f"--environment_config={self.pool}")
         return ("--runner=PortableRunner", f"--job_endpoint={self.endpoint}", *workers)
+
+    def workers(self):
+        """Returns the ids of the worker processes, which the pool has another process fork."""
+        return [worker for process in children(self.pool_process) for worker in children(process)]
 
     def infinitygan(self, *words):
         """Runs a command on the cluster; returns its exit code and what it wrote to stderr."""
@@ -76,6 +80,12 @@ class Cluster:
     def start(self, *words):
         """Starts a command on the cluster."""
         return forks.Fork(COMMAND, *words, *self.flags, **self.environment)
+
+
+def children(process):
+    """Returns the ids of a process's children."""
+    lists = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(number) for numbers in lists for number in numbers.read_text().split()]
 
 
 def prism_program(folder):
@@ -132,10 +142,8 @@ def running(prism, folder, *before, **variables):
         variables: further variables of the pool's environment.
     """
     job, pool = free_port(), free_port()
-    # The pool starts its workers with the first `python` on PATH.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), **variables}
-    program = [*before, sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+    program = [*before, sys.executable, "-m", "pipelines.worker_pool", f"--port={pool}"]
     with (folder / "prism.log").open("w") as prism_log, (folder / "pool.log").open("w") as pool_log:
         server = subprocess.Popen([prism, f"-job_port={job}", "-serve_http=false"], stdout=prism_log, stderr=prism_log)
         workers = subprocess.Popen(program, cwd=folder, env=environment, stdout=pool_log, stderr=pool_log)

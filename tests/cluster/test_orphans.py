@@ -15,12 +15,6 @@ REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = sorted((REPOSITORY / "samples").glob("*.jpg"))[:4]
 
 
-def workers_of(cluster):
-    """Returns the ids of the pool's worker processes."""
-    lists = Path(f"/proc/{cluster.pool_process}/task").glob("*/children")
-    return [int(number) for children in lists for number in children.read_text().split()]
-
-
 def wait_until(condition, what):
     late = time.monotonic() + 90
     while not condition():
@@ -53,7 +47,7 @@ def test_an_orphan_changes_nothing_in_a_finished_set(cluster, slow, web_server, 
     left = cluster.start(*words)
     wait_until(lambda: web_server.log, "the worker asks the server")
     left.send(signal.SIGKILL)
-    frozen = workers_of(cluster)
+    frozen = cluster.workers()
     assert frozen
     for worker in frozen:
         os.kill(worker, signal.SIGSTOP)
@@ -76,7 +70,7 @@ def test_a_killed_worker_is_one_line_and_the_next_run_does_the_rest(cluster, slo
     process = cluster.start(*words)
     wait_until(lambda: web_server.log, "the worker asks the server")
     start = time.monotonic()
-    for worker in workers_of(cluster):
+    for worker in cluster.workers():
         os.kill(worker, signal.SIGKILL)
     code, said = process.end(60)
     assert time.monotonic() - start < 30

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.ingest import ingest, repack
 from pipelines.remote import status
 from pipelines.render import render
-from tests.cluster.test_orphans import wait_until, workers_of
+from tests.cluster.test_orphans import wait_until
 from transforms.ingest.options import IngestOptions
 from transforms.panoramas.manifest import MANIFEST, read_manifest
 from transforms.panoramas.requests import list_requests
@@ -64,7 +64,7 @@ def test_requests_are_rendered_once_whatever_is_killed(cluster, tiny_checkpoint,
             watch.end(30)
             assert cluster.states()[0] == "RUNNING", "the job goes on alone"
         else:
-            for worker in workers_of(cluster):
+            for worker in cluster.workers():
                 os.kill(worker, signal.SIGKILL)
             late = time.monotonic() + 20
             while not watch.ended and time.monotonic() < late:

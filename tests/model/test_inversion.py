@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from model import geometry
 from model.config import PRESETS
 from model.errors import DivergenceError, InputError
 from model.inversion import (
+    REACH_PX,
     Inversion,
     InversionConfig,
     Target,
@@ -20,6 +22,7 @@ from model.inversion import (
     to_gaussian,
 )
 from model.world.definition import Definition, Style
+from model.world.latents import Latents
 from model.world.overlay import box_windows, check_overlay
 from model.world.world import World
 
@@ -61,12 +64,26 @@ def test_it_comes_closer_and_the_fields_stay_as_if_drawn(tiny):
     assert after["psnr_db"] > before["psnr_db"] + 3
     assert after["lpips"] < 0.8 * before["lpips"]
     assert set(losses) == {"pixels", "lpips", "z_g", "z_l", "w", "noise"}
-    z_l = inversion.variables["z_l"]
+    z_l = inversion.untruncated_z_l[..., inversion.freedom[0, 0] > 0]
     assert abs(z_l.mean()) < 0.1
     assert 0.8 < z_l.std() < 1.2
     for noise in inversion.z_n:
         assert abs(noise.mean()) < 1e-5
         assert noise.square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_far_from_the_photograph_the_local_latents_are_those_of_the_seed(tiny):
+    inversion = inversion_of(tiny, steps=40, seed=3)
+    for _ in range(40):
+        inversion.advance()
+    rows, columns = inversion.place.latents
+    change = (inversion.overlay("0" * 64, {}).z_l - Latents(Definition(3), CONFIG).z_l(rows, columns)).abs()
+    reach = -(-REACH_PX // CONFIG.cell_px)
+    near = (..., geometry.part((-2 - reach, 1 + reach), rows), geometry.part((-reach, 5 + reach), columns))
+    inside = (..., geometry.part((-2, 1), rows), geometry.part((0, 5), columns))
+    assert change[inside].mean() > 2 * change[near].mean() > 0
+    change[near] = 0
+    assert change.max() < 1e-6
 
 
 def test_stopped_and_resumed_is_the_same_bit_for_bit(tiny):

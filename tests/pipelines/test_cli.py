@@ -282,6 +282,7 @@ def test_help_names_every_command(infinitygan):
     [
         (InputError("two\nlines"), 2, "infinitygan: two lines"),
         (PermissionError(13, "Permission denied", "/x"), 1, "infinitygan: /x: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "/x.tmp-1", None, "/x"), 1, "infinitygan: /x: Is a directory"),
         (OSError("the store is gone"), 1, "infinitygan: storage: the store is gone"),
         (KeyboardInterrupt(), 130, "infinitygan: interrupted"),
     ],
@@ -310,6 +311,15 @@ def modules_after(*commands):
 
 
 HEAVY = {"torch", "apache_beam", "pyarrow", "fsspec", "numpy", "PIL", "aiohttp"}
+
+
+def test_a_current_folder_that_was_removed_is_one_line(infinitygan, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (("render", "--out=x", "--dry-run"), ("info", "x")):
+        code, _, lines = infinitygan(*arguments)
+        assert (code, lines) == (2, ["infinitygan: the current folder was removed: change to another one"])
 
 
 def test_help_imports_nothing_heavy():

@@ -36,6 +36,7 @@ FLAGS = (
     "--no_auth",
     "--temp_location=gs://staging/temporary",
     "--template_location=gs://staging/template.json",
+    "--experiments=disable_logging_submission_environment",  # pip takes longer for it than all the rest
 )
 WORKERS = (
     "--machine_type=n2-standard-4",

@@ -630,23 +630,22 @@ def test_the_command_says_when_nothing_could_be_used(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "code"),
     [
-        ("transforms.ingest.batches.write_bytes", "a.jpg"),
-        ("transforms.training_set.dataset.write_parts", "a.jpg"),
-        ("transforms.training_set.shards.add_member", "a.jpg"),
+        ("transforms.ingest.batches.write_bytes", errno.ENOSPC),
+        ("transforms.training_set.dataset.write_parts", errno.EACCES),
+        ("transforms.training_set.shards.add_member", errno.EROFS),
     ],
 )
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_storage_that_fails_is_said_in_one_line_and_the_next_run_goes_on(
-    few, tmp_path, capsys, monkeypatch, function, said, code
+    few, tmp_path, capsys, monkeypatch, function, code
 ):
     def fail(*arguments):
-        raise OSError(code, os.strerror(code), said)
+        raise OSError(code, os.strerror(code), "a.jpg")
 
     monkeypatch.setattr(function, fail)
     assert command(few, "--out", tmp_path / "out", "--quiet") == 1
-    assert capsys.readouterr().err == f"infinitygan: {said}: {os.strerror(code)}\n"
+    assert capsys.readouterr().err == f"infinitygan: a.jpg: {os.strerror(code)}\n"
     assert set(os.listdir(tmp_path / "out")) <= {".staging"}
     monkeypatch.undo()
     assert command(few, "--out", tmp_path / "out") == 0
@@ -759,6 +758,6 @@ def graph_bytes(count, out):
 
 
 def test_a_jobs_graph_does_not_grow_with_its_inputs_nor_with_the_set(tmp_path):
-    few, many = (graph_bytes(count, str(tmp_path / f"{count:06d}")) for count in (10, 100_000))
+    few, many = (graph_bytes(count, str(tmp_path / f"{count:06d}")) for count in (10, 10_000))
     assert many == [pytest.approx(size, rel=0.01) for size in few]
     assert max(many) < 200_000

@@ -108,7 +108,8 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
             planned = self._plan_new(root, finds, (looked.read, searched.read, followed.read))
         else:
             planned = finds | "Plan" >> beam.FlatMap(self._plan).with_outputs(_COUNTS, main="photographs")
-        counts = pvalue.AsIter(planned.counts | "View counts" >> beam.Map(lambda counts: counts))
+        # A list is read once a bundle; an iterable would be read again for each element.
+        counts = pvalue.AsList(planned.counts | "View counts" >> beam.Map(lambda counts: counts))
         written = (
             planned.photographs
             | "Deal" >> beam.FlatMap(self._deal, counts)
@@ -127,7 +128,7 @@ class FindPhotographs(beam.PTransform[pvalue.PBegin, beam.PCollection[None]]):
             | "Read index" >> beam.FlatMap(self._known)
         )
         rejects = root | "Once for the rejects" >> beam.Impulse() | "Read" >> beam.FlatMap(self._rejects)
-        places = pvalue.AsIter(read | "All read" >> beam.Flatten())
+        places = pvalue.AsList(read | "All read" >> beam.Flatten())
         return (
             {"found": finds | "Distinct" >> beam.FlatMap(self._distinct), "known": known, "rejects": rejects}
             | "Compare" >> beam.CoGroupByKey()

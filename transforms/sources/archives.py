@@ -25,7 +25,6 @@ TAR_SUFFIX: Final = ".tar"
 _METADATA_CAP_BYTES: Final = 1 << 20
 _HEADER_CAP_BYTES: Final = 16 << 20
 _CHUNK_BYTES: Final = 1 << 20
-_EMPTY_BLOCK: Final = bytes(tarfile.BLOCKSIZE)
 
 
 def read_archive(url: str) -> Iterator[Photograph | Reject]:

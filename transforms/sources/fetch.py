@@ -129,7 +129,6 @@ class Fetcher:
         self._slots = asyncio.Semaphore(manners.connections)
         self._hosts: dict[str, Host] = {}
         self._robots: dict[str, asyncio.Task[Protego | FetchError]] = {}
-        self.bytes_received = 0
 
     async def __aenter__(self) -> "Fetcher":
         connector = aiohttp.TCPConnector(
@@ -249,7 +248,6 @@ class Fetcher:
             wish.check_may_cut()
         async for chunk in response.content.iter_any():
             content += chunk
-            self.bytes_received += len(chunk)
             if len(content) > wish.cap_bytes:
                 break
         return wish.within_cap(bytes(content))

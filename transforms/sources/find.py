@@ -196,6 +196,11 @@ def distinct(finds: Iterable[Find], out: str) -> Iterator[Photograph | Reject]:
         yield _distinct(item, names) if isinstance(item, Photograph) else item
 
 
+def is_in(place: str, out: str) -> bool:
+    """Returns whether a place is in the folder of the training set, whose contents are not sources."""
+    return _is_in(_identity(place), out)
+
+
 def _is_in(key: str, out: str) -> bool:
     return (key + "/").startswith(_identity(out).rstrip("/") + "/")
 
@@ -453,6 +458,8 @@ def _why_not(file: str) -> tuple[str, str]:
     suffix = posixpath.splitext(file)[1].lower()
     if suffix in _PACKED_SUFFIXES:
         return "not_a_picture", "a compressed file, by its name: unpack it first"
+    if suffix in LIST_SUFFIXES:
+        return "not_a_picture", f"a {suffix} in a folder is not read: if it is a list, give it as a source of its own"
     if suffix in UNREAD_SUFFIXES:
         return "unsupported", f"pictures in the format {suffix} are not read: convert it to JPEG, PNG or TIFF"
     return "not_a_picture", f"its name does not end in {', '.join(PICTURE_SUFFIXES)}"

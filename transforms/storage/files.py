@@ -282,11 +282,12 @@ def read_json(url: str) -> Any:
     """Reads a JSON file.
 
     Raises:
-        InputError: it is not JSON.
+        InputError: it is not JSON, or a folder.
     """
-    content = read_bytes(url)
     try:
-        return read_json_text(content)
+        return read_json_text(read_bytes(url))
+    except IsADirectoryError:
+        raise InputError(f"{url} is a folder: remove it, because a file belongs there") from None
     except ValueError as error:
         raise InputError(f"{url} is not JSON: {one_line(error)}") from None
 

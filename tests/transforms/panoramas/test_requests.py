@@ -307,7 +307,7 @@ def test_the_limits_of_the_world_are_within_it():
         assert getattr(RenderRequest.from_json({**GOOD, field: value}), field) == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([*GOOD, "origin_x_px", "formats", "checkpoint", "x"]), json_values))
 @example({**GOOD, "formats": "png"})
 def test_any_json_object_is_a_request_or_refused(values):

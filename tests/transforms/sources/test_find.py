@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import socket
 import tarfile
 
@@ -222,6 +223,29 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
         find(tmp_path / "empty")
     with pytest.raises(InputError, match=r"texts: no photographs \(rejected: 1\); give files ending in"):
         find(tmp_path / "texts")
+    make(tmp_path / "photos", "a.jpg")
+    with pytest.raises(InputError, match="choose a folder for the training set that is not"):
+        find(tmp_path / "photos", out=tmp_path / "photos")
+    (tmp_path / "empty.csv").write_text("url\n")
+    with pytest.raises(InputError, match="the list has no rows"):
+        find(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "message"),
+    [
+        ("IMG_1.HEIC", "unsupported", "are not read: convert it"),
+        ("photo.nef", "unsupported", "are not read: convert it"),
+        ("part-0.parquet", "not_a_picture", "give it as a source of its own"),
+        ("photos.zip", "not_a_picture", "unpack it first"),
+        ("readme", "not_a_picture", r"does not end in \.jpg"),
+    ],
+)
+def test_why_a_file_of_a_folder_is_not_taken_is_said_with_the_cure(tmp_path, name, reason, message):
+    make(tmp_path, "a.jpg", name)
+    (reject,) = find(tmp_path).rejects
+    assert reject.reason == reason
+    assert re.search(message, reject.message)
 
 
 def test_rows_of_lists_that_lead_nowhere_are_rejects_and_the_rest_is_taken(photos):

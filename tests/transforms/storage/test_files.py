@@ -56,6 +56,12 @@ def test_what_was_written_is_read(folder):
     assert everything(folder) == ["b.json"]
 
 
+def test_a_folder_by_the_name_of_a_json_file_is_said_to_be_one(tmp_path):
+    (tmp_path / "dataset.json").mkdir()
+    with pytest.raises(InputError, match=r"dataset\.json is a folder: remove it"):
+        read_json(str(tmp_path / "dataset.json"))
+
+
 @pytest.mark.parametrize("prefix", ["", "file://", "local://"])
 @pytest.mark.parametrize("read", [read_bytes, read_json, lambda url: list(read_pieces([Piece(url, 0, 1)]))])
 def test_nothing_but_regular_files_is_opened(tmp_path, prefix, read):
