@@ -196,6 +196,11 @@ def distinct(finds: Iterable[Find], out: str) -> Iterator[Photograph | Reject]:
         yield _distinct(item, names) if isinstance(item, Photograph) else item
 
 
+def is_in(place: str, out: str) -> bool:
+    """Returns whether a place is in the folder of the training set, whose contents are not sources."""
+    return _is_in(_identity(place), out)
+
+
 def _is_in(key: str, out: str) -> bool:
     return (key + "/").startswith(_identity(out).rstrip("/") + "/")
 
