@@ -319,7 +319,7 @@ class _Look:
 
     def _contents(self, place: str) -> Iterator[Outcome]:
         """Yields the items that a list or a tar names. One that cannot be read is rejected; the other sources go on."""
-        if _is_in(_identity(place), self._out):
+        if is_in(place, self._out):
             return
         if not _is_utf8(place):
             yield self.reject(place, "unreadable", "its name is not UTF-8: rename it")
