@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 
 from model.errors import DivergenceError, InputError, one_line
 from model.version import __version__
+from pipelines.terminal import forked_workers
 from pipelines.terminal.failures import Detached, JobFailedError, is_of_store
 from pipelines.terminal.interrupts import INTERRUPTED, ended_by_signals
 from pipelines.terminal.paths import absolute_arguments
@@ -119,8 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code. Invalid input is reported in one line on stderr."""
     # Beam warns about missing optional packages, and prints each traceback that it passes on.
     logging.getLogger().setLevel(logging.CRITICAL)
+    words = sys.argv[1:] if arguments is None else arguments
+    if forked_workers.are_wanted(words):
+        forked_workers.begin_to_load(f"pipelines.{words[0]}")
     with ended_by_signals():
-        code = run(sys.argv[1:] if arguments is None else arguments)
+        code = run(words)
     gc.freeze()  # otherwise Python looks for garbage in all that was loaded, which takes a second
     sys.exit(code)
 

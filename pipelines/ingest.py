@@ -5,7 +5,7 @@ import posixpath
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -48,7 +48,7 @@ from transforms.ingest.steps import (
     WriteTables,
     WriteTrainingShards,
 )
-from transforms.sources.find import can_retry
+from transforms.sources.find import can_retry, is_in
 from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES
 from transforms.sources.web import ANSWERS_READ, check_source, is_on_web
 from transforms.storage.fence import StaleRunError
@@ -224,14 +224,21 @@ def no_photographs(options: IngestOptions, where: str, plan: Plan) -> InputError
     if web:
         reason = f": {first.source}: {first.message}" if first else ""
         what = f"none of the {len(web)} web sources has any{reason}"
-    elif all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
-        what = "the list has no rows"
     else:
-        what = f"give files ending in {', '.join(PICTURE_SUFFIXES)}"
+        what = what_to_give(sources, options.out)
     if telling:
         what = f"{telling.source}: {telling.message.removeprefix(f'{telling.source}: ')}"
         what = f"none of the {len(web)} web sources has any: {what}" if web else what
     return InputError(redact(f"{', '.join(sources)}: no photographs{others}; {what}"))
+
+
+def what_to_give(sources: Sequence[str], out: str) -> str:
+    """Returns what to do about local sources without photographs."""
+    if any(is_in(source, out) for source in sources):
+        return f"files in --out are not taken: choose a folder for the training set that is not {out}"
+    if all(source.lower().endswith(LIST_SUFFIXES) for source in sources):
+        return "the list has no rows"
+    return f"give files ending in {', '.join(PICTURE_SUFFIXES)}"
 
 
 def run(options: IngestOptions, plan: Plan, beam_flags: PipelineOptions | None) -> None:

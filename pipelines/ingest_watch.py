@@ -25,6 +25,7 @@ from transforms.sources.archives import TAR_SUFFIX
 from transforms.sources.lists import LIST_SUFFIXES, PICTURE_SUFFIXES
 from transforms.sources.web import is_on_web
 from transforms.storage.arrivals import Listed, check_place, digest, list_arrivals, pause_after, take_whole
+from transforms.storage.notes import say_once
 from transforms.storage.retry import retried
 from transforms.storage.urls import check_scheme, redact
 from transforms.training_set.dataset import read_dataset_if_any
@@ -133,7 +134,7 @@ class Arrivals:
                 there.add(digest(file.url))
                 new.append((file.url, None if has_magic(file.place) else file.place.rstrip("/")))
         except Exception as error:  # stores raise errors of their own classes, and most of them pass
-            say(redact(f"{', '.join(self.sources)}: cannot be listed, which is tried again: {one_line(error)}"))
+            say_once(redact(f"{', '.join(self.sources)}: cannot be listed, which is tried again: {one_line(error)}"))
             there |= self._known
         self._known = there
         return new

@@ -65,6 +65,7 @@ def render_arrivals(
     check_out(options.out)
     check_subscription(watched, beam_flags)
     retried(check_place, watched.place, options.out)
+    retried(first_file, watched)  # checks that the folder can be listed
     retried(remove_leftovers, options.out, *FOLDERS)
     begin_watch(watched)
     say(redact(f"{options.out}: watching {watched.place}"))

@@ -53,6 +53,7 @@ def work(control: str, worker_id: str) -> None:
 def main(port: Annotated[int, typer.Option(help="The port at which runners ask for workers.")]) -> None:
     """Serves until it is interrupted."""
     begin_to_load("pipelines.library")
+    fork(int).join()  # this one waits until all is loaded, so that those of jobs need not
     address, _server = ForkingPool.start(port=port)
     print(f"workers for {address}", file=sys.stderr)
     threading.Event().wait()

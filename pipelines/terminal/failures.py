@@ -17,8 +17,8 @@ ERROR_LINE = re.compile(r"^\s*(?:[\w]+(?:Error)?: )*((?:\w+\.)*(\w*(?:Error|Exce
 STEP = re.compile(r" ?\[while running '[^']*'\]")
 STORAGE = re.compile(r"\[Errno \d+\]|PermissionError|FileNotFoundError")
 
-STORES = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "aiohttp_retry", "azure", "adlfs")
-"""The packages whose errors mean that a store failed."""
+STORES = ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "aiohttp", "aiohttp_retry", "azure", "adlfs")
+"""The packages whose errors mean that a store failed, or is not configured."""
 
 CURES = (
     (
@@ -74,8 +74,10 @@ class UnwatchedError(JobFailedError):
 
 
 def is_of_store(error: Exception) -> bool:
-    """Returns whether a store raised an error of its own class."""
-    return type(error).__module__.partition(".")[0] in STORES
+    """Returns whether an error is of a store's own class, or was raised in a store's package."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    raised_in = str(frame.f_globals.get("__name__"))
+    return any(module.partition(".")[0] in STORES for module in (type(error).__module__, raised_in))
 
 
 @contextmanager

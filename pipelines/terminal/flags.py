@@ -134,15 +134,12 @@ def beam_flags(context: typer.Context, among_arguments: Sequence[str] = ()) -> "
     own = [f"--{name.replace('_', '-')}" for name in context.params]
     if runner_of(flags) not in DESCRIBED:
         check_names(flags, own)
-    forks, module = forked_workers.are_wanted(flags), f"pipelines.{context.info_name}"
-    if forks:
-        forked_workers.begin_to_load(module)
-    load(module)
+    load(f"pipelines.{context.info_name}")
     from pipelines.terminal.beam_flags import beam_options
     from pipelines.terminal.job_records import refuse_detached
 
     options = beam_options(flags, own)
-    if forks:
+    if forked_workers.are_wanted(flags):
         forked_workers.fork_workers()
     out = context.params.get("out") or context.params.get("folder")
     if out:

@@ -56,7 +56,7 @@ def fork_workers() -> None:
             self.process.join()
 
 
-def fork(target: Callable[..., None], *arguments: object) -> BaseProcess:
+def fork(target: Callable[..., object], *arguments: object) -> BaseProcess:
     """Starts a worker."""
     process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
     process.start()

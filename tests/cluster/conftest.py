@@ -115,7 +115,7 @@ def free_port():
 
 
 def wait_for(port, process):
-    late = time.monotonic() + 30
+    late = time.monotonic() + 120
     while time.monotonic() < late:
         assert process.poll() is None, "it has ended"
         with closing(socket.socket()) as probe:

@@ -30,7 +30,7 @@ from transforms.photographs.prepare import Preparation
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FEW = Evaluation(
-    worlds=4, patches=4, bands_px=(-128, 0, 128), band_patches=2, band_crops=4, scales=(1, 2), frames=2, frame_crops=2,
+    worlds=4, patches=4, bands_px=(-128, 0, 128), band_patches=2, band_crops=2, scales=(1, 2), frames=2, frame_crops=2,
     panoramas=2, panorama_periods=2, varied_worlds=2, variations=2, trained_photographs=6, bootstraps=5,
 )  # fmt: skip
 

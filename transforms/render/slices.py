@@ -81,8 +81,18 @@ def slice_of_task(environment: Mapping[str, str]) -> Slice:
                 f"--slice {AUTO}: {INDEX} is set, but Kubernetes does not tell a pod the number of completions; set "
                 f"{COMPLETIONS} in the job's manifest"
             )
-        return parse_slice(f"{environment[INDEX]}/{environment[COMPLETIONS]}", {})
+        return _slice_of_pod(environment[INDEX], environment[COMPLETIONS])
     raise InputError(f"--slice {AUTO}: neither {TASK} (Slurm) nor {INDEX} (Kubernetes) is set; give --slice N/COUNT")
+
+
+def _slice_of_pod(index: str, completions: str) -> Slice:
+    match = _SLICE.fullmatch(f"{index}/{completions}")
+    if not match or not int(index) < int(completions):
+        raise InputError(
+            f"--slice {AUTO}: {INDEX} is {index}, but {COMPLETIONS} is {completions}; in the job's manifest, "
+            f"set {COMPLETIONS} to the number of completions"
+        )
+    return Slice(int(index), int(completions))
 
 
 def array_task(environment: Mapping[str, str]) -> str | None:

@@ -196,6 +196,11 @@ def distinct(finds: Iterable[Find], out: str) -> Iterator[Photograph | Reject]:
         yield _distinct(item, names) if isinstance(item, Photograph) else item
 
 
+def is_in(place: str, out: str) -> bool:
+    """Returns whether a place is in the folder of the training set, whose contents are not sources."""
+    return _is_in(_identity(place), out)
+
+
 def _is_in(key: str, out: str) -> bool:
     return (key + "/").startswith(_identity(out).rstrip("/") + "/")
 
@@ -314,7 +319,7 @@ class _Look:
 
     def _contents(self, place: str) -> Iterator[Outcome]:
         """Yields the items that a list or a tar names. One that cannot be read is rejected; the other sources go on."""
-        if _is_in(_identity(place), self._out):
+        if is_in(place, self._out):
             return
         if not _is_utf8(place):
             yield self.reject(place, "unreadable", "its name is not UTF-8: rename it")

@@ -16,7 +16,7 @@ Pack = tuple[int, bytes]
 
 
 def pack(lines: Iterable[tuple[str, str]], count: int = BUCKETS) -> Iterator[Pack]:
-    """Yields lines by the buckets of their names, of which there are so many, in bounded memory and in their order."""
+    """Yields lines by the `count` buckets of their names, in bounded memory and in their order."""
     lines = iter(lines)
     while some := list(islice(lines, _PACKED_AT_ONCE)):
         buckets: dict[int, list[str]] = defaultdict(list)

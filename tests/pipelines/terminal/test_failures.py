@@ -1,11 +1,12 @@
 """A failed job is one line: what happened, and what to do about it."""
 
+import botocore.session
 import fsspec
 import pytest
 
 from model.errors import InputError
 from pipelines.cli import run
-from pipelines.terminal.failures import JobFailedError, cause_of, reason_in, told_in_one_line
+from pipelines.terminal.failures import JobFailedError, cause_of, is_of_store, reason_in, told_in_one_line
 
 STORE = {"key": "none", "secret": "none", "endpoint_url": "http://127.0.0.1:1"}
 WORKER = """bundle inst004 stage-010 failed:Traceback (most recent call last):
@@ -64,6 +65,16 @@ def test_the_whole_trace_is_kept_in_a_file():
 def test_an_error_of_the_program_in_process_is_one_line_too():
     with pytest.raises(JobFailedError, match="KeyError: 'x'"), told_in_one_line():
         raise RuntimeError("KeyError: 'x' [while running 'Step']")
+
+
+def test_what_a_stores_package_raises_is_of_the_store():
+    session = botocore.session.Session()
+    with pytest.raises(ValueError, match="Invalid endpoint") as caught:
+        session.create_client("s3", "us-east-1", endpoint_url="localhost:9000")
+    assert is_of_store(caught.value)
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("x")
+    assert not is_of_store(caught.value)
 
 
 def test_errors_of_the_user_and_of_storage_pass_unchanged():

@@ -74,7 +74,8 @@ def test_the_pods_of_an_indexed_job_share_all_requests():
         ({"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_MIN is not set"),
         (slurm(3, 0, 15) | {"SLURM_ARRAY_TASK_COUNT": "many"}, "SLURM_ARRAY_TASK_COUNT is many"),
         ({"JOB_COMPLETION_INDEX": "3"}, "set JOB_COMPLETIONS in the job's manifest"),
-        ({"JOB_COMPLETION_INDEX": "6", "JOB_COMPLETIONS": "5"}, "6/5"),
+        ({"JOB_COMPLETION_INDEX": "5", "JOB_COMPLETIONS": "5"}, "JOB_COMPLETION_INDEX is 5, but JOB_COMPLETIONS is 5"),
+        ({"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETIONS": "all"}, "JOB_COMPLETIONS is all"),
     ],
 )
 def test_an_environment_that_does_not_tell_the_slice_is_refused_with_the_cure(environment, reason):

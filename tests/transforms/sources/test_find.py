@@ -223,6 +223,12 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
         find(tmp_path / "empty")
     with pytest.raises(InputError, match=r"texts: no photographs \(rejected: 1\); give files ending in"):
         find(tmp_path / "texts")
+    make(tmp_path / "photos", "a.jpg")
+    with pytest.raises(InputError, match="choose a folder for the training set that is not"):
+        find(tmp_path / "photos", out=tmp_path / "photos")
+    (tmp_path / "empty.csv").write_text("url\n")
+    with pytest.raises(InputError, match="the list has no rows"):
+        find(tmp_path / "empty.csv")
 
 
 @pytest.mark.parametrize(
