@@ -279,7 +279,7 @@ def object_from_json(kind: type, values: Any, name: str) -> Any:
 
 def to_plain(value: Any) -> Any:
     """Returns a value of a request as JSON: dataclasses become objects, and tuples lists."""
-    kind = type(value)
+    kind: type = type(value)
     if kind in (tuple, list):
         return [to_plain(inner) for inner in value]
     if kind in (RenderRequest, Style, Edit, Journey):
