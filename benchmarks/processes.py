@@ -61,11 +61,21 @@ def children_s() -> float:
 
 def used_s(process: int) -> float:
     """Returns the processor time that a process has used; 0 if it has just ended."""
+    return sum(times_s(process)[:2])
+
+
+def whole_s(root: int) -> float:
+    """Returns the processor time that a process and all its descendants have used, those that have ended included."""
+    return sum(sum(times_s(process)) for process in tree(root))
+
+
+def times_s(process: int) -> list[float]:
+    """Returns the user and system time of a process, then those of its children that have ended; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return [0.0] * 4
+    return [int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:15]]
 
 
 def tree(root: int) -> list[int]:

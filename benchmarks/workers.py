@@ -2,8 +2,9 @@
 
 python benchmarks/workers.py --prism FILE [--only processes] [--width 16384] [--photographs 2000] [--out FILE.json]
 
-The cluster is Prism, Beam's portable runner, with a pool of workers, on this machine. Each figure is a ratio of times,
-or a number of seconds. Next to it stands the ratio of processor times, which other work on the machine changes less.
+The cluster is Prism, Beam's portable runner, with a pool of workers that is ready before a job begins, on this machine.
+Each figure is a ratio of times, or a number of seconds. Next to it stands the ratio of processor times, which other
+work on the machine changes less.
 All of it takes two to three minutes on two quiet cores, and each part at most one.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from processes import Cost, children_s, measure
+from processes import Cost, measure, whole_s
 from rich.console import Console
 from rich.table import Table
 
@@ -44,8 +45,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def cluster(prism: str, folder: Path) -> Iterator[tuple[str, ...]]:
-    """Runs Prism and a pool of workers; yields the flags of a job there."""
+def cluster(prism: str, folder: Path) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+    """Runs Prism and a pool of workers; yields the flags of a job there, and the ids of both processes."""
     job, pool = free_port(), free_port()
     worker_pool = [sys.executable, "-m", "pipelines.worker_pool", f"--port={pool}"]
     with (folder / "cluster.log").open("wb") as log:
@@ -59,7 +60,8 @@ def cluster(prism: str, folder: Path) -> Iterator[tuple[str, ...]]:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.1)
         workers = ("--environment_type=EXTERNAL", f"--environment_config=localhost:{pool}")
-        yield ("--runner=PortableRunner", f"--job_endpoint=localhost:{job}", *workers)
+        flags = ("--runner=PortableRunner", f"--job_endpoint=localhost:{job}", *workers)
+        yield flags, [process.pid for process in processes]
     finally:
         for process in processes:
             process.terminate()
@@ -134,11 +136,11 @@ class Bench:
         return self.render()
 
     def on_cluster(self, job: Callable[..., Cost]) -> Cost:
-        """Returns the cost of a job on a cluster, with the processor time of the whole cluster."""
-        before_s = children_s()
-        with cluster(self.prism, self.folder) as flags:
+        """Returns the cost of a job on a cluster, with the processor time that the whole cluster uses meanwhile."""
+        with cluster(self.prism, self.folder) as (flags, processes):
+            before_s = sum(map(whole_s, processes))
             cost = job(*flags)
-        return replace(cost, cpu_s=children_s() - before_s)
+            return replace(cost, cpu_s=cost.cpu_s + sum(map(whole_s, processes)) - before_s)
 
     def processes(self) -> Figures:
         """Compares two worker processes with one process."""
@@ -170,7 +172,7 @@ class Bench:
 
     def watching(self) -> Figures:
         """Measures the time until an ingest shows its first line, and from an interrupt until it has ended."""
-        with cluster(self.prism, self.folder) as flags:
+        with cluster(self.prism, self.folder) as (flags, _):
             words = ("ingest", self.source, f"--out={self.folder / 'watched'}", "--dedup=exact", *flags)
             start = time.monotonic()
             process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE)

@@ -373,9 +373,9 @@ def test_a_manifest_that_cannot_be_written_is_one_line(render, tmp_path, monkeyp
     assert render()[0] == 0
 
 
-def test_no_message_shows_a_password_or_a_token(capfd):
-    assert pipelines.cli.run(["ingest", "ftp://alice:S3CRET@h/a?token=T0KEN", "--out", "/nowhere/out"]) == 2
-    assert pipelines.cli.run(["ingest", "http://alice:S3CRET@h/a.tar", "--out", "/nowhere/out"]) == 2
+def test_no_message_shows_a_password_or_a_token(capfd, tmp_path):
+    for source in ("ftp://alice:S3CRET@h/a?token=T0KEN", "http://alice:S3CRET@h/a.tar"):
+        assert pipelines.cli.run(["ingest", source, "--out", str(tmp_path / "out")]) == 2
     shown = capfd.readouterr().err
     assert shown.count("infinitygan: ") == 2
     assert not any(secret in shown for secret in ("S3CRET", "T0KEN", "alice"))
