@@ -112,7 +112,9 @@ def run(
         beam_job(flags, options.out) as pipeline,
     ):
         rows = build(pipeline, options, file, job, sight)
-        complete(pipeline, rows, options.out, job, is_detached(flags))
+        completed = complete(pipeline, rows, options.out, job)
+        if is_detached(flags):
+            _ = completed | "Finish" >> beam.Map(lambda _: finish_detached(options.out, job))
 
 
 class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[ManifestRow]]):
@@ -138,7 +140,8 @@ class RenderPanoramas(beam.PTransform[beam.Pipeline | PBegin, beam.PCollection[M
         check_any(self.options, planner_of(job.url))
         file = job.store(self.options.requests, copies=True)
         rows = build(start_of_pipeline, self.options, file, job)
-        complete(start_of_pipeline, rows, self.options.out, job)
+        completed = complete(start_of_pipeline, rows, self.options.out, job)
+        _ = completed | "Remove the job's folder" >> beam.Map(lambda _: retried(remove, job.url))
         return rows
 
 
@@ -188,39 +191,29 @@ def make_panoramas(
 
 
 def complete(
-    pipeline: beam.Pipeline | PBegin,
-    rows: beam.PCollection[ManifestRow],
-    out: str,
-    job: JobFolder,
-    detached: bool | None = None,
-) -> None:
-    """Adds the steps that complete the manifest."""
+    pipeline: beam.Pipeline | PBegin, rows: beam.PCollection[ManifestRow], out: str, job: JobFolder
+) -> beam.PCollection[None]:
+    """Adds the steps that complete the manifest; returns one element, once that is done."""
     runs = rows | "Store rows" >> beam.ParDo(StoreRows(job)) | "View runs" >> beam.Map(lambda url: url)
-    _ = (
+    completed: beam.PCollection[None] = (
         pipeline
         | "Once at the end" >> beam.Impulse()
-        | "Complete" >> beam.Map(complete_manifest, beam.pvalue.AsIter(runs), out, job, detached)
+        | "Complete" >> beam.Map(complete_manifest, beam.pvalue.AsIter(runs), out, job)
     )
+    return completed
 
 
 @no_annotations
-def complete_manifest(_: bytes, runs: Iterable[str], out: str, job: JobFolder, detached: bool | None) -> None:
-    """Completes the manifest.
-
-    Args:
-        _: Unused.
-        runs: The runs of the rows of all panoramas that were made.
-        out: The folder.
-        job: The folder of the job.
-        detached: Whether the process that submitted the job is gone, so that what that would do at the end is done
-            here; None if there is no such process.
-    """
+def complete_manifest(_: bytes, runs: Iterable[str], out: str, job: JobFolder) -> None:
+    """Adds the rows of all panoramas that were made to the manifest."""
     write_manifest(out, Merged(job.made, frozenset(runs)))
-    if detached:
-        write_index(out)
-        remove(join(out, JOB))
-    if detached is not False:
-        retried(remove, job.url)
+
+
+def finish_detached(out: str, job: JobFolder) -> None:
+    """Ends a job whose submitter is gone."""
+    write_index(out)
+    remove(join(out, JOB))
+    retried(remove, job.url)
 
 
 def render_written(

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from pipelines.cli import run
 
@@ -68,6 +69,7 @@ def test_a_render_that_stores_no_plan_shows_that_workers_see_its_folder_too(
 
 def test_an_interrupted_job_is_cancelled(cluster, slow, web_server, tmp_path):
     process = started(cluster, web_server, slow, f"--out={tmp_path / 'set'}")
+    until(lambda: re.search("waiting for workers|Photographs: 0/3", process.complained))
     start = time.monotonic()
     process.send(signal.SIGINT)
     code, said = process.end(30)
@@ -77,7 +79,6 @@ def test_an_interrupted_job_is_cancelled(cluster, slow, web_server, tmp_path):
         "infinitygan: cancelling the job; interrupt again to leave at once",
         "infinitygan: interrupted",
     ]
-    assert "waiting for workers" in said or "Photographs: 0/3" in said
     assert cluster.states()[0] == "CANCELLED"
 
 

@@ -50,6 +50,11 @@ class Fork:
         """What it has written to its standard output so far."""
         return Path(self._said).read_text()
 
+    @property
+    def complained(self) -> str:
+        """What it has written to its standard error so far."""
+        return Path(self._complained).read_text()
+
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""
         os.kill(self._process.pid, number)
@@ -58,7 +63,7 @@ class Fork:
         """Waits for its end; its exit code, below 0 for a signal, and what it has written to its standard error."""
         self._process.join(timeout_s)
         assert self.ended, "the process goes on and on"
-        complained = Path(self._complained).read_text()
+        complained = self.complained
         for path in (self._said, self._complained):
             os.remove(path)
         return self._process.exitcode, complained
