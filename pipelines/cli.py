@@ -73,7 +73,7 @@ def build() -> typer.Typer:
 
 
 class Command(TyperCommand):
-    """A command that refuses numbers that are not finite, and takes relative paths from the folder it starts in.
+    """A command that refuses empty values and infinite numbers, and takes relative paths from the folder it starts in.
 
     Its help page has a panel for each group of options that `PANELS` in its module names.
     """
@@ -88,14 +88,17 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
-        """Checks the numbers and completes the paths, then runs the command.
+        """Checks the values and completes the paths, then runs the command.
 
         Raises:
-            InputError: a flag's value is infinite, or `nan`.
+            InputError: a value is empty, infinite, or `nan`.
         """
-        for name, value in ctx.params.items():
+        for parameter in self.params:
+            name, value = parameter.opts[0], ctx.params.get(parameter.name)
+            if "" in (value if isinstance(value, list | tuple) else (value,)):  # of a shell's variable that is not set
+                raise InputError(f"{name} is empty; give a value")
             if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"--{name.replace('_', '-')} is {value}: give a finite number")
+                raise InputError(f"{name} is {value}: give a finite number")
         if self.name in RUNS_BEAM:
             ctx.params = absolute_arguments(ctx.params)
         return super().invoke(ctx)

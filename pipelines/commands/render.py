@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from model.errors import InputError
 from model.world.definition import LOCAL_TRUNCATION
 from pipelines.terminal.flags import (
     Checkpoint,
@@ -137,8 +136,6 @@ def render(
     given = [field for flag, fields in FIELDS.items() if is_given(context, flag) for field in fields]
     defaults = {field: values[field] for field in given}
     asked: tuple[RenderRequest, ...] | RequestFile
-    if "" in (watch, requests):
-        raise InputError("--watch and --requests need a path or URL, but it is empty")
     if watch:
         asked = ()
     elif requests:

@@ -309,9 +309,7 @@ def test_a_folder_that_can_be_none_is_refused_before_anything_is_computed(
     tile = () if command[0] == "invert" else ("--tile", 64)
     code, said = start(capsys, *command, *tile, "--out", out, "--checkpoint", tiny_checkpoint)
     assert code == 2
-    assert said.endswith(
-        "/mine.txt is a file; give a folder or URL" if out else ": --out is empty; give a folder or URL"
-    )
+    assert said.endswith("/mine.txt is a file; give a folder or URL" if out else ": --out is empty; give a value")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "mine.txt").read_text() == "mine"
 

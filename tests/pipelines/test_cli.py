@@ -140,7 +140,8 @@ def test_a_missing_panorama_is_exit_code_1_and_the_next_run_completes_it(render_
         ([f"--checkpoint={__file__}"], "is not an InfinityGAN checkpoint; give a .safetensors file that train wrote"),
         (["--checkpoint=foo://x"], "foo://x: Protocol not known: foo"),
         (["--out=foo://x"], "foo://x: Protocol not known: foo"),
-        (["--out="], "--out is empty; give a folder or URL"),
+        (["--out="], "--out is empty; give a value"),
+        (["--checkpoint="], "--checkpoint is empty; give a value"),
         ([f"--out={__file__}"], "is a file; give a folder or URL"),
     ],
 )

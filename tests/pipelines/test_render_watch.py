@@ -226,7 +226,7 @@ def test_flags_that_a_watch_cannot_heed_are_refused(tmp_path, capsys, flags, rea
 def test_an_empty_path_is_refused(tmp_path, capsys, flag):
     """As a variable gives it that is not set."""
     assert cli.run(["render", f"{flag}=", "--out", str(tmp_path / "out")]) == 2
-    assert "it is empty" in capsys.readouterr().err
+    assert "is empty; give a value" in capsys.readouterr().err
 
 
 def test_the_folder_of_the_job_cannot_be_watched(tmp_path, capsys):
