@@ -33,11 +33,10 @@ def test_bench_prints_every_figure_and_writes_them_as_json(quick, tmp_path, caps
     assert "tiny" in printed
 
 
-@pytest.mark.parametrize("preset", ["huge", ""])
-def test_an_unknown_preset_is_refused_in_one_line(preset, capsys):
-    assert run(["bench", "--preset", preset]) == 2
+def test_an_unknown_preset_is_refused_in_one_line(capsys):
+    assert run(["bench", "--preset", "huge"]) == 2
     said = capsys.readouterr().err
-    assert f"--preset {preset}" in said
+    assert "--preset huge" in said
     assert "tiny" in said
     assert said.count("\n") == 1
 
