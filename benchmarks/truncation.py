@@ -10,7 +10,6 @@ photographs give the floor. Errors are one standard error by bootstrap over phot
 """
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -47,9 +46,8 @@ def compare(
     for truncation in truncations:
 
         def opened(seed: int, truncation: float = truncation) -> Renderer:
-            return World(
-                generator, dataclasses.replace(Definition(seed, local_truncation=1), **{field: truncation})
-            ).render
+            values = {"local_truncation": 1.0, field: truncation}
+            return World(generator, Definition(seed, **values)).render
 
         found = describe_worlds(opened, references, networks)
         results[f"{truncation:g}"] = {

@@ -302,11 +302,10 @@ class Inversion:
 
     def overlay(self, checkpoint_sha256: str, provenance: Mapping[str, Any]) -> Overlay:
         """Returns the current fields as an overlay."""
-        found = {name: value.detach().clone() for name, value in self.variables.items()}
-        w, z_n = from_gaussian(found.pop("v")), tuple(found[f"z_n.{layer}"] for layer in range(len(self.place.noise)))
-        box, turn = self.target.box_px, self.target.cyclic_px
-        place = (box, turn, checkpoint_sha256)
-        return Overlay(*place, found["z_g"], w, self.z_l.detach(), z_n, self.target.photograph, provenance)
+        place = (self.target.box_px, self.target.cyclic_px, checkpoint_sha256)
+        z_g, *z_n = (field.detach().clone() for field in (self.variables["z_g"], *self.z_n))
+        w, z_l = from_gaussian(self.variables["v"]).detach(), self.z_l.detach()
+        return Overlay(*place, z_g, w, z_l, tuple(z_n), self.target.photograph, provenance)
 
     def state(self) -> dict[str, Tensor]:
         """Returns everything that the remaining steps depend on, as tensors."""
