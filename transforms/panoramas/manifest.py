@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypedDict, cast
 
 import pyarrow as pa
@@ -29,7 +29,7 @@ from transforms.panoramas.plan import Plan
 from transforms.panoramas.requests import ID_PATTERN
 from transforms.storage.files import ANOTHER_RUN_IS_DEAD_S, exists, join, list_files, remove, version_of, write_bytes
 from transforms.storage.notes import say_once
-from transforms.storage.retry import retried
+from transforms.storage.retry import pauses, repeat, retried
 from transforms.storage.tables import read_parts, write_parts
 
 MANIFEST = "manifest.parquet"
@@ -42,8 +42,8 @@ ATTEMPTS, ATTEMPT_AFTER_S = 200, 1.0
 
 _ROWS_AT_ONCE = 1000
 
-MOST_READS = 4
-"""The number of times that a manifest is read until it is taken for damaged."""
+READ_AGAIN_S = (0.0, 0.0, 0.0)
+"""The pauses before a manifest is read again, until it is taken for damaged."""
 
 _PART = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.part")
 _WRITING = re.compile(r"manifest-([0-9]+)-[0-9a-f]{8}\.writing")
@@ -315,10 +315,7 @@ def _opened_again(url: str) -> Iterator[ManifestRow]:
 
     A store is read in several requests, so a manifest that is replaced meanwhile gives parts of two.
     """
-    for _ in range(MOST_READS - 1):
-        with suppress(InputError):
-            return _opened(url, ["id"])
-    return _opened(url, ["id"])
+    return repeat(lambda _: _opened(url, ["id"]), pauses(READ_AGAIN_S, lambda error: isinstance(error, InputError)))
 
 
 def _opened(url: str, checked: Collection[str]) -> Iterator[ManifestRow]:

@@ -35,7 +35,7 @@ class ReadArrived(beam.DoFn):
         """Reads a file."""
         file = arrived.file
         try:
-            rows = retried(_rows_of, file.url)
+            rows = _rows_of(file.url)
         except FileNotFoundError:  # it was removed before its turn
             return
         except InputError as error:
